@@ -1,0 +1,1 @@
+"""What the two stages must agree on: tasks, sources, rows, keys, shards, errors, console."""

@@ -1,0 +1,120 @@
+"""What a command shows: messages and progress on standard error, results on standard output.
+
+Where standard error is no terminal, progress is a plain line every few seconds, so that a log file stays readable.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, Protocol
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from shared.errors import Error
+
+Parameters = ParamSpec("Parameters")
+
+PLAIN_LINE_SECONDS = 5.0
+
+messages = Console(stderr=True, highlight=False)
+results = Console(highlight=False)
+
+
+class Tracker(Protocol):
+    """A running progress display."""
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Count `steps` more as done; `note` replaces the text beside the bar."""
+
+
+@contextmanager
+def track(description: str, total: int) -> Iterator[Tracker]:
+    """Show the progress of `total` steps while the block runs."""
+    if messages.is_terminal:
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=messages,
+        ) as progress:
+            yield _BarTracker(progress, description, total)
+    else:
+        tracker = _LineTracker(description, total)
+        yield tracker
+        tracker.finish()
+
+
+class _BarTracker:
+    def __init__(self, progress: Progress, description: str, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=total, note="")
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._progress.update(self._task, advance=steps, note=note)
+
+
+class _LineTracker:
+    def __init__(self, description: str, total: int) -> None:
+        self._description, self._total = description, total
+        self._done, self._note = 0, ""
+        self._started = self._printed = time.monotonic()
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._done += steps
+        self._note = note
+        if time.monotonic() - self._printed >= PLAIN_LINE_SECONDS:
+            self._print()
+
+    def finish(self) -> None:
+        self._print()
+
+    def _print(self) -> None:
+        self._printed = time.monotonic()
+        seconds = self._printed - self._started
+        line = f"{self._description}: {self._done:,}/{self._total:,} in {seconds:.0f} s"
+        if 0 < self._done < self._total:
+            line += f", {seconds / self._done * (self._total - self._done):.0f} s left"
+        messages.print(f"{line}  {self._note}".rstrip(), markup=False, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """Print one message for the person at the keyboard."""
+    messages.print(message, markup=False, soft_wrap=True)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print one JSON object on standard output: the whole of what `--json` prints there."""
+    sys.stdout.write(json.dumps(value, default=str) + "\n")
+
+
+def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Make `function` a command body: an Error becomes its message and exit code, an interrupt exit code 130."""
+
+    @wraps(function)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except Error as error:
+            messages.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            say("interrupted: everything that was acknowledged is kept; the same command goes on from there")
+            raise typer.Exit(130) from None
+
+    return run

@@ -1,0 +1,35 @@
+"""Request keys: one sha256 for everything that changes a teacher's answer, and for nothing that does not."""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+from shared.row import SCHEMA_VERSION
+
+# One encoder for all calls: json.dumps would build a new one each time, at twice the cost of a small request.
+_encoder = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces and no NaN: equal values give equal text. Raises ValueError on NaN."""
+    return _encoder.encode(value)
+
+
+class RequestKeys:
+    """Makes the keys of one recipe's requests.
+
+    The recipe (teacher, endpoint, model and revision, prompt, generation parameters, page layout, ...) is hashed once;
+    a request adds its own content. Text that is drawn enters as text with the layout's fingerprint in the recipe, not
+    as image bytes: drawing is a pure function of the two, so a key costs no rendering, and a new version of the PNG
+    encoder does not bill anybody again. Pictures that come from the user's data enter by the sha256 of their bytes.
+    """
+
+    def __init__(self, recipe: Mapping[str, Any]) -> None:
+        self._recipe = sha256(canonical_json({"schema_version": SCHEMA_VERSION, "recipe": recipe}).encode())
+
+    def key(self, content: Mapping[str, Any], draw: int = 0) -> str:
+        """The key, 64 hexadecimal digits, of the request that says `content`; `draw` numbers repeated samples of it."""
+        digest = self._recipe.copy()
+        digest.update(canonical_json({"content": content, "draw": draw}).encode())
+        return digest.hexdigest()
