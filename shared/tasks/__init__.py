@@ -1,0 +1,13 @@
+"""Tasks: what a teacher is asked and a student learns, and where the rows come from.
+
+find_task("mnli"), find_task("reviews.csv", text_column="text", label_column="label")   what a command line
+names load_task(task)                                                                        find and check
+the rows loaded.task, loaded.source, loaded.splits, loaded.examples("train")                    use them
+"""
+
+from shared.tasks.catalogue import TASKS
+from shared.tasks.files import find_task, task_from_file
+from shared.tasks.load import LoadedTask, load_task
+from shared.tasks.task import Source, Task
+
+__all__ = ["TASKS", "LoadedTask", "Source", "Task", "find_task", "load_task", "task_from_file"]

@@ -1,0 +1,150 @@
+"""Check every row of a task once, before anything is asked of a teacher."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import DataError
+from shared.tasks.rows import Part, list_columns, read_frames
+from shared.tasks.tables import Table
+from shared.tasks.task import Source, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+_MOST_LABELS = 256
+_SHOWN = 3  # bad rows of one kind that a message names
+
+
+@dataclass(slots=True)
+class Check:
+    """What one pass over a task's rows finds: the label values seen, the lowest and the highest target.
+
+    What is wrong with single rows is gathered over all parts, and raised by `finish`.
+    """
+
+    task: Task
+    source: Source
+    dropped: Counter[str] = field(default_factory=Counter)
+    labels: set[str] = field(default_factory=set)
+    low: float = float("inf")
+    high: float = float("-inf")
+    _shown: dict[str, list[str]] = field(default_factory=dict)
+    _found: Counter[str] = field(default_factory=Counter)
+
+    def read(self, part: Part) -> Iterator["pl.Series"]:
+        """Check all rows of `part`, and yield each frame's sample_ids. Raises DataError for a broken file."""
+        columns = list_columns(self.source)
+        for table in part.tables:
+            there = table.read_columns()
+            if not there:
+                raise DataError(f"{table.path} is empty")
+            if missing := [name for name in columns if name not in there]:
+                raise DataError(f"{table.path} has no column {missing[0]!r}; it has: {', '.join(there)}")
+        rows = 0
+        hashes: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
+        for table, frame in read_frames(part, self.source, self.dropped):
+            rows += frame.height
+            self._check_frame(table, frame)
+            if self.source.id:
+                hashes.append(frame["sample_id"].drop_nulls().hash().to_numpy())
+            yield frame["sample_id"]
+        if not rows:
+            kept = " that can be used" if self.dropped else ""
+            raise DataError(f"{part.tables[0].path} has no rows{kept}")
+        if self.source.id:
+            self._check_ids(part, hashes)
+
+    def finish(self) -> None:
+        """Raise DataError where any row, or the label column as a whole, cannot be used."""
+        if self._found:
+            raise DataError("\n".join([*map(self._say, self._shown), "Rows are counted from 0, without a header."]))
+        column = self.source.label or self.source.target
+        if broken := [label for label in sorted(self.labels) if "\n" in label]:
+            raise DataError(f"the label {broken[0][:60]!r} has a line break: is a quote not closed before it?")
+        if len(self.labels) == 1:
+            raise DataError(f"all rows have the same label in the column {column!r}: {self.labels.pop()!r}")
+        if self.low == self.high:
+            raise DataError(f"all rows have the same target in the column {column!r}: {self.low:g}")
+        if self.task.kind == "regression" and self.low > self.high and not self.task.target_range:
+            raise DataError(f"no row has a target in the column {column!r}")
+        if self.task.kind == "classification" and not self.labels and not self.task.labels:
+            raise DataError(f"no row has a label in the column {column!r}; name the labels that a teacher may answer")
+
+    def _check_frame(self, table: Table, frame: "pl.DataFrame") -> None:
+        import polars as pl
+
+        self._note(table, frame.filter("empty"), "the text is empty", "text")
+        if self.source.id:
+            self._note(table, frame.filter(pl.col("sample_id").is_null()), "the id is empty", "sample_id")
+        if self.source.label:
+            values = frame["value"].drop_nulls().unique().to_list()
+            self.labels.update(set(values).difference(self.source.unlabelled))
+            known = self.source.label_values
+            if known is not None and not self.labels <= set(known):
+                unknown = ~pl.col("value").is_in([*known, *self.source.unlabelled])
+                self._note(table, frame.filter(unknown), f"the label is not one of {', '.join(known)}", "value")
+                self.labels.intersection_update(known)
+            if len(self.labels) > _MOST_LABELS:
+                raise DataError(
+                    f"{table.path}: the column {self.source.label!r} has more than {_MOST_LABELS} labels, "
+                    f"{self.labels.pop()!r} among them; numbers to be predicted are a target column"
+                )
+        if self.source.target:
+            low, high = self.task.target_range or (float("-inf"), float("inf"))
+            number, given = pl.col("target"), pl.col("value").is_not_null()
+            self._note(
+                table,
+                frame.filter(given & ~number.is_finite().fill_null(False)),
+                "the target is no number",
+                "value",
+            )
+            outside = frame.filter(number.is_finite() & ~number.is_between(low, high))
+            self._note(table, outside, f"the target is not between {low:g} and {high:g}", "value")
+            targets = frame["target"].drop_nulls().to_numpy()
+            if len(targets):
+                self.low = min(self.low, float(targets.min()))
+                self.high = max(self.high, float(targets.max()))
+
+    def _check_ids(self, part: Part, hashes: "list[np.ndarray[Any, np.dtype[np.uint64]]]") -> None:
+        """Note the ids that occur twice. The rows are read again only where there are any."""
+        import numpy as np
+        import polars as pl
+
+        values, times = np.unique(np.concatenate(hashes), return_counts=True)
+        repeated = pl.Series(values[times > 1])
+        if not len(repeated):
+            return
+        first: dict[str, str] = {}
+        for table, frame in read_frames(part, self.source, Counter()):
+            for row in frame.filter(pl.col("sample_id").hash().is_in(repeated)).iter_rows(named=True):
+                here = f"row {row['row']} of {table.path.name}"
+                before = first.setdefault(row["sample_id"], here)
+                if before != here:
+                    self._add(
+                        "the same id twice",
+                        table,
+                        row["row"],
+                        f"the id {row['sample_id']!r} is that of {before}",
+                    )
+
+    def _note(self, table: Table, rows: "pl.DataFrame", what: str, column: str) -> None:
+        for row, value in rows.head(_SHOWN).select("row", column).iter_rows():
+            self._add(what, table, row, f"{what}: {value!r}")
+        if rows.height > _SHOWN:
+            self._found[what] += rows.height - _SHOWN
+
+    def _add(self, kind: str, table: Table, row: int, message: str) -> None:
+        self._found[kind] += 1
+        shown = self._shown.setdefault(kind, [])
+        if len(shown) < _SHOWN:
+            shown.append(f"{table.path}, row {row}: {message}")
+
+    def _say(self, kind: str) -> str:
+        shown = self._shown[kind]
+        more = self._found[kind] - len(shown)
+        return "\n".join(shown) + (
+            f"\n... and {more:,} more like {'these' if len(shown) > 1 else 'it'}" if more else ""
+        )

@@ -1,0 +1,170 @@
+"""Tasks made of a user's own files, and the lookup of a task by the name or path given on a command line."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from shared.errors import DataError, UsageError
+from shared.sources import resolve_file
+from shared.tasks.catalogue import TASKS
+from shared.tasks.tables import is_table, name_stem
+from shared.tasks.task import Source, Task
+
+_SPLIT_NAMES = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
+
+
+def find_task(
+    name_or_path: str,
+    *,
+    text_column: str | None = None,
+    text_pair_column: str | None = None,
+    label_column: str | None = None,
+    target_column: str | None = None,
+    id_column: str | None = None,
+    labels: Sequence[str] | None = None,
+    question: str | None = None,
+    label_words: Sequence[str] | None = None,
+    name: str | None = None,
+) -> Task:
+    """The task of that name, or one made of the file or folder of that path (see task_from_file).
+
+    A known name wins over a folder of the same name; `./name` is always a path. Case, `-` and `_` make no
+    difference. Raises UsageError for a name that is not known, and for columns given with a known name.
+    """
+    simple = name_or_path.lower().replace("-", "").replace("_", "")
+    known = {key.replace("_", ""): task for key, task in TASKS.items()}
+    columns = (
+        text_column,
+        text_pair_column,
+        label_column,
+        target_column,
+        id_column,
+        labels,
+        question,
+        label_words,
+        name,
+    )
+    if simple in known:
+        if any(value is not None for value in columns):
+            raise UsageError(
+                f"{known[simple].name} is a known task, with its own columns, labels and question: "
+                f"those options are for a file or folder (write ./{name_or_path} for one of that name)"
+            )
+        return known[simple]
+    is_path = "/" in name_or_path or is_table(Path(name_or_path)) or Path(name_or_path).exists()
+    if not is_path:
+        near = get_close_matches(simple, known, n=3, cutoff=0.5)
+        meant = f"; did you mean {' or '.join(known[key].name for key in near)}?" if near else "."
+        raise UsageError(
+            f"there is no task {name_or_path!r}{meant} Known tasks: {', '.join(TASKS)}. "
+            "A file or folder of your own is a task too: give its path"
+        )
+    if text_column is None:
+        raise UsageError(f"name the column of {name_or_path} that holds the text")
+    return task_from_file(
+        name_or_path,
+        text_column,
+        text_pair_column=text_pair_column,
+        label_column=label_column,
+        target_column=target_column,
+        id_column=id_column,
+        labels=labels,
+        question=question,
+        label_words=label_words,
+        name=name,
+    )
+
+
+def task_from_file(
+    path: str,
+    text_column: str,
+    text_pair_column: str | None = None,
+    label_column: str | None = None,
+    target_column: str | None = None,
+    id_column: str | None = None,
+    labels: Sequence[str] | None = None,
+    question: str | None = None,
+    label_words: Sequence[str] | None = None,
+    name: str | None = None,
+) -> Task:
+    """A task made of a file, or of a folder that holds train, validation and test files.
+
+    `path` is any source of shared.sources: Parquet, JSONL or CSV, text also as .gz, .bz2 or .zst. A label
+    column makes it a classification, a target column of numbers a regression. With neither, `labels` says
+    what a teacher may answer about rows that have no label. Where `labels` is not given, load_task finds
+    them: whole numbers sorted by value, other labels by the alphabet. `name` is by default the file's name
+    without its ending. Raises UsageError for options that contradict each other, SourceError and DataError
+    for a path that is of no use.
+    """
+    if label_column and target_column:
+        raise UsageError("a task has a label column or a target column, not both")
+    if target_column and (labels or label_words):
+        raise UsageError("a target column makes a regression, which has no labels and no label words")
+    if not (label_column or target_column or labels):
+        raise UsageError("name a label column or a target column; or, for rows without labels, the labels to ask for")
+    for values, what in ((labels, "labels"), (label_words, "label words")):
+        if values is not None and (len(values) < 2 or len(set(values)) < len(values)):
+            raise UsageError(f"{what} must be two or more, and differ from each other; got: {', '.join(values)}")
+    if labels and label_words and len(labels) != len(label_words):
+        raise UsageError(
+            f"{len(label_words)} label words for {len(labels)} labels: give one a label, in the same order"
+        )
+    for column in (text_column, text_pair_column):
+        if column and ("{" in column or "}" in column):
+            raise UsageError(f"the column name {column!r} holds a brace; rename it")
+    if name and re.search(r"[^\w.-]", name):
+        raise UsageError(f"the name {name!r} becomes a folder's: use letters, digits, '.', '-' and '_'")
+    source = Source(
+        splits=_find_splits(path),
+        text=f"{{{text_column}}}",
+        text_pair=f"{{{text_pair_column}}}" if text_pair_column else None,
+        label=label_column,
+        target=target_column,
+        id=id_column,
+        label_values=tuple(labels) if labels else None,
+    )
+    return Task(
+        name=name or _name_task(path),
+        kind="regression" if target_column else "classification",
+        labels=tuple(labels or ()),
+        label_words=tuple(label_words or ()),
+        question=question or "",
+        metric="pearson" if target_column else "accuracy",
+        sources=(source,),
+    )
+
+
+def _name_task(path: str) -> str:
+    """The file's or folder's name, in letters that a folder of shards may bear."""
+    return re.sub(
+        r"[^\w.-]+", "_", name_stem(Path(path) if "://" in path else Path(path).expanduser().resolve())
+    ).strip("_-")
+
+
+def _find_splits(path: str) -> dict[str, str]:
+    """The files of each split: `all` for a single file."""
+    found = resolve_file(path)
+    if not isinstance(found, Path) or not found.is_dir():
+        return {"all": path}
+    files = sorted(file for file in found.iterdir() if file.is_file() and is_table(file))
+    splits: dict[str, str] = {}
+    for split, names in _SPLIT_NAMES.items():
+        # train.csv, or the hub's train-00000-of-00002.parquet
+        mine = [file for file in files if name_stem(file).partition("-")[0] in names]
+        if len({file.suffix for file in mine}) > 1 or (len(mine) > 1 and any("-" not in file.name for file in mine)):
+            raise DataError(f"{found} has more than one file for the {split} split: {', '.join(f.name for f in mine)}")
+        if mine:
+            splits[split] = (
+                str(mine[0]) if len(mine) == 1 else f"{found}/{mine[0].name.partition('-')[0]}-*{mine[0].suffix}"
+            )
+    if "train" not in splits:
+        raise DataError(
+            f"{found} has no train file; it has: {', '.join(f.name for f in files) or 'no readable file'}. "
+            "Name the files train, validation and test, like train.csv"
+        )
+    return splits

@@ -1,0 +1,197 @@
+"""Load a task: find its files, check every row once, and stream its examples as often as one likes.
+
+`load_task` reads every row before anything is asked of a teacher, and refuses bad input by file and row.
+Rows are counted from 0, as in a sample_id, and a CSV's header is not counted.
+
+Splits. A source's own splits are kept. Of a single file, or of a train split that stands alone, validation
+and test are cut, about a tenth each; where only validation is missing, a tenth of train becomes validation.
+A row's split depends on the sha256 of its sample_id alone, so it stays where it is when the file grows.
+
+Memory does not grow with the number of rows, but for 8 bytes a row while ids that a user gave are checked
+for repeats.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.errors import DataError, MissingExtraError, SourceError, UsageError
+from shared.example import Example
+from shared.sources import find_data_files
+from shared.tasks.check import Check
+from shared.tasks.rows import Part, read_frames
+from shared.tasks.tables import open_table
+from shared.tasks.task import Source, Task
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# Which rows a split is made of, by the digit of their hash, where the source has no such split.
+_CUT_IN_THREE = {"train": frozenset(range(2, 10)), "validation": frozenset({0}), "test": frozenset({1})}
+_CUT_IN_TWO = {"train": frozenset(range(1, 10)), "validation": frozenset({0})}
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """The rows of a part whose hash has one of `digits` (None: all of them)."""
+
+    part: Part
+    digits: frozenset[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTask:
+    """A task whose rows were found and checked.
+
+    `task` has its labels, label words, question and target range filled in. `source` says in a line where
+    the rows came from, and `notes` what the user should know of it: a source that was out of reach, rows
+    dropped, splits cut. `splits` maps each split to its number of rows.
+    """
+
+    task: Task
+    source: str
+    splits: Mapping[str, int]
+    notes: tuple[str, ...]
+    _columns: Source
+    _shares: Mapping[str, _Share]
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """The split's examples in their order; each call starts anew. Raises UsageError: no such split."""
+        if split not in self._shares:
+            raise UsageError(f"{self.task.name} has no split {split!r}; it has: {', '.join(self.splits)}")
+        return _read_examples(self._shares[split], self._columns)
+
+
+def load_task(task: Task) -> LoadedTask:
+    """Find the first source of `task` that can be reached, and check all of its rows.
+
+    Raises SourceError where no source can be reached, and DataError, naming file and row, where rows cannot
+    be used.
+    """
+    source, found, notes = _choose_source(task)
+    parts = [Part(name, tuple(map(open_table, paths))) for name, paths in found.items()]
+    shares = _share_out(parts)
+    check = Check(task, source)
+    splits = Counter(dict.fromkeys(shares, 0))
+    for part in parts:
+        mine = {name: share.digits for name, share in shares.items() if share.part is part}
+        for sample_ids in check.read(part):
+            splits.update(_count(sample_ids, mine))
+    check.finish()
+    if cut := [name for name, share in shares.items() if share.digits]:
+        notes.append(f"cut by the hash of sample_id: {', '.join(f'{name} {splits[name]:,}' for name in cut)}")
+    notes += [f"{rows:,} rows left out: {why}" for why, rows in check.dropped.items()]
+    task = _fill_in(task, check)
+    if task.kind == "classification" and source.label_values is None:
+        source = replace(source, label_values=task.labels)
+    return LoadedTask(task, _describe(source, found), dict(splits), tuple(notes), source, shares)
+
+
+def _choose_source(task: Task) -> tuple[Source, dict[str, list[Path]], list[str]]:
+    """The first source that can be reached, its files by split, and a note on each that could not."""
+    reasons: list[str] = []
+    for source in task.sources:
+        try:
+            found = find_data_files(source.splits)
+        except (SourceError, MissingExtraError) as error:
+            reasons.append(str(error))
+        else:
+            return source, found, [f"taken in place of another source: {reason}" for reason in reasons]
+    raise SourceError("; ".join(reasons))
+
+
+def _share_out(parts: list[Part]) -> dict[str, _Share]:
+    """Which rows of which part each split is made of."""
+    names = {part.name for part in parts}
+    if names in ({"all"}, {"train"}):
+        return {name: _Share(parts[0], digits) for name, digits in _CUT_IN_THREE.items()}
+    shares: dict[str, _Share] = {}
+    for part in parts:
+        if part.name == "train" and "validation" not in names:
+            shares |= {name: _Share(part, digits) for name, digits in _CUT_IN_TWO.items()}
+        else:
+            shares[part.name] = _Share(part)
+    return shares
+
+
+def _hash_digit(sample_id: str) -> int:
+    """A row's own digit. The prefix makes it independent of other hashes of the sample_id."""
+    return int.from_bytes(sha256(f"split:{sample_id}".encode()).digest()[:8]) % 10
+
+
+def _count(sample_ids: "pl.Series", shares: Mapping[str, frozenset[int] | None]) -> dict[str, int]:
+    """How many of the rows each split has."""
+    if None in shares.values():
+        return dict.fromkeys(shares, len(sample_ids))
+    digits = Counter(map(_hash_digit, sample_ids.fill_null("").to_list()))
+    return {name: sum(digits[digit] for digit in mine or ()) for name, mine in shares.items()}
+
+
+def _read_examples(share: _Share, source: Source) -> Iterator[Example]:
+    import polars as pl
+
+    for _, frame in read_frames(share.part, source, Counter()):
+        if share.digits is not None:
+            digits = share.digits
+            frame = frame.filter(pl.Series([_hash_digit(i) in digits for i in frame["sample_id"]], dtype=pl.Boolean))
+        choices = [frame[f"choice{i}"].to_list() for i in range(len(source.choices))]
+        yield from map(
+            Example,
+            frame["sample_id"].to_list(),
+            frame["text"].to_list(),
+            frame["text_pair"].to_list() if source.text_pair else repeat(None),
+            zip(*choices, strict=True) if choices else repeat(None),
+            _number_labels(frame["value"], source).to_list() if source.label else repeat(None),
+            frame["target"].to_list() if source.target else repeat(None),
+        )
+
+
+def _number_labels(values: "pl.Series", source: Source) -> "pl.Series":
+    import polars as pl
+
+    known = source.label_values or ()
+    # Without a default: a value that the check did not see must not pass for an unlabelled row.
+    return values.replace_strict(
+        [*known, *source.unlabelled, None],
+        [*range(len(known)), *(None for _ in source.unlabelled), None],
+        return_dtype=pl.Int32,
+    )
+
+
+def _fill_in(task: Task, check: Check) -> Task:
+    """The task with everything set that its rows decide."""
+    if task.kind == "regression":
+        low, high = task.target_range or (check.low, check.high)
+        return replace(
+            task,
+            target_range=(low, high),
+            question=task.question or f"Which number fits this text? Answer with a number from {low:g} to {high:g}.",
+        )
+    labels = task.labels or tuple(sorted(check.labels, key=_label_order))
+    words = task.label_words or labels
+    if len(words) != len(labels):
+        raise DataError(f"{len(words)} label words for {len(labels)} labels ({', '.join(labels)}): give one a label")
+    question = f"Which label fits this text? Answer {', '.join(words[:-1])} or {words[-1]}."
+    return replace(task, labels=labels, label_words=words, question=task.question or question)
+
+
+def _label_order(label: str) -> tuple[int, int, str]:
+    """Whole numbers by their value, then all others by the alphabet."""
+    return (0, int(label), label) if re.fullmatch(r"-?[0-9]+", label) else (1, 0, label)
+
+
+def _describe(source: Source, found: Mapping[str, list[Path]]) -> str:
+    """Where the rows came from: a file, or the folder of all splits; of the hub, with the commit."""
+    address = source.splits[next(iter(found))]
+    where = address if len(found) == 1 else address.rpartition("/")[0]
+    if not where.startswith("hf://"):
+        return where
+    path = next(iter(found.values()))[0]
+    # The hub's cache keeps a commit's files in .../snapshots/<commit>/.
+    commit = path.parts[path.parts.index("snapshots") + 1] if "snapshots" in path.parts else None
+    return f"{where} at commit {commit}" if commit else f"{where} (from a mirror)"

@@ -1,0 +1,60 @@
+"""What a task is: its labels, the question a teacher is asked, and where its rows come from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One place that a task's rows may come from, and how its columns become examples.
+
+    `splits` names, for each split, a file as shared.sources.resolve_file takes it; an `hf://` name may hold
+    a `*`. Splits that a source lacks are cut from its own rows (see load_task).
+
+    `text` and `text_pair` are templates: `"{word}: {sentence1}"` puts two columns together. `choices`,
+    `label`, `target` and `id` are columns. `label_values` are the label column's values, as strings, in the
+    order of the task's labels (None: they are the labels' names), and `unlabelled` those that stand for "no
+    label"; null does always.
+
+    The last three say what is dropped, and counted in LoadedTask.notes, of data that its reader cannot
+    mend: rows with an empty text, rows with another label, and all but the first of the rows that have the
+    same text.
+    """
+
+    splits: Mapping[str, str]
+    text: str
+    text_pair: str | None = None
+    choices: tuple[str, ...] = ()
+    label: str | None = None
+    target: str | None = None
+    id: str | None = None
+    label_values: tuple[str, ...] | None = None
+    unlabelled: tuple[str, ...] = ()
+    drop_empty: bool = False
+    drop_other_labels: bool = False
+    drop_repeats: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A classification or regression task over texts.
+
+    `labels` are the names in id order, () for regression. `label_words` are what a teacher answers with,
+    one a label. `question` is the instruction to a teacher; it asks for one of the label words, or for a
+    number. `metric` is the one by which students are compared: accuracy, f1, matthews or pearson.
+    `target_range` is the least and the greatest target. `sources` are tried in order, and the first that
+    can be reached is used.
+
+    A task of a user's own files may leave labels, label words, question and target range open; load_task
+    fills them in.
+    """
+
+    name: str
+    kind: Literal["classification", "regression"]
+    sources: tuple[Source, ...]
+    labels: tuple[str, ...] = ()
+    label_words: tuple[str, ...] = ()
+    question: str = ""
+    metric: str = "accuracy"
+    target_range: tuple[float, float] | None = None
