@@ -1,0 +1,39 @@
+"""Which requests were handed to a teacher and not journalled yet: what a crash may have left to be billed twice.
+
+A log of 32-byte request keys beside the journal, written before a request leaves. It needs no fsync: what a killed
+process wrote is the kernel's to keep, and after a power loss the count is a lower bound.
+"""
+
+import os
+from pathlib import Path
+
+KEY_BYTES = 32
+
+
+class InFlightLog:
+    """The log of one worker. `read_in_flight` reads all of a folder's."""
+
+    def __init__(self, folder: Path, worker: str) -> None:
+        self._path = folder / "journal" / f"{worker}.inflight"
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def add(self, key: str) -> None:
+        """Note that the request of `key` is about to leave."""
+        os.write(self._descriptor, bytes.fromhex(key))
+
+    def clear(self) -> None:
+        """Forget all: every request that left has been answered and journalled, or is known not to have been sent."""
+        os.ftruncate(self._descriptor, 0)
+
+    def close(self) -> None:
+        """Close the log; what it holds stays."""
+        os.close(self._descriptor)
+
+
+def read_in_flight(folder: Path) -> set[str]:
+    """Keys of the requests that left and were not followed by a clean end. Those that were journalled are among them."""
+    keys = set()
+    for path in folder.glob("journal/*.inflight"):
+        data = path.read_bytes()
+        keys |= {data[i : i + KEY_BYTES].hex() for i in range(0, len(data) - len(data) % KEY_BYTES, KEY_BYTES)}
+    return keys

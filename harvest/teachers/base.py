@@ -1,0 +1,83 @@
+"""The protocol that every teacher keeps.
+
+A teacher takes a stream of requests and gives back a stream of replies in any order. Batching, concurrency and retries
+are its own affair; durability, resume, budget and progress are the engine's.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from shared.example import Example
+from shared.row import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a teacher. `key` is the sha256 of all that changes the answer (shared.keys)."""
+
+    key: str
+    example: Example
+    draw: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to one request."""
+
+    request: Request
+    answer: Answer
+
+
+class Teacher(Protocol):
+    """What the engine needs of a teacher. Building one is cheap: heavy imports and weights wait until `answer` runs."""
+
+    @property
+    def name(self) -> str:
+        """The name under which its shards are kept: `teacher=<name>/`."""
+
+    def recipe(self) -> Mapping[str, Any]:
+        """All that changes any answer, as JSON: model and revision, prompt, layout, generation parameters. No secrets."""
+
+    def content(self, example: Example) -> Mapping[str, Any]:
+        """All of one request that changes its answer, as JSON. Cheap and pure: called for every planned row.
+
+        Raises DataError where the example cannot be asked (a character that no font draws, say); the row then
+        becomes a failed row with that message, and nothing is sent for it.
+        """
+
+    def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
+        """Ask, and yield one reply a request, in any order. Pulls requests as it has room for them.
+
+        What goes wrong with one request is a Reply whose status says so. What goes wrong with all of them
+        (weights that cannot be loaded, an endpoint that refuses the key) raises TeacherError or SourceError.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What one real request before the run showed. Its reply is kept by the teacher and given back by `answer`."""
+
+    notices: tuple[str, ...]
+
+
+@runtime_checkable
+class RemoteTeacher(Protocol):
+    """What a teacher behind a network and a bill offers beside `Teacher`."""
+
+    @property
+    def resolved(self) -> bool:
+        """Whether `recipe` is known already, or waits for `adopt` or `probe` to choose what was left to "auto"."""
+
+    @property
+    def stopped(self) -> str | None:
+        """Why `answer` ended before all requests were answered: a budget, say. The rows stay unasked."""
+
+    def adopt(self, recipe: Mapping[str, Any]) -> None:
+        """Take over from an existing folder's recipe what was left to "auto". Asks nothing."""
+
+    async def probe(self, example: Example) -> Probe:
+        """Ask about one example; raise TeacherError that names what the endpoint lacks and what would work."""
+
+    def describe_progress(self) -> str:
+        """One short line for the live display: rate, requests in flight, cooldowns, errors by cause, spend."""
