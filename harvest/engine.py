@@ -25,7 +25,7 @@ from shared.tasks import LoadedTask
 
 COMMIT_SECONDS = 0.1  # how long a reply may wait for others to share an fsync with
 BUFFERED_ROWS = 4096  # replies that may wait for the disk before the teacher is held back
-SHARD_BYTES = 256 * 2**20  # a journal of this size is sealed while the run goes on
+SHARD_BYTES = 64 * 2**20  # a journal of this size is sealed while the run goes on
 COPIED_AT_ONCE = 4096
 FAILURES_LOOKED_AT = 200
 FAILURES_AT_LEAST = 20

@@ -1,0 +1,268 @@
+"""The writer's side of a teacher folder. Kill -9 at any point loses no acknowledged row and doubles none.
+
+    data/<task>/teacher=<name>/
+        manifest.json                              the truth
+        split=<split>/part-<number>-<id>.parquet   sealed, immutable; <id> is that of the journal it was
+        journal/split=<split>/<worker>.arrows      rows that are not sealed yet
+        journal/<worker>.lock                      held while the worker lives
+        journal/.folder.lock                       held while the manifest changes or files come and go
+
+A journal is dropped only after a manifest names the shard of the same id, so a journal whose id the manifest
+knows is a leftover, and so is a shard file that the manifest does not name but whose id a journal or the
+manifest knows. No other file is ever removed: it may be the only copy of something that was paid for.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+
+from shared.errors import CorruptShardError, LockedError, ShardError
+from shared.row import Row, row_schema, rows_to_batch
+from shared.shards.disk import TEMPORARY, explain_disk_errors, lock_file, make_folder, remove_file, take_lock
+from shared.shards.journal import Journal, JournalReader
+from shared.shards.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    check_name,
+    check_recipe,
+    load_manifest,
+    save_manifest,
+    shard_id,
+)
+from shared.shards.read import (
+    FOLDER_LOCK,
+    Kept,
+    find_rows,
+    journal_lock,
+    journal_split,
+    list_journals,
+    read_kept,
+)
+from shared.shards.seal import seal_journal
+
+DEFAULT_WORKER = "w0"
+
+
+class TeacherFolder:
+    """A teacher folder, open for one worker to write. Made by TeacherFolder.open; a context manager.
+
+    One thread at a time, except that `commit` may run beside `append`. `notes` says what opening found and
+    mended.
+    """
+
+    def __init__(self, path: Path, worker: str, schema: pa.Schema) -> None:
+        self.path = path
+        self.worker = worker
+        self.notes: tuple[str, ...] = ()
+        self._schema = schema
+        self._journals: dict[str, Journal] = {}
+        self._resources = ExitStack()
+        self._manifest: Manifest
+
+    @classmethod
+    def open(
+        cls,
+        task_folder: Path,
+        manifest: Manifest,
+        *,
+        worker: str = DEFAULT_WORKER,
+        schema: pa.Schema | None = None,
+    ) -> Self:
+        """Open or create `task_folder`/teacher=<name>/ for `manifest`, and mend what a crash left.
+
+        `manifest` gives the name, the recipe and the plan; its shards are not looked at. `schema` is
+        row_schema() unless the recipe wants another vector type. Raises LockedError if a living process
+        writes under the same `worker` name, RecipeMismatchError if the folder holds the answers to another
+        recipe, SchemaVersionError and CorruptShardError as load_manifest does. None of them changes anything.
+        """
+        check_name("worker", worker)
+        path = task_folder / f"teacher={check_name('teacher', manifest.teacher)}"
+        folder = cls(path, worker, row_schema() if schema is None else schema)
+        if (path / MANIFEST_NAME).exists():
+            check_recipe(path, load_manifest(path), manifest)  # before anything is written
+        with folder._lock(), ExitStack() as undo:
+            undo.callback(os.close, take_lock(path / "journal" / f"{worker}.lock"))
+            undo.callback(folder._close_journals)
+            folder._merge_manifest(manifest)
+            folder._recover()
+            folder._resources = undo.pop_all()
+        return folder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # What stopped the work is the error to show, not that the journal cannot be synced either.
+        with suppress(ShardError) if kind else nullcontext():
+            self.close()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest as this worker saw it last."""
+        return self._manifest
+
+    def append(self, split: str, rows: Sequence[Row]) -> None:
+        """Write rows to the journal of `split`. They are acknowledged when `commit` returns, not before.
+
+        A row supersedes an earlier one of the same sample id and draw. Raises ShardError if the disk refuses.
+        """
+        if not rows:
+            return
+        for row in rows:
+            if len(row.request_key) != 64:
+                raise ValueError(f"request key {row.request_key!r} of {row.example.sample_id!r} is not a sha256")
+        batch = rows_to_batch(rows, self._schema)
+        self._open_journal(split).append(batch)
+
+    def commit(self) -> None:
+        """Return when all appended rows survive a crash and a power loss: now they are acknowledged."""
+        for journal in tuple(self._journals.values()):
+            journal.sync()
+
+    def unsealed_bytes(self, split: str) -> int:
+        """Size of this worker's journal of `split`: seal when it is worth a shard."""
+        journal = self._journals.get(split)
+        return 0 if journal is None else journal.size
+
+    def seal(self, split: str | None = None) -> None:
+        """Turn the journal of `split`, or of every split, into a shard; that acknowledges its rows.
+
+        Journals that dead workers left are sealed along, and first, so that this worker's rows are the later
+        ones. Raises ShardError if the disk refuses; the rows are then still in the journal.
+        """
+        with self._lock():
+            self._manifest = load_manifest(self.path)
+            for path in list_journals(self.path, self._manifest, split):
+                if path.stem != self.worker:
+                    self._seal_abandoned(path)
+            for path in list_journals(self.path, self._manifest, split):
+                if path.stem == self.worker:
+                    journal = self._journals.pop(journal_split(path), None)
+                    if journal is not None:
+                        journal.close()
+                    self._seal_journal(path)
+
+    def plan(self, planned: Mapping[str, int]) -> None:
+        """Write into the manifest how many rows each split is to have."""
+        with self._lock():
+            kept = load_manifest(self.path)
+            self._manifest = replace(kept, planned={**kept.planned, **planned})
+            save_manifest(self.path, self._manifest)
+
+    def kept(self, split: str) -> Kept:
+        """What `split` keeps, in shards and in the journals of all workers."""
+        with self._lock():
+            self._manifest = load_manifest(self.path)
+            return read_kept(self.path, self._manifest, split)
+
+    def find_rows(self, keys: Iterable[str]) -> Iterator[Row]:
+        """The current rows, of any split, whose request key is one of `keys`."""
+        self._manifest = load_manifest(self.path)
+        return find_rows(self.path, self._manifest, keys)
+
+    def close(self) -> None:
+        """Commit, and let go of the folder. What is in the journals stays there."""
+        with self._resources:
+            self.commit()
+
+    def _close_journals(self) -> None:
+        while self._journals:
+            self._journals.popitem()[1].close()
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Hold the folder: no other worker seals, opens or changes the manifest meanwhile."""
+        with explain_disk_errors(self.path):
+            make_folder(self.path / "journal")
+            with lock_file(self.path / FOLDER_LOCK):
+                yield
+
+    def _merge_manifest(self, wanted: Manifest) -> None:
+        """Create the manifest, or take over from `wanted` what may change between runs."""
+        try:
+            kept = load_manifest(self.path)
+        except CorruptShardError:
+            raise
+        except ShardError:
+            if (self.path / MANIFEST_NAME).exists():
+                raise
+            self._manifest = wanted
+        else:
+            check_recipe(self.path, kept, wanted)
+            planned = {**kept.planned, **wanted.planned}
+            self._manifest = replace(kept, metric=wanted.metric, source=wanted.source, planned=planned)
+        save_manifest(self.path, self._manifest)
+
+    def _recover(self) -> None:
+        """Finish or undo what a killed process had begun. Runs under the folder's lock: nobody is sealing."""
+        notes = []
+        for path in [*self.path.glob(f".*{TEMPORARY}"), *self.path.glob(f"split=*/.*{TEMPORARY}")]:
+            remove_file(path)
+        sealed = self._manifest.sealed_ids()
+        unsealed = set()
+        for path in sorted(self.path.glob("journal/split=*/*.arrows")):
+            with JournalReader(path) as reader:
+                journal_id = reader.id
+            if journal_id in sealed:
+                remove_file(path)
+            else:
+                unsealed.add(journal_id)
+        named = {self.path / shard.path for shard in self._manifest.shards}
+        for path in sorted(set(self.path.glob("split=*/*.parquet")) - named):
+            if shard_id(path) in sealed | unsealed:
+                remove_file(path)
+            else:
+                notes.append(f"{path} is not in the manifest and is left alone; no command reads it")
+        for path in sorted(self.path.glob(f"journal/split=*/{self.worker}.arrows")):
+            journal = self._open_journal(journal_split(path))
+            if journal.dropped:
+                notes.append(f"{path}: dropped {journal.dropped} bytes of rows that were never acknowledged")
+            if journal.damaged:
+                notes.append(f"{path}: {journal.damaged} bytes are damaged; the rows in them will be asked again")
+        self.commit()
+        self.notes = tuple(notes)
+
+    def _open_journal(self, split: str) -> Journal:
+        if split not in self._journals:
+            path = self.path / "journal" / f"split={check_name('split', split)}" / f"{self.worker}.arrows"
+            with explain_disk_errors(path):
+                self._journals[split] = self._start_journal(path)
+        return self._journals[split]
+
+    def _start_journal(self, path: Path) -> Journal:
+        journal = Journal.open(path, self._schema)
+        try:
+            # From disk: a seal that failed half-way may have saved the manifest and not removed its journal.
+            self._manifest = load_manifest(self.path)
+            if journal.id not in self._manifest.sealed_ids():
+                return journal
+            remove_file(path)
+        except BaseException:
+            journal.close()
+            raise
+        journal.close()
+        return Journal.open(path, self._schema)
+
+    def _seal_abandoned(self, journal: Path) -> None:
+        """Seal another worker's journal, unless it lives. Its lock keeps it from starting meanwhile."""
+        try:
+            descriptor = take_lock(journal_lock(journal))
+        except LockedError:
+            return
+        try:
+            self._seal_journal(journal)
+        finally:
+            os.close(descriptor)
+
+    def _seal_journal(self, journal: Path) -> None:
+        sealing = seal_journal(self.path, self._manifest, journal)
+        if sealing.manifest != self._manifest:
+            save_manifest(self.path, sealing.manifest)
+            self._manifest = sealing.manifest
+        for path in sealing.obsolete:
+            remove_file(path)

@@ -1,0 +1,225 @@
+"""The manifest of a teacher folder: what its shards are, and to which recipe they hold the answers."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from shared.errors import CorruptShardError, RecipeMismatchError, SchemaVersionError, ShardError, UsageError
+from shared.keys import canonical_json
+from shared.row import SCHEMA_VERSION
+from shared.shards.disk import replace_file
+
+MANIFEST_NAME = "manifest.json"
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One sealed Parquet file. `path` is relative to the teacher folder; `cost_usd` is that of its rows."""
+
+    path: str
+    split: str
+    rows: int
+    bytes: int
+    sha256: str
+    cost_usd: float
+
+    @property
+    def id(self) -> str:
+        """The id of the journal whose rows it holds. It survives a rewrite; the number before it does not."""
+        return shard_id(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """Rows that were answered again later and left the shards. Their cost stays in the books."""
+
+    rows: int = 0
+    cost_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a teacher folder holds.
+
+    `kind` is "classification" or "regression"; `target_range` (low, high) belongs to the latter. `recipe` is
+    all that changes any answer, as JSON. `planned` is the number of rows a split is to have. `retired` are
+    the ids of shards whose rows were all superseded, kept so that a leftover of theirs is known for what it
+    is.
+    """
+
+    task: str
+    teacher: str
+    kind: str
+    labels: tuple[str, ...]
+    metric: str
+    recipe: Mapping[str, Any]
+    source: str
+    target_range: tuple[float, float] | None = None
+    planned: Mapping[str, int] = field(default_factory=dict)
+    shards: tuple[Shard, ...] = ()
+    superseded: Superseded = Superseded()
+    retired: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def shards_of(self, split: str) -> tuple[Shard, ...]:
+        """The shards of one split, in the order in which they were sealed."""
+        return tuple(shard for shard in self.shards if shard.split == split)
+
+    def sealed_ids(self) -> frozenset[str]:
+        """Ids of all journals that were ever sealed: one that is still on disk was about to be dropped."""
+        return frozenset((*(shard.id for shard in self.shards), *self.retired))
+
+
+def shard_id(path: str | Path) -> str:
+    """The id in a shard's file name, `part-<number>-<id>.parquet`."""
+    return Path(path).stem.split("-", 2)[-1]
+
+
+def check_name(what: str, name: str) -> str:
+    """Return `name` if it can stand in a folder's name. Raises UsageError naming `what` it is."""
+    if not _FOLDER_NAME.fullmatch(name):
+        raise UsageError(f"{what} {name!r} cannot name a folder: use letters, digits and . _ + - only")
+    return name
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON."""
+    return (json.dumps(asdict(manifest), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def hash_manifest(manifest: Manifest) -> str:
+    """The sha256, in hexadecimal, of the manifest's canonical JSON, whatever the file's layout."""
+    return sha256(canonical_json(asdict(manifest)).encode()).hexdigest()
+
+
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace `folder`'s manifest atomically and durably."""
+    replace_file(folder / MANIFEST_NAME, encode_manifest(manifest))
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read `folder`'s manifest.
+
+    Raises ShardError if there is none, SchemaVersionError if a newer version wrote it, CorruptShardError if
+    it is not a manifest.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        if _holds_rows(folder):
+            raise CorruptShardError(
+                f"{path} is missing, though the folder holds rows. Nothing was changed; put the manifest back"
+            ) from None
+        raise ShardError(f"{folder} holds no {MANIFEST_NAME}; fill it with: harvest run") from None
+    except ValueError as error:
+        raise CorruptShardError(
+            f"{path} is not JSON ({error}). The shards beside it are untouched; restore it from a copy"
+        ) from None
+    try:
+        version = int(content["schema_version"])
+        if version > SCHEMA_VERSION:
+            raise SchemaVersionError(
+                f"{folder} was written by a newer version of harvest-distill (schema {version}; this one "
+                f"reads up to {SCHEMA_VERSION}): upgrade with pip install -U harvest-distill"
+            )
+        target_range = content["target_range"]
+        return Manifest(
+            **{
+                **content,
+                "labels": tuple(content["labels"]),
+                "target_range": None if target_range is None else (float(target_range[0]), float(target_range[1])),
+                "shards": tuple(Shard(**shard) for shard in content["shards"]),
+                "superseded": Superseded(**content["superseded"]),
+                "retired": tuple(content["retired"]),
+            }
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise CorruptShardError(
+            f"{path} is not a manifest ({type(error).__name__}: {error}). The shards beside it are "
+            "untouched; restore it from a copy"
+        ) from None
+
+
+def check_recipe(folder: Path, kept: Manifest, wanted: Manifest) -> None:
+    """Raise RecipeMismatchError, listing what differs, unless `kept` answers `wanted`'s questions."""
+    before, now = _flatten_identity(kept), _flatten_identity(wanted)
+    missing = object()
+    differing = [key for key in sorted({*before, *now}) if before.get(key, missing) != now.get(key, missing)]
+    if not differing:
+        return
+    lines = "".join(f"\n  {key}: {_shorten(before, key)} in the folder, {_shorten(now, key)} now" for key in differing)
+    raise RecipeMismatchError(
+        f"{folder} holds the answers to another recipe:{lines}\nNothing was asked and nothing was changed. "
+        "Give this run its own folder with --name, or go back to the folder's recipe"
+    )
+
+
+def find_teachers(path: Path) -> list[Path]:
+    """The teacher folders in data/<task>/, or that one teacher=<name>/. Raises ShardError if none is."""
+    if path.name.startswith("teacher=") or (path / MANIFEST_NAME).exists():
+        found = [path] if path.is_dir() else []
+    else:
+        found = sorted(
+            p for p in path.glob("teacher=*") if p.is_dir() and ((p / MANIFEST_NAME).exists() or _holds_rows(p))
+        )
+    if not found:
+        raise ShardError(f"{path} holds no teacher's answers; make some with: harvest run, or check the path")
+    return found
+
+
+def choose_teacher(path: Path, teacher: str | None = None) -> Path:
+    """The one teacher folder that `path` and `teacher` name. Raises ShardError if it is none or several."""
+    found = find_teachers(path)
+    if teacher is not None:
+        found_names = ", ".join(_teacher_of(p) for p in found)
+        found = [p for p in found if _teacher_of(p) == teacher]
+        if not found:
+            raise ShardError(f"{path} holds no answers of teacher {teacher!r}; it has: {found_names}")
+    if len(found) > 1:
+        names = ", ".join(_teacher_of(p) for p in found)
+        raise ShardError(f"{path} holds the answers of several teachers ({names}); name one, for example {found[0]}")
+    return found[0]
+
+
+def _teacher_of(folder: Path) -> str:
+    return folder.name.removeprefix("teacher=")
+
+
+def _holds_rows(folder: Path) -> bool:
+    return any(next(folder.glob(f), None) for f in ("split=*/*.parquet", "journal/split=*/*.arrows"))
+
+
+def _flatten_identity(manifest: Manifest) -> dict[str, Any]:
+    identity = {
+        "task": manifest.task,
+        "kind": manifest.kind,
+        "labels": manifest.labels,
+        "target_range": manifest.target_range,
+        "recipe": manifest.recipe,
+    }
+    flat: dict[str, Any] = {}
+
+    def visit(key: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for name, item in value.items():
+                visit(f"{key}.{name}", item)
+        else:
+            flat[key] = value
+
+    # Through JSON, because the folder's recipe came from there: a tuple is a list, a key is a string.
+    for name, value in json.loads(canonical_json(identity)).items():
+        visit(name, value)
+    return flat
+
+
+def _shorten(flat: Mapping[str, Any], key: str, width: int = 80) -> str:
+    if key not in flat:
+        return "absent"
+    text = canonical_json(flat[key])
+    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -1,0 +1,399 @@
+"""Reading a teacher folder: its row groups, its current rows, what it keeps and what it cost. Writes nothing.
+
+Memory stays with one row group (or one journal batch) at a time, plus 49 bytes a row for `read_kept`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b, file_digest
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shared.errors import CorruptShardError
+from shared.example import Example
+from shared.row import Answer, Row, Status
+from shared.shards.disk import is_locked
+from shared.shards.journal import JournalReader
+from shared.shards.manifest import Manifest, Shard, load_manifest
+
+STATUSES = tuple(Status)
+FOLDER_LOCK = "journal/.folder.lock"
+_IDENTITY_COLUMNS = ("sample_id", "draw")
+_SHOWN_FAILURES = 5
+_COUNTED_FAILURES = 10_000
+
+_Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+Digests: TypeAlias = np.ndarray[Any, np.dtype[np.bytes_]]
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """One row group of a sealed shard: the unit that is read, and shuffled."""
+
+    path: Path
+    split: str
+    index: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some rows of one split, from a row group of a shard or from a batch of a journal.
+
+    `current` is false for the rows that a journal has answered again; they await their removal by the next
+    seal.
+    """
+
+    split: str
+    table: pa.Table
+    current: _Bools
+    row_group: RowGroup | None  # None: not sealed yet
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a split keeps, one entry a row: 49 bytes each, for np.isin.
+
+    `request_keys` are raw sha256 digests (dtype S32), `identities` what identify_row gives (dtype S16); numpy
+    drops trailing zero bytes when a single entry is taken out, so compare arrays with arrays. `statuses`
+    index STATUSES.
+    """
+
+    request_keys: Digests
+    identities: Digests
+    statuses: np.ndarray[Any, np.dtype[np.uint8]]
+
+
+@dataclass(slots=True)
+class SplitSummary:
+    """The counts of one split. `unsealed` of its rows are still in journals; `bytes` are those of its files.
+
+    `statuses` counts current rows by status; `failures` are the most frequent first lines of `error` with
+    their counts. The bill (`cost_usd`, tokens) includes superseded rows that are still on disk.
+    """
+
+    planned: int | None = None
+    rows: int = 0
+    unsealed: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    failures: tuple[tuple[str, int], ...] = ()
+    cost_usd: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a teacher folder holds, by split. `cost_usd` is all that was ever spent on it."""
+
+    manifest: Manifest
+    splits: dict[str, SplitSummary]
+
+    @property
+    def cost_usd(self) -> float:
+        """Dollars spent on the folder, superseded rows included."""
+        return sum(split.cost_usd for split in self.splits.values()) + self.manifest.superseded.cost_usd
+
+
+def identify_row(sample_id: str, draw: int) -> bytes:
+    """16 bytes that stand for a row within its split: blake2b of draw and sample id."""
+    return blake2b(b"%d\0%s" % (draw, sample_id.encode()), digest_size=16).digest()
+
+
+def identify_rows(table: pa.Table | pa.RecordBatch) -> list[bytes]:
+    """identify_row of every row of a table with the columns `sample_id` and `draw`."""
+    return [
+        identify_row(sample_id, draw)
+        for sample_id, draw in zip(table["sample_id"].to_pylist(), table["draw"].to_pylist(), strict=True)
+    ]
+
+
+# --- files of a folder ---
+
+
+def list_journals(folder: Path, manifest: Manifest, split: str | None = None) -> list[Path]:
+    """Journals whose rows no shard holds yet, the least recently written first."""
+    sealed = manifest.sealed_ids()
+    journals = []
+    for path in folder.glob(f"journal/split={split or '*'}/*.arrows"):
+        try:
+            with JournalReader(path) as reader:
+                if reader.id not in sealed:
+                    journals.append((path.stat().st_mtime_ns, path))
+        except FileNotFoundError:  # its worker sealed it just now
+            continue
+    return [path for _, path in sorted(journals)]
+
+
+def journal_split(path: Path) -> str:
+    """The split of the rows of a journal."""
+    return path.parent.name.removeprefix("split=")
+
+
+def journal_lock(path: Path) -> Path:
+    """The lock that a journal's writer holds."""
+    return path.parent.parent / f"{path.stem}.lock"
+
+
+def list_row_groups(folder: Path, manifest: Manifest, split: str) -> list[RowGroup]:
+    """All row groups of a split, in the order in which they were sealed. Reads the files' footers only."""
+    groups = []
+    for shard in manifest.shards_of(split):
+        path = folder / shard.path
+        with _open_parquet(path) as file:
+            groups += [
+                RowGroup(path, split, index, file.metadata.row_group(index).num_rows)
+                for index in range(file.num_row_groups)
+            ]
+    return groups
+
+
+def read_row_group(group: RowGroup, columns: Sequence[str] | None = None) -> pa.Table:
+    """One row group, all columns or those named. Raises CorruptShardError if the file cannot be read."""
+    with _open_parquet(group.path) as file:
+        return _read_group(file, group, columns)
+
+
+# --- rows of a folder ---
+
+
+def iterate_pieces(
+    folder: Path, manifest: Manifest, columns: Sequence[str], split: str | None = None
+) -> Iterator[Piece]:
+    """All rows, sealed ones first, then those of the journals. `columns` are read of sealed rows, at least.
+
+    Where a (split, sample_id, draw) was answered more than once, only its last row is current.
+    """
+    splits = [split] if split is not None else list_splits(folder, manifest)
+    for name in splits:
+        journals = list_journals(folder, manifest, name)
+        last = _find_last_rows(journals)
+        wanted = list(dict.fromkeys((*columns, *_IDENTITY_COLUMNS))) if last else list(columns)
+        for shard in manifest.shards_of(name):
+            path = folder / shard.path
+            with _open_parquet(path) as file:
+                for index in range(file.num_row_groups):
+                    group = RowGroup(path, name, index, file.metadata.row_group(index).num_rows)
+                    table = _read_group(file, group, wanted)
+                    if last:
+                        current = np.array([identity not in last for identity in identify_rows(table)], bool)
+                    else:
+                        current = np.ones(table.num_rows, bool)
+                    yield Piece(name, table, current, group)
+        ordinal = 0
+        for batch in _iterate_batches(journals):
+            identities = identify_rows(batch)
+            numbered = enumerate(identities, ordinal)
+            # A live writer may have appended rows since they were numbered: those come with the next look.
+            current = np.array([last.get(identity) == number for number, identity in numbered], bool)
+            ordinal += len(identities)
+            yield Piece(name, pa.Table.from_batches([batch]), current, None)
+
+
+def list_splits(folder: Path, manifest: Manifest) -> list[str]:
+    """Splits that have rows, or a plan to have some."""
+    journals = (journal_split(path) for path in sorted(folder.glob("journal/split=*/*.arrows")))
+    return list(dict.fromkeys((*manifest.planned, *(shard.split for shard in manifest.shards), *journals)))
+
+
+def read_kept(folder: Path, manifest: Manifest, split: str) -> Kept:
+    """What the split keeps, sealed or not: request keys, identities and statuses of its current rows."""
+    keys, identities, statuses = bytearray(), bytearray(), bytearray()  # grow in place, with no second copy
+    for piece in iterate_pieces(folder, manifest, ("sample_id", "draw", "request_key", "status"), split):
+        table = piece.table if piece.current.all() else piece.table.filter(pa.array(piece.current))
+        keys += _decode_keys(folder, table["request_key"])
+        identities += b"".join(identify_rows(table))
+        codes = pc.index_in(table["status"], value_set=pa.array(list(STATUSES)))
+        statuses += codes.to_numpy().astype(np.uint8).tobytes()
+    return Kept(np.frombuffer(keys, "S32"), np.frombuffer(identities, "S16"), np.frombuffer(statuses, np.uint8))
+
+
+def find_rows(folder: Path, manifest: Manifest, keys: Iterable[str]) -> Iterator[Row]:
+    """The current rows, of any split, whose request key is in `keys`. Reads all columns on a hit only."""
+    wanted = pa.array(list(keys), pa.string())
+    if not len(wanted):
+        return
+    for piece in iterate_pieces(folder, manifest, ("request_key",)):
+        hits = piece.current & pc.is_in(piece.table["request_key"], value_set=wanted).to_numpy().astype(bool)
+        if hits.any():
+            table = piece.table if piece.row_group is None else read_row_group(piece.row_group)
+            yield from iterate_rows(table.filter(pa.array(hits)))
+
+
+def iterate_rows(table: pa.Table) -> Iterator[Row]:
+    """The rows of a table that has all columns of row_schema."""
+    columns = {name: table[name].to_pylist() for name in table.column_names if name != "embedding"}
+    vectors = table["embedding"]
+    for index in range(table.num_rows):
+        values = {name: column[index] for name, column in columns.items()}
+        vector = vectors[index].values
+        yield Row(
+            example=Example(
+                sample_id=values["sample_id"],
+                text=values["text"],
+                text_pair=values["text_pair"],
+                choices=None if values["choices"] is None else tuple(values["choices"]),
+                label=values["label"],
+                target=values["target"],
+                target_text=values["target_text"],
+            ),
+            request_key=values["request_key"],
+            draw=values["draw"],
+            answer=Answer(
+                status=Status(values["status"]),
+                embedding=None if vector is None else vector.to_numpy(zero_copy_only=False),
+                **{name: values[name] for name in _PLAIN_ANSWER_FIELDS},
+            ),
+        )
+
+
+_PLAIN_ANSWER_FIELDS = tuple(name for name in Answer.__dataclass_fields__ if name not in ("status", "embedding"))
+
+
+# --- the state of a folder ---
+
+
+def summarise_folder(folder: Path) -> Summary:
+    """Counts, failures and spend of a teacher folder, for `harvest status`."""
+    manifest = load_manifest(folder)
+    splits = {
+        name: SplitSummary(
+            planned=manifest.planned.get(name),
+            bytes=sum(shard.bytes for shard in manifest.shards_of(name))
+            + sum(path.stat().st_size for path in list_journals(folder, manifest, name)),
+        )
+        for name in list_splits(folder, manifest)
+    }
+    failures: dict[str, Counter[str]] = {name: Counter() for name in splits}
+    columns = ("status", "error", "cost_usd", "prompt_tokens", "completion_tokens")
+    for piece in iterate_pieces(folder, manifest, columns):
+        summary = splits[piece.split]
+        current = piece.table.filter(pa.array(piece.current))
+        summary.rows += current.num_rows
+        summary.unsealed += current.num_rows if piece.row_group is None else 0
+        for entry in current["status"].value_counts().to_pylist():
+            summary.statuses[entry["values"]] += entry["counts"]
+        summary.cost_usd += pc.sum(piece.table["cost_usd"]).as_py() or 0.0
+        summary.prompt_tokens += pc.sum(piece.table["prompt_tokens"]).as_py() or 0
+        summary.completion_tokens += pc.sum(piece.table["completion_tokens"]).as_py() or 0
+        causes = failures[piece.split]
+        causes.update(error.partition("\n")[0][:120] for error in current["error"].drop_null().to_pylist())
+        if len(causes) > _COUNTED_FAILURES:  # each row with a message of its own: the frequent ones survive
+            failures[piece.split] = Counter(dict(causes.most_common(_COUNTED_FAILURES // 2)))
+    for name, summary in splits.items():
+        summary.failures = tuple(failures[name].most_common(_SHOWN_FAILURES))
+    return Summary(manifest, splits)
+
+
+def count_unsealed(folder: Path, manifest: Manifest) -> dict[str, int]:
+    """Rows a split that wait in journals, which readers of shards do not see. Splits without are left out."""
+    counts: Counter[str] = Counter()
+    for path in list_journals(folder, manifest):
+        with JournalReader(path) as reader:
+            counts[journal_split(path)] += sum(batch.num_rows for batch in reader)
+    return {split: count for split, count in counts.items() if count}
+
+
+def check_readable(folder: Path) -> Manifest:
+    """The manifest of a folder whose shards are all there, byte for byte.
+
+    Raises SchemaVersionError for one that a newer version wrote, and CorruptShardError naming the file for a
+    shard that is missing or changed and for a torn journal. Reads every byte of the shards once.
+    """
+    manifest = load_manifest(folder)
+    problems = [problem for shard in manifest.shards if (problem := find_damage(folder, shard))]
+    problems += [problem for path in list_journals(folder, manifest) if (problem := find_tear(path))]
+    if problems:
+        raise CorruptShardError("\n".join(problems))
+    return manifest
+
+
+def find_damage(folder: Path, shard: Shard) -> str | None:
+    """What is wrong with a shard's bytes, and what to do about it; None if they are those of the manifest."""
+    path = folder / shard.path
+    advice = "restore it from a copy, or remove the shard's entry from manifest.json to have its rows asked again"
+    if not path.exists():
+        return f"{path} is missing: {shard.rows} rows; {advice}"
+    size = path.stat().st_size
+    if size != shard.bytes:
+        return f"{path} has {size} bytes, the manifest says {shard.bytes}; {advice}"
+    with path.open("rb") as file:
+        if file_digest(file, "sha256").hexdigest() != shard.sha256:
+            return f"{path} was changed: its sha256 is not that of the manifest; {advice}"
+    return None
+
+
+def find_tear(path: Path) -> str | None:
+    """What is wrong with a journal, and what to do about it. A tail that is being written now is not."""
+    try:
+        with JournalReader(path) as reader:
+            for _ in reader:
+                pass
+    except FileNotFoundError:
+        return None
+    except CorruptShardError as error:
+        return str(error)
+    if reader.torn and not is_locked(journal_lock(path)):
+        return (
+            f"{path} ends in {reader.torn} bytes of a row that was never acknowledged: its writer was "
+            "killed; harvest run drops them and goes on"
+        )
+    if reader.damaged:
+        return (
+            f"{path} has {reader.damaged} damaged bytes before whole rows: the rows in them are lost, all "
+            "others can be read; harvest run asks the lost ones again"
+        )
+    return None
+
+
+# --- helpers ---
+
+
+def _open_parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise CorruptShardError(f"{path} is missing, though the manifest names it; run: harvest verify") from None
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptShardError(f"{path} cannot be read ({error}); run: harvest verify") from None
+
+
+def _read_group(file: pq.ParquetFile, group: RowGroup, columns: Sequence[str] | None) -> pa.Table:
+    try:
+        return file.read_row_group(group.index, columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptShardError(f"{group.path} cannot be read ({error}); run: harvest verify") from None
+
+
+def _iterate_batches(journals: Iterable[Path]) -> Iterator[pa.RecordBatch]:
+    for path in journals:
+        with (
+            suppress(FileNotFoundError),
+            JournalReader(path) as reader,
+        ):  # gone: its worker sealed it just now
+            yield from reader
+
+
+def _find_last_rows(journals: Iterable[Path]) -> dict[bytes, int]:
+    """For every row of the journals the number, counted over all of them, of its last answer."""
+    identities = (identity for batch in _iterate_batches(journals) for identity in identify_rows(batch))
+    return {identity: ordinal for ordinal, identity in enumerate(identities)}
+
+
+def _decode_keys(folder: Path, column: pa.ChunkedArray) -> bytes:
+    text = "".join(column.to_pylist())
+    try:
+        digests = bytes.fromhex(text)
+    except ValueError:
+        digests = b""
+    if len(digests) != 32 * len(column):
+        raise CorruptShardError(f"{folder} has request keys that are not 64 hexadecimal digits; run: harvest verify")
+    return digests

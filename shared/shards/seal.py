@@ -1,0 +1,204 @@
+"""Sealing: the rows of a journal become an immutable Parquet shard, and rows that they supersede go.
+
+Nothing here changes what a folder holds: new files are written beside the old ones, and take their place when
+the caller saves the manifest that is returned. Runs under the folder's lock.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shared.shards.disk import fsync_path, make_folder, temporary_path
+from shared.shards.journal import JournalReader, strip_id
+from shared.shards.manifest import Manifest, Shard, Superseded
+from shared.shards.read import identify_rows, journal_split
+
+ROW_GROUP_ROWS = 4096
+ROW_GROUP_BYTES = 64 << 20  # a row of a video teacher has half a megabyte: rows alone do not bound memory
+
+# Few distinct values. Hashes and floats have none in common, and a dictionary only costs them.
+_DICTIONARY_COLUMNS = ["status", "finish_reason", "error", "choices.list.element"]
+_STATISTICS_COLUMNS = ["sample_id", "request_key", "label", "draw", "status", "cost_usd", "asked_at"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """What a folder will be, and the files that are then of no use."""
+
+    manifest: Manifest
+    obsolete: tuple[Path, ...]
+
+
+def seal_journal(folder: Path, manifest: Manifest, journal: Path) -> Sealing:
+    """Write the rows of `journal` as a shard of `folder`, and the shards that lose rows to it anew.
+
+    Of several answers to one (sample_id, draw) the last is kept. The rows that go leave their cost in
+    `manifest.superseded`.
+    """
+    split = journal_split(journal)
+    journal_rows = _scan_journal(journal)
+    if not journal_rows.last:
+        return Sealing(manifest, (journal,))
+    split_folder = folder / f"split={split}"
+    make_folder(split_folder)
+    number = 1 + max((_shard_number(shard) for shard in manifest.shards_of(split)), default=-1)
+    last, lost = journal_rows.last, _Lost()
+
+    with JournalReader(journal) as reader:
+        schema = strip_id(reader.schema)
+        tables = (pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata) for batch in reader)
+        rows = _drop_rows(tables, lambda ordinal, identity: last[identity] != ordinal, lost)
+        sealed = _write_shard(folder, split, number, reader.id, schema, rows)
+
+    kept: list[Shard] = []
+    retired, obsolete = list(manifest.retired), [journal]
+    for shard in manifest.shards:
+        path = folder / shard.path
+        if shard.split != split or not _holds_rows_of(path, journal_rows):
+            kept.append(shard)
+            continue
+        number += 1
+        with pq.ParquetFile(path) as file:
+            rows = _drop_rows(_iterate_groups(file), lambda _, identity: identity in last, lost)
+            rewritten = _write_shard(folder, split, number, shard.id, file.schema_arrow, rows)
+        obsolete.append(path)
+        if rewritten.rows:
+            kept.append(rewritten)
+        else:
+            retired.append(shard.id)
+            obsolete.append(folder / rewritten.path)
+    fsync_path(split_folder)
+    superseded = manifest.superseded
+    return Sealing(
+        replace(
+            manifest,
+            shards=(*kept, sealed),
+            retired=tuple(retired),
+            superseded=Superseded(superseded.rows + lost.rows, superseded.cost_usd + lost.cost_usd),
+        ),
+        tuple(obsolete),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _JournalRows:
+    last: dict[bytes, int]  # identity -> number of its last row in the journal
+    sample_ids: pa.Array
+
+
+@dataclass(slots=True)
+class _Lost:
+    rows: int = 0
+    cost_usd: float = 0.0
+
+
+def _scan_journal(path: Path) -> _JournalRows:
+    last: dict[bytes, int] = {}
+    sample_ids: list[pa.Array] = []
+    ordinal = 0
+    with JournalReader(path) as reader:
+        for batch in reader:
+            last.update(zip(identify_rows(batch), range(ordinal, ordinal + batch.num_rows), strict=True))
+            # A copy: the column itself would keep its whole batch in memory.
+            sample_ids.append(pa.array(batch["sample_id"].to_pylist(), pa.string()))
+            ordinal += batch.num_rows
+    return _JournalRows(last, pa.concat_arrays(sample_ids) if sample_ids else pa.array([], pa.string()))
+
+
+def _holds_rows_of(shard: Path, rows: _JournalRows) -> bool:
+    """Whether a shard holds an older answer to a row of the journal. Columnar first: mostly there is none."""
+    with pq.ParquetFile(shard) as file:
+        for table in _iterate_groups(file, ["sample_id", "draw"]):
+            table = table.filter(pc.is_in(table["sample_id"], value_set=rows.sample_ids))
+            if any(identity in rows.last for identity in identify_rows(table)):
+                return True
+    return False
+
+
+def _iterate_groups(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    for index in range(file.num_row_groups):
+        yield file.read_row_group(index, columns=columns, use_threads=False)
+
+
+def _drop_rows(tables: Iterable[pa.Table], is_lost: Callable[[int, bytes], bool], lost: _Lost) -> Iterator[pa.Table]:
+    """The tables without the rows, given by number and identity, that are lost; their bill goes to `lost`."""
+    ordinal = 0
+    for table in tables:
+        mask = [is_lost(number, identity) for number, identity in enumerate(identify_rows(table), ordinal)]
+        ordinal += table.num_rows
+        if any(mask):
+            lost.rows += sum(mask)
+            lost.cost_usd += pc.sum(table["cost_usd"].filter(pa.array(mask))).as_py()
+            table = table.filter(pc.invert(pa.array(mask)))
+        yield table
+
+
+def _write_shard(
+    folder: Path, split: str, number: int, identity: str, schema: pa.Schema, tables: Iterable[pa.Table]
+) -> Shard:
+    """Write one Parquet file under its final name, its bytes durable. The caller makes its name durable."""
+    target = folder / f"split={split}" / f"part-{number:05d}-{identity}.parquet"
+    temporary = temporary_path(target)
+    rows, cost_usd = 0, 0.0
+    try:
+        with pq.ParquetWriter(temporary, schema, **_writer_options(schema)) as writer:
+            for group in _regroup(tables):
+                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+                rows += group.num_rows
+                cost_usd += pc.sum(group["cost_usd"]).as_py()
+        fsync_path(temporary)
+    except OSError:  # a full disk needs the room back
+        temporary.unlink(missing_ok=True)
+        raise
+    with temporary.open("rb") as file:
+        digest = file_digest(file, "sha256").hexdigest()
+    size = temporary.stat().st_size
+    os.replace(temporary, target)
+    return Shard(target.relative_to(folder).as_posix(), split, rows, size, digest, cost_usd)
+
+
+def _regroup(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows as tables of the size of a row group, the last one smaller."""
+    waiting: list[pa.Table] = []
+    rows = size = 0
+    for table in tables:
+        while table.num_rows:
+            head = table.slice(0, ROW_GROUP_ROWS - rows)
+            waiting.append(head)
+            rows, size = rows + head.num_rows, size + head.nbytes
+            table = table.slice(head.num_rows)
+            if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
+                yield pa.concat_tables(waiting)
+                waiting, rows, size = [], 0, 0
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _writer_options(schema: pa.Schema) -> dict[str, Any]:
+    floats = [
+        f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
+        for field in schema
+        if _element_type(field.type) == pa.float32()
+    ]
+    return {
+        "compression": "zstd",
+        "compression_level": 3,
+        "use_dictionary": _DICTIONARY_COLUMNS,
+        "column_encoding": dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        "write_statistics": _STATISTICS_COLUMNS,
+    }
+
+
+def _element_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_list(kind) else kind
+
+
+def _shard_number(shard: Shard) -> int:
+    return int(Path(shard.path).name.split("-")[1])
