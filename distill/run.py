@@ -1,0 +1,351 @@
+"""One training run, from a shard folder to runs/<name>/."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from safetensors.torch import save_file
+
+from distill.aligner import Aligner
+from distill.config import DistillConfig
+from distill.controls import shuffle_vectors
+from distill.devices import Device, choose_device
+from distill.evaluate import predict, predict_aligner, score, scored_rows
+from distill.features import Vectors, find_vectors, measure_vectors
+from distill.losses.objective import Objective
+from distill.metrics import find_metric
+from distill.split import Bools, Split, keep_labels, read_split
+from distill.stream import Lookup, Part, Source
+from distill.student import Student, load_student, load_tokenizer, quiet_transformers
+from distill.tokens import TextEncoder
+from distill.train import Data, EpochRecord, Scores, Trained, derive_seed, train
+from shared.console import say, track
+from shared.errors import DataError, UsageError
+from shared.shards.manifest import Manifest, check_name, choose_teacher, hash_manifest
+from shared.shards.read import check_readable, count_unsealed
+from shared.sources import ResolvedModel, fingerprint_model, resolve_model
+
+TRAIN, DEV, TEST = "train", "validation", "test"
+PACKAGES = ("harvest-distill", "numpy", "pyarrow", "safetensors", "tokenizers", "torch", "transformers")
+
+
+def run_distillation(
+    config: DistillConfig, out: Path, name: str | None = None, overwrite: bool = False
+) -> tuple[Path, dict[str, Any]]:
+    """Train one student from a shard folder; write out/<name>/ and return it with its metrics.
+
+    The folder holds metrics.json, student/ (which transformers loads), heads.safetensors, aligner.safetensors where
+    there is a teacher, and log.jsonl, a line an epoch. It appears all at once, when the run is done. `name` is
+    <task>-<variant>-s<seed> unless given, with a number behind it where that is taken; a given one that is taken is
+    refused unless `overwrite`.
+    """
+    started = time.perf_counter()
+    folder = choose_teacher(config.shards, config.teacher)
+    manifest = check_readable(folder)
+    outputs = count_outputs(manifest)
+    target = choose_run_folder(out, name, f"{manifest.task}-{config.variant}-s{config.seed}", overwrite)
+    if waiting := sum(count_unsealed(folder, manifest).values()):
+        say(f"{folder}: {waiting:,} rows are not sealed yet and stay out; harvest run seals them")
+    device = choose_device(config.device, config.precision)
+    source = resolve_model(config.student, say)
+    tokenizer = load_tokenizer(source)
+    tokenizer.model_max_length = min(config.max_length, tokenizer.model_max_length)
+    encoder = TextEncoder(tokenizer, tokenizer.model_max_length)
+
+    split = read_split(folder, manifest, TRAIN)
+    visible = choose_visible(split, config)
+    dev_split = read_split(folder, manifest, DEV)
+    dev = scored_rows(dev_split, encoder, config.buffer_rows)
+    if not dev.rows:
+        raise DataError(f"{folder} has no labelled rows in the split {DEV!r}, which chooses the best epoch")
+
+    with working_folder(target, overwrite) as work:
+        vectors, lookup, aligner, aligner_rows = None, None, None, None
+        if config.uses_teacher:
+            vectors = find_vectors(split)
+            mean, std = measure_vectors(split, vectors)
+            if config.control == "shuffled-teacher":
+                lookup = shuffle_vectors(split, vectors, config.seed, work)
+            torch.manual_seed(derive_seed(config.seed, "aligner"))
+            aligner = Aligner(torch.from_numpy(mean), torch.from_numpy(std), outputs, config.semantics)
+            aligner.to(device.device)
+            aligner_rows = Source(
+                split, visible, visible, vectors=vectors, lookup=lookup, buffer_rows=config.buffer_rows
+            )
+        student = build_student(config, source, outputs, manifest, vectors).to(device.device)
+        student.model.config.pad_token_id = tokenizer.pad_token_id
+        parts, steps = compose_batches(split, visible, config, encoder, vectors, lookup)
+        say(describe_rows(manifest, split, visible, parts, config))
+
+        def score_student() -> float:
+            return score(manifest, *predict(student.model, dev, encoder, device))
+
+        with (work / "log.jsonl").open("w") as log, track(target.name, config.epochs * steps) as tracker:
+
+            def write_epoch(record: EpochRecord) -> None:
+                log.write(json.dumps(asdict(record)) + "\n")
+                log.flush()
+
+            trained = train(
+                config,
+                make_objective(config, manifest),
+                student,
+                aligner,
+                Data(parts, steps, aligner_rows, encoder),
+                device,
+                Scores(score_student, score_aligner(manifest, dev_split, aligner, vectors, device, config)),
+                tracker,
+                write_epoch,
+            )
+        student.model.load_state_dict(trained.best)
+        truncated = sum(part.source.truncated for part in parts)
+        if truncated:
+            say(f"{truncated:,} training texts were cut to {tokenizer.model_max_length} tokens")
+        test = None
+        if manifest.shards_of(TEST):
+            test_rows = scored_rows(read_split(folder, manifest, TEST), encoder, config.buffer_rows)
+            if test_rows.rows:
+                test = score(manifest, *predict(student.model, test_rows, encoder, device))
+        save_student(work / "student", student, tokenizer)
+        save_file(contiguous(student.extra_weights()), work / "heads.safetensors")
+        if aligner is not None:
+            save_file(contiguous(aligner.state_dict()), work / "aligner.safetensors")
+        metrics = {
+            "task": manifest.task,
+            "teacher": manifest.teacher,
+            "student": config.student,
+            "variant": config.variant,
+            "loss": config.loss,
+            "semantics": config.semantics,
+            "control": config.control,
+            "seed": config.seed,
+            "metric": manifest.metric,
+            "dev_best": trained.best_dev,
+            "dev_last": trained.epochs[-1].dev,
+            "best_epoch": trained.best_epoch,
+            "test": test,
+            **summarise_epochs(trained),
+            "rows": {
+                "train": len(split),
+                "answered": int(split.answered.sum()),
+                "labelled": int(visible.sum()),
+                "dev": dev.rows,
+            },
+            "truncated_texts": truncated,
+            "device": str(device.device),
+            "bfloat16": device.bfloat16,
+            "shards": str(folder),
+            "manifest_sha256": {str(folder): hash_manifest(manifest)},
+            "student_fingerprint": fingerprint_model(source),
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "git_revision": read_git_revision(),
+            "packages": {package: read_version(package) for package in PACKAGES},
+            "config": {**asdict(config), "shards": str(config.shards)},
+        }
+        metrics["seconds"] = time.perf_counter() - started
+        (work / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    return target, metrics
+
+
+# --- what is trained ---
+
+
+def count_outputs(manifest: Manifest) -> int:
+    """Outputs of each head: the number of classes, or 1. Raises UsageError for a task that distill cannot train."""
+    find_metric(manifest.metric)
+    if manifest.kind == "regression":
+        return 1
+    if manifest.kind != "classification" or len(manifest.labels) < 2:
+        raise UsageError(f"{manifest.task} is a task of kind {manifest.kind!r} with {len(manifest.labels)} labels")
+    return len(manifest.labels)
+
+
+def make_objective(config: DistillConfig, manifest: Manifest) -> Objective:
+    """The objective that a config asks for."""
+    return Objective(
+        config.semantics,
+        config.loss,
+        config.alpha,
+        config.beta,
+        config.gamma,
+        config.tau,
+        regression=manifest.kind == "regression",
+    )
+
+
+def build_student(
+    config: DistillConfig, source: ResolvedModel, outputs: int, manifest: Manifest, vectors: Vectors | None
+) -> Student:
+    """A fresh student. For one seed its main head is the same in every variant, and P_s and A_s wherever they fit."""
+    torch.manual_seed(derive_seed(config.seed, "student"))
+    model = load_student(source, outputs, manifest.labels, config.student_layers)
+    torch.manual_seed(derive_seed(config.seed, "heads"))
+    return Student(model, config.semantics, None if vectors is None else vectors.width)
+
+
+def choose_visible(split: Split, config: DistillConfig) -> Bools:
+    """The rows that training may see the label of. Raises DataError where there is none."""
+    if config.labels is not None:
+        return keep_labels(split, config.labels, config.seed)
+    visible = split.labelled & split.answered
+    if not visible.any():
+        raise DataError(f"the split {split.name} has no row that has both a label and an answer (status ok)")
+    return visible
+
+
+def compose_batches(
+    split: Split,
+    visible: Bools,
+    config: DistillConfig,
+    encoder: TextEncoder,
+    vectors: Vectors | None,
+    lookup: Lookup | None,
+) -> tuple[tuple[Part, ...], int]:
+    """What the student's batches are made of, and how many make an epoch: as many as all answered rows fill.
+
+    With a teacher they hold all answered rows. Without one only labelled rows are of use: those are drawn over and over
+    until the student has had as many steps as any other variant.
+    """
+
+    def take(wanted: Bools, rows: int, once: bool) -> Part:
+        source = Source(
+            split,
+            wanted,
+            visible,
+            encoder=encoder,
+            vectors=vectors,
+            lookup=lookup,
+            buffer_rows=config.buffer_rows,
+        )
+        return Part(source, rows, once)
+
+    steps = -(-int(split.answered.sum()) // config.batch_size)
+    if vectors is None:
+        return (take(visible, config.batch_size, once=bool((visible == split.answered).all())),), steps
+    if config.labelled_per_batch is None:
+        return (take(split.answered, config.batch_size, once=True),), steps
+    hidden = split.answered & ~visible
+    if not hidden.any():
+        raise UsageError("labelled_per_batch mixes labelled rows with unlabelled ones, and every row has a label")
+    return (
+        take(visible, config.labelled_per_batch, once=False),
+        take(hidden, config.batch_size - config.labelled_per_batch, once=False),
+    ), steps
+
+
+def score_aligner(
+    manifest: Manifest,
+    dev_split: Split,
+    aligner: Aligner | None,
+    vectors: Vectors | None,
+    device: Device,
+    config: DistillConfig,
+) -> Callable[[], float] | None:
+    """How to score the aligner alone on the dev rows that the teacher answered; None where that cannot be done."""
+    answered = dev_split.labelled & dev_split.answered & dev_split.first
+    if aligner is None or vectors is None or not answered.any():
+        return None
+    try:
+        if find_vectors(dev_split) != vectors:
+            return None
+        measure_vectors(dev_split, vectors)
+    except DataError as error:
+        say(f"the aligner is not scored on its own: {error}")
+        return None
+    source = Source(dev_split, answered, answered, vectors=vectors, buffer_rows=config.buffer_rows)
+    return lambda: score(manifest, *predict_aligner(aligner, source, device))
+
+
+# --- what is said and kept ---
+
+
+def describe_rows(
+    manifest: Manifest, split: Split, visible: Bools, parts: tuple[Part, ...], config: DistillConfig
+) -> str:
+    """One line on the rows that are used and on those that are not."""
+    answered = int(split.answered.sum())
+    line = f"{manifest.task}: {answered:,} training rows, {int(visible.sum()):,} with a label"
+    if dropped := len(split) - answered:
+        line += f"; {dropped:,} left out, because their answer is not whole (status is not ok)"
+    if not config.uses_teacher:
+        line += f"; no teacher: the student sees the {parts[0].source.rows:,} labelled rows"
+    return line
+
+
+def summarise_epochs(trained: Trained) -> dict[str, Any]:
+    """Steps and rates over all epochs, and the aligner's own best score."""
+    seconds = sum(record.seconds for record in trained.epochs)
+    aligner = [record.aligner_dev for record in trained.epochs if record.aligner_dev is not None]
+    return {
+        "aligner_dev": max(aligner, default=None),
+        "student_steps": sum(record.student_steps for record in trained.epochs),
+        "aligner_steps": sum(record.aligner_steps for record in trained.epochs),
+        "examples_per_second": sum(record.student_rows for record in trained.epochs) / seconds,
+    }
+
+
+def save_student(folder: Path, student: Student, tokenizer: Any) -> None:
+    """Write what inference needs, as transformers reads it."""
+    with quiet_transformers():
+        student.model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def contiguous(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights as safetensors takes them."""
+    return {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+
+
+def choose_run_folder(out: Path, name: str | None, default: str, overwrite: bool) -> Path:
+    """Where the run goes. Raises UsageError for a name that is taken, unless `overwrite`."""
+    target = out / check_name("the run's name", name or default)
+    if overwrite or not target.exists():
+        return target
+    if name is not None:
+        raise UsageError(f"{target} exists already: give another --name, or --overwrite to replace it")
+    number = 2
+    while (numbered := out / f"{default}-{number}").exists():
+        number += 1
+    return numbered
+
+
+@contextmanager
+def working_folder(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder beside `target` that becomes it when the block ends well, and is removed when it does not."""
+    work = target.parent / f".{target.name}-{uuid4().hex[:8]}"
+    work.mkdir(parents=True)
+    try:
+        yield work
+        if overwrite and target.exists():
+            shutil.rmtree(target)
+        os.rename(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def read_git_revision() -> str | None:
+    """The commit of the checkout that this code runs from; None outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def read_version(package: str) -> str | None:
+    """The installed version of a package; None where it runs from a checkout."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

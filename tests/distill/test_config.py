@@ -1,0 +1,63 @@
+"""What a config refuses, and what it calls a run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill.config import DEFAULT_STUDENT, DistillConfig
+from shared.errors import UsageError
+from shared.sources import MINILM
+
+SHARDS = Path("data/x")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "kl"}, "loss is 'kl'; it can be cosine, euclid, elementwise, none"),
+        ({"semantics": "both"}, "it can be paper, code"),
+        ({"schedule": "mixed"}, "it can be two-pass, interleaved"),
+        ({"control": "random"}, "it can be none, shuffled-teacher"),
+        ({"precision": "float16"}, "it can be auto, float32, bfloat16"),
+        ({"alpha": 1.5}, "alpha is 1.5"),
+        ({"alpha": float("nan")}, "alpha is nan"),
+        ({"beta": -1.0}, "beta is -1.0"),
+        ({"tau": 0.0}, "tau is 0.0"),
+        ({"tau": float("nan")}, "tau is nan"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"labels": 0}, "labels is 0"),
+        ({"student_layers": 0}, "student_layers is 0"),
+        ({"labelled_per_batch": 32}, "labelled_per_batch is 32"),
+        ({"labelled_per_batch": 0}, "labelled_per_batch is 0"),
+        ({"warmup": 1.5}, "warmup is 1.5"),
+        ({"control": "shuffled-teacher", "loss": "none", "alpha": 0.0}, "needs a teacher"),
+    ],
+)
+def test_a_bad_value_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        DistillConfig(shards=SHARDS, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "uses_teacher", "variant"),
+    [
+        ({}, True, "euclid"),
+        ({"loss": "cosine", "control": "shuffled-teacher"}, True, "cosine-shuffled-teacher"),
+        ({"loss": "none"}, True, "soft-only"),
+        ({"beta": 0.0}, True, "soft-only"),
+        ({"alpha": 0.0}, True, "euclid"),
+        ({"loss": "none", "alpha": 0.0}, False, "heads-only"),
+        ({"loss": "none", "alpha": 0.0, "gamma": 0.0}, False, "undistilled"),
+        ({"beta": 0.0, "alpha": 0.0, "gamma": 0.0}, False, "undistilled"),
+    ],
+)
+def test_variants(options: dict[str, Any], uses_teacher: bool, variant: str) -> None:
+    config = DistillConfig(shards=SHARDS, **options)
+    assert config.uses_teacher is uses_teacher
+    assert config.variant == variant
+
+
+def test_the_default_student_is_the_one_that_packages_carry() -> None:
+    assert DEFAULT_STUDENT == MINILM

@@ -1,0 +1,85 @@
+"""The command, without a network, with JSON, with wrong options."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from distill.cli import app
+
+COMMAND = [sys.executable, "-c", "from distill.cli import main; main()"]
+ROOT = Path(__file__).parents[2]
+
+
+def distill(*arguments: str, cwd: Path, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*before, *COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, env=environment, timeout=120
+    )
+
+
+def no_network() -> tuple[str, ...]:
+    for command in (("unshare", "-n"), ("unshare", "-rn")):
+        if shutil.which("unshare") and subprocess.run([*command, "true"], capture_output=True).returncode == 0:
+            return command
+    pytest.skip("unshare cannot make a network namespace here")
+
+
+def test_run_and_eval_without_a_network(toy: Path, tiny_student: Path, tmp_path: Path) -> None:
+    done = distill(
+        *("run", "--shards", f"{toy}/", "--student", str(tiny_student), "--epochs", "1", "--json"),
+        cwd=tmp_path,
+        before=no_network(),
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["run"] == "runs/toy-euclid-s0"
+    assert result["dev_best"] == json.loads((tmp_path / "runs/toy-euclid-s0/metrics.json").read_text())["dev_best"]
+    scored = distill("eval", "runs/toy-euclid-s0", "--json", cwd=tmp_path, before=no_network())
+    assert scored.returncode == 0, scored.stderr
+    assert json.loads(scored.stdout)["score"] == result["dev_best"]
+
+
+def test_undistilled_is_a_word(toy: Path, tiny_student: Path, tmp_path: Path) -> None:
+    arguments = ["--student", str(tiny_student), "--epochs", "1", "--undistilled", "--out", str(tmp_path / "runs")]
+    done = CliRunner().invoke(app, ["run", "--shards", str(toy), *arguments])
+    assert done.exit_code == 0, done.output
+    assert done.stdout == ""
+    assert "toy-undistilled-s0: accuracy dev" in done.stderr
+    config = json.loads((tmp_path / "runs/toy-undistilled-s0/metrics.json").read_text())["config"]
+    assert (config["loss"], config["alpha"], config["gamma"]) == ("none", 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "--shards", "nowhere"], 1, "nowhere holds no teacher's answers"),
+        (["run", "--shards", "x", "--alpha", "2"], 2, "alpha is 2.0"),
+        (["run", "--shards", "x", "--loss", "kl"], 2, "'kl' is not one of"),
+        (["run"], 2, "--shards"),
+        (["eval", "nowhere"], 2, "is not a finished run"),
+    ],
+)
+def test_wrong_use(
+    arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == code
+    assert message in done.stderr
+    assert not done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_student_that_does_not_exist_is_named(toy: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["run", "--shards", str(toy), "--student", "./none", "--out", str(tmp_path / "runs")]
+    )
+    assert done.exit_code == 1
+    assert "there is no model at ./none" in done.stderr
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,300 @@
+"""Whole runs of a tiny student, on shard folders as the project writes them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from distill_rows import WIDTH, WriteFolder, make_rows, with_answer, without_label
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from distill.aligner import Aligner
+from distill.config import DistillConfig
+from distill.evaluate import evaluate_run
+from distill.run import run_distillation
+from distill.student import Student
+from shared.errors import CorruptShardError, DataError, ShardError, UsageError
+from shared.row import Status
+
+
+def configure(shards: Path, student: Path, **options: Any) -> DistillConfig:
+    defaults: dict[str, Any] = {"epochs": 2, "student_lr": 2e-3, "batch_size": 16}
+    return DistillConfig(shards=shards, student=str(student), **{**defaults, **options})
+
+
+def run(shards: Path, student: Path, **options: Any) -> tuple[Path, dict[str, Any]]:
+    return run_distillation(configure(shards, student, **options), shards.parent / "runs")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "cosine", "semantics": "code", "schedule": "interleaved", "epochs": 12},
+        {"loss": "euclid", "semantics": "code"},
+        {"loss": "elementwise", "beta": 0.1, "epochs": 12},
+        {"loss": "none", "precision": "bfloat16"},
+        {"loss": "none", "alpha": 0.0},
+        {"loss": "none", "alpha": 0.0, "gamma": 0.0},
+        {"semantics": "code", "labels": 20, "labelled_per_batch": 6, "warmup": 0.5, "buffer_rows": 30, "epochs": 12},
+    ],
+)
+def test_every_variant_learns_the_toy_task(toy: Path, tiny_student: Path, options: dict[str, Any]) -> None:
+    folder, metrics = run(toy, tiny_student, **{"epochs": 6, **options})
+    assert metrics["dev_best"] >= 0.9
+    assert metrics["test"] >= 0.8
+    assert metrics["student_steps"] == metrics["config"]["epochs"] * 6
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+
+
+def test_the_run_folder(toy: Path, tiny_student: Path) -> None:
+    folder, metrics = run(toy, tiny_student, loss="cosine", seed=3)
+    assert folder == toy.parent / "runs" / "toy-cosine-s3"
+    assert {p.name for p in folder.iterdir()} == {
+        "metrics.json",
+        "student",
+        "heads.safetensors",
+        "aligner.safetensors",
+        "log.jsonl",
+    }
+    assert [p.name for p in folder.parent.iterdir()] == [folder.name], "nothing else is left beside it"
+    wanted = {"task": "toy", "teacher": "t", "loss": "cosine", "semantics": "paper", "seed": 3, "metric": "accuracy"}
+    assert wanted.items() <= metrics.items()
+    assert metrics["student"] == str(tiny_student)
+    assert metrics["rows"] == {"train": 96, "answered": 96, "labelled": 96, "dev": 40}
+    assert len(next(iter(metrics["manifest_sha256"].values()))) == 64
+    assert metrics["aligner_steps"] == metrics["student_steps"] == 12
+    assert metrics["examples_per_second"] > 0
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in log] == [1, 2]
+    assert {"total", "task", "soft", "match"} == set(log[0]["student"])
+    assert max(entry["dev"] for entry in log) == metrics["dev_best"]
+    assert log[-1]["dev"] == metrics["dev_last"]
+
+    aligner = Aligner(torch.zeros(WIDTH), torch.ones(WIDTH), 2, "paper")
+    aligner.load_state_dict(load_file(folder / "aligner.safetensors"))
+    student = Student(AutoModelForSequenceClassification.from_pretrained(folder / "student"), "paper", WIDTH)
+    missing, unexpected = student.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
+    assert not unexpected
+    assert all(name.startswith("model.") for name in missing)
+
+
+def test_the_saved_student_is_the_best_one_and_transformers_serves_it(toy: Path, tiny_student: Path) -> None:
+    folder, metrics = run(toy, tiny_student, epochs=3)
+    rows = make_rows(40, 1)
+    texts = [row.example.text for row in rows]
+    classify = pipeline("text-classification", model=str(folder / "student"), top_k=None, function_to_apply="none")
+    answers = classify(texts)
+    logits = np.array(
+        [[{a["label"]: a["score"] for a in answer}[name] for name in ("bad", "good")] for answer in answers]
+    )
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "student").eval()
+    inputs = AutoTokenizer.from_pretrained(folder / "student")(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, model(**inputs).logits.numpy(), atol=1e-5)
+    accuracy = float(np.mean(logits.argmax(axis=1) == [row.example.label for row in rows]))
+    assert accuracy == pytest.approx(metrics["dev_best"])
+    assert evaluate_run(folder, None, "validation", "cpu", "auto")["score"] == metrics["dev_best"]
+    test = evaluate_run(folder, None, "test", "cpu", "auto")
+    assert (test["score"], test["rows"]) == (metrics["test"], 30)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "student" / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_repeats_bit_for_bit_and_a_seed_changes_it(toy: Path, tiny_student: Path) -> None:
+    first, again, other = (run(toy, tiny_student, seed=seed, schedule="interleaved")[0] for seed in (0, 0, 1))
+    assert (first.name, again.name, other.name) == ("toy-euclid-s0", "toy-euclid-s0-2", "toy-euclid-s1")
+    assert same(weights(first), weights(again))
+    assert not same(weights(first), weights(other))
+
+
+def test_a_hidden_label_changes_nothing(write_folder: WriteFolder, tiny_student: Path) -> None:
+    rows = make_rows(40)
+    dev = [make_rows(10, 1)]
+    shown = write_folder({"train": [rows], "validation": dev}, task="shown")
+    first, metrics = run(shown, tiny_student, labels=8)
+    assert metrics["rows"]["labelled"] == 8
+    from distill.split import keep_labels, read_split
+    from shared.shards.manifest import choose_teacher, load_manifest
+
+    folder = choose_teacher(shown)
+    kept = keep_labels(read_split(folder, load_manifest(folder), "train"), 8, 0)
+    hidden = [row if keep else without_label(row) for row, keep in zip(rows, kept, strict=True)]
+    second, metrics = run(write_folder({"train": [hidden], "validation": dev}, task="hidden"), tiny_student)
+    assert metrics["rows"]["labelled"] == 8
+    assert same(weights(first), weights(second))
+
+
+def test_the_teacher_and_the_shuffle_both_matter(toy: Path, tiny_student: Path) -> None:
+    options: dict[str, Any] = {"loss": "elementwise", "labels": 20}
+    a, b, c = (
+        run(toy, tiny_student, **options, **extra)[0]
+        for extra in ({}, {"control": "shuffled-teacher"}, {"schedule": "interleaved"})
+    )
+    assert not same(weights(a), weights(b))
+    assert not same(weights(a), weights(c))
+    assert sorted(p.name for p in a.iterdir()) == sorted(p.name for p in b.iterdir())
+
+
+def test_cut_texts_are_counted(toy: Path, tiny_student: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = sum(len(row.example.text.split()) > 4 for row in make_rows(96))
+    folder, metrics = run(toy, tiny_student, max_length=6)
+    assert metrics["truncated_texts"] == expected
+    assert f"{expected} training texts were cut to 6 tokens" in capsys.readouterr().err
+    assert AutoTokenizer.from_pretrained(folder / "student").model_max_length == 6
+
+
+def test_undistilled_sees_labelled_rows_only_for_as_many_steps(write_folder: WriteFolder, tiny_student: Path) -> None:
+    rows = [row if i % 4 == 0 else without_label(row) for i, row in enumerate(make_rows(80))]
+    options: dict[str, Any] = {"loss": "none", "alpha": 0.0, "gamma": 0.0}
+    dev = [make_rows(10, 1)]
+    first, metrics = run(write_folder({"train": [rows], "validation": dev}, task="a"), tiny_student, **options)
+    assert metrics["variant"] == "undistilled"
+    assert metrics["student_steps"] == 10
+    assert metrics["aligner_steps"] == 0
+    assert not (first / "aligner.safetensors").exists()
+    replaced = [
+        row if row.example.label is not None else replace(row, example=replace(row.example, text="a")) for row in rows
+    ]
+    second, _ = run(write_folder({"train": [replaced], "validation": dev}, task="b"), tiny_student, **options)
+    assert same(weights(first), weights(second))
+
+
+def test_undistilled_needs_no_vectors(write_folder: WriteFolder, tiny_student: Path) -> None:
+    folder = write_folder({"train": [make_rows(32, vectors=False)], "validation": [make_rows(10, 1)]})
+    assert run(folder, tiny_student, loss="none", alpha=0.0)[1]["variant"] == "heads-only"
+    with pytest.raises(DataError, match="neither an embedding nor label_logprobs"):
+        run(folder, tiny_student)
+
+
+def test_rows_without_a_whole_answer_are_left_out_and_counted(
+    write_folder: WriteFolder, tiny_student: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = make_rows(40)
+    bad = [with_answer(row, status=Status.TRUNCATED) for row in rows[:7]]
+    _, metrics = run(write_folder({"train": [[*bad, *rows[7:]]], "validation": [make_rows(10, 1)]}), tiny_student)
+    assert metrics["rows"]["answered"] == 33
+    assert "33 training rows, 33 with a label; 7 left out" in capsys.readouterr().err
+
+
+def test_the_aligner_is_scored_where_the_teacher_answered_dev_rows(
+    write_folder: WriteFolder, toy: Path, tiny_student: Path
+) -> None:
+    folder = write_folder({"train": [make_rows(64)], "validation": [make_rows(40, 1)]}, task="asked")
+    assert run(folder, tiny_student)[1]["aligner_dev"] > 0.9
+    assert run(toy, tiny_student)[1]["aligner_dev"] is None
+
+
+def test_log_probabilities_of_labels_can_teach(write_folder: WriteFolder, tiny_student: Path) -> None:
+    rows = []
+    for row in make_rows(64):
+        p = 0.9 if row.example.label else 0.05
+        rows.append(with_answer(row, embedding=None, label_logprobs=np.log([0.95 - p, p]).tolist(), residual_mass=0.05))
+    folder = write_folder({"train": [rows], "validation": [make_rows(40, 1)]})
+    assert run(folder, tiny_student, epochs=6, semantics="code")[1]["dev_best"] >= 0.9
+
+
+@pytest.mark.parametrize("semantics", ["paper", "code"])
+def test_regression(write_folder: WriteFolder, tiny_student: Path, semantics: str) -> None:
+    folder = write_folder(
+        {
+            "train": [make_rows(96, regression=True, pairs=True)],
+            "validation": [make_rows(40, 1, regression=True, pairs=True)],
+        },
+        kind="regression",
+        labels=(),
+        metric="pearson",
+        target_range=(0.0, 5.0),
+    )
+    out, metrics = run(folder, tiny_student, epochs=8, semantics=semantics)
+    assert metrics["dev_best"] > 0.8
+    config = AutoModelForSequenceClassification.from_pretrained(out / "student").config
+    assert (config.num_labels, config.problem_type) == (1, "regression")
+
+
+def test_several_classes(write_folder: WriteFolder, tiny_student: Path) -> None:
+    folder = write_folder(
+        {"train": [make_rows(64, classes=3)], "validation": [make_rows(20, 1, classes=3)]},
+        labels=("a", "b", "c"),
+        metric="matthews",
+    )
+    out, _ = run(folder, tiny_student)
+    config = AutoModelForSequenceClassification.from_pretrained(out / "student").config
+    assert config.id2label == {0: "a", 1: "b", 2: "c"}
+
+
+# --- what is refused before training ---
+
+
+def test_a_changed_shard_is_refused(toy: Path, tiny_student: Path) -> None:
+    shard = next(toy.glob("teacher=t/split=train/*.parquet"))
+    content = bytearray(shard.read_bytes())
+    content[200] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(CorruptShardError, match=shard.name):
+        run(toy, tiny_student)
+
+
+def test_a_folder_without_dev_labels_is_refused(write_folder: WriteFolder, tiny_student: Path) -> None:
+    with pytest.raises(ShardError, match="no sealed rows of the split 'validation'"):
+        run(write_folder({"train": [make_rows(8)]}, task="a"), tiny_student)
+    dev = [[without_label(row) for row in make_rows(8, 1)]]
+    with pytest.raises(DataError, match="no labelled rows in the split 'validation'"):
+        run(write_folder({"train": [make_rows(8)], "validation": dev}, task="b"), tiny_student)
+
+
+def test_a_folder_without_training_labels_is_refused(write_folder: WriteFolder, tiny_student: Path) -> None:
+    train = [[without_label(row) for row in make_rows(8)]]
+    with pytest.raises(DataError, match="no row that has both a label and an answer"):
+        run(write_folder({"train": train, "validation": [make_rows(8, 1)]}), tiny_student)
+
+
+def test_composition_without_unlabelled_rows_is_refused(toy: Path, tiny_student: Path) -> None:
+    with pytest.raises(UsageError, match="every row has a label"):
+        run(toy, tiny_student, labelled_per_batch=4)
+
+
+def test_unsealed_rows_are_counted(
+    write_folder: WriteFolder, tiny_student: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder({"train": [make_rows(32)], "validation": [make_rows(8, 1)]})
+    folder = write_folder({"train": [make_rows(5, 7)]}, seal=False)
+    _, metrics = run(folder, tiny_student)
+    assert metrics["rows"]["train"] == 32
+    assert "5 rows are not sealed yet" in capsys.readouterr().err
+
+
+def test_a_loss_that_runs_away_stops_the_run_and_leaves_nothing(toy: Path, tiny_student: Path) -> None:
+    from shared.errors import Error
+
+    with pytest.raises(Error, match=r"not finite any more in epoch 1.*lower --student-lr"):
+        run(toy, tiny_student, student_lr=1e38)
+    assert list((toy.parent / "runs").iterdir()) == []
+
+
+def test_a_named_run_is_replaced_only_on_demand(toy: Path, tiny_student: Path) -> None:
+    out = toy.parent / "runs"
+    config = configure(toy, tiny_student, epochs=1)
+    folder, _ = run_distillation(config, out, "mine")
+    (folder / "note").write_text("keep me")
+    with pytest.raises(UsageError, match="mine exists already"):
+        run_distillation(config, out, "mine")
+    assert (folder / "note").exists()
+    run_distillation(config, out, "mine", overwrite=True)
+    assert not (folder / "note").exists()
+    with pytest.raises(UsageError, match="cannot name a folder"):
+        run_distillation(config, out, "../mine")
+
+
+def test_a_folder_that_is_no_run_cannot_be_scored(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a finished run"):
+        evaluate_run(tmp_path, None, "validation", "cpu", "auto")
