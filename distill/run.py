@@ -189,7 +189,7 @@ def build_student(
 ) -> Student:
     """A fresh student. For one seed its main head is the same in every variant, and P_s and A_s wherever they fit."""
     torch.manual_seed(derive_seed(config.seed, "student"))
-    model = load_student(source, outputs, manifest.labels, config.student_layers)
+    model = load_student(source, outputs, manifest.labels, config.student_layers, config.dropout)
     torch.manual_seed(derive_seed(config.seed, "heads"))
     return Student(model, config.semantics, None if vectors is None else vectors.width)
 

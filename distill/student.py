@@ -103,11 +103,17 @@ def _find_head(model: Any) -> nn.Linear:
     return heads[-1]
 
 
-def load_student(source: ResolvedModel, outputs: int, labels: Sequence[str] = (), layers: int | None = None) -> Any:
+def load_student(
+    source: ResolvedModel,
+    outputs: int,
+    labels: Sequence[str] = (),
+    layers: int | None = None,
+    dropout: float | None = None,
+) -> Any:
     """A transformers classifier in float32 with `outputs` outputs, where 1 makes a regressor.
 
-    `labels` become its id2label; `layers` keeps only its first ones. A head that the checkpoint lacks starts from
-    torch's current seed. Raises SourceError.
+    `labels` become its id2label; `layers` keeps only its first ones; `dropout` replaces every dropout rate of its
+    config. A head that the checkpoint lacks starts from torch's current seed. Raises SourceError.
     """
     with _loading(source):
         config = AutoConfig.from_pretrained(source.location, **_origin(source))
@@ -115,6 +121,10 @@ def load_student(source: ResolvedModel, outputs: int, labels: Sequence[str] = ()
             if layers > config.num_hidden_layers:
                 raise SourceError(f"the student {source.source} has {config.num_hidden_layers} layers, not {layers}")
             config.num_hidden_layers = layers
+        if dropout is not None:
+            for name, value in vars(config).items():
+                if "drop" in name and isinstance(value, int | float):
+                    setattr(config, name, dropout)
         config.num_labels = outputs
         config.problem_type = "regression" if outputs == 1 else "single_label_classification"
         if labels:

@@ -89,15 +89,13 @@ def train(
     """Train for `config.epochs` epochs of `data.steps` student steps each.
 
     two-pass: the aligner passes once over the labelled vectors, then the student once over its batches, the aligner in
-    eval mode and without gradient (section 3 of arXiv:2603.10877v1). interleaved: one step of each in turn.
+    eval mode and without gradient (section 3 of arXiv:2603.10877v1). interleaved: one step of each in turn. In either,
+    `config.aligner_pretraining` passes of the aligner come first: the paper speaks of that too.
     Raises Error when a loss is no longer finite.
     """
     total_steps = config.epochs * data.steps
-    warmup_steps = math.ceil(config.warmup * total_steps)
     student_optimizer = torch.optim.AdamW(student.parameters(), lr=config.student_lr, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        student_optimizer, lambda step: min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(student_optimizer, make_schedule(config, total_steps))
     aligner_optimizer = (
         None if aligner is None else torch.optim.AdamW(aligner.parameters(), lr=config.aligner_lr, fused=True)
     )
@@ -127,14 +125,18 @@ def train(
         for batch in iterate_batches(data.student, data.steps, config.seed, epoch, data.encoder):
             yield batch.to(device.device)
 
-    def aligner_batches(epoch: int) -> Iterator[Batch]:
+    def aligner_batches(epoch: int, once: bool, use: str = "aligner") -> Iterator[Batch]:
         if data.aligner is None:
             return
-        once = config.schedule == "two-pass"
         steps = count_batches(data.aligner, config.batch_size) if once else data.steps
         part = Part(data.aligner, config.batch_size, once)
-        for batch in iterate_batches([part], steps, derive_seed(config.seed, "aligner"), epoch):
+        for batch in iterate_batches([part], steps, derive_seed(config.seed, use), epoch):
             yield batch.to(device.device)
+
+    for pretraining in range(config.aligner_pretraining):
+        torch.manual_seed(derive_seed(config.seed, "pretraining", pretraining))
+        for batch in aligner_batches(pretraining, once=True, use="pretraining"):
+            step_aligner(batch)
 
     best: Trained | None = None
     epochs: list[EpochRecord] = []
@@ -145,7 +147,7 @@ def train(
         aligner_loss = _Mean()
         student_terms: dict[str, _Mean] = {}
         rows = 0
-        pending = aligner_batches(epoch)
+        pending = aligner_batches(epoch, once=config.schedule == "two-pass")
         if config.schedule == "two-pass":
             for batch in pending:
                 aligner_loss.add(step_aligner(batch))
@@ -184,6 +186,20 @@ def train(
             best = Trained(weights, dev, epoch, epochs)
     assert best is not None
     return best
+
+
+def make_schedule(config: DistillConfig, total_steps: int) -> Callable[[int], float]:
+    """The factor of the student's learning rate at each step, from 0 on: up linearly, then level or down linearly."""
+    warmup_steps = math.ceil(config.warmup * total_steps)
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        if config.decay == "linear":
+            return (total_steps - step) / (total_steps - warmup_steps)
+        return 1.0
+
+    return factor
 
 
 def _step(module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -1,5 +1,8 @@
 """The `harvest` command: ask a teacher once, and keep what it said."""
 
+import inspect
+from collections.abc import Callable
+from functools import update_wrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,134 +21,107 @@ app = typer.Typer(
 )
 
 _TEACHER = "The teacher"
-_ENDPOINT = "The teacher: endpoints"
+_ENDPOINT = "Endpoints: what is asked"
+_PACE = "Endpoints: pace and money"
 _FILE = "A file of your own"
 
-TeacherName = Annotated[
-    str, typer.Option("--teacher", help="reader, encoder, endpoint, llava: see `harvest teachers`.")
-]
-TaskName = Annotated[str, typer.Option("--task", help="A task by name, or a Parquet, JSONL or CSV file of your own.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder of the task's shards. [default: data/<task>]")]
-Name = Annotated[
-    str | None, typer.Option("--name", help="Keep the answers under teacher=<name>. [default: the teacher]")
-]
-Split = Annotated[list[str] | None, typer.Option("--split", help="Only this split; may be repeated.")]
-Ask = Annotated[
-    list[str] | None,
-    typer.Option("--ask", help="Ask only about this split and carry the others' rows unanswered; may be repeated."),
-]
-Limit = Annotated[
-    list[str] | None,
-    typer.Option("--limit", help="At most N rows a split, or split=N; may be repeated. A larger limit adds rows."),
-]
-Retry = Annotated[
-    list[str] | None,
-    typer.Option("--retry", help="Ask again the kept rows that are failed, truncated, refused or unparsable."),
-]
-Worker = Annotated[str, typer.Option("--worker", help="K/N: own the Kth of N disjoint shares of the requests.")]
-FailureLimit = Annotated[
-    float,
-    typer.Option("--failure-limit", min=0, max=1, help="Stop when more than this share of requests fails."),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-
-Model = Annotated[
-    str | None, typer.Option("--model", help="Model: a hub id, a path, or a name.", rich_help_panel=_TEACHER)
-]
-Encoder = Annotated[
-    str | None,
-    typer.Option("--encoder", help="Sentence encoder of `reader`: hub id, path or pkg://.", rich_help_panel=_TEACHER),
-]
-Size = Annotated[
-    str | None, typer.Option("--size", help="Picture size, WIDTHxHEIGHT in pixels.", rich_help_panel=_TEACHER)
-]
-Endpoint = Annotated[str | None, typer.Option("--endpoint", help="Base URL, with its /v1.", rich_help_panel=_ENDPOINT)]
-Image = Annotated[
-    bool | None,
-    typer.Option("--image/--no-image", help="Draw the text as a picture.", rich_help_panel=_ENDPOINT),
-]
-
-TextColumn = Annotated[str | None, typer.Option("--text-column", rich_help_panel=_FILE)]
-TextPairColumn = Annotated[str | None, typer.Option("--text-pair-column", rich_help_panel=_FILE)]
-LabelColumn = Annotated[str | None, typer.Option("--label-column", rich_help_panel=_FILE)]
-TargetColumn = Annotated[
-    str | None,
-    typer.Option("--target-column", help="A number to predict: regression.", rich_help_panel=_FILE),
-]
-IdColumn = Annotated[str | None, typer.Option("--id-column", rich_help_panel=_FILE)]
-LabelWords = Annotated[
-    str | None,
-    typer.Option("--label-words", help="What the teacher answers with, one a label: a,b,c", rich_help_panel=_FILE),
-]
-Question = Annotated[str | None, typer.Option("--question", help="What the teacher is asked.", rich_help_panel=_FILE)]
-
 Shards = Annotated[Path, typer.Argument(help="data/<task>, or one teacher=<name> folder in it.")]
 
 
+def _option(help_text: str, panel: str | None = None, **more: Any) -> Any:
+    return typer.Option(help=help_text, rich_help_panel=panel, **more)
+
+
+def _harvest_flags(
+    teacher: Annotated[str, _option("reader, encoder, endpoint, llava: see `harvest teachers`.")],
+    task: Annotated[str, _option("A task by name, or a Parquet, JSONL or CSV file (or folder) of your own.")],
+    out: Annotated[Path | None, _option("Folder of the task's shards. Unless given, data/<task>.")] = None,
+    name: Annotated[str | None, _option("Keep the answers under teacher=<name>. Unless given, the teacher's.")] = None,
+    split: Annotated[list[str] | None, _option("Only this split; may be repeated.")] = None,
+    ask: Annotated[
+        list[str] | None,
+        _option("Ask only about this split and carry the others' rows unanswered; may be repeated."),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        _option("At most N rows a split, or split=N; may be repeated. A larger limit contains a smaller one's rows."),
+    ] = None,
+    retry: Annotated[
+        list[str] | None, _option("Ask again the kept rows that are failed, truncated, refused or unparsable.")
+    ] = None,
+    worker: Annotated[str, _option("K/N: own the Kth of N disjoint shares of the requests.")] = "1/1",
+    failure_limit: Annotated[float, _option("Stop when more than this share of requests fails.", min=0, max=1)] = 0.5,
+    as_json: AsJson = False,
+    model: Annotated[str | None, _option("Model: a hub id, a path, or an endpoint's name for it.", _TEACHER)] = None,
+    encoder: Annotated[str | None, _option("Sentence encoder of `reader`: hub id, path or pkg://.", _TEACHER)] = None,
+    size: Annotated[str | None, _option("Picture size, WIDTHxHEIGHT in pixels.", _TEACHER)] = None,
+    endpoint: Annotated[str | None, _option("Base URL, with its /v1.", _ENDPOINT)] = None,
+    api_key_env: Annotated[
+        str | None, _option("Environment variable that holds the key. Unless given, the host's usual one.", _ENDPOINT)
+    ] = None,
+    image: Annotated[
+        bool | None, typer.Option("--image/--text", help="Draw the text, or write it.", rich_help_panel=_ENDPOINT)
+    ] = None,
+    dialect: Annotated[str | None, _option("auto, or the server's own: see docs/endpoints.md.", _ENDPOINT)] = None,
+    scoring: Annotated[
+        str | None, _option("How label probabilities are had: auto, or see docs/endpoints.md.", _ENDPOINT)
+    ] = None,
+    top_logprobs: Annotated[int | None, _option("Alternatives asked for each token.", _ENDPOINT)] = None,
+    votes: Annotated[int | None, _option("Samples a row, where votes are the scoring.", _ENDPOINT)] = None,
+    max_tokens: Annotated[int | None, _option("Longest reply, in tokens.", _ENDPOINT)] = None,
+    temperature: Annotated[float | None, _option("Sampling temperature.", _ENDPOINT)] = None,
+    concurrency: Annotated[int | None, _option("Most requests in flight.", _PACE)] = None,
+    rpm: Annotated[float | None, _option("Most requests a minute.", _PACE)] = None,
+    tpm: Annotated[float | None, _option("Most tokens a minute.", _PACE)] = None,
+    attempts: Annotated[int | None, _option("Attempts of one request.", _PACE)] = None,
+    read_timeout: Annotated[float | None, _option("Seconds to wait for a reply.", _PACE)] = None,
+    price_in: Annotated[float | None, _option("US dollars a million prompt tokens.", _PACE)] = None,
+    price_out: Annotated[float | None, _option("US dollars a million completion tokens.", _PACE)] = None,
+    max_cost: Annotated[float | None, _option("Stop before this many US dollars are spent.", _PACE)] = None,
+    max_requests: Annotated[int | None, _option("Stop before more requests than this are sent.", _PACE)] = None,
+    text_column: Annotated[str | None, _option("The text.", _FILE)] = None,
+    text_pair_column: Annotated[str | None, _option("A second text.", _FILE)] = None,
+    label_column: Annotated[str | None, _option("A class to predict.", _FILE)] = None,
+    target_column: Annotated[str | None, _option("A number to predict.", _FILE)] = None,
+    id_column: Annotated[str | None, _option("A name of each row that stays. Unless given, its number.", _FILE)] = None,
+    label_words: Annotated[str | None, _option("What the teacher answers with, one a label: a,b,c", _FILE)] = None,
+    question: Annotated[str | None, _option("What the teacher is asked.", _FILE)] = None,
+) -> None:
+    """The flags that `plan` and `run` share. Never called: only its signature is of use."""
+
+
+def _takes_harvest_flags(body: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
+    """Make `body`, which takes all flags by name, a function with the parameters of `_harvest_flags`."""
+
+    def run(**flags: Any) -> None:
+        body(flags)
+
+    update_wrapper(run, body)
+    run.__annotations__ = _harvest_flags.__annotations__
+    run.__signature__ = inspect.signature(_harvest_flags)  # type: ignore[attr-defined]
+    return run
+
+
 @app.command()
 @command
-def plan(
-    teacher: TeacherName,
-    task: TaskName,
-    out: Out = None,
-    name: Name = None,
-    split: Split = None,
-    ask: Ask = None,
-    limit: Limit = None,
-    retry: Retry = None,
-    worker: Worker = "1/1",
-    model: Model = None,
-    encoder: Encoder = None,
-    size: Size = None,
-    endpoint: Endpoint = None,
-    image: Image = None,
-    text_column: TextColumn = None,
-    text_pair_column: TextPairColumn = None,
-    label_column: LabelColumn = None,
-    target_column: TargetColumn = None,
-    id_column: IdColumn = None,
-    label_words: LabelWords = None,
-    question: Question = None,
-    as_json: AsJson = False,
-) -> None:
+@_takes_harvest_flags
+def plan(flags: dict[str, Any]) -> None:
     """Say what `run` would ask: rows, those kept already, those to ask. Sends nothing."""
     from harvest.job import plan_harvest
 
-    _print_report(plan_harvest(_make_config(locals())), as_json)
+    _print_report(plan_harvest(_make_config(flags)), flags["as_json"])
 
 
 @app.command()
 @command
-def run(
-    teacher: TeacherName,
-    task: TaskName,
-    out: Out = None,
-    name: Name = None,
-    split: Split = None,
-    ask: Ask = None,
-    limit: Limit = None,
-    retry: Retry = None,
-    worker: Worker = "1/1",
-    failure_limit: FailureLimit = 0.5,
-    model: Model = None,
-    encoder: Encoder = None,
-    size: Size = None,
-    endpoint: Endpoint = None,
-    image: Image = None,
-    text_column: TextColumn = None,
-    text_pair_column: TextPairColumn = None,
-    label_column: LabelColumn = None,
-    target_column: TargetColumn = None,
-    id_column: IdColumn = None,
-    label_words: LabelWords = None,
-    question: Question = None,
-    as_json: AsJson = False,
-) -> None:
+@_takes_harvest_flags
+def run(flags: dict[str, Any]) -> None:
     """Ask the teacher about every row that is not kept yet. Resumes by itself; an answered row is never asked again."""
     from harvest.job import run_harvest
 
-    report = run_harvest(_make_config(locals()))
-    _print_report(report, as_json)
+    report = run_harvest(_make_config(flags))
+    _print_report(report, flags["as_json"])
     if report.stopped is not None:
         raise typer.Exit(1)
 
@@ -214,7 +190,7 @@ def verify(shards: Shards, as_json: AsJson = False) -> None:
 def show(
     shards: Shards,
     teacher: Annotated[str | None, typer.Option("--teacher", help="Which teacher, where there are several.")] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Which split. [default: the first]")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Which split. Unless given, the first.")] = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="How many rows.")] = 3,
     sample_id: Annotated[str | None, typer.Option("--sample-id", help="One row by its id.")] = None,
     images: Annotated[Path | None, typer.Option("--images", help="Write the pictures into this folder.")] = None,
@@ -225,26 +201,26 @@ def show(
     show_rows(shards, teacher, split, rows, sample_id, images)
 
 
-def _make_config(flags: dict[str, Any]) -> Any:
-    """The HarvestConfig that the flags of `plan` and `run` say."""
-    from harvest.config import (
-        HarvestConfig,
-        TaskChoice,
-        TeacherChoice,
-        parse_limits,
-        parse_share,
-        parse_statuses,
-    )
+_FILE_FLAGS = ("text_column", "text_pair_column", "label_column", "target_column", "id_column", "question")
+_RUN_FLAGS = ("teacher", "task", "out", "name", "split", "ask", "limit", "retry", "worker", "failure_limit", "as_json")
 
-    file_flags = ("text_column", "text_pair_column", "label_column", "target_column", "id_column", "question")
+
+def _make_config(flags: dict[str, Any]) -> Any:
+    """The HarvestConfig that the flags of `plan` and `run` say.
+
+    A flag that is neither the run's nor a file's is an option of the teacher, which refuses those that it has not.
+    """
+    from harvest.config import HarvestConfig, TaskChoice, TeacherChoice, parse_limits, parse_share, parse_statuses
+
     words = flags["label_words"]
-    options = {key: flags[key] for key in ("model", "encoder", "endpoint", "image") if flags[key] is not None}
-    if flags["size"] is not None:
-        options["size"] = _parse_size(flags["size"])
+    others = {*_RUN_FLAGS, *_FILE_FLAGS, "label_words"}
+    options = {key: value for key, value in flags.items() if key not in others and value is not None}
+    if "size" in options:
+        options["size"] = _parse_size(options["size"])
     return HarvestConfig(
         task=TaskChoice(
             flags["task"],
-            **{key: flags[key] for key in file_flags},
+            **{key: flags[key] for key in _FILE_FLAGS},
             label_words=None if words is None else [word.strip() for word in words.split(",")],
         ),
         teacher=TeacherChoice(flags["teacher"], flags["name"], options),
@@ -254,7 +230,7 @@ def _make_config(flags: dict[str, Any]) -> Any:
         limits=parse_limits(flags["limit"] or ()),
         retry=parse_statuses(flags["retry"] or ()),
         share=parse_share(flags["worker"]),
-        failure_limit=flags.get("failure_limit", 0.5),
+        failure_limit=flags["failure_limit"],
     )
 
 

@@ -105,7 +105,7 @@ class Engine:
             self.outcome.stopped = self._teacher.stopped
 
     async def _requests(self, split: str, in_flight: InFlightLog) -> AsyncIterator[Request]:
-        """The requests of a split as the teacher has room for them; rows that need no teacher are written on the way."""
+        """The requests of a split as the teacher has room for them; rows that need none are written on the way."""
         for example, action in self._rows(split, Action.ASK, Action.CARRY, Action.FAIL):
             if self.outcome.stopped is not None or self._too_many is not None:
                 return  # the teacher lets what is in flight arrive, and ends

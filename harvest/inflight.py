@@ -31,7 +31,7 @@ class InFlightLog:
 
 
 def read_in_flight(folder: Path) -> set[str]:
-    """Keys of the requests that left and were not followed by a clean end. Those that were journalled are among them."""
+    """Keys of the requests that left in runs that did not end cleanly; some of them may have been journalled."""
     keys = set()
     for path in folder.glob("journal/*.inflight"):
         data = path.read_bytes()

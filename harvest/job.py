@@ -10,7 +10,7 @@ from harvest.config import HarvestConfig
 from harvest.engine import INTERRUPTED, Engine
 from harvest.plan import Action, Plan, Scope, make_plan
 from harvest.teachers.base import RemoteTeacher, Teacher
-from harvest.teachers.registry import build_teacher
+from harvest.teachers.registry import prepare_teacher
 from shared.console import say, track
 from shared.errors import UsageError
 from shared.shards import Kept, Manifest, TeacherFolder, load_manifest, read_kept
@@ -91,12 +91,13 @@ def run_harvest(config: HarvestConfig) -> Report:
 
 def _prepare(config: HarvestConfig) -> tuple[LoadedTask, Teacher, Path, Scope]:
     """Everything that can be refused is refused here, before anything is asked."""
+    build_teacher = prepare_teacher(config.teacher)
     choice = asdict(config.task)
     loaded = load_task(find_task(choice.pop("task"), **choice))
     say(f"{loaded.task.name}: {loaded.source}")
     for note in loaded.notes:
         say(f"  {note}")
-    teacher = build_teacher(config.teacher, loaded.task)
+    teacher = build_teacher(loaded.task)
     named = [
         *(config.splits or ()),
         *(config.asked or ()),

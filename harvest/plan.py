@@ -54,8 +54,8 @@ class Share:
 class Scope:
     """Which rows a run is about.
 
-    `limits` bounds the rows of a split, or under "*" of each; `asked` names the splits whose rows the teacher is asked about (None: all);
-    kept rows whose status is in `retry` are asked again.
+    `limits` bounds the rows of a split, or under "*" of each; `asked` names the splits whose rows the teacher is asked
+    about (None: all); kept rows whose status is in `retry` are asked again.
     """
 
     splits: Sequence[str]

@@ -1,17 +1,17 @@
 """Every error that the project raises on purpose. Each message says what happened, to what, and what to do next.
 
-    Error                     exit code 1
-    ├── UsageError            exit code 2: wrong options, a recipe with an unknown key
-    ├── MissingExtraError     a feature's packages are not installed; names the extra
-    ├── SourceError           a model or a data file that was named cannot be found or read
-    ├── DataError             a row or a column of a task cannot be used; names file and row
-    ├── ShardError            a shard folder
-    │   ├── CorruptShardError     its bytes are not those of the manifest
-    │   ├── SchemaVersionError    it was written by a newer version
-    │   ├── RecipeMismatchError   it holds the answers to another recipe
-    │   └── LockedError           another process writes to it
-    └── TeacherError          the teacher cannot do, or stopped doing, what was asked
-        └── TooManyFailuresError  the share of failed rows passed its limit; the run stopped
+Error                     exit code 1
+├── UsageError            exit code 2: wrong options, a recipe with an unknown key
+├── MissingExtraError     a feature's packages are not installed; names the extra
+├── SourceError           a model or a data file that was named cannot be found or read
+├── DataError             a row or a column of a task cannot be used; names file and row
+├── ShardError            a shard folder
+│   ├── CorruptShardError     its bytes are not those of the manifest
+│   ├── SchemaVersionError    it was written by a newer version
+│   ├── RecipeMismatchError   it holds the answers to another recipe
+│   └── LockedError           another process writes to it
+└── TeacherError          the teacher cannot do, or stopped doing, what was asked
+    └── TooManyFailuresError  the share of failed rows passed its limit; the run stopped
 """
 
 from importlib.util import find_spec

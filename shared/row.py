@@ -1,6 +1,6 @@
 """A row of a shard: one example, the request made of it, and the teacher's answer; and its Arrow schema.
 
-The schema is the contract between the two stages. Its version is part of the manifest, and a reader refuses a newer one.
+The schema is the contract between the two stages. Its version is part of the manifest; a reader refuses a newer one.
 """
 
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ class Row:
 
 
 def row_schema(vector_type: pa.DataType | None = None) -> pa.Schema:
-    """The Arrow schema of a row; `vector_type` is the element type of `embedding`, float16 unless the recipe says otherwise."""
+    """The Arrow schema of a row; `vector_type` is the element type of `embedding`, float16 unless given."""
     vector_type = vector_type or pa.float16()
     return pa.schema(
         [

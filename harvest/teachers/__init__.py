@@ -1,1 +1,1 @@
-"""Teachers behind one protocol (see `base`): each is one file or folder, and the engine does not know which it drives."""
+"""Teachers behind one protocol (see `base`), a file or folder each: the engine does not know which it drives."""

@@ -37,7 +37,7 @@ class Teacher(Protocol):
         """The name under which its shards are kept: `teacher=<name>/`."""
 
     def recipe(self) -> Mapping[str, Any]:
-        """All that changes any answer, as JSON: model and revision, prompt, layout, generation parameters. No secrets."""
+        """All that changes any answer, as JSON: model, revision, prompt, layout, generation parameters. No secrets."""
 
     def content(self, example: Example) -> Mapping[str, Any]:
         """All of one request that changes its answer, as JSON. Cheap and pure: called for every planned row.

@@ -1,7 +1,7 @@
 """Teachers by name: what each gives and needs, and how it is made from what the user chose."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TeacherEntry:
-    """One registered teacher. `module` is imported when it is chosen; `defaults` are options that its name stands for."""
+    """One registered teacher; its module is imported when it is chosen. `defaults` are options that its name stands for."""
 
     name: str
     module: str
@@ -84,14 +84,18 @@ def find_teacher(name: str) -> TeacherEntry:
     raise UsageError(f"there is no teacher {name!r}; {hint}the teachers are: {', '.join(names)}")
 
 
-def build_teacher(choice: "TeacherChoice", task: "Task") -> "Teacher":
-    """Make the chosen teacher. Raises UsageError, naming the option, where it has no such option or no such value."""
+def prepare_teacher(choice: "TeacherChoice") -> "Callable[[Task], Teacher]":
+    """What makes the chosen teacher for a task. Raises UsageError, naming the option, before a task is looked at."""
     entry = find_teacher(choice.teacher)
     module = import_module(entry.module)
     config_class = getattr(module, entry.config)
     config = make_config(config_class, {**entry.defaults, **choice.options}, f"the teacher {entry.name}", _spell_flag)
-    teacher: Teacher = getattr(module, entry.factory)(config, task, name=choice.name or entry.name)
-    return teacher
+
+    def build(task: "Task") -> "Teacher":
+        teacher: Teacher = getattr(module, entry.factory)(config, task, name=choice.name or entry.name)
+        return teacher
+
+    return build
 
 
 def _spell_flag(option: str) -> str:

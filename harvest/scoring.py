@@ -1,0 +1,193 @@
+"""From what a teacher says to a distribution over the labels of a task.
+
+A label's log-probability is the natural log of the probability that the teacher's answer begins with its word. Nothing
+is renormalised: what is on no label, or cannot be told apart, is the residual mass.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from shared.errors import UsageError
+
+# The log-probability of a label that was not seen: its exponential is 0 in float32 and nothing that uses it turns NaN.
+LOG_ZERO = -100.0
+# A shorter beginning of a word ("n" of "negative") begins too many other words to be counted for it.
+LEAST_BEGINNING = 2
+# What may stand before the word: white space, quotes, mark-up.
+_OPENING = " \t\r\n\"'`*_([“‘「"
+_CLOSING = _OPENING + ".,:;!)]>”’」。"
+
+
+class Alternative(NamedTuple):
+    """A token the teacher could have said at one position, with its natural log-probability."""
+
+    text: str
+    logprob: float
+    token_id: int | None = None
+
+
+class Position(NamedTuple):
+    """One position of a reply: the token that was said, and the most probable ones (it may be among them or not)."""
+
+    said: Alternative
+    top: Sequence[Alternative]
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Natural log-probabilities, one a label, and the probability on no label: together 1.
+
+    `ambiguous_mass`, a part of the residual, lies on tokens that begin more than one label word.
+    """
+
+    label_logprobs: tuple[float, ...]
+    residual_mass: float
+    ambiguous_mass: float = 0.0
+
+
+class LabelWords:
+    """The words a teacher answers with, one a label, and how a beginning of a reply is matched to them.
+
+    Case, and white space, quotes or mark-up before the word, make no difference. Raises UsageError, naming the
+    words, where two are equal or one is the beginning of another: then no beginning of a reply tells the two apart.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = tuple(words)
+        self._folded = tuple(_fold(word).strip() for word in words)
+        self._cache: dict[str, int | None] = {}
+        for i, word in enumerate(self._folded):
+            if not word:
+                raise UsageError(f"label word {i} is empty; give each label a word with --label-words")
+            for j, other in enumerate(self._folded):
+                if i != j and other.startswith(word):
+                    raise UsageError(
+                        f"the label words {self.words[i]!r} and {self.words[j]!r} cannot be told apart by how an "
+                        "answer begins; give other words with --label-words"
+                    )
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def match_beginning(self, text: str) -> int | None:
+        """The label whose word `text` begins or completes; -1 where it is too short to tell, None where it is none."""
+        # Few tokens make up nearly all alternatives, so almost every look-up is a hit; the bound keeps memory flat.
+        try:
+            return self._cache[text]
+        except KeyError:
+            found = self._match_beginning(_fold(text).lstrip(_OPENING))
+            if len(self._cache) < 10_000:
+                self._cache[text] = found
+            return found
+
+    def _match_beginning(self, text: str) -> int | None:
+        for i, word in enumerate(self._folded):
+            if text.startswith(word) and not text[len(word) : len(word) + 1].isalnum():
+                return i
+        open_labels = [i for i, word in enumerate(self._folded) if word.startswith(text)]
+        if len(open_labels) == 1 and len(text) >= LEAST_BEGINNING:
+            return open_labels[0]
+        return -1 if open_labels else None
+
+    def match_answer(self, text: str) -> int | None:
+        """The label that a whole answer names, None where it names none or several.
+
+        Understood: the word alone (with quotes, full stop, mark-up), the word first, JSON {"label": word}, or the only
+        label word in the text.
+        """
+        plain = _read_label(text).lstrip(_OPENING).rstrip(_CLOSING)
+        found = self._match_beginning(plain) if plain else None
+        if found is not None and found >= 0 and plain.startswith(self._folded[found]):
+            return found
+        named = {i for i, word in enumerate(self._folded) if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", plain)}
+        return named.pop() if len(named) == 1 else None
+
+    def is_exact(self, text: str) -> bool:
+        """Whether an answer is one of the words and nothing else, as a constraint leaves it (or as {"label": word})."""
+        return _read_label(text) in self._folded
+
+
+def _read_label(text: str) -> str:
+    """An answer in one case and without white space around it; the label of {"label": word}."""
+    if text.lstrip().startswith("{"):
+        try:
+            text = str(json.loads(text)["label"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return ""
+    return _fold(text).strip()
+
+
+def _fold(text: str) -> str:
+    # U+2581 and U+0120 are how SentencePiece and byte-level BPE write a space, where a server shows raw tokens.
+    return text.replace("\u2581", " ").replace("\u0120", " ").casefold()
+
+
+def score_positions(words: LabelWords, positions: Sequence[Position]) -> Distribution:
+    """The label distribution from the top tokens of a reply's first positions.
+
+    A token is counted for the label whose word it begins (or completes). Where it begins the words of several labels,
+    or only opens them (white space, a quote), and was the one said, its mass is divided by the tokens of the next
+    position, and so on; where it was not said, nobody knows how, and it is ambiguous. Raises ValueError on a
+    log-probability that is none.
+    """
+    mass = [0.0] * len(words)
+    ambiguous = 0.0
+    before, path = "", 1.0  # what was said at the positions so far, and its probability
+    for position in positions:
+        said = position.said
+        for text, logprob, token_id in position.top:
+            if text == said.text and token_id == said.token_id:
+                continue
+            probability = path * _exp(logprob)
+            label = words.match_beginning(before + text)
+            if label is not None and label >= 0:
+                mass[label] += probability
+            elif label is not None:
+                ambiguous += probability
+        before, path = before + said.text, path * _exp(said.logprob)
+        label = words.match_beginning(before)
+        if label is None:
+            break
+        if label >= 0:
+            mass[label] += path
+            break
+    else:
+        ambiguous += path  # the reply ended before its word was clear
+    return _distribute(mass, ambiguous)
+
+
+def score_token_ids(first_tokens: Sequence[Sequence[int]], position: Position) -> Distribution:
+    """The label distribution from exact scores of named tokens: `first_tokens` holds the token ids of each label.
+
+    Raises ValueError where the score of one of them is missing.
+    """
+    scores = {token.token_id: token.logprob for token in (position.said, *position.top) if token.token_id is not None}
+    missing = [token for tokens in first_tokens for token in tokens if token not in scores]
+    if missing:
+        raise ValueError(f"no score came back for the label tokens {missing}")
+    return _distribute([sum(_exp(scores[token]) for token in tokens) for tokens in first_tokens], 0.0)
+
+
+def score_votes(words: LabelWords, answers: Sequence[str]) -> Distribution:
+    """The label distribution as the share of votes: `answers` are samples of the same request."""
+    votes = Counter(words.match_answer(answer) for answer in answers)
+    return _distribute([votes[label] / len(answers) for label in range(len(words))], 0.0)
+
+
+def _distribute(mass: Sequence[float], ambiguous: float) -> Distribution:
+    total = math.fsum(mass)
+    if total + ambiguous > 1.01:
+        raise ValueError(f"the log-probabilities that came back add up to {total + ambiguous:.3f}, more than 1")
+    logprobs = tuple(min(max(math.log(p), LOG_ZERO), 0.0) if p > 0 else LOG_ZERO for p in mass)
+    return Distribution(logprobs, max(1.0 - total, 0.0), ambiguous)
+
+
+def _exp(logprob: float) -> float:
+    if not (isinstance(logprob, int | float) and logprob <= 0.01):
+        raise ValueError(f"{logprob!r} is no log-probability")
+    return math.exp(logprob)

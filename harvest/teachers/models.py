@@ -1,0 +1,56 @@
+"""Frozen transformers models of teachers: found, identified and loaded, with errors that say which one and why."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from shared.console import say
+from shared.errors import SourceError
+from shared.sources import ResolvedModel, fingerprint_model, resolve_model
+
+
+class FrozenModel:
+    """A model that `source` names (see shared.sources.resolve_model). Nothing is looked for before it is needed."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    @cached_property
+    def resolved(self) -> ResolvedModel:
+        """Where it lies. Raises SourceError."""
+        return resolve_model(self._source, say)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What identifies its weights: see shared.sources.fingerprint_model. Imports no torch."""
+        return fingerprint_model(self.resolved)
+
+    def read_json(self, name: str) -> Any:
+        """The content of the model's file `name`, None where it has no such file."""
+        path = Path(self.resolved.location, name)
+        if self.resolved.kind == "hub":
+            from huggingface_hub import hf_hub_download
+            from huggingface_hub.errors import EntryNotFoundError
+
+            try:
+                path = Path(hf_hub_download(self.resolved.location, name, revision=self.resolved.revision))
+            except EntryNotFoundError:
+                return None
+        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+    def load(self, loader: Any, **options: Any) -> Any:
+        """`loader.from_pretrained` of this model. Raises SourceError."""
+        place = self.resolved
+        try:
+            return loader.from_pretrained(place.location, revision=place.revision, **options)
+        except (OSError, ValueError, ImportError) as error:
+            reason = " ".join(str(error).split())
+            raise SourceError(f"{self._source} cannot be loaded with {loader.__name__}: {reason}") from error
+
+
+def choose_device() -> str:
+    """The device for a frozen model: the GPU where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,98 @@
+"""`reader`: a frozen vision teacher that works anywhere. It draws the text, reads the picture, encodes what it read.
+
+    text -> page (PNG) -> its lines -> PP-OCR recogniser -> what it read -> sentence encoder -> embedding
+
+A vision teacher of text has to be able to read; this one can, on a laptop. What it read is kept as `reply`.
+"""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from harvest.prompts import lay_out
+from harvest.rendering import Drawing, Layout, prepare_text
+from harvest.teachers.base import Reply, Request
+from harvest.teachers.batches import answer_in_batches, draw_requests
+from harvest.teachers.ocr import LineReader, describe_recogniser
+from harvest.teachers.sentences import SentenceEncoder
+from shared.errors import require_extra
+from shared.example import Example
+from shared.row import Answer, Status
+from shared.sources import MPNET
+from shared.tasks import Task
+
+_BATCH_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderConfig:
+    """Options of the reader: its sentence encoder, and the size (width, height) of its pages in pixels."""
+
+    encoder: str = MPNET
+    size: tuple[int, int] = (512, 512)
+
+
+class ReaderTeacher:
+    """See the module. Keeps the protocol of harvest.teachers.base.Teacher."""
+
+    def __init__(self, config: ReaderConfig, task: Task, name: str) -> None:
+        require_extra("vision", "torch", "transformers", "rapidocr", "onnxruntime")
+        self.name = name
+        self._layout = Layout(*config.size)
+        self._encoder = SentenceEncoder(config.encoder)
+        self._reader: LineReader | None = None
+
+    def recipe(self) -> Mapping[str, Any]:
+        """Layout, recogniser and encoder; the task's question plays no part."""
+        return {
+            "teacher": "reader",
+            "layout": self._layout.fingerprint(),
+            "recogniser": describe_recogniser(),
+            "encoder": self._encoder.fingerprint(),
+        }
+
+    def content(self, example: Example) -> Mapping[str, Any]:
+        """The text that is drawn. Raises DataError where a character of it cannot be."""
+        text = lay_out(example)
+        prepare_text(text)
+        return {"draw": text}
+
+    def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
+        """Read in batches; one row that cannot be drawn does not stop the others."""
+        return answer_in_batches(requests, _BATCH_ROWS, self._answer_batch)
+
+    def _answer_batch(self, requests: Sequence[Request]) -> list[Reply]:
+        started, asked_at = time.perf_counter(), datetime.now(UTC)
+        drawn, replies = draw_requests(requests, self._layout)
+        texts = self._read([one.drawings for one in drawn])
+        vectors = self._encoder.encode(texts)
+        latency_ms = (time.perf_counter() - started) * 1000 / len(requests)
+        for one, text, vector in zip(drawn, texts, vectors, strict=True):
+            answer = Answer(
+                Status.OK,
+                reply=text,
+                embedding=vector,
+                image_sha256=one.image_sha256,
+                latency_ms=latency_ms,
+                asked_at=asked_at,
+                attempts=1,
+            )
+            replies.append(Reply(one.request, answer))
+        return replies
+
+    def _read(self, texts: Sequence[Sequence[Drawing]]) -> list[str]:
+        """What the recogniser reads on the pages of each text: its only source is their pixels."""
+        if self._reader is None:
+            self._reader = LineReader()
+        crops, places = [], []
+        for number, drawings in enumerate(texts):
+            for drawing in drawings:
+                for line in drawing.lines:
+                    crops.append(drawing.pixels[line.top : line.bottom, line.left : line.right])
+                    places.append((number, line.ends_with))
+        read = [""] * len(texts)
+        for (number, ends_with), line_text in zip(places, self._reader.read(crops), strict=True):
+            read[number] += line_text + ends_with
+        return [text.rstrip() for text in read]

@@ -1,0 +1,1 @@
+"""Recipes that chain the two stages, and the runner behind the `pipeline` command."""
