@@ -1,9 +1,10 @@
 """One harvest from the user's choice to sealed shards: what `harvest plan` and `harvest run` do."""
 
-import asyncio
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import uvloop
 
 from harvest.card import write_card
 from harvest.config import HarvestConfig
@@ -72,7 +73,7 @@ def run_harvest(config: HarvestConfig) -> Report:
         to_do = plan.count(Action.ASK, Action.COPY, Action.CARRY, Action.FAIL)
         with track(f"{teacher.name} on {loaded.task.name}", to_do) as tracker:
             engine = Engine(loaded, teacher, plan, folder, tracker, config.failure_limit)
-            outcome = asyncio.run(engine.run())
+            outcome = uvloop.run(engine.run())
     write_card(path.parent)
     if outcome.stopped == INTERRUPTED:
         raise KeyboardInterrupt
@@ -124,7 +125,7 @@ def _resolve(teacher: RemoteTeacher, folder: Path, loaded: LoadedTask, scope: Sc
         teacher.adopt(load_manifest(folder).recipe)
     elif not teacher.resolved:
         example = next(loaded.examples(scope.splits[0]))
-        for notice in asyncio.run(teacher.probe(example)).notices:
+        for notice in uvloop.run(teacher.probe(example)).notices:
             say(notice)
 
 

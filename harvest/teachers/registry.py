@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TeacherEntry:
-    """One registered teacher; its module is imported when it is chosen. `defaults` are options that its name stands for."""
+    """One registered teacher; its module is imported when it is chosen. `defaults` are options its name stands for."""
 
     name: str
     module: str

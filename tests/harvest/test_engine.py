@@ -27,9 +27,7 @@ def make_task(folder: Path, texts: list[str]) -> LoadedTask:
     return load_task(find_task(str(folder), text_column="text", label_column="label"))
 
 
-def harvest(
-    out: Path, loaded: LoadedTask, teacher: Teacher, failure_limit: float = 0.5, **scope: object
-) -> Outcome:
+def harvest(out: Path, loaded: LoadedTask, teacher: Teacher, failure_limit: float = 0.5, **scope: object) -> Outcome:
     manifest = Manifest(
         task="t",
         teacher=teacher.name,
@@ -109,7 +107,9 @@ def test_one_bad_row_is_a_row_and_retry_asks_only_that(tmp_path: Path, out: Path
     assert teacher.asked == ["this fails"]
     assert again.asked == 1
     assert read_rows(out)["this fails"].answer.status == Status.OK
-    assert load_manifest(out / "teacher=scripted").superseded.cost_usd == 0.25  # what the failure cost stays in the books
+    assert (
+        load_manifest(out / "teacher=scripted").superseded.cost_usd == 0.25
+    )  # what the failure cost stays in the books
 
 
 def test_splits_that_only_score_are_carried_without_a_question(tmp_path: Path, out: Path) -> None:
