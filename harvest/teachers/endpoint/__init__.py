@@ -1,0 +1,8 @@
+"""The `endpoint` teacher: any server that speaks OpenAI's chat completions."""
+
+from harvest.teachers.endpoint.budget import Budget
+from harvest.teachers.endpoint.config import EndpointConfig
+from harvest.teachers.endpoint.dialects import DIALECTS, Scoring
+from harvest.teachers.endpoint.teacher import EndpointTeacher, Estimate
+
+__all__ = ["DIALECTS", "Budget", "EndpointConfig", "EndpointTeacher", "Estimate", "Scoring"]

@@ -1,0 +1,203 @@
+"""One example at one endpoint: the question is drawn and written, asked, read and billed."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from harvest.pricing import CHAT_OVERHEAD_TOKENS, Price, Usage, bound_image_tokens, bound_tokens, guess_tokens
+from harvest.prompts import build_prompt
+from harvest.rendering import Page, render
+from harvest.scoring import LabelWords
+from harvest.teachers.endpoint.budget import Budget
+from harvest.teachers.endpoint.client import Client, Exchange, Job
+from harvest.teachers.endpoint.config import EndpointConfig
+from harvest.teachers.endpoint.dialects import Scoring
+from harvest.teachers.endpoint.limiter import Slot
+from harvest.teachers.endpoint.means import Means
+from harvest.teachers.endpoint.parse import Reading, join_votes, parse
+from shared.errors import DataError
+from shared.example import Example
+from shared.row import Answer, Status
+from shared.tasks import Task
+
+BROKEN = "answered 200 but "  # how the error of a reply begins that was billed and did not arrive whole
+
+
+class Bill:
+    """What replies cost, and the most that one can cost. `price` None: nothing is known, all costs are 0."""
+
+    def __init__(self, price: Price | None) -> None:
+        self.price = price
+        self._excess = 1.0  # how far a prompt's tokens have passed the bound that was computed for them
+
+    def bound(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """The most that a reply can cost in US dollars, by bounds of its tokens."""
+        if self.price is None:
+            return 0.0
+        return prompt_tokens * self._excess * self.price.input_usd + completion_tokens * self.price.output_usd
+
+    def cost(self, usage: Usage | None, prompt_bound: int, worst_usd: float) -> float:
+        """What a reply costs in US dollars: by its usage, or the worst case where it reports none."""
+        if usage is None:
+            return worst_usd
+        if prompt_bound:
+            self._excess = max(self._excess, usage.prompt_tokens / prompt_bound)
+        if self.price is None:
+            return usage.cost_usd or 0.0
+        return self.price.cost(usage)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An answer with its bill, and the reading of its reply, None where no whole reply came."""
+
+    answer: Answer
+    reading: Reading | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A question ready to be sent but for the number of answers. `prompt_bound` is the most tokens it can have."""
+
+    messages: str
+    prompt_bound: int
+    prompt_guess: int
+    image_sha256: Sequence[str] | None
+
+
+class Asker:
+    """Asks a task's examples by one means. Bound to the event loop of its client.
+
+    `pictures` False asks the bare question where a picture would carry the text: what a probe compares with.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: EndpointConfig,
+        means: Means,
+        words: LabelWords | None,
+        client: Client,
+        budget: Budget,
+        bill: Bill,
+        pool: Executor,
+        pictures: bool = True,
+    ) -> None:
+        self._task, self._config, self._means = task, config, means
+        self._client, self._budget, self._bill, self._pool = client, budget, bill, pool
+        self._form = means.make_form(config, words)
+        self._parameters = json.dumps(means.build_parameters(config, words), ensure_ascii=False)
+        self._max_tokens = means.limit_tokens(config)
+        self._pictures, self._layout = pictures, config.layout
+
+    async def ask(self, example: Example, key: str, slot: Slot | None = None) -> Asked | None:
+        """The answer to one example; None where the budget or the run ended first.
+
+        `slot` is one that the caller acquired for it. Raises TeacherError where no request can succeed.
+        """
+        try:
+            question = await self._prepare(example)
+        except DataError as error:
+            if slot is not None:
+                self._client.give_back(slot)
+            return Asked(Answer(Status.FAILED, error=str(error)))
+        if self._means.scoring is Scoring.VOTES:
+            return await self._ask_votes(question, key, slot)
+        exchange, reading, cost = await self._exchange(question, key, 1, slot)
+        return None if exchange is None else self._close(question, [exchange], reading, cost)
+
+    async def _ask_votes(self, question: _Question, key: str, slot: Slot | None) -> Asked | None:
+        """As many answers as the recipe says: at once where the server gives several, else one by one."""
+        exchanges: list[Exchange] = []
+        votes, total_cost = 0, 0.0
+        while votes < self._config.votes:
+            wanted = self._config.votes - votes if self._means.dialect.several else 1
+            vote_key = f"{key}-{votes}" if votes else key
+            exchange, reading, cost = await self._exchange(question, vote_key, wanted, slot)
+            slot = None
+            total_cost += cost
+            if exchange is not None:
+                exchanges.append(exchange)
+            if reading is None or not reading.choices:
+                break  # the votes that came are used; they were paid for
+            votes += reading.choices
+        replies = [exchange for exchange in exchanges if exchange.raw is not None and exchange.problem is None]
+        if not exchanges:
+            return None
+        if not replies:
+            return self._close(question, exchanges, None, total_cost)
+        raws = [exchange.raw or b"" for exchange in replies]
+        reading = parse(raws[0] if len(raws) == 1 else join_votes(raws), self._form)
+        return self._close(question, exchanges, reading, total_cost)
+
+    async def _exchange(
+        self, question: _Question, key: str, answers: int, slot: Slot | None
+    ) -> tuple[Exchange | None, Reading | None, float]:
+        """One request and its settled bill."""
+        said = self._max_tokens * answers
+        worst = self._bill.bound(question.prompt_bound, said)
+        several = f', "n": {answers}' if answers > 1 else ""
+        body = f'{self._parameters[:-1]}{several}, "messages": {question.messages}}}'
+        job = Job(key, body.encode("utf-8", "replace"), worst, question.prompt_guess + said)
+        exchange = await self._client.ask(job, slot)
+        if exchange is None or exchange.fault is not None:
+            return exchange, None, 0.0
+        reading = None if exchange.problem is not None else parse(exchange.raw or b"", self._form)
+        usage = None if reading is None else reading.usage
+        cost = self._bill.cost(usage, question.prompt_bound, worst)
+        self._budget.settle(exchange.ticket, cost)
+        return exchange, reading, cost
+
+    def _close(
+        self, question: _Question, exchanges: Sequence[Exchange], reading: Reading | None, cost_usd: float
+    ) -> Asked:
+        """The answer that `exchanges` brought, with the bill of all of them."""
+        last = exchanges[-1]
+        if reading is not None:
+            answer = reading.answer
+        elif last.fault is not None:
+            answer = Answer(Status.REFUSED if last.fault.content else Status.FAILED, error=last.fault.message)
+        else:
+            answer = Answer(
+                Status.UNPARSABLE, raw=last.raw, error=f"{BROKEN}{last.problem}; it is billed and not asked again"
+            )
+        asked_at: datetime = exchanges[0].asked_at
+        answer = replace(
+            answer,
+            image_sha256=question.image_sha256,
+            cost_usd=cost_usd,
+            latency_ms=sum(exchange.latency_ms for exchange in exchanges),
+            asked_at=asked_at,
+            attempts=sum(exchange.attempts for exchange in exchanges),
+        )
+        return Asked(answer, reading)
+
+    async def _prepare(self, example: Example) -> _Question:
+        prompt = build_prompt(self._task, example)
+        layout = self._layout
+        if layout is None or not self._pictures:
+            text = f"{prompt.question}\n\n{prompt.text}" if layout is None else prompt.question
+            bound = bound_tokens(text) + CHAT_OVERHEAD_TOKENS
+            return _Question(_write_messages(text), bound, guess_tokens(text), None)
+        # Drawing takes milliseconds: in a thread, so that hundreds of connections do not wait for it.
+        loop = asyncio.get_running_loop()
+        pages, messages = await loop.run_in_executor(self._pool, self._draw, prompt.question, prompt.text)
+        image = bound_image_tokens(self._config.model, layout.width, layout.height) * len(pages)
+        bound = bound_tokens(prompt.question) + image + CHAT_OVERHEAD_TOKENS
+        return _Question(messages, bound, bound, [page.sha256 for page in pages])
+
+    def _draw(self, question: str, text: str) -> tuple[list[Page], str]:
+        assert self._layout is not None
+        pages = render(text, self._layout)
+        parts = [self._means.dialect.make_image_part(page.png) for page in pages]
+        return pages, _write_messages([*parts, {"type": "text", "text": question}])
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps with options makes an encoder at every call
+
+
+def _write_messages(content: object) -> str:
+    return _encode([{"role": "user", "content": content}])

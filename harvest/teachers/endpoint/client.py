@@ -1,0 +1,307 @@
+"""One request to an endpoint, from the first attempt to a reply or a fault, and what was seen on the way."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from harvest.teachers.endpoint.budget import Budget
+from harvest.teachers.endpoint.config import EndpointConfig
+from harvest.teachers.endpoint.faults import Fault, Kind, classify_exception, classify_response
+from harvest.teachers.endpoint.limiter import Limiter, Slot
+from harvest.teachers.endpoint.secret import Secret
+from shared.errors import TeacherError
+
+MAX_REPLY_BYTES = 16 * 2**20
+LONGEST_BACKOFF_SECONDS = 30.0
+MAX_READ_DOUBLINGS = 3
+
+
+@dataclass(slots=True)
+class Meters:
+    """What a client has seen so far. `errors` counts faults by cause."""
+
+    sent: int = 0
+    answered: int = 0
+    retried: int = 0
+    refused_429: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class Job:
+    """One request under way. `worst_usd` is the most that one attempt can cost, `tokens` about how many it has."""
+
+    key: str
+    body: bytes
+    worst_usd: float = 0.0
+    tokens: int = 0
+    attempts: int = 0
+    timeouts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """How a request ended: with a whole reply `raw`, a broken one (`problem` says why), or a `fault`.
+
+    A reply has a `ticket` of the budget, which whoever reads the reply settles.
+    """
+
+    attempts: int
+    latency_ms: float
+    asked_at: datetime
+    raw: bytes | None = None
+    problem: str | None = None
+    fault: Fault | None = None
+    ticket: int = 0
+
+
+class _RetryError(Exception):
+    """An attempt failed and another may succeed."""
+
+    def __init__(self, exchange: Exchange, retry_after: float) -> None:
+        super().__init__()
+        self.exchange = exchange
+        self.retry_after = retry_after
+
+
+class Client:
+    """Sends requests under one limiter and one budget. An asynchronous context manager, bound to one event loop.
+
+    A reply that was answered 200 is final, whatever became of its body. 429 waits in the limiter and is asked again
+    without end (but see `patience`); what may succeed on another attempt goes through tenacity's jittered backoff, with
+    no slot held meanwhile.
+    """
+
+    def __init__(
+        self, config: EndpointConfig, secret: Secret, limiter: Limiter, budget: Budget, meters: Meters
+    ) -> None:
+        self._config, self._secret = config, secret
+        self._limiter, self._budget, self._meters = limiter, budget, meters
+        self._url = join_path(config.endpoint, "/chat/completions")
+        self._retry_wait = wait_random_exponential(multiplier=0.5, max=LONGEST_BACKOFF_SECONDS)
+        self.ending = False  # set: nothing more is sent; what is in flight may arrive
+
+    async def __aenter__(self) -> "Client":
+        config = self._config
+        self._timeouts = [
+            aiohttp.ClientTimeout(
+                total=None, sock_connect=config.connect_timeout, sock_read=config.read_timeout * 2**doublings
+            )
+            for doublings in range(MAX_READ_DOUBLINGS + 1)
+        ]
+        # The key is in the session's headers and in no variable that a traceback could show.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=find_proxy(config.endpoint),
+            headers={
+                "Content-Type": "application/json",
+                "Accept-Encoding": "identity",  # replies are short, and there are many
+                "User-Agent": "harvest-distill",
+                **({"Authorization": f"Bearer {self._secret.value}"} if self._secret.value else {}),
+            },
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def take_slot(self) -> Slot:
+        """Wait until a request may be sent at once."""
+        return await self._limiter.acquire()
+
+    def give_back(self, slot: Slot) -> None:
+        """Give back a slot that no request was sent with."""
+        self._limiter.release()
+
+    async def ask(self, job: Job, slot: Slot | None = None) -> Exchange | None:
+        """The end of one request; None where the budget or the run ended before it was answered.
+
+        `slot` is one that the caller has acquired for the first attempt. Raises TeacherError where no request to this
+        endpoint can succeed.
+        """
+        try:
+            exchange = await self._attempt(job, slot)
+        except _RetryError as first:
+            # Most requests need no second attempt: they are spared tenacity's bookkeeping.
+            exchange = await self._ask_again(job, first)
+        fault = None if exchange is None else exchange.fault
+        if fault is not None and fault.kind is Kind.FATAL:
+            self.ending = True
+            raise TeacherError(f"{fault.message} (model {self._config.model} at {self._config.endpoint})")
+        return exchange
+
+    async def _ask_again(self, job: Job, first: _RetryError) -> Exchange | None:
+        failed: list[_RetryError] = [first]
+
+        async def attempt() -> Exchange | None:
+            if failed:
+                raise failed.pop()  # the attempt that was made already, so that tenacity counts it
+            self._meters.retried += 1
+            return await self._attempt(job, None)
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_RetryError),
+            stop=stop_after_attempt(self._config.attempts),
+            wait=self._wait,
+            reraise=True,
+        )
+        try:
+            return await retrying(attempt)
+        except _RetryError as last:
+            return last.exchange
+
+    def _wait(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome is not None else None
+        least = error.retry_after if isinstance(error, _RetryError) else 0.0
+        return max(self._retry_wait(state), least)
+
+    async def _attempt(self, job: Job, slot: Slot | None) -> Exchange | None:
+        """One attempt, repeated while it is answered 429. Raises _RetryError where another may succeed."""
+        while True:
+            slot = slot or await self._limiter.acquire()
+            try:
+                if self.ending:
+                    return None
+                self._limiter.charge(slot, job.tokens)
+                ticket = await self._budget.reserve(job.worst_usd)
+                if ticket is None:
+                    self.ending = True
+                    return None
+                pause = 0.0
+                exchange = await self._send(job, ticket)
+                fault = exchange.fault
+                if fault is None:
+                    self._limiter.count_reply()
+                    self._meters.answered += 1
+                    return exchange
+                self._meters.errors[fault.cause] += 1
+                if fault.kind is Kind.BUSY:
+                    self._meters.refused_429 += 1
+                    pause = self._limiter.count_refusal(slot, fault.retry_after)
+                    self._check_patience(fault)
+            finally:
+                self._limiter.release()
+            slot = None
+            if fault.kind is Kind.BUSY:
+                await asyncio.sleep(pause)
+                continue
+            if fault.kind in (Kind.NOT_ACCEPTED, Kind.MAYBE_ACCEPTED):
+                raise _RetryError(exchange, fault.retry_after or 0.0)
+            return exchange
+
+    def _check_patience(self, fault: Fault) -> None:
+        waited = self._limiter.waited()
+        if max(waited, self._limiter.cooldown()) > self._config.patience:
+            self.ending = True
+            raise TeacherError(
+                f"the endpoint only refuses: {fault.message}; waited {waited:.0f} s and would have to wait "
+                f"{self._limiter.cooldown():.0f} s more. What was answered is kept; run the same command again later"
+            )
+
+    async def _send(self, job: Job, ticket: int) -> Exchange:
+        """One HTTP request. The ticket is settled here unless a reply came."""
+        job.attempts += 1
+        self._meters.sent += 1
+        asked_at, started = datetime.now(UTC), time.perf_counter()
+        raw: bytes | None = None
+        problem: str | None = None
+        fault: Fault | None = None
+        maybe_billed = True  # until it is known better: a cancelled attempt may be billed
+        try:
+            response = await self._session.post(
+                self._url,
+                data=job.body,
+                headers={"Idempotency-Key": job.key},
+                timeout=self._timeouts[min(job.timeouts, MAX_READ_DOUBLINGS)],
+                allow_redirects=False,
+            )
+            raw, problem = await self._read(response)
+            if not 200 <= response.status < 300:
+                fault = classify_response(response.status, response.headers, raw)
+                raw = None
+            maybe_billed = fault is not None and fault.kind is Kind.MAYBE_ACCEPTED
+        except Exception as error:
+            fault = classify_exception(error)
+            job.timeouts += fault.cause == "timeout"
+            maybe_billed = fault.kind is Kind.MAYBE_ACCEPTED
+        finally:
+            if maybe_billed:
+                self._budget.settle(ticket, job.worst_usd, maybe=True)
+            elif fault is not None:
+                self._budget.settle(ticket, 0.0)
+        return Exchange(
+            attempts=job.attempts,
+            latency_ms=(time.perf_counter() - started) * 1000,
+            asked_at=asked_at,
+            raw=raw,
+            problem=problem,
+            fault=None if fault is None else self._clean(fault),
+            ticket=ticket,
+        )
+
+    async def _read(self, response: aiohttp.ClientResponse) -> tuple[bytes, str | None]:
+        """The body, without the API key; and, where it is not whole, why. Takes at most MAX_REPLY_BYTES."""
+        content = response.content
+        if content.is_eof():  # a short reply comes with its headers, and needs no clock
+            return self._secret.clean_bytes(await content.read()), None
+        data = bytearray()
+        problem = None
+        try:
+            async with asyncio.timeout(self._config.body_timeout):
+                async for chunk in content.iter_any():
+                    data += chunk
+                    if len(data) > MAX_REPLY_BYTES:
+                        problem = f"the body is longer than {MAX_REPLY_BYTES} bytes"
+                        del data[MAX_REPLY_BYTES:]
+                        break
+        except Exception as error:
+            problem = f"the body broke off after {len(data)} bytes ({type(error).__name__})"
+        finally:
+            if not content.is_eof():
+                response.close()
+        return self._secret.clean_bytes(bytes(data)), problem
+
+    def _clean(self, fault: Fault) -> Fault:
+        return Fault(fault.kind, fault.cause, self._secret.clean(fault.message), fault.retry_after, fault.content)
+
+    async def fetch_json(self, path: str, body: Any = None) -> Any:
+        """The JSON at `path`, a free route beside the chat's "/v1", None where the server has none. One attempt."""
+        url = join_path(self._config.endpoint.removesuffix("/v1"), path)
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            response = await self._session.request(
+                "GET" if body is None else "POST", url, data=data, timeout=self._timeouts[0], allow_redirects=False
+            )
+            raw, problem = await self._read(response)
+            return json.loads(raw) if response.status == 200 and problem is None else None
+        except (aiohttp.ClientError, OSError, ValueError):
+            return None
+
+
+def join_path(base_url: str, path: str) -> str:
+    """`path` under the base URL, before its query."""
+    parts = urlsplit(base_url)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path + path, parts.query, ""))
+
+
+def find_proxy(base_url: str) -> str | None:
+    """The proxy that the environment names for this URL (HTTPS_PROXY and so on), None where there is none."""
+    parts = urlsplit(base_url)
+    proxy = getproxies().get(parts.scheme)
+    return proxy if proxy and not proxy_bypass(parts.hostname or "") else None

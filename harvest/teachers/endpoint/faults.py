@@ -1,0 +1,151 @@
+"""What can go wrong with one HTTP attempt, told apart by what it may have cost.
+
+not accepted      never sent, or turned away unread: nothing is billed, asking again is free
+busy              429: refused for now, not billed; the limiter waits, the retry loop never sees it
+maybe accepted    the request was sent and no reply came: it may be billed; asked again with the same Idempotency-Key
+refused           this request will never be answered: a failed or a refused row
+fatal             no request will be answered (a wrong key, no such model, no credit): the run stops
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum, auto
+
+import aiohttp
+
+MAX_ERROR_LENGTH = 500
+
+
+class Kind(Enum):
+    """What a fault says about the request's chances and its bill."""
+
+    NOT_ACCEPTED = auto()
+    BUSY = auto()
+    MAYBE_ACCEPTED = auto()
+    REFUSED = auto()
+    FATAL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that went wrong. `cause` is short and equal for equal faults; `message` has the details.
+
+    `retry_after` is in seconds. `content` is True where the endpoint's content rules refused the text itself.
+    """
+
+    kind: Kind
+    cause: str
+    message: str
+    retry_after: float | None = None
+    content: bool = False
+
+
+def classify_exception(error: Exception) -> Fault:
+    """The fault that a failed attempt's exception stands for, where no reply had begun."""
+    message = f"{type(error).__name__}: {error}"[:MAX_ERROR_LENGTH]
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return Fault(Kind.NOT_ACCEPTED, "no connection", message)
+    if isinstance(error, aiohttp.InvalidURL):
+        return Fault(Kind.FATAL, "bad URL", message)
+    if isinstance(error, TimeoutError):
+        return Fault(Kind.MAYBE_ACCEPTED, "timeout", message)
+    if isinstance(error, aiohttp.ClientConnectionError | OSError):
+        return Fault(Kind.MAYBE_ACCEPTED, "connection lost", message)
+    return Fault(Kind.MAYBE_ACCEPTED, "broken reply", message)
+
+
+# An error's code or type that means: not this text, by the endpoint's content rules.
+_CONTENT_CODES = frozenset(
+    {"content_filter", "content_policy_violation", "moderation_blocked", "safety", "prohibited_content"}
+)
+# A 429 that no waiting mends (OpenAI: a spent quota).
+_SPENT_CODES = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated"}
+)
+_FATAL_STATUSES = {
+    401: "the endpoint does not accept the API key",
+    402: "the endpoint asks for payment: the credit is used up",
+    403: "the endpoint forbids the request",
+    404: "the endpoint knows no such model or path",
+    405: "the path takes no chat requests",
+}
+_RETRIED_STATUSES = frozenset({408, 409, 425})
+
+
+def classify_response(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
+    """The fault that a reply other than 200 stands for. `headers` are read without regard to case."""
+    code, text = read_error(body)
+    message = f"HTTP {status}: {text}" if text else f"HTTP {status}"
+    retry_after = read_retry_after(headers)
+    if code in _CONTENT_CODES and status < 500:
+        return Fault(Kind.REFUSED, "content refused", message, content=True)
+    if status == 429 and code in _SPENT_CODES:
+        return Fault(Kind.FATAL, "quota used up", f"{message}; the quota is used up: see the provider's billing page")
+    if status == 429 or (status in (503, 529) and retry_after is not None) or status == 529:
+        return Fault(Kind.BUSY, f"HTTP {status}", message, retry_after)
+    if status >= 500 or status in _RETRIED_STATUSES:
+        # 503 and the three are answers of a server that did no work; other errors may hide work that was done.
+        kind = Kind.NOT_ACCEPTED if status in (503, *_RETRIED_STATUSES) else Kind.MAYBE_ACCEPTED
+        return Fault(kind, f"HTTP {status}", message, retry_after)
+    if status in _FATAL_STATUSES:
+        return Fault(Kind.FATAL, f"HTTP {status}", f"{_FATAL_STATUSES[status]} ({message})")
+    if 300 <= status < 400:
+        where = headers.get("location", "elsewhere")
+        return Fault(Kind.FATAL, f"HTTP {status}", f"the endpoint redirects to {where}; give that as --base-url")
+    return Fault(Kind.REFUSED, f"HTTP {status}", message)
+
+
+def read_error(body: bytes) -> tuple[str, str]:
+    """The code (or type) and the message of an error body; its beginning where it is no JSON error.
+
+    Shapes: {"error": {"message", "code", "type"}} (OpenAI and its speakers; OpenRouter adds "metadata"),
+    {"error": "text"}, {"message": "text", "code"} (older vLLM), {"detail": ...} (FastAPI), [{"error": ...}] (Gemini).
+    """
+    try:
+        value = json.loads(body)
+        if isinstance(value, list) and value:
+            value = value[0]
+        error = value.get("error", value) if isinstance(value, dict) else value
+        if isinstance(error, dict):
+            metadata = error.get("metadata")
+            if isinstance(metadata, dict) and metadata.get("reasons"):  # OpenRouter: flagged by moderation
+                return "moderation_blocked", shorten(f"{error.get('message')} {metadata['reasons']}")
+            code = error.get("code")
+            inner = error.get("innererror")
+            if isinstance(inner, dict) and inner.get("code") == "ResponsibleAIPolicyViolation":  # Azure
+                code = "content_filter"
+            code = code if isinstance(code, str) else error.get("type") or error.get("status")
+            message = error.get("message") or error.get("detail") or json.dumps(error)
+            return str(code or "").lower(), shorten(str(message))
+        return "", shorten(str(error))
+    except (ValueError, RecursionError):
+        return "", shorten(body[: 4 * MAX_ERROR_LENGTH].decode("utf-8", "replace"))
+
+
+def shorten(text: str) -> str:
+    """`text` on one line, without what no UTF-8 can carry, at most MAX_ERROR_LENGTH characters."""
+    text = " ".join(text.encode("utf-8", "replace").decode().split())
+    return text if len(text) <= MAX_ERROR_LENGTH else text[: MAX_ERROR_LENGTH - 1] + "…"
+
+
+def read_retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Seconds to wait by `retry-after-ms` (OpenAI) or `Retry-After` (RFC 9110 section 10.2.3: seconds or a date)."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) * scale
+        except ValueError:
+            try:
+                date = parsedate_to_datetime(value)
+            except ValueError:
+                continue
+            seconds = (date.replace(tzinfo=date.tzinfo or UTC) - (now or datetime.now(UTC))).total_seconds()
+        if math.isfinite(seconds):
+            return max(seconds, 0.0)
+    return None

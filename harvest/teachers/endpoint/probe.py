@@ -1,0 +1,176 @@
+"""Before a run: one real request, to see that what is needed comes back, and by which means.
+
+Servers ignore fields that they do not know and answer 200 all the same, so what a run relies on is checked in a reply.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harvest.scoring import Alternative, LabelWords
+from harvest.teachers.endpoint.asker import Asked, Asker
+from harvest.teachers.endpoint.client import Client
+from harvest.teachers.endpoint.config import AUTO, EndpointConfig
+from harvest.teachers.endpoint.dialects import DIALECTS, Dialect, Scoring, recognise_host, recognise_models
+from harvest.teachers.endpoint.means import Means, find_first_tokens
+from shared.errors import TeacherError, UsageError
+from shared.example import Example
+from shared.row import Status
+
+MODELS_PATH = "/v1/models"
+PROBE_KEY = "probe"
+# More mass than this on tokens that begin several label words, and the distribution is not worth its price.
+MAX_AMBIGUOUS_MASS = 0.1
+# Less than this on all label words together, and the user should look at the prompt.
+LITTLE_MASS = 0.5
+
+# Makes what asks by a given means: with the picture, or (False) with the question alone.
+MakeAsker = Callable[[Means, bool], Asker]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The means that work, what to tell the user, and the reply that was paid for."""
+
+    means: Means
+    notices: tuple[str, ...]
+    asked: Asked
+
+
+async def find_means(
+    client: Client,
+    config: EndpointConfig,
+    words: LabelWords | None,
+    known: Means | None,
+    make_asker: MakeAsker,
+    example: Example,
+) -> Finding:
+    """The means that `config` asks for, or the best that works where it leaves the choice.
+
+    Raises TeacherError that names what the endpoint lacks, and what would work instead.
+    """
+    if known is not None:
+        candidates: Sequence[Scoring] = (known.scoring,)
+        dialect = known.dialect
+    else:
+        dialect = await find_dialect(client, config)
+        candidates = dialect.scorings if config.scoring == AUTO else (Scoring(config.scoring),)
+        if words is None:
+            candidates = (Scoring.TEXT,)
+    problems: list[str] = []
+    for scoring in candidates:
+        try:
+            means = known or await _prepare(client, config, words, dialect, scoring)
+            asked = await make_asker(means, True).ask(example, PROBE_KEY)
+        except UsageError as error:
+            problems.append(f"{scoring}: {error}")
+            continue
+        problem = find_problem(means, words, asked)
+        if problem is None:
+            assert asked is not None
+            notices = [*(f"{p}; not used" for p in problems), *_notice(means, asked)]
+            if config.layout is not None:
+                notices += await _check_picture(make_asker(means, False), example, asked)
+            return Finding(means, tuple(notices), asked)
+        problems.append(f"{scoring}: {problem}")
+    working = []
+    if known is not None or config.scoring != AUTO:
+        working = await _try_others(client, config, words, dialect, candidates, make_asker, example)
+    advice = f"what works there: --scoring {' or '.join(working)}" if working else "no other scoring was found to work"
+    raise TeacherError(
+        f"the endpoint does not give what was asked for (model {config.model} at {config.endpoint}): "
+        f"{'; '.join(problems)}. {advice[0].upper()}{advice[1:]}"
+    )
+
+
+async def find_dialect(client: Client, config: EndpointConfig) -> Dialect:
+    """The dialect that `config` names, or that the host's name or the server's list of models gives away."""
+    if config.dialect != AUTO:
+        return DIALECTS[config.dialect]
+    return recognise_host(config.endpoint) or recognise_models(await client.fetch_json(MODELS_PATH))
+
+
+async def _prepare(
+    client: Client, config: EndpointConfig, words: LabelWords | None, dialect: Dialect, scoring: Scoring
+) -> Means:
+    if scoring is not Scoring.TOKEN_IDS:
+        return Means(dialect, scoring)
+    assert words is not None
+    if dialect.ask_token_ids is None:
+        raise UsageError(f"the dialect {dialect.name} has no field for exact scores of named tokens")
+    return Means(dialect, scoring, await find_first_tokens(client, config.model, words.words))
+
+
+async def _try_others(
+    client: Client,
+    config: EndpointConfig,
+    words: LabelWords | None,
+    dialect: Dialect,
+    tried: Sequence[Scoring],
+    make_asker: MakeAsker,
+    example: Example,
+) -> list[str]:
+    """The other scorings that work; asked only when the run cannot go on, so that the message can name them."""
+    working: list[str] = []
+    for scoring in dialect.scorings if words is not None else ():
+        if scoring in tried:
+            continue
+        try:
+            means = await _prepare(client, config, words, dialect, scoring)
+            if find_problem(means, words, await make_asker(means, True).ask(example, PROBE_KEY)) is None:
+                working.append(str(scoring))
+        except (UsageError, TeacherError):
+            continue
+    return working
+
+
+def find_problem(means: Means, words: LabelWords | None, asked: Asked | None) -> str | None:
+    """Why a probe's answer shows that `means` do not work, None where they do."""
+    if asked is None:
+        return "the budget does not allow one request"
+    answer, reading = asked.answer, asked.reading
+    if reading is None or answer.status is not Status.OK:
+        return answer.error or f"the answer is {answer.status}"
+    if means.scoring is Scoring.CHOICE and words is not None and not words.is_exact(answer.reply or ""):
+        return f"the constraint was ignored: it answered {answer.reply!r}"
+    if reading.ambiguous_mass > MAX_AMBIGUOUS_MASS:
+        return (
+            f"{reading.ambiguous_mass:.0%} of the probability is on tokens that begin several label words; "
+            "other --label-words would help"
+        )
+    return None
+
+
+async def _check_picture(plain: Asker, example: Example, asked: Asked) -> list[str]:
+    """Compare the prompt's tokens with those of the question alone. Raises TeacherError where they are the same."""
+    alone = await plain.ask(example, PROBE_KEY)
+    without = None if alone is None else alone.answer.prompt_tokens
+    with_picture = asked.answer.prompt_tokens
+    if without is None or with_picture is None:
+        return ["whether the picture was read cannot be seen: the endpoint reports no usage"]
+    if with_picture <= without:
+        raise TeacherError(
+            f"the endpoint ignores the picture: the question has {with_picture} prompt tokens with it and {without} "
+            "without it; this model cannot see, or its server was started without vision. Text works: --text"
+        )
+    return [f"the picture takes {with_picture - without} tokens"]
+
+
+def _notice(means: Means, asked: Asked) -> list[str]:
+    answer, reading = asked.answer, asked.reading
+    assert reading is not None
+    notices = (
+        [f"label distributions by {means.scoring} ({means.dialect.name})"] if answer.label_logprobs is not None else []
+    )
+    if answer.residual_mass is not None and answer.residual_mass > 1 - LITTLE_MASS:
+        notices.append(
+            f"only {1 - answer.residual_mass:.1%} of the probability is on the label words; the answer begins "
+            f"{_show(reading.positions[0].top) if reading.positions else repr(answer.reply)}"
+        )
+    if reading.usage is None:
+        notices.append("the endpoint reports no usage: costs are upper bounds")
+    return notices
+
+
+def _show(top: Sequence[Alternative]) -> str:
+    best = sorted(top, key=lambda token: -token.logprob)[:3]
+    return ", ".join(repr(token.text) for token in best)

@@ -1,0 +1,78 @@
+"""Requests to replies: one task a request in flight, and those that back off beside them."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+from harvest.teachers.base import Reply, Request
+from harvest.teachers.endpoint.asker import Asker
+from harvest.teachers.endpoint.client import Client
+from harvest.teachers.endpoint.limiter import Slot
+from shared.errors import TeacherError
+from shared.row import Answer
+
+
+class Stream:
+    """Asks a stream of requests; at most `held` are in flight, backing off, or answered and not taken yet.
+
+    `take_prepaid` gives the answer of a request that the probe has paid for.
+    """
+
+    def __init__(
+        self, client: Client, asker: Asker, take_prepaid: Callable[[Request], Answer | None], held: int
+    ) -> None:
+        self._client, self._asker, self._take_prepaid = client, asker, take_prepaid
+        self._room = asyncio.Semaphore(held)
+        self._replies: asyncio.Queue[Reply | None] = asyncio.Queue()  # bounded by `held`
+        self._fatal: TeacherError | None = None
+
+    async def run(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
+        """The replies, in the order in which they come.
+
+        A request is pulled when it may be sent at once. Ends when the requests or the budget end. Raises TeacherError
+        where no request can succeed, after all that was in flight.
+        """
+        asking = asyncio.create_task(self._ask_all(requests))
+        try:
+            while (reply := await self._replies.get()) is not None:
+                self._room.release()
+                yield reply
+            await asking
+            if self._fatal is not None:
+                raise self._fatal
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _ask_all(self, requests: AsyncIterator[Request]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                while not self._client.ending:
+                    await self._room.acquire()
+                    slot = await self._client.take_slot()
+                    request = await anext(requests, None)
+                    if request is None:
+                        self._client.give_back(slot)
+                        break
+                    prepaid = self._take_prepaid(request)
+                    if prepaid is None:
+                        group.create_task(self._ask_one(request, slot))
+                    else:
+                        self._client.give_back(slot)
+                        self._replies.put_nowait(Reply(request, prepaid))
+        except BaseExceptionGroup as several:
+            # No fault of the endpoint, those never leave _ask_one: a source that cannot be read on, say.
+            raise several.exceptions[0] from None
+        finally:
+            self._replies.put_nowait(None)
+
+    async def _ask_one(self, request: Request, slot: Slot) -> None:
+        asked = None
+        try:
+            asked = await self._asker.ask(request.example, request.key, slot)
+        except TeacherError as error:
+            # What is in flight is paid for and may arrive; the client sends nothing more.
+            self._fatal = self._fatal or error
+        if asked is None:
+            self._room.release()
+        else:
+            self._replies.put_nowait(Reply(request, asked.answer))

@@ -1,0 +1,229 @@
+"""The teacher behind a chat endpoint: requests in, answers out, each asked once and billed once."""
+
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harvest.pricing import Price, Usage, find_price, guess_image_tokens, guess_tokens
+from harvest.prompts import build_prompt, describe_prompt
+from harvest.rendering import prepare_text
+from harvest.scoring import LabelWords
+from harvest.teachers.base import Probe, Reply, Request
+from harvest.teachers.endpoint.asker import BROKEN, Asker, Bill
+from harvest.teachers.endpoint.budget import Budget
+from harvest.teachers.endpoint.client import Client, Meters
+from harvest.teachers.endpoint.config import AUTO, EndpointConfig
+from harvest.teachers.endpoint.dialects import DIALECTS, Scoring, recognise_host
+from harvest.teachers.endpoint.limiter import Limiter
+from harvest.teachers.endpoint.means import Means
+from harvest.teachers.endpoint.parse import parse
+from harvest.teachers.endpoint.probe import find_means
+from harvest.teachers.endpoint.secret import read_secret
+from harvest.teachers.endpoint.stream import Stream
+from shared.errors import RecipeMismatchError, TeacherError, UsageError
+from shared.example import Example
+from shared.keys import canonical_json
+from shared.row import Answer
+from shared.tasks import Task
+
+PROBE_ATTEMPTS = 2  # somebody is waiting
+PROGRESS_SECONDS = 0.5  # how old a progress line may be
+LABEL_TOKENS, TEXT_TOKENS = 2, 64  # what an answer usually has, whatever its limit: for estimates
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one request will about take. `cost_usd` is None where no price is known."""
+
+    prompt_tokens: int
+    image_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+
+
+class EndpointTeacher:
+    """Asks `task`'s question at an endpoint (harvest.teachers.base: Teacher and RemoteTeacher).
+
+    Raises UsageError where the key, the price or the label words cannot be used: a cap on the cost needs a price.
+    """
+
+    def __init__(self, config: EndpointConfig, task: Task, *, name: str = "endpoint") -> None:
+        self._config, self._task, self._name = config, task, name
+        self._layout = config.layout
+        host = recognise_host(config.endpoint)
+        self._secret = read_secret(config.api_key_env or (None if host is None else host.key_variable))
+        self._bill = Bill(find_price(config.model, config.endpoint, config.price_in, config.price_out))
+        self._budget = Budget(config.max_cost, config.max_requests)
+        if config.max_cost is not None and self.price is None:
+            raise UsageError(
+                f"--max-cost needs a price, and none is known for {config.model} at {config.endpoint}; "
+                "give --price-in and --price-out, in US dollars a million tokens"
+            )
+        self._words = LabelWords(task.label_words) if task.kind == "classification" else None
+        self._limiter = Limiter(config.concurrency, config.rpm, config.tpm)
+        self._meters = Meters()
+        self._means = self._choose_means()
+        self._prepaid: dict[str, Answer] = {}  # by content: what the probe has paid for
+        self._progress = (-PROGRESS_SECONDS, "")
+
+    @property
+    def name(self) -> str:
+        """The name under which its shards are kept."""
+        return self._name
+
+    @property
+    def price(self) -> Price | None:
+        """What its tokens cost, None where nothing is known."""
+        return self._bill.price
+
+    @property
+    def resolved(self) -> bool:
+        """Whether dialect and scoring are known: given, adopted or probed."""
+        return self._means is not None
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the budget ended the run, None where it did not."""
+        return self._budget.stopped
+
+    def recipe(self) -> Mapping[str, Any]:
+        """All that changes any answer, as JSON. Where not resolved, the scoring is "auto", which no folder holds."""
+        means, config = self._means, self._config
+        return {
+            "teacher": "endpoint",
+            "endpoint": config.endpoint,
+            "model": config.model,
+            "dialect": config.dialect if means is None else means.dialect.name,
+            "prompt": describe_prompt(self._task),
+            "layout": None if self._layout is None else self._layout.fingerprint(),
+            "scoring": {"mode": AUTO} if means is None else means.describe(config),
+            "parameters": {} if means is None else means.build_parameters(config, self._words),
+        }
+
+    def content(self, example: Example) -> Mapping[str, Any]:
+        """All of one request that changes its answer. Raises DataError for a character that cannot be drawn."""
+        text = build_prompt(self._task, example).text
+        return {"text": text if self._layout is None else prepare_text(text)}
+
+    def adopt(self, recipe: Mapping[str, Any]) -> None:
+        """Take over dialect and scoring from a folder's recipe where they were left to "auto". Asks nothing.
+
+        Raises RecipeMismatchError where the recipe is another kind of teacher's.
+        """
+        if recipe.get("teacher") != "endpoint":
+            raise RecipeMismatchError(
+                f"the folder of teacher {self._name!r} holds the answers of a {recipe.get('teacher')!r} teacher, "
+                "not of an endpoint; give another --name"
+            )
+        try:
+            dialect, scoring = DIALECTS[recipe["dialect"]], Scoring(recipe["scoring"]["mode"])
+        except (KeyError, ValueError):
+            return  # of another version: the folder will be refused by its recipe, before anything is asked
+        if self._config.dialect in (AUTO, dialect.name) and self._config.scoring in (AUTO, scoring):
+            first_tokens = recipe["scoring"].get("first_tokens", ())
+            self._means = Means(dialect, scoring, tuple(tuple(tokens) for tokens in first_tokens))
+
+    async def probe(self, example: Example) -> Probe:
+        """Ask about one example and check that all that is needed came back; choose what was left to "auto".
+
+        The reply is kept: `answer` gives it for the request with the same content, and asks nothing. Raises
+        TeacherError that names what the endpoint lacks and which scoring would work.
+        """
+        config = replace(self._config, attempts=PROBE_ATTEMPTS)
+        async with self._open_client(config) as client:
+            with self._open_askers(client) as make_asker:
+                found = await find_means(client, self._config, self._words, self._means, make_asker, example)
+        self._means = found.means
+        self._prepaid[canonical_json(self.content(example))] = found.asked.answer
+        return Probe(found.notices)
+
+    async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
+        """Ask, and yield replies as they come. Pulls a request only when it may be sent at once.
+
+        Ends early, with no reply for some requests, where the budget ends. Raises TeacherError where no request can
+        succeed, after all that was in flight has been yielded.
+        """
+        if self._means is None:
+            raise TeacherError("the endpoint was not probed: nobody knows yet how it gives a label distribution")
+        async with self._open_client(self._config) as client:
+            with self._open_askers(client) as make_asker:
+                stream = Stream(client, make_asker(self._means, True), self._take_prepaid, 2 * self._config.concurrency)
+                async with aclosing(stream.run(requests)) as replies:
+                    async for reply in replies:
+                        yield reply
+
+    def reparse(self, example: Example, answer: Answer) -> Answer:
+        """`answer` as today's parser reads its raw reply; the bill stays. Asks nothing; needs `adopt`."""
+        assert self._means is not None
+        if answer.raw is None or (answer.error or "").startswith(BROKEN):
+            return answer
+        bill = {name: getattr(answer, name) for name in _BILL}
+        return replace(parse(answer.raw, self._means.make_form(self._config, self._words)).answer, **bill)
+
+    def estimate(self, example: Example) -> Estimate:
+        """About what one request will take. Pure and cheap: no page is drawn."""
+        prompt = build_prompt(self._task, example)
+        layout = self._layout
+        tokens = guess_tokens(prompt.question) + (0 if layout is not None else guess_tokens(prompt.text))
+        images = 0 if layout is None else guess_image_tokens(self._config.model, layout.width, layout.height)
+        said = TEXT_TOKENS if self._words is None else LABEL_TOKENS
+        if self._means is not None and self._means.scoring is Scoring.VOTES:
+            said *= self._config.votes
+        cost = None if self.price is None else self.price.cost(Usage(tokens + images, said))
+        return Estimate(tokens, images, said, cost)
+
+    def describe_progress(self) -> str:
+        """One short line: rate, requests in flight, cooldown, faults by cause, spend."""
+        now = time.monotonic()
+        if now - self._progress[0] >= PROGRESS_SECONDS:
+            self._progress = (now, self._describe_progress())
+        return self._progress[1]
+
+    def _describe_progress(self) -> str:
+        limiter, budget = self._limiter, self._budget
+        parts = [f"{limiter.measure_rate():.0f}/s", f"{limiter.in_flight} in flight"]
+        if limiter.cooldown() > 0:
+            parts.append(f"cooling down {limiter.cooldown():.1f} s")
+        parts += [f"{count} {cause}" for cause, count in self._meters.errors.most_common(3)]
+        if self.price is not None:
+            parts.append(f"${budget.spent_usd:.4f}")
+        if budget.maybe_billed_usd:
+            parts.append(f"up to ${budget.maybe_billed_usd:.4f} more may be billed")
+        return ", ".join(parts)
+
+    def _take_prepaid(self, request: Request) -> Answer | None:
+        if not self._prepaid or request.draw:
+            return None
+        return self._prepaid.pop(canonical_json(self.content(request.example)), None)
+
+    def _choose_means(self) -> Means | None:
+        """The means, where the user's words leave nothing to find out."""
+        config = self._config
+        dialect = recognise_host(config.endpoint) if config.dialect == AUTO else DIALECTS[config.dialect]
+        if config.scoring != AUTO and (config.scoring == Scoring.TEXT) != (self._words is None):
+            raise UsageError(f"--scoring {config.scoring} does not fit the {self._task.kind} task {self._task.name}")
+        scoring = Scoring.TEXT if self._words is None else config.scoring
+        if dialect is None or scoring in (AUTO, Scoring.TOKEN_IDS):
+            return None
+        return Means(dialect, Scoring(scoring))
+
+    def _open_client(self, config: EndpointConfig) -> Client:
+        return Client(config, self._secret, self._limiter, self._budget, self._meters)
+
+    @contextmanager
+    def _open_askers(self, client: Client) -> Iterator[Callable[[Means, bool], Asker]]:
+        with ThreadPoolExecutor(os.cpu_count(), "draw") as pool:
+
+            def make_asker(means: Means, pictures: bool) -> Asker:
+                return Asker(
+                    self._task, self._config, means, self._words, client, self._budget, self._bill, pool, pictures
+                )
+
+            yield make_asker
+
+
+_BILL = ("image_sha256", "prompt_tokens", "completion_tokens", "cost_usd", "latency_ms", "asked_at", "attempts")

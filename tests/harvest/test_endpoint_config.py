@@ -1,0 +1,88 @@
+import pytest
+
+from harvest.teachers.endpoint.config import EndpointConfig, normalise_url
+from harvest.teachers.endpoint.secret import NO_SECRET, REDACTED, Secret, read_secret
+from shared.errors import UsageError
+
+CANARY = "sk-canary-0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("url", "normal"),
+    [
+        ("https://API.OpenAI.com/v1/", "https://api.openai.com/v1"),
+        ("https://api.openai.com:443/v1", "https://api.openai.com/v1"),
+        ("http://localhost:8000/v1/chat/completions", "http://localhost:8000/v1"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+        (
+            "https://x.azure.com/openai/v1?api-version=2025-01-01",
+            "https://x.azure.com/openai/v1?api-version=2025-01-01",
+        ),
+        (" https://h/v1#part ", "https://h/v1"),
+    ],
+)
+def test_equal_endpoints_have_equal_urls(url: str, normal: str) -> None:
+    assert normalise_url(url) == normal == normalise_url(normal)
+
+
+@pytest.mark.parametrize("url", ["ftp://h/v1", "localhost:8000", "h", "http://", "http://h:port/v1", ""])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(UsageError):
+        normalise_url(url)
+
+
+@pytest.mark.parametrize(
+    "url", [f"https://me:{CANARY}@h/v1", f"https://{CANARY}@h/v1", f"https://h/v1?api_key={CANARY}"]
+)
+def test_a_key_in_the_url_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        normalise_url(url)
+    assert CANARY not in str(refusal.value)
+    assert "--api-key-env" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"model": ""}, "--model"),
+        ({"dialect": "klingon"}, "--dialect"),
+        ({"scoring": "guess"}, "--scoring"),
+        ({"concurrency": 0}, "--concurrency"),
+        ({"max_cost": -1.0}, "--max-cost"),
+        ({"rpm": float("nan")}, "--rpm"),
+        ({"body": {"messages": []}}, "messages"),
+        ({"body": {"stream": True}}, "stream"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_named(options: dict[str, object], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        EndpointConfig(**{"endpoint": "http://h/v1", "model": "m", **options})  # type: ignore[arg-type]
+
+
+def test_a_key_is_read_by_the_name_of_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", f" {CANARY}\n")
+    assert read_secret("SOME_KEY").value == CANARY
+    assert read_secret(None) is NO_SECRET
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", "kéy-with-accents", "two\nlines"])
+def test_a_key_that_is_missing_or_cannot_be_sent_is_refused(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SOME_KEY", value)
+    with pytest.raises(UsageError, match="SOME_KEY") as refusal:
+        read_secret("SOME_KEY")
+    assert not value or not value.strip() or value not in str(refusal.value)
+
+
+def test_a_secret_does_not_show() -> None:
+    secret = Secret(CANARY, "SOME_KEY")
+    assert CANARY not in repr(secret)
+    assert CANARY not in f"{secret}"
+    assert secret.clean(f"key {CANARY}!") == f"key {REDACTED}!"
+    assert secret.clean_bytes(f"key {CANARY}!".encode()) == f"key {REDACTED}!".encode()
+
+
+def test_a_dummy_key_of_a_local_server_leaves_text_alone() -> None:
+    assert Secret("EMPTY").clean("an EMPTY box") == "an EMPTY box"
+    assert NO_SECRET.clean_bytes(b"anything") == b"anything"

