@@ -77,8 +77,8 @@ class DistillConfig:
             if not getattr(self, name) >= 0:  # so that NaN is refused
                 raise UsageError(f"{name} is {getattr(self, name)}; it must not be negative")
         for name in ("warmup", "dropout"):
-            if not 0 <= (getattr(self, name) or 0) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it is a share, from 0 to below 1")
+            if not 0 <= (getattr(self, name) or 0) <= 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it is a share, from 0 to 1")
         for name in ("tau", "epochs", "batch_size", "max_length", "student_lr", "aligner_lr", "buffer_rows"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be more than 0")

@@ -196,7 +196,7 @@ def make_schedule(config: DistillConfig, total_steps: int) -> Callable[[int], fl
         if step < warmup_steps:
             return (step + 1) / warmup_steps
         if config.decay == "linear":
-            return (total_steps - step) / (total_steps - warmup_steps)
+            return (total_steps - step) / max(1, total_steps - warmup_steps)
         return 1.0
 
     return factor

@@ -122,7 +122,7 @@ def _prepare(config: HarvestConfig) -> tuple[LoadedTask, Teacher, Path, Scope]:
 
 
 def _probe(teacher: RemoteTeacher, loaded: LoadedTask, scope: Scope) -> None:
-    """Let a remote teacher find out, from one row of the run, what was left open; the reply becomes that row's answer."""
+    """Let a remote teacher find out, from a row of the run, what was left open; its reply becomes the row's answer."""
     example = find_first(loaded, scope)
     if example is None:
         return

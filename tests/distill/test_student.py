@@ -182,3 +182,14 @@ def test_a_broken_student_is_named(tmp_path: Path) -> None:
             load()
     with pytest.raises(SourceError, match=f"the student {tmp_path} has no tokenizer"):
         load_tokenizer(source)
+
+
+def test_dropout_replaces_the_students_own(tiny_student: Path) -> None:
+    source = resolve_model(str(tiny_student))
+    rates = {
+        dropout: {m.p for m in load_student(source, 2, dropout=dropout).modules() if isinstance(m, torch.nn.Dropout)}
+        for dropout in (None, 0.0, 0.3)
+    }
+    assert rates[0.0] == {0.0}
+    assert rates[0.3] == {0.3}
+    assert rates[None] == {0.1}

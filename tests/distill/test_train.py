@@ -18,7 +18,7 @@ from distill.split import read_split
 from distill.stream import Part, Source
 from distill.student import Student, load_student, load_tokenizer
 from distill.tokens import TextEncoder
-from distill.train import Data, EpochRecord, Scores, Trained, derive_seed, train
+from distill.train import Data, EpochRecord, Scores, Trained, derive_seed, make_schedule, train
 from shared.shards.manifest import choose_teacher, load_manifest
 from shared.sources import resolve_model
 
@@ -140,3 +140,19 @@ def test_seeds_of_different_uses_differ() -> None:
     seeds = {derive_seed(seed, use) for seed in range(5) for use in ("student", "heads", "aligner")}
     assert len(seeds) == 15
     assert derive_seed(1, "pass", 2) == derive_seed(1, "pass", 2) != derive_seed(1, "pass", 3)
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [("none", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]), ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25])],
+)
+def test_the_learning_rate_rises_and_falls_as_told(decay: str, expected: list[float]) -> None:
+    config = DistillConfig(shards=Path("x"), warmup=1 / 3, decay=decay)
+    factor = make_schedule(config, 6)
+    assert [factor(step) for step in range(6)] == pytest.approx(expected)
+
+
+def test_the_aligner_can_start_ahead(folder: Path, tiny_student: Path) -> None:
+    loop = Loop(folder, tiny_student, [0.1], aligner_pretraining=2)
+    assert "".join(loop.watch.calls) == "a" * (2 * 3) + "a" * 3 + "s" * STEPS
+    assert loop.records[0].aligner_steps == 3, "the epoch reports its own pass"
