@@ -260,6 +260,7 @@ def test_what_breaks_the_source_of_requests_is_raised_as_it_is() -> None:
 @pytest.mark.parametrize("seeds", [range(12), pytest.param(range(12, 200), marks=pytest.mark.real)])
 def test_max_cost_is_never_passed(seeds: range) -> None:
     """Random usage, faults that may be billed, and a cap that ends every run."""
+    kept = 0
     for seed in seeds:
         source = random.Random(seed)
 
@@ -279,7 +280,9 @@ def test_max_cost_is_never_passed(seeds: range) -> None:
             assert sum(reply.answer.cost_usd for reply in replies) <= cap + 1e-12
             assert teacher.stopped is not None
             assert "--max-cost" in teacher.stopped
-            assert 0 < len(replies) < 100
+            assert len(replies) < 100  # none, where faults that may be billed took a small cap whole
+            kept += len(replies)
+    assert kept > 0
 
 
 def test_max_requests_counts_every_attempt() -> None:

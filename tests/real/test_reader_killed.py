@@ -14,7 +14,7 @@ from shared.shards import verify_shards
 from shared.sources import MINILM
 
 KILLS = 20
-ROWS = 800
+ROWS = 600
 COMMAND = [
     *(sys.executable, "-m", "harvest.cli", "run", "--teacher", "reader", "--encoder", MINILM),
     *("--task", "rotten_tomatoes", "--split", "train", "--limit", str(ROWS), "--json"),
@@ -33,10 +33,10 @@ def test_a_killed_harvest_ends_with_exactly_the_planned_rows(tmp_path: Path) -> 
         started = time.monotonic()
         if start_up is None:  # how long this machine takes until the first rows: the kills are spread around that
             for line in process.stderr:
-                if "to ask the teacher" in line:
+                if line.startswith("reader on"):
                     break
-            start_up = time.monotonic() - started + 2.0
-        time.sleep(max(0.0, moments.uniform(0.2, 2.2) * start_up - (time.monotonic() - started)))
+            start_up = time.monotonic() - started
+        time.sleep(max(0.0, moments.uniform(0.2, 1.7) * start_up - (time.monotonic() - started)))
         process.kill()
         process.communicate()
         kept_when_killed.append(_count_rows(tmp_path / "data"))
