@@ -54,6 +54,7 @@ _MODEL_FILES = (
     "merges.txt",
     "*.model",
     "1_Pooling/config.json",
+    "modules.json",
 )
 
 log = logging.getLogger(__name__)
