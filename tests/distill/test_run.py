@@ -17,7 +17,7 @@ from distill.config import DistillConfig
 from distill.evaluate import evaluate_run
 from distill.run import run_distillation
 from distill.student import Student
-from shared.errors import CorruptShardError, DataError, ShardError, UsageError
+from shared.errors import CorruptShardError, DataError, SchemaVersionError, ShardError, UsageError
 from shared.row import Status
 
 
@@ -241,6 +241,32 @@ def test_a_changed_shard_is_refused(toy: Path, tiny_student: Path) -> None:
     content[200] ^= 1
     shard.write_bytes(content)
     with pytest.raises(CorruptShardError, match=shard.name):
+        run(toy, tiny_student)
+
+
+def test_a_missing_shard_is_refused(toy: Path, tiny_student: Path) -> None:
+    shard = next(toy.glob("teacher=t/split=validation/*.parquet"))
+    shard.unlink()
+    with pytest.raises(CorruptShardError, match=shard.name):
+        run(toy, tiny_student)
+
+
+def test_a_truncated_journal_is_refused(write_folder: WriteFolder, tiny_student: Path) -> None:
+    write_folder({"train": [make_rows(32)], "validation": [make_rows(8, 1)]})
+    folder = write_folder({"train": [make_rows(5, 7)]}, seal=False)
+    (journal,) = folder.glob("teacher=t/journal/split=train/*.arrows")
+    with journal.open("r+b") as file:
+        file.truncate(journal.stat().st_size - 3)
+    with pytest.raises(CorruptShardError, match=journal.name):
+        run(folder, tiny_student)
+
+
+def test_a_manifest_of_a_newer_schema_is_refused(toy: Path, tiny_student: Path) -> None:
+    manifest = toy / "teacher=t" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["schema_version"] += 1
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(SchemaVersionError, match="newer"):
         run(toy, tiny_student)
 
 
