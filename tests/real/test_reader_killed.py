@@ -26,17 +26,16 @@ def test_a_killed_harvest_ends_with_exactly_the_planned_rows(tmp_path: Path) -> 
     command = [*COMMAND, "--out", str(tmp_path / "data")]
     moments = random.Random(11)
     kept_when_killed = []
-    start_up = None
-    for _ in range(KILLS):
+    start_up = 0.0
+    for kill in range(KILLS):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert process.stderr is not None
         started = time.monotonic()
-        if start_up is None:  # how long this machine takes until the first rows: the kills are spread around that
-            for line in process.stderr:
-                if line.startswith("reader on"):
-                    break
+        if kill % 2 == 0:  # while rows are being answered, committed or sealed
+            _wait_for_rows(process)
             start_up = time.monotonic() - started
-        time.sleep(max(0.0, moments.uniform(0.2, 1.7) * start_up - (time.monotonic() - started)))
+            time.sleep(moments.uniform(0.0, 6.0))
+        else:  # while it starts, recovers or answers its first rows
+            time.sleep(moments.uniform(0.1, 1.0) * start_up)
         process.kill()
         process.communicate()
         kept_when_killed.append(_count_rows(tmp_path / "data"))
@@ -53,6 +52,13 @@ def test_a_killed_harvest_ends_with_exactly_the_planned_rows(tmp_path: Path) -> 
     assert kept_when_killed == sorted(kept_when_killed), "a kill lost rows that had been kept"
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(again.stdout)["asked"] == 0
+
+
+def _wait_for_rows(process: "subprocess.Popen[str]") -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("reader on"):
+            return
 
 
 def _count_rows(folder: Path) -> int:
