@@ -14,7 +14,7 @@ from shared.shards import verify_shards
 from shared.sources import MINILM
 
 KILLS = 20
-ROWS = 600
+ROWS = 1000
 COMMAND = [
     *(sys.executable, "-m", "harvest.cli", "run", "--teacher", "reader", "--encoder", MINILM),
     *("--task", "rotten_tomatoes", "--split", "train", "--limit", str(ROWS), "--json"),
