@@ -143,10 +143,12 @@ class Engine:
         self._copy_rows(split, wanted)
 
     def _copy_rows(self, split: str, wanted: dict[str, list[Example]]) -> None:
+        # The last answer counts: an earlier one may be the failure that was just asked again, or this very row's.
+        rows = {row.request_key: row for row in self._folder.find_rows(wanted) if row.answer.status != Status.UNASKED}
         copies = []
-        for row in self._folder.find_rows(wanted):
+        for key, row in rows.items():
             answer = replace(row.answer, cost_usd=0.0, attempts=0, prompt_tokens=0, completion_tokens=0)
-            copies += [Row(example, row.request_key, row.draw, answer) for example in wanted.pop(row.request_key, ())]
+            copies += [Row(example, key, row.draw, answer) for example in wanted[key]]
         self._folder.append(split, copies)
         self._folder.commit()
         self.outcome.copied += len(copies)

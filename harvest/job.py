@@ -1,5 +1,6 @@
 """One harvest from the user's choice to sealed shards: what `harvest plan` and `harvest run` do."""
 
+import asyncio
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,7 +76,10 @@ def run_harvest(config: HarvestConfig) -> Report:
         to_do = plan.count(Action.ASK, Action.COPY, Action.CARRY, Action.FAIL)
         with track(f"{teacher.name} on {loaded.task.name}", to_do) as tracker:
             engine = Engine(loaded, teacher, plan, folder, tracker, config.failure_limit)
-            outcome = uvloop.run(engine.run())
+            try:
+                outcome = uvloop.run(engine.run())
+            except asyncio.CancelledError:  # a second interrupt: it did not wait for what was in flight
+                raise KeyboardInterrupt from None
     write_card(path.parent)
     if outcome.stopped == INTERRUPTED:
         raise KeyboardInterrupt

@@ -112,6 +112,27 @@ def test_one_bad_row_is_a_row_and_retry_asks_only_that(tmp_path: Path, out: Path
     )  # what the failure cost stays in the books
 
 
+def test_a_retried_answer_reaches_the_rows_that_say_the_same(tmp_path: Path, out: Path) -> None:
+    loaded = make_task(tmp_path, ["this fails", "this fails ", "good", "this fails"])
+    teacher = ScriptedTeacher()
+    harvest(out, loaded, teacher)
+    teacher.failing, teacher.asked = False, []
+    outcome = harvest(out, loaded, teacher, retry=(Status.FAILED,))
+    assert sorted(teacher.asked) == ["this fails", "this fails "]
+    assert outcome.copied == 1
+    folder = out / "teacher=scripted"
+    rows = pl.read_parquet(folder / "split=train/*.parquet")
+    assert rows["status"].to_list() == ["ok"] * 4
+
+
+def test_a_row_that_was_only_carried_is_no_answer_to_copy(tmp_path: Path, out: Path) -> None:
+    loaded = make_task(tmp_path, ["a", "dev a", "b", "dev a"])
+    harvest(out, loaded, ScriptedTeacher(), splits=("validation",), asked=())
+    harvest(out, loaded, ScriptedTeacher(), asked=("train",))
+    rows = pl.read_parquet(out / "teacher=scripted/split=train/*.parquet")
+    assert rows["status"].to_list() == ["ok"] * 4
+
+
 def test_splits_that_only_score_are_carried_without_a_question(tmp_path: Path, out: Path) -> None:
     loaded = make_task(tmp_path, ["a", "b"])
     teacher = ScriptedTeacher()
