@@ -114,7 +114,7 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
             messages.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            say("interrupted: everything that was acknowledged is kept; the same command goes on from there")
+            say("interrupted: what was kept stays kept, and a harvest goes on from there when it is run again")
             raise typer.Exit(130) from None
 
     return run
