@@ -2,7 +2,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-import aiohttp
+import httpx
 import pytest
 from multidict import CIMultiDict
 
@@ -118,21 +118,18 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     assert read_retry_after(CIMultiDict(headers), NOW) == seconds
 
 
-KEY = aiohttp.client_reqrep.ConnectionKey("h", 1, False, True, None, None, None)
-
-
 @pytest.mark.parametrize(
     ("error", "kind", "cause"),
     [
-        (aiohttp.ClientConnectorError(KEY, OSError(111, "refused")), Kind.NOT_ACCEPTED, "no connection"),
-        (aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "unknown")), Kind.NOT_ACCEPTED, "no connection"),
-        (aiohttp.ConnectionTimeoutError("slow"), Kind.NOT_ACCEPTED, "no connection"),
-        (aiohttp.SocketTimeoutError("slow"), Kind.MAYBE_ACCEPTED, "timeout"),
-        (aiohttp.ServerDisconnectedError(), Kind.MAYBE_ACCEPTED, "connection lost"),
-        (aiohttp.ClientOSError(104, "reset"), Kind.MAYBE_ACCEPTED, "connection lost"),
-        (aiohttp.ClientPayloadError("half"), Kind.MAYBE_ACCEPTED, "broken reply"),
-        (TimeoutError(), Kind.MAYBE_ACCEPTED, "timeout"),
-        (aiohttp.InvalidURL("x"), Kind.FATAL, "bad URL"),
+        (httpx.ConnectError("refused"), Kind.NOT_ACCEPTED, "no connection"),
+        (httpx.ConnectTimeout("slow"), Kind.NOT_ACCEPTED, "no connection"),
+        (httpx.ProxyError("407"), Kind.NOT_ACCEPTED, "no connection"),
+        (httpx.ReadTimeout("slow"), Kind.MAYBE_ACCEPTED, "timeout"),
+        (httpx.ReadError("reset"), Kind.MAYBE_ACCEPTED, "connection lost"),
+        (httpx.WriteError("reset"), Kind.MAYBE_ACCEPTED, "connection lost"),
+        (httpx.RemoteProtocolError("half"), Kind.MAYBE_ACCEPTED, "broken reply"),
+        (httpx.DecodingError("gzip"), Kind.MAYBE_ACCEPTED, "broken reply"),
+        (httpx.UnsupportedProtocol("x"), Kind.FATAL, "bad URL"),
     ],
 )
 def test_exceptions_by_what_they_may_have_cost(error: Exception, kind: Kind, cause: str) -> None:

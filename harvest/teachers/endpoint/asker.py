@@ -200,4 +200,4 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps with options
 
 
 def _write_messages(content: object) -> str:
-    return _encode([{"role": "user", "content": content}])
+    return f'[{{"role": "user", "content": {_encode(content)}}}]'

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
+import httpx
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -24,6 +24,7 @@ from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.faults import Fault, Kind, classify_exception, classify_response
 from harvest.teachers.endpoint.limiter import Limiter, Slot
 from harvest.teachers.endpoint.secret import Secret
+from harvest.teachers.endpoint.transport import AiohttpTransport
 from shared.errors import TeacherError
 
 MAX_REPLY_BYTES = 16 * 2**20
@@ -92,34 +93,30 @@ class Client:
     ) -> None:
         self._config, self._secret = config, secret
         self._limiter, self._budget, self._meters = limiter, budget, meters
-        self._url = join_path(config.endpoint, "/chat/completions")
+        self._url = httpx.URL(join_path(config.endpoint, "/chat/completions"))
         self._retry_wait = wait_random_exponential(multiplier=0.5, max=LONGEST_BACKOFF_SECONDS)
         self.ending = False  # set: nothing more is sent; what is in flight may arrive
 
     async def __aenter__(self) -> "Client":
         config = self._config
         self._timeouts = [
-            aiohttp.ClientTimeout(
-                total=None, sock_connect=config.connect_timeout, sock_read=config.read_timeout * 2**doublings
-            )
+            httpx.Timeout(None, connect=config.connect_timeout, read=config.read_timeout * 2**doublings).as_dict()
             for doublings in range(MAX_READ_DOUBLINGS + 1)
         ]
-        # The key is in the session's headers and in no variable that a traceback could show.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            proxy=find_proxy(config.endpoint),
-            headers={
-                "Content-Type": "application/json",
-                "Accept-Encoding": "identity",  # replies are short, and there are many
-                "User-Agent": "harvest-distill",
-                **({"Authorization": f"Bearer {self._secret.value}"} if self._secret.value else {}),
-            },
-        )
+        headers = {
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",  # replies are short, and there are many
+            "User-Agent": "harvest-distill",
+        }
+        if self._secret.value:  # httpx does not show this header where it shows headers
+            headers["Authorization"] = f"Bearer {self._secret.value}"
+        self._headers = httpx.Headers(headers).raw
+        self._transport = AiohttpTransport(find_proxy(config.endpoint))
+        self._http = httpx.AsyncClient(transport=self._transport, headers=headers, trust_env=False)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+        await self._http.aclose()
 
     async def take_slot(self) -> Slot:
         """Wait until a request may be sent at once."""
@@ -224,16 +221,10 @@ class Client:
         fault: Fault | None = None
         maybe_billed = True  # until it is known better: a cancelled attempt may be billed
         try:
-            response = await self._session.post(
-                self._url,
-                data=job.body,
-                headers={"Idempotency-Key": job.key},
-                timeout=self._timeouts[min(job.timeouts, MAX_READ_DOUBLINGS)],
-                allow_redirects=False,
-            )
+            response = await self._transport.handle_async_request(self._build_request(job))
             raw, problem = await self._read(response)
-            if not 200 <= response.status < 300:
-                fault = classify_response(response.status, response.headers, raw)
+            if not response.is_success:
+                fault = classify_response(response.status_code, response.headers, raw)
                 raw = None
             maybe_billed = fault is not None and fault.kind is Kind.MAYBE_ACCEPTED
         except Exception as error:
@@ -255,16 +246,26 @@ class Client:
             ticket=ticket,
         )
 
-    async def _read(self, response: aiohttp.ClientResponse) -> tuple[bytes, str | None]:
+    def _build_request(self, job: Job) -> httpx.Request:
+        # Built and sent without httpx.AsyncClient.send: its cookies, redirects and authentication flows, none of which
+        # are wanted here, would cost more than all else that is done for a row.
+        return httpx.Request(
+            "POST",
+            self._url,
+            headers=[*self._headers, (b"Idempotency-Key", job.key.encode())],
+            stream=httpx.ByteStream(job.body),
+            extensions={"timeout": self._timeouts[min(job.timeouts, MAX_READ_DOUBLINGS)]},
+        )
+
+    async def _read(self, response: httpx.Response) -> tuple[bytes, str | None]:
         """The body, without the API key; and, where it is not whole, why. Takes at most MAX_REPLY_BYTES."""
-        content = response.content
-        if content.is_eof():  # a short reply comes with its headers, and needs no clock
-            return self._secret.clean_bytes(await content.read()), None
+        if isinstance(response.stream, httpx.ByteStream):  # it came with its headers, and needs no clock
+            return self._secret.clean_bytes(b"".join(response.stream)), None
         data = bytearray()
         problem = None
         try:
             async with asyncio.timeout(self._config.body_timeout):
-                async for chunk in content.iter_any():
+                async for chunk in response.aiter_bytes():
                     data += chunk
                     if len(data) > MAX_REPLY_BYTES:
                         problem = f"the body is longer than {MAX_REPLY_BYTES} bytes"
@@ -273,8 +274,7 @@ class Client:
         except Exception as error:
             problem = f"the body broke off after {len(data)} bytes ({type(error).__name__})"
         finally:
-            if not content.is_eof():
-                response.close()
+            await response.aclose()
         return self._secret.clean_bytes(bytes(data)), problem
 
     def _clean(self, fault: Fault) -> Fault:
@@ -283,14 +283,13 @@ class Client:
     async def fetch_json(self, path: str, body: Any = None) -> Any:
         """The JSON at `path`, a free route beside the chat's "/v1", None where the server has none. One attempt."""
         url = join_path(self._config.endpoint.removesuffix("/v1"), path)
-        data = None if body is None else json.dumps(body).encode()
         try:
-            response = await self._session.request(
-                "GET" if body is None else "POST", url, data=data, timeout=self._timeouts[0], allow_redirects=False
-            )
+            request = self._http.build_request("GET" if body is None else "POST", url, json=body)
+            request.extensions["timeout"] = self._timeouts[0]
+            response = await self._http.send(request, stream=True)
             raw, problem = await self._read(response)
-            return json.loads(raw) if response.status == 200 and problem is None else None
-        except (aiohttp.ClientError, OSError, ValueError):
+            return json.loads(raw) if response.status_code == 200 and problem is None else None
+        except (httpx.HTTPError, ValueError):
             return None
 
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 
-import aiohttp
+import httpx
 
 MAX_ERROR_LENGTH = 500
 
@@ -47,13 +47,13 @@ class Fault:
 def classify_exception(error: Exception) -> Fault:
     """The fault that a failed attempt's exception stands for, where no reply had begun."""
     message = f"{type(error).__name__}: {error}"[:MAX_ERROR_LENGTH]
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
         return Fault(Kind.NOT_ACCEPTED, "no connection", message)
-    if isinstance(error, aiohttp.InvalidURL):
+    if isinstance(error, httpx.UnsupportedProtocol):
         return Fault(Kind.FATAL, "bad URL", message)
-    if isinstance(error, TimeoutError):
+    if isinstance(error, httpx.TimeoutException):
         return Fault(Kind.MAYBE_ACCEPTED, "timeout", message)
-    if isinstance(error, aiohttp.ClientConnectionError | OSError):
+    if isinstance(error, httpx.NetworkError):
         return Fault(Kind.MAYBE_ACCEPTED, "connection lost", message)
     return Fault(Kind.MAYBE_ACCEPTED, "broken reply", message)
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from harvest.pricing import Usage
 from harvest.scoring import Distribution, LabelWords, Position, score_positions, score_token_ids, score_votes
 from harvest.teachers.endpoint.dialects import Dialect, Scoring
@@ -49,7 +51,7 @@ def parse(raw: bytes, form: Form) -> Reading:
     """Read one reply that was answered 200. Never raises; see the module."""
     usage: Usage | None = None
     try:
-        body = json.loads(raw)
+        body = _load(raw)
         if isinstance(body, list) and body and all(isinstance(part, str) for part in body):
             body = _merge_votes(body)
         usage = read_usage(body)
@@ -58,6 +60,13 @@ def parse(raw: bytes, form: Form) -> Reading:
         return Reading(
             _fail(raw, Status.UNPARSABLE, f"the reply cannot be read: {type(error).__name__}: {error}"), usage
         )
+
+
+def _load(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return json.loads(raw)  # forgives what servers do send: NaN, half a surrogate pair, a byte order mark
 
 
 def join_votes(replies: Sequence[bytes]) -> bytes:
