@@ -79,12 +79,23 @@ def run(
         Precision, typer.Option(help="auto is bfloat16 where the hardware computes it natively.")
     ] = "auto",
     buffer_rows: Annotated[int, typer.Option(help="Rows in memory at a time.")] = 16384,
+    checkpoint_steps: Annotated[
+        int | None,
+        typer.Option(help="Steps of the student between checkpoints; every five minutes, unless given."),
+    ] = None,
+    trackers: Annotated[
+        list[str] | None,
+        typer.Option("--tracker", help="tensorboard, wandb or trackio: log the epochs there, too; may be repeated."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The run's name; <task>-<variant>-s<seed> unless given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train one student; write runs/<name>/ with metrics.json, student/ (which transformers loads), aligner and log."""
+    """Train one student; write runs/<name>/ with metrics.json, student/ (which transformers loads), aligner and log.
+
+    A run that was stopped goes on from its last checkpoint when the same command is given again.
+    """
     if undistilled:
         loss, alpha, gamma = "none", 0.0, 0.0
     config = DistillConfig(
@@ -119,7 +130,7 @@ def run(
     require_extra("distill", "torch", "transformers", "safetensors")
     from distill.run import run_distillation
 
-    folder, metrics = run_distillation(config, out, name, overwrite)
+    folder, metrics = run_distillation(config, out, name, overwrite, checkpoint_steps, trackers or ())
     if as_json:
         print_json({"run": str(folder), **metrics})
     else:

@@ -1,6 +1,7 @@
 """Teachers that know nothing: what a gain must beat before it is the teacher's and not a regulariser's."""
 
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def shuffle_vectors(split: Split, vectors: Vectors, seed: int, folder: Path) -> 
             continue
         block = decode_vectors(read_row_group(group, vectors.columns), rows, vectors, group)
         if copy is None:
-            path = folder / "shuffled.npy"
+            path = folder / f"shuffled-{uuid4().hex}.npy"  # one a process
             copy = np.lib.format.open_memmap(path, "w+", dtype=block.dtype, shape=(count, vectors.width))
             path.unlink()  # the mapping keeps its bytes, and no ending of the run can leave them behind
         copy[done : done + len(rows)] = block

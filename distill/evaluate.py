@@ -38,14 +38,15 @@ def predict(model: Any, source: Source, encoder: TextEncoder, device: Device) ->
     """
     model.eval()
     logits, targets = [], []
-    for block in source.blocks():
+    share, gather = device.processes.share, device.processes.gather
+    for block in (unread.read() for unread in source.blocks()):
         assert block.tokens is not None
         order = np.argsort(-block.tokens.lengths, kind="stable")
         outputs = []
         for start in range(0, len(order), BATCH_SIZE):
-            batch = collate(block.take(order[start : start + BATCH_SIZE]), encoder).to(device.device)
+            batch = collate(block.take(order[start : start + BATCH_SIZE]), encoder, share).to(device.device)
             with device.autocast():
-                outputs.append(model(**batch.inputs).logits.float())
+                outputs.append(gather(model(**batch.inputs).logits.float(), len(batch.target)))
         block_logits = np.empty((len(order), outputs[0].shape[1]), np.float32)
         block_logits[order] = torch.cat(outputs).cpu().numpy()
         logits.append(block_logits)
@@ -58,7 +59,7 @@ def predict_aligner(aligner: nn.Module, source: Source, device: Device) -> tuple
     """The aligner's main outputs, and the targets, of a source's rows."""
     aligner.eval()
     logits, targets = [], []
-    for block in source.blocks():
+    for block in (unread.read() for unread in source.blocks()):
         for start in range(0, len(block), 1024):
             batch = collate(block.take(np.arange(start, min(start + 1024, len(block))))).to(device.device)
             logits.append(aligner(batch.vectors).main.cpu().numpy())

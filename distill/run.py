@@ -2,37 +2,38 @@
 
 import json
 import os
-import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, TextIO
 
 import torch
 from safetensors.torch import save_file
 
 from distill.aligner import Aligner
+from distill.checkpoint import Checkpoints
 from distill.config import DistillConfig
 from distill.controls import shuffle_vectors
 from distill.devices import Device, choose_device
 from distill.evaluate import predict, predict_aligner, score, scored_rows
 from distill.features import Vectors, find_vectors, measure_vectors
+from distill.folder import CHECKPOINT, choose_run_folder, working_folder
 from distill.losses.objective import Objective
 from distill.metrics import find_metric
+from distill.processes import Processes, connect_processes
 from distill.split import Bools, Split, keep_labels, read_split
 from distill.stream import Lookup, Part, Source
 from distill.student import Student, load_student, load_tokenizer, quiet_transformers
 from distill.tokens import TextEncoder
+from distill.trackers import check_trackers, open_trackers
 from distill.train import Data, EpochRecord, Scores, Trained, derive_seed, train
-from shared.console import say, track
+from shared.console import say, silence, track
 from shared.errors import DataError, UsageError
-from shared.shards.manifest import Manifest, check_name, choose_teacher, hash_manifest
+from shared.shards.manifest import Manifest, choose_teacher, hash_manifest
 from shared.shards.read import check_readable, count_unsealed
 from shared.sources import ResolvedModel, fingerprint_model, resolve_model
 
@@ -41,23 +42,52 @@ PACKAGES = ("harvest-distill", "numpy", "pyarrow", "safetensors", "tokenizers", 
 
 
 def run_distillation(
-    config: DistillConfig, out: Path, name: str | None = None, overwrite: bool = False
+    config: DistillConfig,
+    out: Path,
+    name: str | None = None,
+    overwrite: bool = False,
+    checkpoint_steps: int | None = None,
+    trackers: Sequence[str] = (),
 ) -> tuple[Path, dict[str, Any]]:
     """Train one student from a shard folder; write out/<name>/ and return it with its metrics.
 
     The folder holds metrics.json, student/ (which transformers loads), heads.safetensors, aligner.safetensors where
-    there is a teacher, and log.jsonl, a line an epoch. It appears all at once, when the run is done. `name` is
-    <task>-<variant>-s<seed> unless given, with a number behind it where that is taken; a given one that is taken is
-    refused unless `overwrite`.
+    there is a teacher, log.jsonl, a line an epoch, and what `trackers` write to disk. It appears all at once, when the
+    run is done. `name` is <task>-<variant>-s<seed> unless given, with a number behind it where that is taken; a given
+    one that is taken is refused unless `overwrite`.
+
+    A checkpoint is kept every `checkpoint_steps` steps of the student, or else every five minutes. A run that was
+    stopped goes on from it when it is called again, and comes to the same weights. In several processes (see
+    distill.processes) each returns the same.
     """
     started = time.perf_counter()
+    if checkpoint_steps is not None and checkpoint_steps < 1:
+        raise UsageError(f"checkpoint_steps is {checkpoint_steps}; it must be at least 1")
+    check_trackers(trackers)
+    with connect_processes() as processes:
+        if not processes.is_first:
+            silence()
+        return _run(config, out, name, overwrite, checkpoint_steps, trackers, processes, started)
+
+
+def _run(
+    config: DistillConfig,
+    out: Path,
+    name: str | None,
+    overwrite: bool,
+    checkpoint_steps: int | None,
+    trackers: Sequence[str],
+    processes: Processes,
+    started: float,
+) -> tuple[Path, dict[str, Any]]:
     folder = choose_teacher(config.shards, config.teacher)
     manifest = check_readable(folder)
     outputs = count_outputs(manifest)
-    target = choose_run_folder(out, name, f"{manifest.task}-{config.variant}-s{config.seed}", overwrite)
+    default = f"{manifest.task}-{config.variant}-s{config.seed}"
+    target = processes.agree(choose_run_folder(out, name, default, overwrite))
     if waiting := sum(count_unsealed(folder, manifest).values()):
         say(f"{folder}: {waiting:,} rows are not sealed yet and stay out; harvest run seals them")
-    device = choose_device(config.device, config.precision)
+    device = choose_device(config.device, config.precision, processes)
     source = resolve_model(config.student, say)
     tokenizer = load_tokenizer(source)
     tokenizer.model_max_length = min(config.max_length, tokenizer.model_max_length)
@@ -70,7 +100,15 @@ def run_distillation(
     if not dev.rows:
         raise DataError(f"{folder} has no labelled rows in the split {DEV!r}, which chooses the best epoch")
 
-    with working_folder(target, overwrite) as work:
+    described = {**asdict(config), "shards": str(config.shards)}
+    identity = {
+        **described,
+        "manifest_sha256": hash_manifest(manifest),
+        "student_fingerprint": fingerprint_model(source),
+    }
+    with working_folder(target, overwrite, processes) as work:
+        checkpoints = Checkpoints(work / CHECKPOINT, identity, checkpoint_steps, processes.is_first)
+        checkpoints.settle(overwrite)
         vectors, lookup, aligner, aligner_rows = None, None, None, None
         if config.uses_teacher:
             vectors = find_vectors(split)
@@ -91,11 +129,16 @@ def run_distillation(
         def score_student() -> float:
             return score(manifest, *predict(student.model, dev, encoder, device))
 
-        with (work / "log.jsonl").open("w") as log, track(target.name, config.epochs * steps) as tracker:
+        with (
+            open_log(work / "log.jsonl", processes) as log,
+            open_trackers(trackers if processes.is_first else (), target.name, work / "trackers", described) as report,
+            track(target.name, config.epochs * steps) as tracker,
+        ):
 
             def write_epoch(record: EpochRecord) -> None:
                 log.write(json.dumps(asdict(record)) + "\n")
                 log.flush()
+                report(record, record.epoch * steps)
 
             trained = train(
                 config,
@@ -107,6 +150,7 @@ def run_distillation(
                 Scores(score_student, score_aligner(manifest, dev_split, aligner, vectors, device, config)),
                 tracker,
                 write_epoch,
+                checkpoints,
             )
         student.model.load_state_dict(trained.best)
         truncated = sum(part.source.truncated for part in parts)
@@ -117,10 +161,6 @@ def run_distillation(
             test_rows = scored_rows(read_split(folder, manifest, TEST), encoder, config.buffer_rows)
             if test_rows.rows:
                 test = score(manifest, *predict(student.model, test_rows, encoder, device))
-        save_student(work / "student", student, tokenizer)
-        save_file(contiguous(student.extra_weights()), work / "heads.safetensors")
-        if aligner is not None:
-            save_file(contiguous(aligner.state_dict()), work / "aligner.safetensors")
         metrics = {
             "task": manifest.task,
             "teacher": manifest.teacher,
@@ -144,17 +184,24 @@ def run_distillation(
             },
             "truncated_texts": truncated,
             "device": str(device.device),
+            "processes": processes.count,
             "bfloat16": device.bfloat16,
             "shards": str(folder),
-            "manifest_sha256": {str(folder): hash_manifest(manifest)},
-            "student_fingerprint": fingerprint_model(source),
+            "manifest_sha256": {str(folder): identity["manifest_sha256"]},
+            "student_fingerprint": identity["student_fingerprint"],
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "git_revision": read_git_revision(),
             "packages": {package: read_version(package) for package in PACKAGES},
-            "config": {**asdict(config), "shards": str(config.shards)},
+            "config": described,
         }
-        metrics["seconds"] = time.perf_counter() - started
-        (work / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+        if processes.is_first:
+            save_student(work / "student", student, tokenizer)
+            save_file(contiguous(student.extra_weights()), work / "heads.safetensors")
+            if aligner is not None:
+                save_file(contiguous(aligner.state_dict()), work / "aligner.safetensors")
+        metrics["seconds"] = time.perf_counter() - started + checkpoints.seconds_before
+        if processes.is_first:
+            (work / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     return target, metrics
 
 
@@ -295,6 +342,11 @@ def summarise_epochs(trained: Trained) -> dict[str, Any]:
     }
 
 
+def open_log(path: Path, processes: Processes) -> TextIO:
+    """The file that one of the processes writes; the others' lines go nowhere."""
+    return path.open("w") if processes.is_first else Path(os.devnull).open("w")
+
+
 def save_student(folder: Path, student: Student, tokenizer: Any) -> None:
     """Write what inference needs, as transformers reads it."""
     with quiet_transformers():
@@ -305,33 +357,6 @@ def save_student(folder: Path, student: Student, tokenizer: Any) -> None:
 def contiguous(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights as safetensors takes them."""
     return {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-
-
-def choose_run_folder(out: Path, name: str | None, default: str, overwrite: bool) -> Path:
-    """Where the run goes. Raises UsageError for a name that is taken, unless `overwrite`."""
-    target = out / check_name("the run's name", name or default)
-    if overwrite or not target.exists():
-        return target
-    if name is not None:
-        raise UsageError(f"{target} exists already: give another --name, or --overwrite to replace it")
-    number = 2
-    while (numbered := out / f"{default}-{number}").exists():
-        number += 1
-    return numbered
-
-
-@contextmanager
-def working_folder(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder beside `target` that becomes it when the block ends well, and is removed when it does not."""
-    work = target.parent / f".{target.name}-{uuid4().hex[:8]}"
-    work.mkdir(parents=True)
-    try:
-        yield work
-        if overwrite and target.exists():
-            shutil.rmtree(target)
-        os.rename(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def read_git_revision() -> str | None:

@@ -1,11 +1,16 @@
 """Shards to batches: row groups in random order, shuffled within a bounded buffer, batched by length.
 
-What an epoch gives depends on (seed, epoch) alone, so that a batch is named by (epoch, its index).
+What an epoch gives depends on (seed, epoch) alone, so that a batch is named by (epoch, its index), and an epoch can be
+entered at any batch. Reading, tokenising and padding happen in a thread that works ahead of training.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from queue import Empty, Queue
+from threading import Event, Thread
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +25,10 @@ from shared.shards.read import RowGroup, read_row_group
 Array = np.ndarray[Any, Any]
 Lookup = Callable[[Array], Array]  # row numbers -> vectors (n, width)
 
+T = TypeVar("T")
+
 CHUNK = 16  # batches that are sorted by length together
+AHEAD = 8  # batches that wait, ready, for training
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,10 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """n rows as tensors: `inputs` for the student's model, `vectors` float32 (n, width), `target` and `labelled`."""
+    """n rows as tensors: `inputs` for the student's model, `vectors` float32 (n, width), `target` and `labelled`.
+
+    Where several processes share a batch, `inputs` are this process's rows; all else is of all rows.
+    """
 
     inputs: dict[str, Tensor]
     vectors: Tensor | None
@@ -85,6 +96,24 @@ class Batch:
             self.labelled.to(device, non_blocking=True),
             self.number,
         )
+
+    def pin(self) -> "Batch":
+        """The same in memory that a GPU copies from while it computes."""
+        return Batch(
+            {name: tensor.pin_memory() for name, tensor in self.inputs.items()},
+            None if self.vectors is None else self.vectors.pin_memory(),
+            self.target.pin_memory(),
+            self.labelled.pin_memory(),
+            self.number,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`rows` rows that are in memory together, once `read`."""
+
+    rows: int
+    read: Callable[[], Rows]
 
 
 class Source:
@@ -118,12 +147,20 @@ class Source:
         self._kept: Rows | None = None
         self._counted: set[int] = set()
 
-    def blocks(self, rng: np.random.Generator | None = None) -> Iterator[Rows]:
-        """All rows once, a buffer at a time: shuffled, or without `rng` in the order of the shards."""
+    def blocks(self, rng: np.random.Generator | None = None) -> Iterator[Block]:
+        """All rows once, a buffer at a time: shuffled, or without `rng` in the order of the shards.
+
+        What `rng` draws does not depend on which blocks are read.
+        """
+
+        def make(rows: int, read: Callable[[], Rows]) -> Block:
+            if rng is None:
+                return Block(rows, read)
+            order = rng.permutation(rows)
+            return Block(rows, lambda: read().take(order))
+
         if self.rows <= self._buffer_rows:
-            if self._kept is None:
-                self._kept = self._read(self._groups)
-            yield self._kept if rng is None else self._kept.take(rng.permutation(self.rows))
+            yield make(self.rows, self._keep)
             return
         order = np.arange(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
         buffer: list[tuple[RowGroup, int]] = []
@@ -133,9 +170,13 @@ class Source:
             buffer.append((group, start))
             filled += int(self._wanted[start : start + group.rows].sum())
             if filled >= self._buffer_rows or index == order[-1]:
-                rows = self._read(buffer)
-                yield rows if rng is None else rows.take(rng.permutation(len(rows)))
+                yield make(filled, partial(self._read, buffer))
                 buffer, filled = [], 0
+
+    def _keep(self) -> Rows:
+        if self._kept is None:
+            self._kept = self._read(self._groups)
+        return self._kept
 
     def _read(self, groups: Sequence[tuple[RowGroup, int]]) -> Rows:
         numbers: list[Array] = []
@@ -177,23 +218,35 @@ class Cursor:
     def __init__(self, source: Source, seed: Sequence[int]) -> None:
         self._source, self._seed = source, list(seed)
         self._cycle = 0
-        self._blocks: Iterator[Rows] = iter(())
-        self._block: Rows | None = None
+        self._blocks: Iterator[Block] = iter(())
+        self._block = Block(0, lambda: join_rows([]))
+        self._rows: Rows | None = None  # those of the block, once it was read
         self._position = 0
 
     def take(self, count: int) -> Rows:
         """The next `count` rows."""
         parts = []
-        while count:
-            if self._block is None or self._position == len(self._block):
-                self._block, self._position = self._next_block(), 0
-            end = min(len(self._block), self._position + count)
-            parts.append(self._block.take(np.arange(self._position, end)))
-            count -= end - self._position
-            self._position = end
+        for start, end in self._advance(count):
+            if self._rows is None:
+                self._rows = self._block.read()
+            parts.append(self._rows.take(np.arange(start, end)))
         return join_rows(parts)
 
-    def _next_block(self) -> Rows:
+    def skip(self, count: int) -> None:
+        """Pass over the next `count` rows. Blocks that they fill are not read."""
+        for _ in self._advance(count):
+            pass
+
+    def _advance(self, count: int) -> Iterator[tuple[int, int]]:
+        """The pieces of blocks, one after the other, that the next `count` rows are."""
+        while count:
+            if self._position == self._block.rows:
+                self._block, self._rows, self._position = self._next_block(), None, 0
+            start, self._position = self._position, min(self._block.rows, self._position + count)
+            count -= self._position - start
+            yield start, self._position
+
+    def _next_block(self) -> Block:
         block = next(self._blocks, None)
         if block is None:
             self._blocks = self._source.blocks(np.random.default_rng([*self._seed, self._cycle]))
@@ -217,35 +270,92 @@ def count_batches(source: Source, batch_size: int) -> int:
 
 
 def iterate_batches(
-    parts: Sequence[Part], steps: int, seed: int, epoch: int, encoder: TextEncoder | None = None
+    parts: Sequence[Part],
+    steps: int,
+    seed: int,
+    epoch: int,
+    encoder: TextEncoder | None = None,
+    *,
+    start: int = 0,
+    share: Callable[[int], Array] | None = None,
 ) -> Iterator[Batch]:
-    """`steps` batches of an epoch, each made of rows of every part. Texts of like length share a batch.
+    """`steps` batches of an epoch, from batch `start` on, each made of rows of every part.
 
-    CHUNK batches are drawn and sorted by length at a time and come in random order, so that padding is small and yet
-    no epoch goes from short to long. `encoder` pads the texts.
+    CHUNK batches are drawn and sorted by length at a time and come in random order, so that texts of like length share
+    a batch and yet no epoch goes from short to long. `encoder` pads the texts: all of a batch, or those that `share`
+    picks of its n.
     """
     rng = np.random.default_rng([seed, epoch])
     cursors = [Cursor(part.source, [seed, epoch, index]) for index, part in enumerate(parts)]
     for done in range(0, steps, CHUNK):
         count = min(CHUNK, steps - done)
-        drawn = []
-        for part, cursor in zip(parts, cursors, strict=True):
-            left = part.source.rows - done * part.rows if part.once else count * part.rows
-            drawn.append(cursor.take(min(left, count * part.rows)).sort_by_length())
-        for index in rng.permutation(count):
+        order = rng.permutation(count)
+        wanted = [
+            min(count * part.rows, part.source.rows - done * part.rows) if part.once else count * part.rows
+            for part in parts
+        ]
+        if done + count <= start:
+            for rows, cursor in zip(wanted, cursors, strict=True):
+                cursor.skip(rows)
+            continue
+        drawn = [cursor.take(rows).sort_by_length() for rows, cursor in zip(wanted, cursors, strict=True)]
+        for index in order[max(0, start - done) :]:
             pieces = [
                 rows.take(np.arange(index * part.rows, min((index + 1) * part.rows, len(rows))))
                 for part, rows in zip(parts, drawn, strict=True)
             ]
-            yield collate(join_rows(pieces), encoder)
+            yield collate(join_rows(pieces), encoder, share)
 
 
-def collate(rows: Rows, encoder: TextEncoder | None = None) -> Batch:
-    """Rows as tensors; texts are padded to the longest."""
+def collate(rows: Rows, encoder: TextEncoder | None = None, share: Callable[[int], Array] | None = None) -> Batch:
+    """Rows as tensors; texts, or those that `share` picks, are padded to the longest."""
+    inputs: dict[str, Tensor] = {}
+    if rows.tokens is not None and encoder is not None:
+        inputs = encoder.collate(rows.tokens if share is None else rows.tokens.take(share(len(rows))))
     return Batch(
-        {} if rows.tokens is None or encoder is None else encoder.collate(rows.tokens),
+        inputs,
         None if rows.vectors is None else torch.from_numpy(rows.vectors.astype(np.float32)),
         torch.from_numpy(rows.target),
         torch.from_numpy(rows.labelled),
         rows.number,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The end of what a thread makes, and what it died of."""
+
+    error: BaseException | None
+
+
+def work_ahead(items: Iterator[T], ahead: int = AHEAD) -> Generator[T]:
+    """The same items, made by a thread that is at most `ahead` of them ahead.
+
+    What the thread raises is raised here. The thread ends when the items do, or when this generator is closed.
+    """
+    ready: Queue[T | _End] = Queue(ahead)
+    closed = Event()
+
+    def work() -> None:
+        end = _End(None)
+        try:
+            for item in items:
+                ready.put(item)
+                if closed.is_set():
+                    return
+        except BaseException as error:  # whatever it is, it is raised where the items are taken
+            end = _End(error)
+        ready.put(end)
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := ready.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        closed.set()
+        while thread.is_alive():  # it may wait for a place in the queue
+            with suppress(Empty):
+                ready.get(timeout=0.05)

@@ -1,9 +1,15 @@
-"""The training loop: aligner and student, online, in either schedule."""
+"""The training loop: aligner and student, online, in either schedule.
+
+What a step draws depends on (seed, epoch, step) alone: the order of rows is a function of (seed, epoch), and torch is
+seeded anew before each step. So a run that goes on from a checkpoint of any step comes to the same weights as one that
+was never stopped, and no generator's state needs to be kept.
+"""
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -11,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from distill.aligner import Aligner
+from distill.checkpoint import Checkpoints
 from distill.config import DistillConfig
 from distill.devices import Device
 from distill.losses.objective import Objective
 from distill.orthogonal import retract_all
-from distill.stream import Batch, Part, Source, count_batches, iterate_batches
+from distill.stream import Batch, Part, Source, count_batches, iterate_batches, work_ahead
 from distill.student import Student
 from distill.tokens import TextEncoder
 from shared.console import Tracker
@@ -70,6 +77,51 @@ class Trained:
     epochs: list[EpochRecord]
 
 
+@dataclass(slots=True)
+class Mean:
+    """A mean that is summed where the values are, so that no step waits for the device."""
+
+    total: Any = 0.0
+    count: int = 0
+
+    def add(self, value: Tensor) -> None:
+        """Count one more value."""
+        self.total = self.total + value
+        self.count += 1
+
+    def value(self) -> float:
+        """The mean; 0 of no values."""
+        return float(self.total) / self.count if self.count else 0.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far training is: `step` steps of the student in epoch `epoch`, which starts from 1; and what they gave.
+
+    The losses, `rows` and `seconds` are those of the epoch so far. With the weights and the optimisers' states it is
+    all that a checkpoint holds.
+    """
+
+    epoch: int = 1
+    step: int = 0
+    aligner_loss: Mean = field(default_factory=Mean)
+    student_terms: dict[str, Mean] = field(default_factory=dict)
+    rows: int = 0
+    seconds: float = 0.0
+    best: Trained | None = None
+    epochs: list[EpochRecord] = field(default_factory=list)
+
+    def add_terms(self, terms: dict[str, Tensor]) -> None:
+        """Count a step's terms."""
+        for name, term in terms.items():
+            self.student_terms.setdefault(name, Mean()).add(term.detach())
+
+    def start_epoch(self) -> None:
+        """Turn to the next epoch."""
+        self.epoch, self.step, self.rows, self.seconds = self.epoch + 1, 0, 0, 0.0
+        self.aligner_loss, self.student_terms = Mean(), {}
+
+
 def derive_seed(seed: int, *names: object) -> int:
     """A seed of its own for each use, so that what one part draws does not change what another gets."""
     return int.from_bytes(sha256("\0".join(map(str, (seed, *names))).encode()).digest()[:4], "big")
@@ -85,107 +137,208 @@ def train(
     scores: Scores,
     tracker: Tracker,
     on_epoch: Callable[[EpochRecord], None],
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Train for `config.epochs` epochs of `data.steps` student steps each.
 
     two-pass: the aligner passes once over the labelled vectors, then the student once over its batches, the aligner in
     eval mode and without gradient (section 3 of arXiv:2603.10877v1). interleaved: one step of each in turn. In either,
     `config.aligner_pretraining` passes of the aligner come first: the paper speaks of that too.
-    Raises Error when a loss is no longer finite.
-    """
-    total_steps = config.epochs * data.steps
-    student_optimizer = torch.optim.AdamW(student.parameters(), lr=config.student_lr, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(student_optimizer, make_schedule(config, total_steps))
-    aligner_optimizer = (
-        None if aligner is None else torch.optim.AdamW(aligner.parameters(), lr=config.aligner_lr, fused=True)
-    )
 
-    def step_aligner(batch: Batch) -> Tensor:
+    `checkpoints` are written, and training goes on from the one that is there. `on_epoch` is called for every epoch,
+    first for those that the checkpoint knows. Raises Error when a loss is no longer finite.
+    """
+    factor = make_schedule(config, config.epochs * data.steps)
+    processes = device.processes
+    student_optimizer = torch.optim.AdamW(student.parameters(), lr=config.student_lr, fused=True)
+    aligner_optimizer = None if aligner is None else make_aligner_optimizer(config, aligner)
+    progress = Progress()
+    trained: dict[str, Any] = {"student": student, "student_optimizer": student_optimizer}
+    if aligner is not None:
+        trained |= {"aligner": aligner, "aligner_optimizer": aligner_optimizer}
+    for module in (student, aligner):
+        if module is not None:
+            processes.copy_weights(module)
+
+    def step_aligner(batch: Batch, step: int) -> None:
         assert aligner is not None
         assert aligner_optimizer is not None
-        aligner.train()
-        loss = objective.aligner_loss(aligner(batch.vectors), batch.target, batch.labelled)
-        _step(aligner, aligner_optimizer, loss)
-        return loss.detach()
+        device.seed(derive_seed(config.seed, "aligner step", progress.epoch, step))
+        progress.aligner_loss.add(_step_aligner(objective, aligner, aligner_optimizer, batch))
 
-    def step_student(batch: Batch) -> dict[str, Tensor]:
+    def step_student(batch: Batch, step: int) -> None:
+        device.seed(derive_seed(config.seed, "student step", progress.epoch, step, processes.rank))
         targets = None
         if aligner is not None:
             aligner.eval()
             with torch.no_grad():
                 targets = aligner(batch.vectors)
+        student.train()
         with device.autocast():
             outputs = student(batch.inputs)
+        outputs = processes.gather_outputs(outputs, len(batch.target))
         terms = objective.student_terms(outputs, targets, batch.target, batch.labelled)
-        _step(student, student_optimizer, terms["total"])
-        schedule.step()
-        return {name: term.detach() for name, term in terms.items()}
+        for group in student_optimizer.param_groups:
+            group["lr"] = config.student_lr * factor((progress.epoch - 1) * data.steps + step)
+        _step(student, student_optimizer, terms["total"], device)
+        progress.add_terms(terms)
+        progress.rows += len(batch.target)
 
-    def student_batches(epoch: int) -> Iterator[Batch]:
-        for batch in iterate_batches(data.student, data.steps, config.seed, epoch, data.encoder):
-            yield batch.to(device.device)
-
-    def aligner_batches(epoch: int, once: bool, use: str = "aligner") -> Iterator[Batch]:
+    def aligner_batches(start: int = 0) -> Iterator[Batch]:
         if data.aligner is None:
-            return
-        steps = count_batches(data.aligner, config.batch_size) if once else data.steps
-        part = Part(data.aligner, config.batch_size, once)
-        for batch in iterate_batches([part], steps, derive_seed(config.seed, use), epoch):
+            return iter(())
+        once = config.schedule == "two-pass"
+        return load_batches(
+            [Part(data.aligner, config.batch_size, once)],
+            count_batches(data.aligner, config.batch_size) if once else data.steps,
+            derive_seed(config.seed, "aligner"),
+            progress.epoch,
+            device,
+            start=start,
+        )
+
+    state = None if checkpoints is None else checkpoints.load()
+    if state is not None:
+        progress = restore(state, trained)
+        for record in progress.epochs:
+            on_epoch(record)
+        tracker.advance((progress.epoch - 1) * data.steps + progress.step)
+    elif aligner is not None and aligner_optimizer is not None and data.aligner is not None:
+        for index in range(config.aligner_pretraining):
+            pass_aligner(config, objective, aligner, aligner_optimizer, data.aligner, device, index)
+
+    while progress.epoch <= config.epochs:
+        started = time.perf_counter() - progress.seconds
+        two_pass = config.schedule == "two-pass"
+        if two_pass and progress.step == 0:
+            for step, batch in enumerate(aligner_batches()):
+                step_aligner(batch, step)
+            if aligner is not None:
+                processes.copy_weights(aligner)
+        labelled_batches = iter(()) if two_pass else aligner_batches(progress.step)
+        student_batches = load_batches(
+            data.student, data.steps, config.seed, progress.epoch, device, data.encoder, start=progress.step
+        )
+        with closing(student_batches):
+            for batch in student_batches:
+                if (labelled := next(labelled_batches, None)) is not None:
+                    step_aligner(labelled, progress.step)
+                step_student(batch, progress.step)
+                progress.step += 1
+                tracker.advance(1, f"epoch {progress.epoch}/{config.epochs}{_describe(progress.best)}")
+                if checkpoints is not None and checkpoints.is_due((progress.epoch - 1) * data.steps + progress.step):
+                    progress.seconds = time.perf_counter() - started
+                    checkpoints.save(capture(progress, trained))
+        progress.seconds = time.perf_counter() - started
+        means = {name: mean.value() for name, mean in progress.student_terms.items()}
+        if not math.isfinite(means["total"]) or not math.isfinite(progress.aligner_loss.value()):
+            if checkpoints is not None:
+                checkpoints.remove()
+            raise Error(
+                f"the loss is not finite any more in epoch {progress.epoch} ({means}, "
+                f"aligner {progress.aligner_loss.value()}); lower --student-lr or --aligner-lr. Nothing was written"
+            )
+        record = EpochRecord(
+            progress.epoch,
+            scores.student(),
+            None if scores.aligner is None else scores.aligner(),
+            progress.aligner_loss.value() if progress.aligner_loss.count else None,
+            means,
+            progress.aligner_loss.count,
+            data.steps,
+            progress.rows,
+            progress.seconds,
+        )
+        progress.epochs.append(record)
+        on_epoch(record)
+        if progress.best is None or record.dev > progress.best.best_dev:
+            weights = {name: weight.detach().cpu().clone() for name, weight in student.model.state_dict().items()}
+            progress.best = Trained(weights, record.dev, record.epoch, progress.epochs)
+        progress.start_epoch()
+    assert progress.best is not None
+    return progress.best
+
+
+def load_batches(
+    parts: Sequence[Part],
+    steps: int,
+    seed: int,
+    epoch: int,
+    device: Device,
+    encoder: TextEncoder | None = None,
+    *,
+    start: int = 0,
+) -> Generator[Batch]:
+    """iterate_batches in a thread of its own, and each batch on the device."""
+    made = iterate_batches(parts, steps, seed, epoch, encoder, start=start, share=device.processes.share)
+    if device.device.type == "cuda":
+        made = (batch.pin() for batch in made)
+    with closing(work_ahead(made)) as batches:
+        for batch in batches:
             yield batch.to(device.device)
 
-    for pretraining in range(config.aligner_pretraining):
-        torch.manual_seed(derive_seed(config.seed, "pretraining", pretraining))
-        for batch in aligner_batches(pretraining, once=True, use="pretraining"):
-            step_aligner(batch)
 
-    best: Trained | None = None
-    epochs: list[EpochRecord] = []
-    for epoch in range(1, config.epochs + 1):
-        started = time.perf_counter()
-        # Everything that an epoch draws depends on (seed, epoch) alone.
-        torch.manual_seed(derive_seed(config.seed, "aligner pass", epoch))
-        aligner_loss = _Mean()
-        student_terms: dict[str, _Mean] = {}
-        rows = 0
-        pending = aligner_batches(epoch, once=config.schedule == "two-pass")
-        if config.schedule == "two-pass":
-            for batch in pending:
-                aligner_loss.add(step_aligner(batch))
-        torch.manual_seed(derive_seed(config.seed, "student pass", epoch))
-        student.train()
-        for batch in student_batches(epoch):
-            if (labelled := next(pending, None)) is not None:
-                aligner_loss.add(step_aligner(labelled))
-            for name, term in step_student(batch).items():
-                student_terms.setdefault(name, _Mean()).add(term)
-            rows += len(batch.target)
-            tracker.advance(1, f"epoch {epoch}/{config.epochs}{_describe(best)}")
-        means = {name: mean.value() for name, mean in student_terms.items()}
-        if not math.isfinite(means["total"]) or not math.isfinite(aligner_loss.value()):
-            raise Error(
-                f"the loss is not finite any more in epoch {epoch} ({means}, aligner {aligner_loss.value()}); "
-                "lower --student-lr or --aligner-lr. Nothing was written"
-            )
-        seconds = time.perf_counter() - started
-        dev = scores.student()
-        record = EpochRecord(
-            epoch,
-            dev,
-            None if scores.aligner is None else scores.aligner(),
-            aligner_loss.value() if aligner_loss.count else None,
-            means,
-            aligner_loss.count,
-            data.steps,
-            rows,
-            seconds,
-        )
-        epochs.append(record)
-        on_epoch(record)
-        if best is None or dev > best.best_dev:
-            weights = {name: weight.detach().cpu().clone() for name, weight in student.model.state_dict().items()}
-            best = Trained(weights, dev, epoch, epochs)
-    assert best is not None
-    return best
+def capture(progress: Progress, trained: Mapping[str, Any]) -> dict[str, Any]:
+    """What `restore` needs: tensors and plain values. `trained` are the modules and optimisers, by name."""
+    best = progress.best
+    return {
+        **{name: part.state_dict() for name, part in trained.items()},
+        "progress": {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "aligner_loss": (progress.aligner_loss.total, progress.aligner_loss.count),
+            "student_terms": {name: (mean.total, mean.count) for name, mean in progress.student_terms.items()},
+            "rows": progress.rows,
+            "seconds": progress.seconds,
+            "epochs": [asdict(record) for record in progress.epochs],
+            "best": None if best is None else {"weights": best.best, "dev": best.best_dev, "epoch": best.best_epoch},
+        },
+    }
+
+
+def restore(state: Mapping[str, Any], trained: Mapping[str, Any]) -> Progress:
+    """Bring modules and optimisers to a captured state, and give the progress that goes with it."""
+    for name, part in trained.items():
+        part.load_state_dict(state[name])
+    kept = state["progress"]
+    epochs = [EpochRecord(**record) for record in kept["epochs"]]
+    best = kept["best"]
+    return Progress(
+        kept["epoch"],
+        kept["step"],
+        Mean(*kept["aligner_loss"]),
+        {name: Mean(*mean) for name, mean in kept["student_terms"].items()},
+        kept["rows"],
+        kept["seconds"],
+        None if best is None else Trained(best["weights"], best["dev"], best["epoch"], epochs),
+        epochs,
+    )
+
+
+def make_aligner_optimizer(config: DistillConfig, aligner: Aligner) -> torch.optim.Optimizer:
+    """The aligner's optimiser."""
+    return torch.optim.AdamW(aligner.parameters(), lr=config.aligner_lr, fused=True)
+
+
+def pass_aligner(
+    config: DistillConfig,
+    objective: Objective,
+    aligner: Aligner,
+    optimizer: torch.optim.Optimizer,
+    rows: Source,
+    device: Device,
+    index: int,
+) -> int:
+    """Let the aligner pass once over labelled vectors, outside any epoch; `index` numbers such passes.
+
+    Gives the number of its steps.
+    """
+    steps = count_batches(rows, config.batch_size)
+    seed = derive_seed(config.seed, "pretraining")
+    for step, batch in enumerate(load_batches([Part(rows, config.batch_size, once=True)], steps, seed, index, device)):
+        device.seed(derive_seed(config.seed, "pretraining step", index, step))
+        _step_aligner(objective, aligner, optimizer, batch)
+    return steps
 
 
 def make_schedule(config: DistillConfig, total_steps: int) -> Callable[[int], float]:
@@ -202,9 +355,19 @@ def make_schedule(config: DistillConfig, total_steps: int) -> Callable[[int], fl
     return factor
 
 
-def _step(module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+def _step_aligner(objective: Objective, aligner: Aligner, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
+    """One step, the same in every process: all hold the whole batch's vectors."""
+    aligner.train()
+    loss = objective.aligner_loss(aligner(batch.vectors), batch.target, batch.labelled)
+    _step(aligner, optimizer, loss)
+    return loss.detach()
+
+
+def _step(module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, device: Device | None = None) -> None:
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
+    if device is not None:
+        device.processes.sum_gradients(module)
     nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
     optimizer.step()
     retract_all(module)
@@ -212,18 +375,3 @@ def _step(module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> 
 
 def _describe(best: Trained | None) -> str:
     return "" if best is None else f", best dev {best.best_dev:.4f} (epoch {best.best_epoch})"
-
-
-class _Mean:
-    """A mean that is summed where the values are, so that no step waits for the device."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._sum: Any = 0.0
-
-    def add(self, value: Tensor) -> None:
-        self._sum = self._sum + value
-        self.count += 1
-
-    def value(self) -> float:
-        return float(self._sum) / self.count if self.count else 0.0

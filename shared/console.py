@@ -31,6 +31,7 @@ PLAIN_LINE_SECONDS = 5.0
 
 messages = Console(stderr=True, highlight=False)
 results = Console(highlight=False)
+_silent = False
 
 
 class Tracker(Protocol):
@@ -43,7 +44,9 @@ class Tracker(Protocol):
 @contextmanager
 def track(description: str, total: int) -> Iterator[Tracker]:
     """Show the progress of `total` steps while the block runs."""
-    if messages.is_terminal:
+    if _silent:
+        yield _SilentTracker()
+    elif messages.is_terminal:
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -67,6 +70,11 @@ class _BarTracker:
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         self._progress.update(self._task, advance=steps, note=note)
+
+
+class _SilentTracker:
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        pass
 
 
 class _LineTracker:
@@ -93,14 +101,22 @@ class _LineTracker:
         messages.print(f"{line}  {self._note}".rstrip(), markup=False, soft_wrap=True)
 
 
+def silence() -> None:
+    """Show nothing but errors from here on: for all but the first of several processes that do the same."""
+    global _silent
+    _silent = True
+
+
 def say(message: str) -> None:
     """Print one message for the person at the keyboard."""
-    messages.print(message, markup=False, soft_wrap=True)
+    if not _silent:
+        messages.print(message, markup=False, soft_wrap=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object on standard output: the whole of what `--json` prints there."""
-    sys.stdout.write(json.dumps(value, default=str) + "\n")
+    if not _silent:
+        sys.stdout.write(json.dumps(value, default=str) + "\n")
 
 
 def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
@@ -114,7 +130,7 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
             messages.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            say("interrupted: what was kept stays kept, and a harvest goes on from there when it is run again")
+            say("interrupted: what was kept stays kept, and the same command goes on from there")
             raise typer.Exit(130) from None
 
     return run

@@ -61,6 +61,8 @@ def test_undistilled_is_a_word(toy: Path, tiny_student: Path, tmp_path: Path) ->
         (["run", "--shards", "nowhere"], 1, "nowhere holds no teacher's answers"),
         (["run", "--shards", "x", "--alpha", "2"], 2, "alpha is 2.0"),
         (["run", "--shards", "x", "--loss", "kl"], 2, "'kl' is not one of"),
+        (["run", "--shards", "x", "--tracker", "mlflow"], 2, "there is no tracker 'mlflow'"),
+        (["run", "--shards", "x", "--checkpoint-steps", "0"], 2, "checkpoint_steps is 0"),
         (["run"], 2, "--shards"),
         (["eval", "nowhere"], 2, "is not a finished run"),
     ],
@@ -83,3 +85,10 @@ def test_a_student_that_does_not_exist_is_named(toy: Path, tmp_path: Path) -> No
     assert done.exit_code == 1
     assert "there is no model at ./none" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_tracker_by_name(toy: Path, tiny_student: Path, tmp_path: Path) -> None:
+    arguments = ["--student", str(tiny_student), "--epochs", "1", "--out", str(tmp_path / "runs"), "--shards", str(toy)]
+    done = CliRunner().invoke(app, ["run", *arguments, "--tracker", "tensorboard"])
+    assert done.exit_code == 0, done.output
+    assert list(tmp_path.glob("runs/toy-euclid-s0/trackers/toy-euclid-s0/events.*"))

@@ -200,7 +200,7 @@ def test_log_probabilities_of_labels_can_teach(write_folder: WriteFolder, tiny_s
         p = 0.9 if row.example.label else 0.05
         rows.append(with_answer(row, embedding=None, label_logprobs=np.log([0.95 - p, p]).tolist(), residual_mass=0.05))
     folder = write_folder({"train": [rows], "validation": [make_rows(40, 1)]})
-    assert run(folder, tiny_student, epochs=6, semantics="code")[1]["dev_best"] >= 0.9
+    assert run(folder, tiny_student, epochs=12, semantics="code")[1]["dev_best"] >= 0.9
 
 
 @pytest.mark.parametrize("semantics", ["paper", "code"])

@@ -80,14 +80,14 @@ def test_a_small_buffer_still_mixes_shards_and_rows(split: Split) -> None:
 
 
 def test_memory_holds_no_more_than_the_buffer_and_a_row_group(split: Split) -> None:
-    sizes = [len(block) for block in every(split, 350).blocks(np.random.default_rng(0))]
+    sizes = [block.rows for block in every(split, 350).blocks(np.random.default_rng(0))]
     assert sum(sizes) == 1000
     assert max(sizes) < 350 + 340
 
 
 def test_blocks_without_a_generator_keep_the_order_of_the_shards(split: Split) -> None:
     for buffer_rows in (10_000, 350):
-        got = np.concatenate([block.number for block in every(split, buffer_rows).blocks()])
+        got = np.concatenate([block.read().number for block in every(split, buffer_rows).blocks()])
         assert got.tolist() == list(range(1000))
 
 
@@ -165,8 +165,8 @@ def test_cut_texts_are_counted_once(split: Split, tiny_student: Path) -> None:
     for buffer_rows in (10_000, 350):
         source = every(split, buffer_rows, encoder=encoder)
         for _ in range(2):
-            for _ in source.blocks(np.random.default_rng(0)):
-                pass
+            for block in source.blocks(np.random.default_rng(0)):
+                block.read()
         assert source.truncated == expected > 0
 
 
