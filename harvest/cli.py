@@ -55,13 +55,13 @@ def _harvest_flags(
     as_json: AsJson = False,
     model: Annotated[str | None, _option("Model: a hub id, a path, or an endpoint's name for it.", _TEACHER)] = None,
     encoder: Annotated[str | None, _option("Sentence encoder of `reader`: hub id, path or pkg://.", _TEACHER)] = None,
+    draw: Annotated[
+        str | None, _option("What is sent as pictures: fields (the text), all (and the question), none.", _TEACHER)
+    ] = None,
     size: Annotated[str | None, _option("Picture size, WIDTHxHEIGHT in pixels.", _TEACHER)] = None,
     endpoint: Annotated[str | None, _option("Base URL, with its /v1.", _ENDPOINT)] = None,
     api_key_env: Annotated[
         str | None, _option("Environment variable that holds the key. Unless given, the host's usual one.", _ENDPOINT)
-    ] = None,
-    image: Annotated[
-        bool | None, typer.Option("--image/--text", help="Draw the text, or write it.", rich_help_panel=_ENDPOINT)
     ] = None,
     dialect: Annotated[str | None, _option("auto, or the server's own: see docs/endpoints.md.", _ENDPOINT)] = None,
     scoring: Annotated[

@@ -1,24 +1,40 @@
-"""What is said to a teacher that answers in words: the task's question, then the text under the task's own names."""
+"""What is said to a teacher that answers in words: the task's question and the text's fields, drawn or written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from shared.example import Example
 from shared.tasks import Task
 
 
+class Draw(StrEnum):
+    """What of a prompt is drawn as pictures; the rest is written."""
+
+    FIELDS = "fields"  # the task's text fields; the question is written
+    ALL = "all"  # the question, and the fields below it
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One question. `text` is the part that a picture can carry instead of words."""
+    """One question. `drawn` is shown as one or more pictures, before `written`; None where nothing is drawn.
 
-    question: str
-    text: str
+    `written` is "" where all is drawn.
+    """
+
+    drawn: str | None
+    written: str
 
 
-def build_prompt(task: Task, example: Example) -> Prompt:
-    """The prompt of one example."""
-    return Prompt(question=task.question, text=lay_out(example))
+def build_prompt(question: str, example: Example, draw: Draw) -> Prompt:
+    """What is drawn and what is written of `example` and a task's `question`."""
+    text = lay_out(example)
+    if draw is Draw.FIELDS:
+        return Prompt(text, question)
+    both = f"{question}\n\n{text}"
+    return Prompt(both, "") if draw is Draw.ALL else Prompt(None, both)
 
 
 def lay_out(example: Example) -> str:
@@ -29,6 +45,17 @@ def lay_out(example: Example) -> str:
     return example.text if example.text_pair is None else f"{example.text}\n\n{example.text_pair}"
 
 
-def describe_prompt(task: Task) -> Mapping[str, Any]:
-    """What of the task changes any prompt: part of the recipe of a teacher that answers in words."""
-    return {"question": task.question, "label_words": list(task.label_words)}
+def describe_prompt(task: Task, draw: Draw) -> Mapping[str, Any]:
+    """What changes any prompt of `task`: the entry "prompt" of the recipe of a teacher that answers in words."""
+    return {"question": task.question, "label_words": list(task.label_words), "draw": str(draw)}
+
+
+def find_drawn(recipe: Mapping[str, Any], example: Example) -> str | None:
+    """The text that the teacher of `recipe` was shown as pictures, None where it was shown none.
+
+    A teacher whose recipe has no prompt is not asked in words: it sees the fields.
+    """
+    if recipe.get("layout") is None:
+        return None
+    prompt = recipe.get("prompt")
+    return lay_out(example) if prompt is None else build_prompt(prompt["question"], example, Draw(prompt["draw"])).drawn

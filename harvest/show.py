@@ -3,9 +3,8 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from harvest.prompts import lay_out
+from harvest.prompts import find_drawn, lay_out
 from shared.console import results
 from shared.errors import ShardError, UsageError
 from shared.row import Row, row_schema
@@ -77,18 +76,14 @@ def _write_pictures(row: Row, manifest: Manifest, images: Path) -> None:
     """Draw the pages again: the same text and layout give the same picture, and its hash says whether they did."""
     from harvest.rendering import Layout, render
 
-    layout = _find_layout(manifest)
+    drawn = find_drawn(manifest.recipe, row.example)
+    if drawn is None:
+        raise UsageError(f"the teacher {manifest.teacher} saw no pictures: its recipe draws nothing")
+    layout = {key: value for key, value in manifest.recipe["layout"].items() if key not in ("version", "fonts")}
     images.mkdir(parents=True, exist_ok=True)
-    for number, page in enumerate(render(lay_out(row.example), Layout(**layout))):
+    for number, page in enumerate(render(drawn, Layout(**layout))):
         path = images / f"{row.example.sample_id.replace('/', '_')}-{number}.png"
         path.write_bytes(page.png)
         seen = list(row.answer.image_sha256 or ())
         same = number < len(seen) and seen[number] == page.sha256
         results.print(f"{path}{'' if same or not seen else ': not the bytes that the teacher saw'}", soft_wrap=True)
-
-
-def _find_layout(manifest: Manifest) -> dict[str, Any]:
-    layout = manifest.recipe.get("layout")
-    if layout is None:
-        raise UsageError(f"the teacher {manifest.teacher} saw no pictures: its recipe has no layout")
-    return {key: value for key, value in layout.items() if key not in ("version", "fonts")}

@@ -57,7 +57,7 @@ ENTRIES = (
         "EndpointConfig",
         ("reply", "label_logprobs"),
         "an OpenAI-compatible endpoint: --endpoint URL --model NAME",
-        "asks a chat endpoint, in text or with the text as a picture",
+        "asks a chat endpoint, in text or (--draw) in pictures",
         {},
     ),
     TeacherEntry(
@@ -68,7 +68,7 @@ ENTRIES = (
         ("reply", "label_logprobs"),
         "a server of the model: vllm serve llava-hf/llava-1.5-7b-hf (GPU, about 15 GB)",
         "LLaVA-1.5-7B, asked about the drawn text through the server that runs it",
-        {"endpoint": "http://localhost:8000/v1", "model": "llava-hf/llava-1.5-7b-hf", "image": True},
+        {"endpoint": "http://localhost:8000/v1", "model": "llava-hf/llava-1.5-7b-hf", "draw": "fields"},
     ),
 )
 

@@ -9,6 +9,7 @@ import pytest
 from endpoint_runs import TASK, make_examples, make_teacher, run_all
 from fault_server import Asked, FaultServer, make_reply, spread_logprobs
 
+from harvest.prompts import Draw
 from harvest.teachers.base import Probe
 from harvest.teachers.endpoint import EndpointTeacher
 from shared.errors import TeacherError
@@ -188,19 +189,21 @@ def answer_pictures(seen: Callable[[bool], int]) -> Callable[[Asked], dict[str, 
     return answer
 
 
-def test_a_picture_that_is_ignored_is_noticed() -> None:
+@pytest.mark.parametrize("draw", [Draw.FIELDS, Draw.ALL])
+def test_a_picture_that_is_ignored_is_noticed(draw: Draw) -> None:
     blind = FaultServer(answer=answer_pictures(lambda pictured: 30))
     with blind as server, pytest.raises(TeacherError, match="ignores the picture"):
-        probe(make_teacher(server, image=True))
+        probe(make_teacher(server, draw=draw))
     with FaultServer(answer=answer_pictures(lambda pictured: 286 if pictured else 30)) as server:
-        notices = probe(make_teacher(server, image=True)).notices
+        notices = probe(make_teacher(server, draw=draw)).notices
         assert "the picture takes 256 tokens" in notices
+        assert all(asked.body["messages"][0]["content"] for asked in server.requests), "no message says nothing"
 
 
 def test_missing_usage_is_told() -> None:
     with FaultServer({"no usage": 1000}) as server:
         assert any("no usage" in notice for notice in probe(make_teacher(server)).notices)
-        notices = probe(make_teacher(server, image=True)).notices
+        notices = probe(make_teacher(server, draw=Draw.FIELDS)).notices
         assert any("whether the picture was read" in notice for notice in notices)
 
 

@@ -16,6 +16,8 @@ import pytest
 from endpoint_runs import CANARY, TASK, ask_all, make_examples, make_teacher, run_all, stream_requests
 from fault_server import ALL_FAULTS, ANSWERED, Asked, FaultServer, make_reply, spread_logprobs
 
+from harvest.prompts import Draw
+from harvest.rendering import Layout, render
 from harvest.teachers.base import Reply, Request
 from harvest.teachers.endpoint import EndpointConfig, EndpointTeacher
 from shared.errors import RecipeMismatchError, TeacherError, UsageError
@@ -301,7 +303,7 @@ def test_a_cap_without_a_price_is_refused() -> None:
 
 def test_a_picture_is_sent_as_it_was_drawn() -> None:
     with FaultServer() as server:
-        teacher = make_teacher(server, image=True, size=(256, 256))
+        teacher = make_teacher(server, draw=Draw.FIELDS, size=(256, 256))
         (reply,) = run_all(teacher, [Example("1", "Ein schöner Film.", "漢字")])
         (asked,) = server.requests
         *pictures, question = asked.body["messages"][0]["content"]
@@ -311,9 +313,28 @@ def test_a_picture_is_sent_as_it_was_drawn() -> None:
         assert reply.answer.image_sha256 == [sha256(png).hexdigest() for png in pngs]
 
 
+def test_a_long_text_is_sent_as_several_pictures_and_the_question_with_it_where_all_is_drawn() -> None:
+    example = Example("1", "It goes on and on. " * 60)
+    with FaultServer() as server:
+        replies = [
+            run_all(make_teacher(server, draw=draw, size=(256, 256)), [example])[0]
+            for draw in (Draw.FIELDS, Draw.ALL, Draw.NONE)
+        ]
+        sent = [asked.body["messages"][0]["content"] for asked in server.requests]
+    drawn = [render(text, Layout(256, 256)) for text in (example.text, f"{TASK.question}\n\n{example.text}")]
+    for reply, parts, pages in zip(replies, sent, drawn, strict=False):
+        assert len(pages) > 1
+        assert reply.answer.image_sha256 == [page.sha256 for page in pages]
+        assert [part["type"] for part in parts[: len(pages)]] == ["image_url"] * len(pages)
+    assert sent[0][-1] == {"type": "text", "text": TASK.question}
+    assert len(sent[1]) == len(drawn[1])
+    assert sent[2] == f"{TASK.question}\n\n{example.text}"
+    assert replies[2].answer.image_sha256 is None
+
+
 def test_a_text_that_cannot_be_drawn_is_a_failed_row_and_costs_nothing() -> None:
     with FaultServer() as server:
-        teacher = make_teacher(server, image=True)
+        teacher = make_teacher(server, draw=Draw.FIELDS)
 
         async def requests() -> AsyncIterator[Request]:
             for i, text in enumerate(["fine", "\U0001f600", "fine too"]):
@@ -416,8 +437,9 @@ def test_the_recipe_holds_what_changes_an_answer_and_nothing_else(monkeypatch: p
         {"top_logprobs": 5},
         {"max_tokens": 3},
         {"temperature": 0.5},
-        {"image": True},
-        {"image": True, "size": (336, 336)},
+        {"draw": Draw.FIELDS},
+        {"draw": Draw.ALL},
+        {"draw": Draw.FIELDS, "size": (336, 336)},
         {"body": {"seed": 1}},
         {"keep_topk": True, "scoring": "votes"},
         {"task": replace(TASK, question="Good?")},
@@ -454,7 +476,7 @@ def test_estimates_grow_with_the_text_and_know_the_price() -> None:
     assert short.cost_usd is not None
     assert long.cost_usd is not None
     assert long.cost_usd > short.cost_usd
-    pictured = make_teacher("http://h/v1", image=True).estimate(Example("1", "word " * 1000))
+    pictured = make_teacher("http://h/v1", draw=Draw.FIELDS).estimate(Example("1", "word " * 1000))
     assert pictured.prompt_tokens < 50
     assert pictured.image_tokens > 1000
     assert pictured.cost_usd is None

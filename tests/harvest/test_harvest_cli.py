@@ -90,15 +90,17 @@ def test_tables_for_a_person(server: FaultServer, texts: Path) -> None:
     assert "saw no pictures" in pictures.output
 
 
-def test_the_picture_that_the_teacher_saw_is_drawn_again(server: FaultServer, texts: Path) -> None:
-    run("run", *flags(server, "--image", "--size", "336x336"))
+@pytest.mark.parametrize("draw", ["fields", "all"])
+def test_the_picture_that_the_teacher_saw_is_drawn_again(server: FaultServer, texts: Path, draw: str) -> None:
+    run("run", *flags(server, "--draw", draw, "--size", "336x336", "--question", "Is it good?"))
     shown = CliRunner().invoke(app, ["show", "data/films", "--rows", "1", "--images", "pictures"])
     assert shown.exit_code == 0, shown.output
     (picture,) = Path("pictures").iterdir()
     assert "not the bytes" not in shown.output
     rows = pl.read_parquet("data/films/teacher=endpoint/split=train/*.parquet")
     row = rows.filter(pl.col("sample_id") == picture.stem.rsplit("-", 1)[0]).row(0, named=True)
-    (page,) = render(row["text"], Layout(336, 336))
+    drawn = row["text"] if draw == "fields" else f"Is it good?\n\n{row['text']}"
+    (page,) = render(drawn, Layout(336, 336))
     assert picture.read_bytes() == page.png
     assert row["image_sha256"] == [page.sha256]
 
@@ -124,6 +126,10 @@ def test_a_damaged_folder_fails_verification(server: FaultServer, texts: Path) -
         (["--teacher", "reader", "--task", "rte", "--worker", "3"], "--worker 3: give K/N"),
         (["--teacher", "reader", "--task", "rte", "--retry", "ok"], "--retry ok: one of truncated"),
         (["--teacher", "reader", "--task", "rte", "--size", "big"], "--size big: give WIDTHxHEIGHT"),
+        (
+            ["--teacher", "endpoint", "--task", "rte", "--endpoint", "http://h/v1", "--model", "m", "--draw", "some"],
+            "--draw: Input should be 'fields', 'all' or 'none'",
+        ),
         (["--teacher", "reader", "--task", "rtte"], "did you mean rte?"),
         (["--teacher", "reader", "--task", "films.jsonl"], "name the column of films.jsonl"),
     ],

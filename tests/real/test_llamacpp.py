@@ -21,6 +21,7 @@ import pytest
 
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import run_harvest
+from harvest.prompts import Draw
 from harvest.scoring import LabelWords
 from harvest.teachers.endpoint import EndpointConfig, EndpointTeacher
 from shared.errors import TeacherError
@@ -175,6 +176,6 @@ def test_the_dialect_is_recognised_and_a_model_that_cannot_see_is_named(server: 
     asyncio.run(teacher.probe(Example("1", REVIEWS[0][0])))
     assert teacher.recipe()["dialect"] == "llamacpp"
     assert teacher.recipe()["scoring"]["mode"] == "top_logprobs"
-    blind = EndpointTeacher(EndpointConfig(server, "smollm2", image=True), task)
+    blind = EndpointTeacher(EndpointConfig(server, "smollm2", draw=Draw.FIELDS), task)
     with pytest.raises(TeacherError, match=r"(?i)image"):
         asyncio.run(blind.probe(Example("1", REVIEWS[0][0])))

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from harvest.pricing import CHAT_OVERHEAD_TOKENS, Price, Usage, bound_image_tokens, bound_tokens, guess_tokens
 from harvest.prompts import build_prompt
-from harvest.rendering import Page, render
+from harvest.rendering import Layout, Page, render
 from harvest.scoring import LabelWords
 from harvest.teachers.endpoint.budget import Budget
 from harvest.teachers.endpoint.client import Client, Exchange, Job
@@ -71,7 +71,7 @@ class _Question:
 class Asker:
     """Asks a task's examples by one means. Bound to the event loop of its client.
 
-    `pictures` False asks the bare question where a picture would carry the text: what a probe compares with.
+    `pictures` False asks without the pictures, by what is written alone: what a probe compares with.
     """
 
     def __init__(
@@ -176,24 +176,25 @@ class Asker:
         return Asked(answer, reading)
 
     async def _prepare(self, example: Example) -> _Question:
-        prompt = build_prompt(self._task, example)
+        prompt = build_prompt(self._task.question, example, self._config.draw)
         layout = self._layout
-        if layout is None or not self._pictures:
-            text = f"{prompt.question}\n\n{prompt.text}" if layout is None else prompt.question
+        if layout is None or prompt.drawn is None or not self._pictures:
+            text = prompt.written or "."  # servers refuse a message that says nothing
             bound = bound_tokens(text) + CHAT_OVERHEAD_TOKENS
             return _Question(_write_messages(text), bound, guess_tokens(text), None)
         # Drawing takes milliseconds: in a thread, so that hundreds of connections do not wait for it.
         loop = asyncio.get_running_loop()
-        pages, messages = await loop.run_in_executor(self._pool, self._draw, prompt.question, prompt.text)
+        pages, messages = await loop.run_in_executor(self._pool, self._draw, prompt.drawn, prompt.written, layout)
         image = bound_image_tokens(self._config.model, layout.width, layout.height) * len(pages)
-        bound = bound_tokens(prompt.question) + image + CHAT_OVERHEAD_TOKENS
+        bound = bound_tokens(prompt.written) + image + CHAT_OVERHEAD_TOKENS
         return _Question(messages, bound, bound, [page.sha256 for page in pages])
 
-    def _draw(self, question: str, text: str) -> tuple[list[Page], str]:
-        assert self._layout is not None
-        pages = render(text, self._layout)
-        parts = [self._means.dialect.make_image_part(page.png) for page in pages]
-        return pages, _write_messages([*parts, {"type": "text", "text": question}])
+    def _draw(self, drawn: str, written: str, layout: Layout) -> tuple[list[Page], str]:
+        pages = render(drawn, layout)
+        parts: list[object] = [self._means.dialect.make_image_part(page.png) for page in pages]
+        if written:
+            parts.append({"type": "text", "text": written})
+        return pages, _write_messages(parts)
 
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps with options makes an encoder at every call

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
+from harvest.prompts import Draw
 from harvest.rendering import Layout
 from harvest.teachers.endpoint.dialects import DIALECTS, Scoring
 from shared.errors import UsageError
@@ -21,7 +22,7 @@ class EndpointConfig:
     `endpoint` is the base URL, with its /v1. `api_key_env` names the environment variable that holds the key; a
     well-known host has its usual one, any other endpoint is sent no key where it is None. `dialect` and `scoring` may
     be "auto": a probe finds them. `top_logprobs`, `max_tokens` and `temperature` have a default by scoring where None.
-    `image` draws the text as pictures of `size` (width, height) pixels. `body` is merged into every request's body,
+    `draw` says what is sent as pictures, of `size` (width, height) pixels. `body` is merged into every request's body,
     and a null removes a field. `keep_topk` keeps the tokens' log-probabilities where the endpoint tells their ids.
 
     `concurrency` (requests in flight), `rpm` and `tpm` (requests and tokens a minute) are ceilings. `attempts` counts
@@ -41,7 +42,7 @@ class EndpointConfig:
     votes: int = 5
     max_tokens: int | None = None
     temperature: float | None = None
-    image: bool = False
+    draw: Draw = Draw.NONE
     size: tuple[int, int] = (512, 512)
     body: Mapping[str, Any] = field(default_factory=dict)
     keep_topk: bool = False
@@ -75,8 +76,8 @@ class EndpointConfig:
 
     @property
     def layout(self) -> Layout | None:
-        """How the text is drawn, None where it is sent as text."""
-        return Layout(*self.size) if self.image else None
+        """The pages that are drawn, None where all is sent as text."""
+        return None if self.draw is Draw.NONE else Layout(*self.size)
 
 
 _ABOVE_ZERO = (

@@ -23,7 +23,7 @@ MAX_AMBIGUOUS_MASS = 0.1
 # Less than this on all label words together, and the user should look at the prompt.
 LITTLE_MASS = 0.5
 
-# Makes what asks by a given means: with the picture, or (False) with the question alone.
+# Makes what asks by a given means: with the pictures, or (False) with what is written alone.
 MakeAsker = Callable[[Means, bool], Asker]
 
 
@@ -141,7 +141,7 @@ def find_problem(means: Means, words: LabelWords | None, asked: Asked | None) ->
 
 
 async def _check_picture(plain: Asker, example: Example, asked: Asked) -> list[str]:
-    """Compare the prompt's tokens with those of the question alone. Raises TeacherError where they are the same."""
+    """Compare the prompt's tokens with those of its words alone. Raises TeacherError where they are the same."""
     alone = await plain.ask(example, PROBE_KEY)
     without = None if alone is None else alone.answer.prompt_tokens
     with_picture = asked.answer.prompt_tokens
@@ -149,8 +149,8 @@ async def _check_picture(plain: Asker, example: Example, asked: Asked) -> list[s
         return ["whether the picture was read cannot be seen: the endpoint reports no usage"]
     if with_picture <= without:
         raise TeacherError(
-            f"the endpoint ignores the picture: the question has {with_picture} prompt tokens with it and {without} "
-            "without it; this model cannot see, or its server was started without vision. Text works: --text"
+            f"the endpoint ignores the picture: the prompt has {with_picture} tokens with it and {without} "
+            "without it; this model cannot see, or its server was started without vision. Text works: --draw none"
         )
     return [f"the picture takes {with_picture - without} tokens"]
 

@@ -98,7 +98,7 @@ class EndpointTeacher:
             "endpoint": config.endpoint,
             "model": config.model,
             "dialect": config.dialect if means is None else means.dialect.name,
-            "prompt": describe_prompt(self._task),
+            "prompt": describe_prompt(self._task, config.draw),
             "layout": None if self._layout is None else self._layout.fingerprint(),
             "scoring": {"mode": AUTO} if means is None else means.describe(config),
             "parameters": {} if means is None else means.build_parameters(config, self._words),
@@ -106,8 +106,8 @@ class EndpointTeacher:
 
     def content(self, example: Example) -> Mapping[str, Any]:
         """All of one request that changes its answer. Raises DataError for a character that cannot be drawn."""
-        text = build_prompt(self._task, example).text
-        return {"text": text if self._layout is None else prepare_text(text)}
+        prompt = build_prompt(self._task.question, example, self._config.draw)
+        return {"text": prompt.written} if prompt.drawn is None else {"draw": prepare_text(prompt.drawn)}
 
     def adopt(self, recipe: Mapping[str, Any]) -> None:
         """Take over dialect and scoring from a folder's recipe where they were left to "auto". Asks nothing.
@@ -166,9 +166,9 @@ class EndpointTeacher:
 
     def estimate(self, example: Example) -> Estimate:
         """About what one request will take. Pure and cheap: no page is drawn."""
-        prompt = build_prompt(self._task, example)
+        prompt = build_prompt(self._task.question, example, self._config.draw)
         layout = self._layout
-        tokens = guess_tokens(prompt.question) + (0 if layout is not None else guess_tokens(prompt.text))
+        tokens = guess_tokens(prompt.written)
         images = 0 if layout is None else guess_image_tokens(self._config.model, layout.width, layout.height)
         said = TEXT_TOKENS if self._words is None else LABEL_TOKENS
         if self._means is not None and self._means.scoring is Scoring.VOTES:
