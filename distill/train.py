@@ -22,6 +22,7 @@ from distill.config import DistillConfig
 from distill.devices import Device
 from distill.losses.objective import Objective
 from distill.orthogonal import retract_all
+from distill.outputs import Outputs
 from distill.stream import Batch, Part, Source, count_batches, iterate_batches, work_ahead
 from distill.student import Student
 from distill.tokens import TextEncoder
@@ -35,13 +36,15 @@ CLIP_NORM = 1.0
 class Data:
     """What is trained on. `student` are the parts of each of the student's batches, `steps` its batches an epoch.
 
-    `aligner` are the labelled rows' vectors; None without a teacher.
+    `aligner` are the labelled rows' vectors; None where no aligner is trained. `targets` gives what the student is to
+    match in place of the aligner's outputs.
     """
 
     student: tuple[Part, ...]
     steps: int
     aligner: Source | None
     encoder: TextEncoder
+    targets: Callable[[Batch], Outputs] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,7 @@ def train(
 
     def step_student(batch: Batch, step: int) -> None:
         device.seed(derive_seed(config.seed, "student step", progress.epoch, step, processes.rank))
-        targets = None
+        targets = None if data.targets is None else data.targets(batch)
         if aligner is not None:
             aligner.eval()
             with torch.no_grad():

@@ -18,7 +18,7 @@ SHARDS = Path("data/x")
         ({"loss": "kl"}, "loss is 'kl'; it can be cosine, euclid, elementwise, none"),
         ({"semantics": "both"}, "it can be paper, code"),
         ({"schedule": "mixed"}, "it can be two-pass, interleaved"),
-        ({"control": "random"}, "it can be none, shuffled-teacher"),
+        ({"control": "random"}, "it can be none, shuffled-teacher, random-vectors"),
         ({"precision": "float16"}, "it can be auto, float32, bfloat16"),
         ({"alpha": 1.5}, "alpha is 1.5"),
         ({"alpha": float("nan")}, "alpha is nan"),
@@ -33,6 +33,10 @@ SHARDS = Path("data/x")
         ({"labelled_per_batch": 0}, "labelled_per_batch is 0"),
         ({"warmup": 1.5}, "warmup is 1.5"),
         ({"control": "shuffled-teacher", "loss": "none", "alpha": 0.0}, "needs a teacher"),
+        (
+            {"control": "self-training", "alpha": 0.0},
+            "self-training replaces the soft targets only: give alpha above 0",
+        ),
     ],
 )
 def test_a_bad_value_is_named(options: dict[str, Any], message: str) -> None:
@@ -45,6 +49,8 @@ def test_a_bad_value_is_named(options: dict[str, Any], message: str) -> None:
     [
         ({}, True, "euclid"),
         ({"loss": "cosine", "control": "shuffled-teacher"}, True, "cosine-shuffled-teacher"),
+        ({"control": "self-training"}, True, "self-training"),
+        ({"control": "frozen-aligner"}, True, "euclid-frozen-aligner"),
         ({"loss": "none"}, True, "soft-only"),
         ({"beta": 0.0}, True, "soft-only"),
         ({"alpha": 0.0}, True, "euclid"),

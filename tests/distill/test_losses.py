@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from distill.aligner import Aligner
 from distill.config import Loss, Semantics
 from distill.losses.mean_cosine import mean_cosine
 from distill.losses.mean_distance import mean_distance
@@ -137,6 +138,26 @@ def test_match(seed: int, loss: Loss, semantics: Semantics) -> None:
 def test_batch_means_do_not_see_who_is_who(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     t, s = torch.from_numpy(draw(0, N, D)), torch.from_numpy(draw(1, N, D))
     assert float(loss(t[torch.randperm(N)], s)) == pytest.approx(float(loss(t, s)), abs=1e-12)
+
+
+@pytest.mark.parametrize("semantics", get_args(Semantics))
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_teacher_shuffled_within_the_batch_leaves_cosine_and_euclid_as_they_are(
+    semantics: Semantics, seed: int
+) -> None:
+    """What the paper leaves open about its controls: neither the term nor what it does to the student can tell the pairing."""
+    torch.manual_seed(seed)
+    aligner = Aligner(torch.zeros(D), torch.ones(D), C, semantics).double().eval()
+    vectors = torch.from_numpy(draw(seed, N, D))
+    projected = aligner(vectors).projected
+    student = torch.from_numpy(draw(seed + 50, *projected.shape)).requires_grad_()
+    shuffled = aligner(vectors[torch.randperm(N)]).projected
+    for loss, sees in (("cosine", False), ("euclid", False), ("elementwise", True)):
+        match = MATCH[semantics, loss]  # type: ignore[index]
+        terms = [match(teacher, student) for teacher in (projected, shuffled)]
+        gradients = [torch.autograd.grad(term, student)[0] for term in terms]
+        assert torch.allclose(*terms, rtol=0, atol=1e-10) is not sees
+        assert torch.allclose(*gradients, rtol=0, atol=1e-10) is not sees
 
 
 @pytest.mark.parametrize("loss", [row_distance, row_mse])

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from distill.aligner import Aligner
-from distill.config import DistillConfig
+from distill.config import Control, DistillConfig
 from distill.evaluate import evaluate_run
 from distill.run import run_distillation
 from distill.student import Student
@@ -143,6 +143,73 @@ def test_the_teacher_and_the_shuffle_both_matter(toy: Path, tiny_student: Path) 
     assert not same(weights(a), weights(b))
     assert not same(weights(a), weights(c))
     assert sorted(p.name for p in a.iterdir()) == sorted(p.name for p in b.iterdir())
+
+
+CONTROLS = [control for control in get_args(Control) if control != "none"]
+
+
+def test_every_control_trains_as_long_as_any_variant(write_folder: WriteFolder, tiny_student: Path) -> None:
+    rows = [row if i % 4 == 0 else without_label(row) for i, row in enumerate(make_rows(80))]
+    folder = write_folder({"train": [rows], "validation": [make_rows(10, 1)]})
+    variants: dict[str, dict[str, Any]] = {
+        "undistilled": {"loss": "none", "alpha": 0.0, "gamma": 0.0},
+        "heads-only": {"loss": "none", "alpha": 0.0},
+        "teacher": {},
+        **{control: {"control": control} for control in CONTROLS},
+    }
+    runs = {name: run(folder, tiny_student, aligner_lr=1e-3, **options) for name, options in variants.items()}
+    assert {name: metrics["student_steps"] for name, (_, metrics) in runs.items()} == dict.fromkeys(variants, 10)
+    states = {name: weights(path) for name, (path, _) in runs.items()}
+    names = list(states)
+    assert [(a, b) for a in names for b in names if a < b and same(states[a], states[b])] == []
+    terms = {
+        name: set(json.loads((path / "log.jsonl").read_text().splitlines()[0])["student"])
+        for name, (path, _) in runs.items()
+    }
+    soft_only = ("label-smoothing", "self-training")
+    assert all(terms[name] == {"total", "task", "soft"} for name in soft_only)
+    assert all("match" in terms[name] for name in CONTROLS if name not in soft_only)
+    seen = {name: metrics["examples_per_second"] for name, (_, metrics) in runs.items()}
+    assert min(seen.values()) > 0
+    smoothing = runs["label-smoothing"][1]["first_phase"]
+    assert smoothing["aligner_steps"] == 2 * 2, "as many passes over the 20 labels as the teacher's own run makes"
+    assert 0 < smoothing["entropy"] <= np.log(2)
+    assert 0 < smoothing["smoothing"] <= 1
+    assert runs["self-training"][1]["first_phase"]["student_steps"] == 10
+    assert runs["teacher"][1]["first_phase"] is None
+
+
+def test_a_frozen_aligner_is_the_random_one_that_the_seed_makes(toy: Path, tiny_student: Path) -> None:
+    states = [
+        load_file(run(toy, tiny_student, control="frozen-aligner", epochs=epochs)[0] / "aligner.safetensors")
+        for epochs in (1, 2)
+    ]
+    trained = load_file(run(toy, tiny_student, epochs=1)[0] / "aligner.safetensors")
+    assert same(*states)
+    assert not same(states[0], trained)
+    assert run(toy, tiny_student, control="frozen-aligner", epochs=1)[1]["aligner_steps"] == 0
+
+
+def test_self_training_reads_no_teacher_and_all_texts(write_folder: WriteFolder, tiny_student: Path) -> None:
+    rows = [row if i % 4 == 0 else without_label(row) for i, row in enumerate(make_rows(40))]
+    dev = [make_rows(10, 1)]
+    blind = [with_answer(row, embedding=None) for row in rows]
+    other = [
+        row if row.example.label is not None else replace(row, example=replace(row.example, text="a")) for row in rows
+    ]
+    a, b, c = (
+        run(write_folder({"train": [train], "validation": dev}, task=task), tiny_student, control="self-training")[0]
+        for task, train in (("a", rows), ("b", blind), ("c", other))
+    )
+    assert same(weights(a), weights(b))
+    assert not same(weights(a), weights(c))
+
+
+def test_smoothing_needs_labels(write_folder: WriteFolder, tiny_student: Path) -> None:
+    rows = {"train": [make_rows(16, regression=True)], "validation": [make_rows(8, 1, regression=True)]}
+    folder = write_folder(rows, kind="regression", labels=(), metric="pearson")
+    with pytest.raises(UsageError, match="toy is a regression: there are no labels to smooth"):
+        run(folder, tiny_student, control="label-smoothing")
 
 
 def test_cut_texts_are_counted(toy: Path, tiny_student: Path, capsys: pytest.CaptureFixture[str]) -> None:

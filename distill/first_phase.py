@@ -1,0 +1,110 @@
+"""Controls that need something trained first: labels smoothed like a teacher's targets, a student that taught itself.
+
+Both give the student soft targets in the teacher's place, without L_m: `Data.targets` of the training loop.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.aligner import Aligner
+from distill.config import DistillConfig
+from distill.devices import Device
+from distill.evaluate import predict, predict_aligner
+from distill.features import Array
+from distill.losses.objective import Objective
+from distill.outputs import Outputs
+from distill.split import Split
+from distill.stream import Batch, Source
+from distill.tokens import TextEncoder
+from distill.train import make_aligner_optimizer, pass_aligner
+
+Targets = Callable[[Batch], Outputs]
+
+_LEAST_SMOOTHING = 1e-6  # keeps the log of the smoothed label finite
+
+
+# --- label smoothing, matched in entropy ---
+
+
+def fit_smoothing(
+    config: DistillConfig,
+    objective: Objective,
+    aligner: Aligner,
+    labelled: Source,
+    answered: Source,
+    device: Device,
+) -> tuple[Targets, dict[str, float]]:
+    """Train the aligner as a run would, and give smoothed labels that are as uncertain as its soft targets are.
+
+    The aligner makes as many passes as in a two-pass run. `answered` are the rows whose targets' entropy is measured.
+    What is returned says so: `aligner_steps`, the mean `entropy` in nats at tau, and the `smoothing` that gives it.
+    """
+    optimizer = make_aligner_optimizer(config, aligner)
+    steps = 0
+    for index in range(config.aligner_pretraining + config.epochs):
+        steps += pass_aligner(config, objective, aligner, optimizer, labelled, device, index)
+    logits, _ = predict_aligner(aligner, answered, device)
+    entropy = measure_entropy(logits / config.tau)
+    smoothing = match_smoothing(entropy, logits.shape[1])
+
+    def targets(batch: Batch) -> Outputs:
+        return smooth_labels(batch.target, logits.shape[1], smoothing, config.tau)
+
+    return targets, {"aligner_steps": steps, "entropy": entropy, "smoothing": smoothing}
+
+
+def measure_entropy(logits: Array) -> float:
+    """The mean over rows of the entropy of softmax(logits), in nats."""
+    logs = logits.astype(np.float64)
+    logs = logs - logs.max(axis=1, keepdims=True)
+    logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
+    return float(-(np.exp(logs) * logs).sum(axis=1).mean())
+
+
+def match_smoothing(entropy: float, classes: int) -> float:
+    """The smoothing s whose distribution, 1 - s + s/c on the label and s/c on every other, has this entropy in nats.
+
+    The entropy grows with s, from 0 to log c at s = 1, so bisection finds it. Source: Szegedy et al. (2016), section 7.
+    """
+
+    def entropy_of(smoothing: float) -> float:
+        other = smoothing / classes
+        own = 1 - smoothing + other
+        return float(-(own * np.log(own) + (classes - 1) * other * np.log(other)))
+
+    low, high = _LEAST_SMOOTHING, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if entropy_of(middle) < entropy else (low, middle)
+    return (low + high) / 2
+
+
+def smooth_labels(target: Tensor, classes: int, smoothing: float, tau: float) -> Outputs:
+    """Targets of class indices (n,): logits whose softmax at temperature tau is the smoothed label, for both heads."""
+    share = torch.full((len(target), classes), smoothing / classes, device=target.device)
+    share[torch.arange(len(target), device=target.device), target] += 1 - smoothing
+    logits = tau * share.log()
+    return Outputs(logits, logits, logits.new_zeros(len(target), 0))
+
+
+# --- self-training ---
+
+
+def pseudo_label(model: Any, split: Split, answered: Source, encoder: TextEncoder, device: Device) -> Targets:
+    """What a trained classifier itself says of all answered rows, as soft targets for both heads of the next student.
+
+    Its logits are kept in memory: 4 bytes a class and a row. Source of the method: Furlanello et al. (2018), with one
+    generation.
+    """
+    logits, _ = predict(model, answered, encoder, device)
+    place = np.cumsum(split.answered) - 1  # of a row among the answered ones
+
+    def targets(batch: Batch) -> Outputs:
+        kept = torch.from_numpy(logits[place[batch.number]]).to(batch.target.device, non_blocking=True)
+        return Outputs(kept, kept, kept.new_zeros(len(kept), 0))
+
+    return targets
