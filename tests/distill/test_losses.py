@@ -145,7 +145,7 @@ def test_batch_means_do_not_see_who_is_who(loss: Callable[[Tensor, Tensor], Tens
 def test_a_teacher_shuffled_within_the_batch_leaves_cosine_and_euclid_as_they_are(
     semantics: Semantics, seed: int
 ) -> None:
-    """What the paper leaves open about its controls: neither the term nor what it does to the student can tell the pairing."""
+    """The paper leaves this open: neither the term nor what it does to the student can tell the pairing."""
     torch.manual_seed(seed)
     aligner = Aligner(torch.zeros(D), torch.ones(D), C, semantics).double().eval()
     vectors = torch.from_numpy(draw(seed, N, D))
