@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from distill.config import DEFAULT_STUDENT, Control, Decay, DistillConfig, Loss, Precision, Schedule, Semantics
+from distill.config import (
+    DEFAULT_STUDENT,
+    Control,
+    Decay,
+    DistillConfig,
+    Loss,
+    Precision,
+    Schedule,
+    Semantics,
+    TeacherDecay,
+)
 from shared.console import command, print_json, say
 from shared.errors import require_extra
 
@@ -48,6 +58,10 @@ def run(
     beta: Annotated[float, typer.Option(help="Weight of L_m.")] = 1.0,
     gamma: Annotated[float, typer.Option(help="Weight of the auxiliary heads.")] = 1.0,
     tau: Annotated[float, typer.Option(help="Temperature of the soft targets.")] = 5.0,
+    contrastive_temperature: Annotated[float, typer.Option(help="Temperature of --loss contrastive.")] = 0.1,
+    teacher_decay: Annotated[
+        TeacherDecay, typer.Option(help="Let alpha and beta fall to 0 over the run: in a line, or a half cosine.")
+    ] = "none",
     control: Annotated[
         Control, typer.Option(help="Put what knows nothing in the teacher's place: see docs/method.md.")
     ] = "none",
@@ -109,6 +123,8 @@ def run(
         beta=beta,
         gamma=gamma,
         tau=tau,
+        contrastive_temperature=contrastive_temperature,
+        teacher_decay=teacher_decay,
         control=control,
         schedule=schedule,
         epochs=epochs,

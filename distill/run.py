@@ -258,6 +258,7 @@ def make_objective(config: DistillConfig, manifest: Manifest) -> Objective:
         config.gamma,
         config.tau,
         regression=manifest.kind == "regression",
+        contrastive_temperature=config.contrastive_temperature,
     )
 
 

@@ -152,6 +152,7 @@ def train(
     first for those that the checkpoint knows. Raises Error when a loss is no longer finite.
     """
     factor = make_schedule(config, config.epochs * data.steps)
+    strength = make_teacher_schedule(config, config.epochs * data.steps)
     processes = device.processes
     student_optimizer = torch.optim.AdamW(student.parameters(), lr=config.student_lr, fused=True)
     aligner_optimizer = None if aligner is None else make_aligner_optimizer(config, aligner)
@@ -180,9 +181,10 @@ def train(
         with device.autocast():
             outputs = student(batch.inputs)
         outputs = processes.gather_outputs(outputs, len(batch.target))
-        terms = objective.student_terms(outputs, targets, batch.target, batch.labelled)
+        done = (progress.epoch - 1) * data.steps + step
+        terms = objective.student_terms(outputs, targets, batch.target, batch.labelled, strength(done))
         for group in student_optimizer.param_groups:
-            group["lr"] = config.student_lr * factor((progress.epoch - 1) * data.steps + step)
+            group["lr"] = config.student_lr * factor(done)
         _step(student, student_optimizer, terms["total"], device)
         progress.add_terms(terms)
         progress.rows += len(batch.target)
@@ -356,6 +358,19 @@ def make_schedule(config: DistillConfig, total_steps: int) -> Callable[[int], fl
         return 1.0
 
     return factor
+
+
+def make_teacher_schedule(config: DistillConfig, total_steps: int) -> Callable[[int], float]:
+    """The factor of the teacher's weights, alpha and beta, at each step, from 0 on: 1 at first, near 0 at last."""
+
+    def strength(step: int) -> float:
+        if config.teacher_decay == "linear":
+            return 1 - step / total_steps
+        if config.teacher_decay == "cosine":
+            return (1 + math.cos(math.pi * step / total_steps)) / 2
+        return 1.0
+
+    return strength
 
 
 def _step_aligner(objective: Objective, aligner: Aligner, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:

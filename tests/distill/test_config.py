@@ -15,7 +15,7 @@ SHARDS = Path("data/x")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "kl"}, "loss is 'kl'; it can be cosine, euclid, elementwise, none"),
+        ({"loss": "kl"}, "loss is 'kl'; it can be cosine, euclid, elementwise, cka, procrustes, contrastive, none"),
         ({"semantics": "both"}, "it can be paper, code"),
         ({"schedule": "mixed"}, "it can be two-pass, interleaved"),
         ({"control": "random"}, "it can be none, shuffled-teacher, random-vectors"),
@@ -25,6 +25,8 @@ SHARDS = Path("data/x")
         ({"beta": -1.0}, "beta is -1.0"),
         ({"tau": 0.0}, "tau is 0.0"),
         ({"tau": float("nan")}, "tau is nan"),
+        ({"contrastive_temperature": 0.0}, "contrastive_temperature is 0.0"),
+        ({"teacher_decay": "step"}, "it can be none, linear, cosine"),
         ({"epochs": 0}, "epochs is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"labels": 0}, "labels is 0"),

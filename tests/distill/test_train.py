@@ -31,6 +31,7 @@ class Watch:
     def __init__(self, objective: Objective, aligner: Aligner) -> None:
         self.calls: list[str] = []
         self.labelled: list[int] = []
+        self.strengths: list[float] = []
         self._objective, self._aligner = objective, aligner
 
     def aligner_loss(self, outputs: Outputs, target: Tensor, labelled: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ class Watch:
         return self._objective.aligner_loss(outputs, target, labelled)
 
     def student_terms(
-        self, student: Outputs, teacher: Outputs | None, target: Tensor, labelled: Tensor
+        self, student: Outputs, teacher: Outputs | None, target: Tensor, labelled: Tensor, strength: float
     ) -> dict[str, Tensor]:
         assert not self._aligner.training
         assert teacher is not None
@@ -49,7 +50,8 @@ class Watch:
         assert student.main.requires_grad
         self.calls.append("s")
         self.labelled.append(int(labelled.sum()))
-        return self._objective.student_terms(student, teacher, target, labelled)
+        self.strengths.append(strength)
+        return self._objective.student_terms(student, teacher, target, labelled, strength)
 
 
 class Silent:
@@ -150,6 +152,19 @@ def test_the_learning_rate_rises_and_falls_as_told(decay: str, expected: list[fl
     config = DistillConfig(shards=Path("x"), warmup=1 / 3, decay=decay)
     factor = make_schedule(config, 6)
     assert [factor(step) for step in range(6)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [
+        ("none", [1.0] * 6),
+        ("linear", [1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
+        ("cosine", [1, (2 + 3**0.5) / 4, 0.75, 0.5, 0.25, (2 - 3**0.5) / 4]),
+    ],
+)
+def test_the_teachers_weights_fall_as_told(folder: Path, tiny_student: Path, decay: str, expected: list[float]) -> None:
+    loop = Loop(folder, tiny_student, [0.1], teacher_decay=decay)
+    assert loop.watch.strengths == pytest.approx(expected)
 
 
 def test_the_aligner_can_start_ahead(folder: Path, tiny_student: Path) -> None:

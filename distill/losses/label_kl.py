@@ -1,0 +1,23 @@
+"""The divergence from the teacher's own label distribution."""
+
+import torch
+from torch import Tensor
+
+
+def label_kl(teacher: Tensor, student: Tensor, tau: float) -> Tensor:
+    """The mean over rows of m_i tau^2 KL(softmax(q_i / tau) || softmax(o_s_i / tau)), m_i = sum_k exp(q_ik).
+
+    `teacher` (n, c) are natural log-probabilities q, one a label, as the teacher gave them: their exponentials sum to
+    m_i, at most 1, and what is missing lies on no label. `student` (n, c) are logits. The teacher's get no gradient.
+
+    Softmax of q compares the labels with each other; the mass m_i, the teacher's probability that one of them is meant
+    at all, is the row's weight. So no label is given what the teacher gave to none, and a row that it put on no label
+    counts nothing. With tau = 1 this is sum_k exp(q_k) log(exp(q_k) / p_k), p the student's, less a constant: the
+    divergence of the partial distribution as it is.
+
+    Source: Hinton, Vinyals and Dean, arXiv:1503.02531, with their tau^2; the weight is this project's.
+    """
+    teacher = teacher.detach()
+    ours, theirs = (student / tau).log_softmax(-1), (teacher / tau).log_softmax(-1)
+    each = (theirs.exp() * (theirs - ours)).sum(-1)
+    return (torch.logsumexp(teacher, -1).exp() * each).mean() * tau**2
