@@ -71,11 +71,23 @@ def _harvest_flags(
     votes: Annotated[int | None, _option("Samples a row, where votes are the scoring.", _ENDPOINT)] = None,
     max_tokens: Annotated[int | None, _option("Longest reply, in tokens.", _ENDPOINT)] = None,
     temperature: Annotated[float | None, _option("Sampling temperature.", _ENDPOINT)] = None,
+    keep_topk: Annotated[
+        bool | None, _option("Keep the tokens' log-probabilities too, where the endpoint tells their ids.", _ENDPOINT)
+    ] = None,
+    body: Annotated[
+        str | None,
+        _option("JSON merged into each request: '{\"seed\": 1}'. A null removes a field.", _ENDPOINT),
+    ] = None,
     concurrency: Annotated[int | None, _option("Most requests in flight.", _PACE)] = None,
     rpm: Annotated[float | None, _option("Most requests a minute.", _PACE)] = None,
     tpm: Annotated[float | None, _option("Most tokens a minute.", _PACE)] = None,
     attempts: Annotated[int | None, _option("Attempts of one request.", _PACE)] = None,
+    connect_timeout: Annotated[float | None, _option("Seconds to wait for a connection.", _PACE)] = None,
     read_timeout: Annotated[float | None, _option("Seconds to wait for a reply.", _PACE)] = None,
+    body_timeout: Annotated[
+        float | None, _option("Seconds to wait for the rest of a reply that has begun.", _PACE)
+    ] = None,
+    patience: Annotated[float | None, _option("Seconds of nothing but 429 that end the run.", _PACE)] = None,
     price_in: Annotated[float | None, _option("US dollars a million prompt tokens.", _PACE)] = None,
     price_out: Annotated[float | None, _option("US dollars a million completion tokens.", _PACE)] = None,
     max_cost: Annotated[float | None, _option("Stop before this many US dollars are spent.", _PACE)] = None,
@@ -217,6 +229,8 @@ def _make_config(flags: dict[str, Any]) -> Any:
     options = {key: value for key, value in flags.items() if key not in others and value is not None}
     if "size" in options:
         options["size"] = _parse_size(options["size"])
+    if "body" in options:
+        options["body"] = _parse_body(options["body"])
     return HarvestConfig(
         task=TaskChoice(
             flags["task"],
@@ -239,6 +253,18 @@ def _parse_size(text: str) -> tuple[int, int]:
     if not (x and width.isdecimal() and height.isdecimal()):
         raise UsageError(f"--size {text}: give WIDTHxHEIGHT in pixels, 512x512 say")
     return int(width), int(height)
+
+
+def _parse_body(text: str) -> dict[str, Any]:
+    import json
+
+    try:
+        body = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--body is not JSON ({error}); give an object: --body '{{\"seed\": 1}}'") from None
+    if not isinstance(body, dict):
+        raise UsageError(f"--body {text}: give a JSON object: --body '{{\"seed\": 1}}'")
+    return body
 
 
 def _print_report(report: Any, as_json: bool) -> None:

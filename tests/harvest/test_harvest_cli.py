@@ -130,6 +130,15 @@ def test_a_damaged_folder_fails_verification(server: FaultServer, texts: Path) -
             ["--teacher", "endpoint", "--task", "rte", "--endpoint", "http://h/v1", "--model", "m", "--draw", "some"],
             "--draw: Input should be 'fields', 'all' or 'none'",
         ),
+        (["--teacher", "endpoint", "--task", "rte", "--body", "seed=1"], "--body is not JSON"),
+        (["--teacher", "endpoint", "--task", "rte", "--body", "[1]"], "--body [1]: give a JSON object"),
+        (
+            [
+                *("--teacher", "endpoint", "--task", "rte", "--endpoint", "http://h/v1", "--model", "m"),
+                *("--body", '{"stream": true}'),
+            ],
+            "--body cannot set stream",
+        ),
         (["--teacher", "reader", "--task", "rtte"], "did you mean rte?"),
         (["--teacher", "reader", "--task", "films.jsonl"], "name the column of films.jsonl"),
     ],
@@ -155,6 +164,16 @@ def test_another_recipe_is_refused_and_another_name_is_the_way(server: FaultServ
     assert "--name" in result.output
     assert run("run", *other, "--name", "second")["asked"] == 40
     assert {teacher["teacher"] for teacher in run("status")["teachers"]} == {"endpoint", "second"}
+
+
+def test_what_is_asked_and_for_how_long_is_said_by_flags(server: FaultServer, texts: Path) -> None:
+    more = ("--body", '{"seed": 7, "temperature": null}', "--keep-topk", "--scoring", "choice")
+    waits = ("--connect-timeout", "3", "--body-timeout", "3", "--patience", "3")
+    run("run", *flags(server, *more, *waits, "--split", "train", "--limit", "2"))
+    (asked, _) = list(server.requests)[-2:]
+    assert asked.body["top_logprobs"] == 20  # kept, though the scoring needs none
+    assert asked.body["seed"] == 7
+    assert "temperature" not in asked.body
 
 
 def test_teachers_are_listed() -> None:
