@@ -12,9 +12,9 @@ def procrustes(teacher: Tensor, student: Tensor) -> Tensor:
     for Q; Ding, Denain and Steinhardt, arXiv:2108.01661, for the normalised distance.
 
     The wider the space and the shorter the batch, the closer any two come: it sees how the batch's rows lie to each
-    other, and no more. Q is found without a gradient: at the minimum that of the distance is the same (Danskin), and it needs no derivative
-    of a decomposition. The teacher's get no gradient. Rows that are all alike have no direction: they give a gradient
-    of 0.
+    other, and no more. Q is found without a gradient: at the minimum that of the distance is the same (Danskin), and it
+    needs no derivative of a decomposition. The teacher's get no gradient. Rows that are all alike have no direction:
+    they give a gradient of 0.
     """
     ours, theirs = _normalise(student), _normalise(teacher.detach())
     return (_rotate(theirs, ours.detach()) - ours).square().sum()
