@@ -14,6 +14,7 @@ from distill.config import (
     Precision,
     Schedule,
     Semantics,
+    Soft,
     TeacherDecay,
 )
 from shared.console import command, print_json, say
@@ -47,6 +48,10 @@ def run(
         typer.Option(help="Keep only the student's first layers: 6 of bert-base-uncased is BERT-6L."),
     ] = None,
     loss: Annotated[Loss, typer.Option(help="L_m, which brings the student to the teacher's vectors.")] = "euclid",
+    soft: Annotated[
+        Soft,
+        typer.Option(help="Soft targets from the aligner, or kl: the teacher's own label distribution."),
+    ] = "aligner",
     semantics: Annotated[
         Semantics, typer.Option(help="Modules and losses as in the paper, or as in its authors' code.")
     ] = "paper",
@@ -118,6 +123,7 @@ def run(
         student=student,
         student_layers=student_layers,
         loss=loss,
+        soft=soft,
         semantics=semantics,
         alpha=alpha,
         beta=beta,

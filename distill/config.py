@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from shared.errors import UsageError
 
 Loss = Literal["cosine", "euclid", "elementwise", "cka", "procrustes", "contrastive", "none"]
+Soft = Literal["aligner", "kl"]
 Semantics = Literal["paper", "code"]
 Schedule = Literal["two-pass", "interleaved"]
 Control = Literal[
@@ -32,9 +33,10 @@ class DistillConfig:
     """One run: a student, a shard folder, the method's parameters; defaults are those of arXiv:2603.10877v1 on GLUE.
 
     `loss` picks L_m, "none" leaves it out; `semantics` picks the paper's form of every module and of the terms that it
-    has, or that of the authors' code. `contrastive_temperature` is that of the loss "contrastive". A run with alpha = 0
-    and no L_m has no teacher; with gamma = 0 too it is plain fine-tuning. `control` puts something that knows nothing
-    in the teacher's place (see distill.controls and distill.first_phase).
+    has, or that of the authors' code. `soft` "kl" takes the teacher's own label distribution as the soft targets, in
+    place of the aligner's; without L_m there is no aligner then. `contrastive_temperature` is that of the loss
+    "contrastive". A run with alpha = 0 and no L_m has no teacher; with gamma = 0 too it is plain fine-tuning. `control`
+    puts something that knows nothing in the teacher's place (see distill.controls and distill.first_phase).
 
     `labels` keeps that many labels of the training split and hides the rest; None keeps all. `labelled_per_batch`
     composes each batch of that many labelled rows and of unlabelled ones, where None draws them as they come.
@@ -51,6 +53,7 @@ class DistillConfig:
     student: str = DEFAULT_STUDENT
     student_layers: int | None = None
     loss: Loss = "euclid"
+    soft: Soft = "aligner"
     semantics: Semantics = "paper"
     alpha: float = 0.5
     beta: float = 1.0
@@ -79,6 +82,7 @@ class DistillConfig:
     def __post_init__(self) -> None:
         for name, choices in (
             ("loss", Loss),
+            ("soft", Soft),
             ("semantics", Semantics),
             ("schedule", Schedule),
             ("control", Control),
@@ -117,15 +121,31 @@ class DistillConfig:
                 f"labelled_per_batch is {self.labelled_per_batch}; it must be between 1 and one less than batch_size, "
                 f"which is {self.batch_size}"
             )
-        if self.control != "none" and not self.uses_teacher:
-            raise UsageError(f"control {self.control} needs a teacher: give a loss, or alpha above 0")
         if self.control in SOFT_CONTROLS and not self.alpha:
             raise UsageError(f"control {self.control} replaces the soft targets only: give alpha above 0")
+        if self.control != "none" and not self.uses_teacher:
+            raise UsageError(f"control {self.control} needs a teacher: give a loss, or alpha above 0")
+        if self.soft == "kl" and not self.alpha:
+            raise UsageError("soft kl is the soft targets' term: give alpha above 0")
+        if self.control == "frozen-aligner" and not self.uses_aligner:
+            raise UsageError("control frozen-aligner needs an aligner: give a loss, or soft aligner")
 
     @property
     def uses_teacher(self) -> bool:
-        """Whether any term that has a weight looks at the aligner's outputs."""
-        return self.alpha > 0 or (self.loss != "none" and self.beta > 0)
+        """Whether any term that has a weight looks at the teacher, or at what a control puts in its place."""
+        return self.alpha > 0 or self.matches
+
+    @property
+    def matches(self) -> bool:
+        """Whether L_m has a weight."""
+        return self.loss != "none" and self.beta > 0 and self.control not in SOFT_CONTROLS
+
+    @property
+    def uses_aligner(self) -> bool:
+        """Whether an aligner is trained, be it before the student is."""
+        if self.control == "self-training":
+            return False
+        return self.matches or (self.soft == "aligner" and self.alpha > 0)
 
     @property
     def sees_unlabelled_rows(self) -> bool:
@@ -138,6 +158,7 @@ class DistillConfig:
         if not self.uses_teacher:
             return "heads-only" if self.gamma else "undistilled"
         if self.control in SOFT_CONTROLS:
-            return self.control
-        name = self.loss if self.loss != "none" and self.beta > 0 else "soft-only"
-        return name if self.control == "none" else f"{name}-{self.control}"
+            return self.control if self.soft == "aligner" else f"{self.control}-{self.soft}"
+        names: list[str] = [self.loss] if self.matches else []
+        names += [self.soft] if self.soft == "kl" else []
+        return "-".join([*(names or ["soft-only"]), *([] if self.control == "none" else [self.control])])

@@ -37,7 +37,7 @@ def shuffle_vectors(split: Split, vectors: Vectors, seed: int, folder: Path) -> 
     """
     count = int(split.answered.sum())
     place = np.cumsum(split.answered) - 1  # of a row among the answered ones
-    permutation = np.random.default_rng([seed, 1]).permutation(count)
+    permutation = permute_rows(count, seed)
     copy = None
     done = 0
     for block in iterate_vectors(split, vectors):
@@ -54,6 +54,11 @@ def shuffle_vectors(split: Split, vectors: Vectors, seed: int, folder: Path) -> 
         return np.asarray(kept[permutation[place[numbers]]])
 
     return lookup
+
+
+def permute_rows(count: int, seed: int) -> Array:
+    """Which row's answer each of `count` rows gets when a teacher is shuffled."""
+    return np.random.default_rng([seed, 1]).permutation(count)
 
 
 def draw_vectors(split: Split, vectors: Vectors, seed: int) -> Lookup:

@@ -48,13 +48,20 @@ def fit_smoothing(
     for index in range(config.aligner_pretraining + config.epochs):
         steps += pass_aligner(config, objective, aligner, optimizer, labelled, device, index)
     logits, _ = predict_aligner(aligner, answered, device)
-    entropy = measure_entropy(logits / config.tau)
-    smoothing = match_smoothing(entropy, logits.shape[1])
+    targets, fitted = smooth_like(logits, config.tau)
+    return targets, {"aligner_steps": steps, **fitted}
+
+
+def smooth_like(logits: Array, tau: float) -> tuple[Targets, dict[str, float]]:
+    """Smoothed labels with the mean entropy of softmax(logits / tau), (n, classes); and that entropy and smoothing."""
+    classes = logits.shape[1]
+    entropy = measure_entropy(logits / tau)
+    smoothing = match_smoothing(entropy, classes)
 
     def targets(batch: Batch) -> Outputs:
-        return smooth_labels(batch.target, logits.shape[1], smoothing, config.tau)
+        return smooth_labels(batch.target, classes, smoothing, tau)
 
-    return targets, {"aligner_steps": steps, "entropy": entropy, "smoothing": smoothing}
+    return targets, {"entropy": entropy, "smoothing": smoothing}
 
 
 def measure_entropy(logits: Array) -> float:
@@ -84,10 +91,13 @@ def match_smoothing(entropy: float, classes: int) -> float:
 
 
 def smooth_labels(target: Tensor, classes: int, smoothing: float, tau: float) -> Outputs:
-    """Targets of class indices (n,): logits whose softmax at temperature tau is the smoothed label, for both heads."""
+    """Targets of class indices (n,): logits whose softmax at temperature tau is the smoothed label, for both heads.
+
+    They are natural log-probabilities, too, of a distribution that misses nothing.
+    """
     share = torch.full((len(target), classes), smoothing / classes, device=target.device)
     share[torch.arange(len(target), device=target.device), target] += 1 - smoothing
-    logits = tau * share.log()
+    logits = (tau * share.log()).log_softmax(1)
     return Outputs(logits, logits, logits.new_zeros(len(target), 0))
 
 
@@ -97,14 +107,22 @@ def smooth_labels(target: Tensor, classes: int, smoothing: float, tau: float) ->
 def pseudo_label(model: Any, split: Split, answered: Source, encoder: TextEncoder, device: Device) -> Targets:
     """What a trained classifier itself says of all answered rows, as soft targets for both heads of the next student.
 
-    Its logits are kept in memory: 4 bytes a class and a row. Source of the method: Furlanello et al. (2018), with one
-    generation.
+    They are natural log-probabilities, or values of a regression, and are kept in memory: 4 bytes each. Source of the
+    method: Furlanello et al. (2018), with one generation.
     """
     logits, _ = predict(model, answered, encoder, device)
+    return look_up_targets(split, torch.from_numpy(logits).log_softmax(1).numpy() if logits.shape[1] > 1 else logits)
+
+
+# --- targets by row ---
+
+
+def look_up_targets(split: Split, kept: Array) -> Targets:
+    """Targets that were made beforehand, for both heads: `kept` (m, c) has one for each answered row of the split."""
     place = np.cumsum(split.answered) - 1  # of a row among the answered ones
 
     def targets(batch: Batch) -> Outputs:
-        kept = torch.from_numpy(logits[place[batch.number]]).to(batch.target.device, non_blocking=True)
-        return Outputs(kept, kept, kept.new_zeros(len(kept), 0))
+        own = torch.from_numpy(kept[place[batch.number]]).to(batch.target.device, non_blocking=True)
+        return Outputs(own, own, own.new_zeros(len(own), 0))
 
     return targets

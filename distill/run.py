@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 
 from distill.aligner import Aligner
 from distill.checkpoint import Checkpoints
-from distill.config import SOFT_CONTROLS, DistillConfig
+from distill.config import DistillConfig
 from distill.controls import make_lookup
 from distill.devices import Device, choose_device
 from distill.evaluate import predict, predict_aligner, score, scored_rows
 from distill.features import Vectors, find_vectors, measure_vectors
-from distill.first_phase import fit_smoothing, pseudo_label
+from distill.first_phase import fit_smoothing, look_up_targets, pseudo_label, smooth_like
 from distill.folder import CHECKPOINT, choose_run_folder, working_folder
 from distill.losses.objective import Objective
 from distill.metrics import find_metric
@@ -29,6 +29,7 @@ from distill.processes import Processes, connect_processes
 from distill.split import Bools, Split, keep_labels, read_split
 from distill.stream import Lookup, Part, Source
 from distill.student import Student, load_student, load_tokenizer, quiet_transformers
+from distill.teacher_labels import read_label_logprobs
 from distill.tokens import TextEncoder
 from distill.trackers import check_trackers, open_trackers
 from distill.train import Data, EpochRecord, Scores, Trained, derive_seed, train
@@ -84,8 +85,11 @@ def _run(
     folder = choose_teacher(config.shards, config.teacher)
     manifest = check_readable(folder)
     outputs = count_outputs(manifest)
-    if config.control == "label-smoothing" and manifest.kind == "regression":
-        raise UsageError(f"{manifest.task} is a regression: there are no labels to smooth")
+    if manifest.kind == "regression":
+        if config.control == "label-smoothing":
+            raise UsageError(f"{manifest.task} is a regression: there are no labels to smooth")
+        if config.soft == "kl":
+            raise UsageError(f"{manifest.task} is a regression: soft kl needs a distribution over labels")
     default = f"{manifest.task}-{config.variant}-s{config.seed}"
     target = processes.agree(choose_run_folder(out, name, default, overwrite))
     if waiting := sum(count_unsealed(folder, manifest).values()):
@@ -114,7 +118,12 @@ def _run(
         checkpoints.settle(overwrite)
         objective = make_objective(config, manifest)
         vectors, lookup, aligner, aligner_rows, targets, first_phase = None, None, None, None, None, None
-        if config.uses_teacher and config.control != "self-training":
+        if config.soft == "kl" and config.control != "self-training":
+            logprobs = read_label_logprobs(config, split, outputs)
+            targets = look_up_targets(split, logprobs)
+            if config.control == "label-smoothing":
+                targets, first_phase = smooth_like(logprobs, config.tau)
+        if config.uses_aligner:
             vectors = find_vectors(split)
             mean, std = measure_vectors(split, vectors)
             lookup = make_lookup(config.control, split, vectors, config.seed, work)
@@ -141,7 +150,12 @@ def _run(
 
         if config.control == "self-training":
             alone = replace(
-                config, seed=derive_seed(config.seed, "first student"), control="none", loss="none", alpha=0.0
+                config,
+                seed=derive_seed(config.seed, "first student"),
+                control="none",
+                loss="none",
+                alpha=0.0,
+                soft="aligner",
             )
             first = build(alone)
             rows = Data(*compose_batches(split, visible, alone, encoder, None, None), None, encoder)
@@ -252,13 +266,14 @@ def make_objective(config: DistillConfig, manifest: Manifest) -> Objective:
     """The objective that a config asks for."""
     return Objective(
         config.semantics,
-        "none" if config.control in SOFT_CONTROLS else config.loss,
+        config.loss if config.matches else "none",
         config.alpha,
         config.beta,
         config.gamma,
         config.tau,
         regression=manifest.kind == "regression",
         contrastive_temperature=config.contrastive_temperature,
+        soft=config.soft,
     )
 
 

@@ -83,6 +83,14 @@ def describe_row(group: RowGroup, row: int) -> str:
     return f"{group.path}: the row of example {sample_id!r}"
 
 
+def describe_number(split: Split, number: int) -> str:
+    """describe_row of a row by its number in the split."""
+    for group, start in zip(split.groups, split.starts(), strict=True):
+        if start <= number < start + group.rows:
+            return describe_row(group, number - start)
+    raise IndexError(number)
+
+
 def keep_labels(split: Split, count: int, seed: int) -> Bools:
     """True for the labelled rows that keep their label when only `count` examples of the split may have one.
 

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -36,8 +36,8 @@ CLIP_NORM = 1.0
 class Data:
     """What is trained on. `student` are the parts of each of the student's batches, `steps` its batches an epoch.
 
-    `aligner` are the labelled rows' vectors; None where no aligner is trained. `targets` gives what the student is to
-    match in place of the aligner's outputs.
+    `aligner` are the labelled rows' vectors; None where no aligner is trained. `targets` gives soft targets in
+    place of the aligner's.
     """
 
     student: tuple[Part, ...]
@@ -176,7 +176,8 @@ def train(
         if aligner is not None:
             aligner.eval()
             with torch.no_grad():
-                targets = aligner(batch.vectors)
+                aligned: Outputs = aligner(batch.vectors)
+            targets = aligned if targets is None else replace(aligned, main=targets.main, auxiliary=targets.auxiliary)
         student.train()
         with device.autocast():
             outputs = student(batch.inputs)

@@ -7,9 +7,10 @@ from typing import get_args
 
 from torch import Tensor
 
-from distill.config import Loss, Semantics
+from distill.config import Loss, Semantics, Soft
 from distill.losses.cka import cka
 from distill.losses.contrastive import contrastive
+from distill.losses.label_kl import label_kl
 from distill.losses.mean_cosine import mean_cosine
 from distill.losses.mean_distance import mean_distance
 from distill.losses.mean_dot import mean_dot
@@ -48,6 +49,7 @@ class Objective:
     tau: float
     regression: bool
     contrastive_temperature: float = 0.1
+    soft: Soft = "aligner"
 
     def aligner_loss(self, outputs: Outputs, target: Tensor, labelled: Tensor) -> Tensor:
         """L_T(y, o_ts) + gamma L_T(y, a_ts), over the labelled rows. Paper and code, the same in both."""
@@ -63,20 +65,26 @@ class Objective:
 
         With f = 1 this is both the paper's L_s1 + gamma L_s2 + beta L_m and the code's; f is `strength`, the share
         of the teacher's weights that a schedule leaves. `task` is over the labelled rows, the others over all rows;
-        without a `teacher` they are absent, and alpha and beta must be 0.
+        without a `teacher` they are absent, and alpha and beta must be 0. With soft = "kl" the main and auxiliary
+        outputs of the `teacher` are log-probabilities of labels: see distill.losses.label_kl.
         """
         task = task_loss(student.main, target, labelled) + self.gamma * task_loss(student.auxiliary, target, labelled)
         terms = {"task": task}
         total = (1 - strength * self.alpha) * task
         if teacher is not None and self.alpha:
-            soft = SOFT[self.semantics]
-            terms["soft"] = soft(teacher.main, student.main, self.tau, self.regression)
-            terms["soft"] += self.gamma * soft(teacher.auxiliary, student.auxiliary, self.tau, self.regression)
+            soft = self._soft()
+            terms["soft"] = soft(teacher.main, student.main)
+            terms["soft"] += self.gamma * soft(teacher.auxiliary, student.auxiliary)
             total = total + strength * self.alpha * terms["soft"]
         if teacher is not None and self.beta and self.loss != "none":
             terms["match"] = self._match()(teacher.projected, student.projected)
             total = total + strength * self.beta * terms["match"]
         return {"total": total, **terms}
+
+    def _soft(self) -> Match:
+        if self.soft == "kl":
+            return partial(label_kl, tau=self.tau)
+        return partial(SOFT[self.semantics], tau=self.tau, regression=self.regression)
 
     def _match(self) -> Match:
         if self.loss == "contrastive":

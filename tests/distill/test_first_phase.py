@@ -66,7 +66,9 @@ def test_smoothed_labels_are_what_the_soft_term_sees(tau: float, loss: Any) -> N
     assert float(got) == pytest.approx(wanted, abs=1e-6)
 
 
-def test_pseudo_labels_are_the_models_own_logits_of_each_row(write_folder: WriteFolder, tiny_student: Path) -> None:
+def test_pseudo_labels_are_the_models_own_log_probabilities_of_each_row(
+    write_folder: WriteFolder, tiny_student: Path
+) -> None:
     rows = make_rows(60)
     rows[3] = with_answer(rows[3], status=Status.FAILED, embedding=None)
     folder = choose_teacher(write_folder({"train": [rows[:20], rows[20:]]}))
@@ -84,7 +86,7 @@ def test_pseudo_labels_are_the_models_own_logits_of_each_row(write_folder: Write
         inputs = AutoTokenizer.from_pretrained(tiny_student)(texts, padding=True, return_tensors="pt")
         assert isinstance(model, type(AutoModelForSequenceClassification.from_config(model.config)))
         with torch.no_grad():
-            torch.testing.assert_close(outputs.main, model(**inputs).logits, atol=1e-5, rtol=0)
+            torch.testing.assert_close(outputs.main, model(**inputs).logits.log_softmax(1), atol=1e-5, rtol=0)
         assert torch.equal(outputs.auxiliary, outputs.main)
         seen += len(batch.number)
     assert seen == 59

@@ -18,7 +18,7 @@ from distill.evaluate import evaluate_run
 from distill.run import run_distillation
 from distill.student import Student
 from shared.errors import CorruptShardError, DataError, SchemaVersionError, ShardError, UsageError
-from shared.row import Status
+from shared.row import Row, Status
 
 
 def configure(shards: Path, student: Path, **options: Any) -> DistillConfig:
@@ -271,6 +271,54 @@ def test_log_probabilities_of_labels_can_teach(write_folder: WriteFolder, tiny_s
         rows.append(with_answer(row, embedding=None, label_logprobs=np.log([0.95 - p, p]).tolist(), residual_mass=0.05))
     folder = write_folder({"train": [rows], "validation": [make_rows(40, 1)]})
     assert run(folder, tiny_student, epochs=12, semantics="code")[1]["dev_best"] >= 0.9
+
+
+def judge(rows: list[Row]) -> list[Row]:
+    """A teacher of text alone: it is right, unsure, and spends a tenth on no label."""
+    judged = []
+    for i, row in enumerate(rows):
+        p = 0.85 - 0.3 * (i % 5) / 5
+        own = [0.9 - p, p] if row.example.label else [p, 0.9 - p]
+        judged.append(with_answer(row, embedding=None, label_logprobs=np.log(own).tolist(), residual_mass=0.1))
+    return judged
+
+
+def test_the_teachers_own_distribution_teaches_without_an_aligner(
+    write_folder: WriteFolder, tiny_student: Path
+) -> None:
+    rows = judge(make_rows(96))
+    hidden = [row if i % 12 == 0 else without_label(row) for i, row in enumerate(rows)]
+    folder = write_folder({"train": [hidden], "validation": [make_rows(40, 1)]})
+    options: dict[str, Any] = {"epochs": 12, "tau": 2.0, "alpha": 0.9}
+    out, metrics = run(folder, tiny_student, soft="kl", loss="none", **options)
+    assert metrics["variant"] == "kl"
+    assert metrics["dev_best"] >= 0.9, "from 8 labels and the teacher's word on 96 rows"
+    assert not (out / "aligner.safetensors").exists()
+    terms = json.loads((out / "log.jsonl").read_text().splitlines()[0])["student"]
+    assert set(terms) == {"total", "task", "soft"}
+
+
+def test_every_control_of_the_teachers_own_distribution(write_folder: WriteFolder, tiny_student: Path) -> None:
+    rows = judge(make_rows(48))
+    folder = write_folder({"train": [rows], "validation": [make_rows(10, 1)]})
+    controls = [control for control in get_args(Control) if control != "frozen-aligner"]
+    runs = {
+        control: run(folder, tiny_student, soft="kl", loss="none", tau=2.0, control=control) for control in controls
+    }
+    states = [weights(path) for path, _ in runs.values()]
+    assert not any(same(a, b) for i, a in enumerate(states) for b in states[:i])
+    assert {metrics["student_steps"] for _, metrics in runs.values()} == {6}
+    assert runs["label-smoothing"][1]["first_phase"].keys() == {"entropy", "smoothing"}
+    _, metrics = run(folder, tiny_student, soft="kl", loss="elementwise", control="frozen-aligner")
+    assert metrics["variant"] == "elementwise-kl-frozen-aligner"
+    assert metrics["aligner_steps"] == 0
+
+
+def test_a_distribution_of_its_own_needs_labels(write_folder: WriteFolder, tiny_student: Path) -> None:
+    rows = {"train": [make_rows(16, regression=True)], "validation": [make_rows(8, 1, regression=True)]}
+    folder = write_folder(rows, kind="regression", labels=(), metric="pearson")
+    with pytest.raises(UsageError, match="soft kl needs a distribution over labels"):
+        run(folder, tiny_student, soft="kl")
 
 
 @pytest.mark.parametrize("semantics", ["paper", "code"])
