@@ -34,7 +34,7 @@ def _option(help_text: str, panel: str | None = None, **more: Any) -> Any:
 
 
 def _harvest_flags(
-    teacher: Annotated[str, _option("reader, encoder, endpoint, llava: see `harvest teachers`.")],
+    teacher: Annotated[str, _option("reader, endpoint, llava, ...: see `harvest teachers`.")],
     task: Annotated[str, _option("A task by name, or a Parquet, JSONL or CSV file (or folder) of your own.")],
     out: Annotated[Path | None, _option("Folder of the task's shards. Unless given, data/<task>.")] = None,
     name: Annotated[str | None, _option("Keep the answers under teacher=<name>. Unless given, the teacher's.")] = None,
@@ -141,18 +141,10 @@ def run(flags: dict[str, Any]) -> None:
 @app.command()
 @command
 def teachers(as_json: AsJson = False) -> None:
-    """List the teachers: what each gives and needs."""
-    from rich.table import Table
+    """List the teachers: what each gives and needs, and what of that is not here."""
+    from harvest.listing import describe_teachers, print_teachers
 
-    from harvest.teachers.registry import ENTRIES
-
-    if as_json:
-        print_json({entry.name: {"gives": entry.gives, "needs": entry.needs} for entry in ENTRIES})
-        return
-    table = Table("teacher", "gives", "needs", "what it does")
-    for entry in ENTRIES:
-        table.add_row(entry.name, ", ".join(entry.gives), entry.needs, entry.summary)
-    results.print(table)
+    print_json(describe_teachers()) if as_json else print_teachers()
 
 
 @app.command()

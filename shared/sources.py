@@ -79,28 +79,54 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harvest-distill"
 
 
-def resolve_model(source: str, notify: Callable[[str], None] = log.info) -> ResolvedModel:
+def resolve_model(source: str, notify: Callable[[str], None] = log.info, index: str = "config.json") -> ResolvedModel:
     """Find the model that `source` names; `notify` is told, in a line, of work that takes seconds.
+
+    `index` is the file that makes a folder a model: config.json, or model_index.json for a pipeline of diffusers.
 
     A hub model that lies in the local Hugging Face cache is taken from there, at the cached commit, without
     asking the hub. A folder of the working directory is preferred to a hub model of the same name, as
     transformers does. Raises SourceError, saying what was looked for and what to do.
     """
+    path = _find_model_path(source)
+    if path is None:
+        return _find_hub_model(source, index)
+    if _FIRST_PART.fullmatch(path.name):
+        path = _unpack_split_archive(_find_parts(source, path), notify)
+    _check_index(source, path, index)
+    return ResolvedModel(source, str(path), None, "folder")
+
+
+def locate_model(source: str, index: str, find_hub_problem: Callable[[], str | None]) -> None:
+    """Raise SourceError where the model cannot be had; as resolve_model, but nothing is unpacked or downloaded.
+
+    `find_hub_problem` (see check_hub) is called only for a model that would have to come from the hub.
+    """
+    path = _find_model_path(source)
+    if path is None:
+        if _find_cached_model(source, index) is None and (reason := find_hub_problem()):
+            raise SourceError(_describe_unreachable(source, reason))
+    elif not _FIRST_PART.fullmatch(path.name):
+        _check_index(source, path, index)
+
+
+def _find_model_path(source: str) -> Path | None:
+    """Where the model that `source` names lies on this disk, None for the id of a hub model."""
     if source.startswith("hf://"):
         raise SourceError(
             f"{source} is not a model: name a hub model by its id alone, like org/name or org/name@revision"
         )
-    match = _HUB_ID.fullmatch(source)
     path = _find_package_path(source) if source.startswith("pkg://") else Path(source).expanduser()
-    if match and not path.exists():
-        return _find_hub_model(source, match["id"], match["revision"])
-    if not path.exists():
-        raise SourceError(f"there is no model at {source}: no such path; give a folder that holds config.json")
-    if _FIRST_PART.fullmatch(path.name):
-        path = _unpack_split_archive(_find_parts(source, path), notify)
-    if not (path / "config.json").is_file():
-        raise SourceError(f"there is no model at {source}: a model is a folder that holds config.json")
-    return ResolvedModel(source, str(path), None, "folder")
+    if path.exists():
+        return path
+    if _HUB_ID.fullmatch(source):
+        return None
+    raise SourceError(f"there is no model at {source}: no such path; give a folder that holds config.json")
+
+
+def _check_index(source: str, path: Path, index: str) -> None:
+    if not (path / index).is_file():
+        raise SourceError(f"there is no model at {source}: a model is a folder that holds {index}")
 
 
 def resolve_file(source: str) -> Path | str:
@@ -203,8 +229,8 @@ def fingerprint_model(model: ResolvedModel) -> str:
     return _hash_files([(file.relative_to(folder).as_posix(), file) for file in files])
 
 
-def check_hub() -> str | None:
-    """Why the Hugging Face hub cannot be used now, or None where it can. Answers within 3 seconds."""
+def check_hub(seconds: float = 3.0) -> str | None:
+    """Why the Hugging Face hub cannot be used now, or None where it can. Answers within `seconds`."""
     for variable in _OFFLINE:
         if os.environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"}:
             return f"{variable} is set"
@@ -212,9 +238,9 @@ def check_hub() -> str | None:
     # In a thread, because no timeout of an HTTP client covers a name server that does not answer.
     threading.Thread(target=lambda: answer.put(_probe_hub()), daemon=True).start()
     try:
-        return answer.get(timeout=3.0)
+        return answer.get(timeout=seconds)
     except Empty:
-        return f"{hub_endpoint()} did not answer in 3 seconds"
+        return f"{hub_endpoint()} did not answer in {seconds:g} s"
 
 
 def hub_endpoint() -> str:
@@ -253,24 +279,30 @@ def _find_package_path(source: str) -> Path:
     raise SourceError(f"the installed package {module!r} carries no {inner} (looked in {looked})")
 
 
-def _find_hub_model(source: str, model_id: str, revision: str | None) -> ResolvedModel:
+def _find_cached_model(source: str, index: str) -> ResolvedModel | None:
+    """The hub model in the local cache, None where it is not there."""
     require_extra("distill", "huggingface_hub")
-    import httpx
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
+    model_id, revision = _split_hub_id(source)
     try:
-        cached = try_to_load_from_cache(model_id, "config.json", revision=revision)
+        cached = try_to_load_from_cache(model_id, index, revision=revision)
     except HFValidationError as error:
         raise SourceError(f"{source} is no folder here, and no id of a hub model: {error}") from error
-    if isinstance(cached, str):
-        return ResolvedModel(source, model_id, Path(cached).parent.name, "hub")
+    return ResolvedModel(source, model_id, Path(cached).parent.name, "hub") if isinstance(cached, str) else None
+
+
+def _find_hub_model(source: str, index: str) -> ResolvedModel:
+    if cached := _find_cached_model(source, index):
+        return cached
     if reason := check_hub():
-        raise SourceError(
-            f"{source} is no folder here and no model in the local Hugging Face cache, "
-            f"and the hub is out of reach: {reason}. Where there is a network, run: "
-            f"hf download {model_id}; or give a folder, or pkg://module/path"
-        )
+        raise SourceError(_describe_unreachable(source, reason))
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    model_id, revision = _split_hub_id(source)
     try:
         commit = HfApi(endpoint=hub_endpoint()).model_info(model_id, revision=revision, timeout=10).sha
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
@@ -279,6 +311,20 @@ def _find_hub_model(source: str, model_id: str, revision: str | None) -> Resolve
             "Check the spelling; a private or gated model needs HF_TOKEN"
         ) from error
     return ResolvedModel(source, model_id, commit, "hub")
+
+
+def _describe_unreachable(source: str, reason: str) -> str:
+    return (
+        f"{source} is no folder here and no model in the local Hugging Face cache, "
+        f"and the hub is out of reach: {reason}. Where there is a network, run: "
+        f"hf download {_split_hub_id(source)[0]}; or give a folder, or pkg://module/path"
+    )
+
+
+def _split_hub_id(source: str) -> tuple[str, str | None]:
+    match = _HUB_ID.fullmatch(source)
+    assert match
+    return match["id"], match["revision"]
 
 
 def _find_parts(source: str, first: Path) -> list[Path]:

@@ -1,32 +1,82 @@
 """Teachers by name: what each gives and needs, and how it is made from what the user chose."""
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib import import_module
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import UsageError
+from harvest.teachers.needs import Needs, find_missing, find_missing_locally
+from harvest.teachers.vision_models import VISION_MODELS, VisionModel, find_vision_model
+from shared.errors import TeacherError, UsageError
 from shared.options import make_config
+from shared.sources import MPNET, check_hub
 
 if TYPE_CHECKING:
     from harvest.config import TeacherChoice
     from harvest.teachers.base import Teacher
     from shared.tasks import Task
 
+PATIENT_SECONDS, IMPATIENT_SECONDS = 3.0, 0.7  # for the hub to answer
+
 
 @dataclass(frozen=True, slots=True)
 class TeacherEntry:
-    """One registered teacher; its module is imported when it is chosen. `defaults` are options its name stands for."""
+    """One registered teacher; its module is imported when it is chosen.
+
+    `gives` are the columns that its rows fill, and "image" where it makes pictures. `defaults` are options its name
+    stands for. `server` is what it is when the user gives --endpoint: the same model behind a server, None where that
+    means nothing.
+    """
 
     name: str
     module: str
     factory: str
     config: str
     gives: tuple[str, ...]
-    needs: str
+    needs: Needs
     summary: str
     defaults: Mapping[str, Any]
+    server: "TeacherEntry | None" = None
+
+
+_ENDPOINT = TeacherEntry(
+    "endpoint",
+    "harvest.teachers.endpoint",
+    "EndpointTeacher",
+    "EndpointConfig",
+    ("reply", "label_logprobs"),
+    Needs(memory="a server", given="--endpoint URL --model NAME"),
+    "asks a chat endpoint, in text or (--draw) in pictures",
+    {},
+)
+_VLLM = TeacherEntry(
+    "vllm",
+    "harvest.teachers.vllm",
+    "VllmTeacher",
+    "VllmConfig",
+    ("embedding", "reply", "label_logprobs"),
+    Needs("vllm", ("vllm",), "model", memory="the model and some GB", gpu=True, given="--model NAME"),
+    "asks any vision-language model that vLLM runs, in this process, about the drawn text",
+    {},
+)
+
+
+def _name_model(model: VisionModel) -> TeacherEntry:
+    """The entry of a vision-language model: in this process, or behind a server that runs it."""
+    asked = {"model": model.model, "draw": "fields", "size": model.size}
+    return replace(
+        _VLLM,
+        name=model.name,
+        needs=replace(_VLLM.needs, memory=f"{ceil(model.weights_gb)} GB and some", given=""),
+        summary=f"{model.model}: {model.limits}",
+        defaults=asked,
+        server=replace(
+            _ENDPOINT, name=model.name, needs=Needs(memory="a server", given="--endpoint URL"), defaults=asked
+        ),
+    )
 
 
 ENTRIES = (
@@ -36,9 +86,9 @@ ENTRIES = (
         "ReaderTeacher",
         "ReaderConfig",
         ("embedding", "reply"),
-        "CPU or GPU; extra: vision",
+        Needs("vision", ("torch", "transformers", "rapidocr", "onnxruntime"), "encoder", memory="2 GB"),
         "draws the text, reads the picture with PP-OCR, encodes what it read",
-        {},
+        {"encoder": MPNET},
     ),
     TeacherEntry(
         "encoder",
@@ -46,30 +96,13 @@ ENTRIES = (
         "VisionEncoderTeacher",
         "VisionEncoderConfig",
         ("embedding",),
-        "CPU or GPU; extra: vision; a model: --model openai/clip-vit-base-patch32, say",
-        "draws the text and encodes the picture with a transformers vision encoder",
+        Needs("vision", ("torch", "transformers"), "model", memory="the model", given="--model NAME"),
+        "draws the text and encodes the picture with a vision encoder: openai/clip-vit-base-patch32, say",
         {},
     ),
-    TeacherEntry(
-        "endpoint",
-        "harvest.teachers.endpoint",
-        "EndpointTeacher",
-        "EndpointConfig",
-        ("reply", "label_logprobs"),
-        "an OpenAI-compatible endpoint: --endpoint URL --model NAME",
-        "asks a chat endpoint, in text or (--draw) in pictures",
-        {},
-    ),
-    TeacherEntry(
-        "llava",
-        "harvest.teachers.endpoint",
-        "EndpointTeacher",
-        "EndpointConfig",
-        ("reply", "label_logprobs"),
-        "a server of the model: vllm serve llava-hf/llava-1.5-7b-hf (GPU, about 15 GB)",
-        "LLaVA-1.5-7B, asked about the drawn text through the server that runs it",
-        {"endpoint": "http://localhost:8000/v1", "model": "llava-hf/llava-1.5-7b-hf", "draw": "fields"},
-    ),
+    _ENDPOINT,
+    _VLLM,
+    *map(_name_model, VISION_MODELS),
 )
 
 
@@ -85,17 +118,42 @@ def find_teacher(name: str) -> TeacherEntry:
 
 
 def prepare_teacher(choice: "TeacherChoice") -> "Callable[[Task], Teacher]":
-    """What makes the chosen teacher for a task. Raises UsageError, naming the option, before a task is looked at."""
+    """What makes the chosen teacher for a task, before a task is looked at.
+
+    Raises UsageError, naming the option; and TeacherError, saying what is missing and which teachers would do, where
+    this machine cannot run it. Downloads nothing.
+    """
     entry = find_teacher(choice.teacher)
+    if entry.server is not None and "endpoint" in choice.options:
+        entry = entry.server
+    options = {**entry.defaults, **choice.options}
+    # Where something else is missing anyway, nobody should have to wait for a silent hub too.
+    seconds = IMPATIENT_SECONDS if find_missing_locally(entry.needs) else PATIENT_SECONDS
+    find_hub_problem = cache(partial(check_hub, seconds))
+    if missing := find_missing(entry.needs, options, find_hub_problem):
+        raise TeacherError(_describe_missing(entry, missing, find_hub_problem))
+    if entry.factory == _VLLM.factory and (known := find_vision_model(options.get("model", ""))) is not None:
+        options = {"size": known.size, **options}
     module = import_module(entry.module)
-    config_class = getattr(module, entry.config)
-    config = make_config(config_class, {**entry.defaults, **choice.options}, f"the teacher {entry.name}", _spell_flag)
+    config = make_config(getattr(module, entry.config), options, f"the teacher {entry.name}", _spell_flag)
 
     def build(task: "Task") -> "Teacher":
         teacher: Teacher = getattr(module, entry.factory)(config, task, name=choice.name or entry.name)
         return teacher
 
     return build
+
+
+def _describe_missing(entry: TeacherEntry, missing: Sequence[str], find_hub_problem: Callable[[], str | None]) -> str:
+    lines = [f"the teacher {entry.name} cannot run here; nothing was asked or downloaded. Missing:"]
+    lines += [f"  - {what}" for what in missing]
+    lines.append("What would run here (a task of the hub, too, needs the hub or a copy of it):")
+    if entry.server is not None:
+        lines.append(f"  --teacher {entry.name} --endpoint URL: the same model, where you run `vllm serve`")
+    for other in ENTRIES:
+        if other.name != entry.name and not find_missing(other.needs, other.defaults, find_hub_problem):
+            lines.append(f"  {f'--teacher {other.name} {other.needs.given}'.rstrip()}: {other.summary}")
+    return "\n".join(lines)
 
 
 def _spell_flag(option: str) -> str:

@@ -174,9 +174,3 @@ def test_what_is_asked_and_for_how_long_is_said_by_flags(server: FaultServer, te
     assert asked.body["top_logprobs"] == 20  # kept, though the scoring needs none
     assert asked.body["seed"] == 7
     assert "temperature" not in asked.body
-
-
-def test_teachers_are_listed() -> None:
-    teachers = run("teachers")
-    assert teachers["reader"]["gives"] == ["embedding", "reply"]
-    assert CliRunner().invoke(app, ["teachers"]).exit_code == 0
