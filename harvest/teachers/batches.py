@@ -1,7 +1,7 @@
 """What the vision teachers that run in this process share: requests taken in batches, and drawn."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from harvest.prompts import lay_out
@@ -47,15 +47,3 @@ def draw_requests(requests: Sequence[Request], layout: Layout) -> tuple[list[Dra
         else:
             drawn.append(DrawnRequest(request, drawings, [encode(drawing).sha256 for drawing in drawings]))
     return drawn, failed
-
-
-def split_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Batches of indices of like length, so that little is padding: at most `budget` with padding, or one alone."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[index] > budget:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

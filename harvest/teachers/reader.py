@@ -16,10 +16,10 @@ from harvest.rendering import Drawing, Layout, prepare_text
 from harvest.teachers.base import Reply, Request
 from harvest.teachers.batches import answer_in_batches, draw_requests
 from harvest.teachers.ocr import LineReader, describe_recogniser
-from harvest.teachers.sentences import SentenceEncoder
 from shared.errors import require_extra
 from shared.example import Example
 from shared.row import Answer, Status
+from shared.sentences import SentenceEncoder
 from shared.sources import MPNET
 from shared.tasks import Task
 

@@ -23,9 +23,9 @@ from harvest.prompts import lay_out
 from harvest.rendering import Layout, prepare_text
 from harvest.teachers.base import Reply, Request
 from harvest.teachers.batches import answer_in_batches, draw_requests
-from harvest.teachers.models import FrozenModel, choose_device
 from shared.errors import SourceError, require_extra
 from shared.example import Example
+from shared.frozen import FrozenModel, choose_device
 from shared.row import Answer, Status
 from shared.tasks import Task
 

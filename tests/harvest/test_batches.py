@@ -1,17 +1,15 @@
 """Batches of requests, their drawing, and batches of like length."""
 
 import asyncio
-import random
 import threading
 from collections.abc import Sequence
-from itertools import pairwise
 
 import pytest
 from asking import stream
 
 from harvest.rendering import Layout, render
 from harvest.teachers.base import Reply, Request
-from harvest.teachers.batches import answer_in_batches, draw_requests, split_by_length
+from harvest.teachers.batches import answer_in_batches, draw_requests
 from shared.example import Example
 from shared.row import Answer, Status
 
@@ -72,14 +70,3 @@ def test_a_request_that_cannot_be_drawn_fails_alone() -> None:
     assert [one.request.key for one in drawn] == ["0", "2"]
     assert [(reply.request.key, reply.answer.status) for reply in failed] == [("1", Status.FAILED)]
     assert "U+1F600 GRINNING FACE" in (failed[0].answer.error or "")
-
-
-def test_batches_hold_every_index_once_and_keep_the_budget() -> None:
-    rng = random.Random(3)
-    for budget in (1, 50, 1000):
-        lengths = [rng.randrange(1, 200) for _ in range(rng.randrange(60))]
-        batches = list(split_by_length(lengths, budget))
-        assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-        assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget for batch in batches)
-        for shorter, longer in pairwise(batches):
-            assert max(lengths[i] for i in shorter) <= min(lengths[i] for i in longer)

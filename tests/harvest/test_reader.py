@@ -10,11 +10,11 @@ from asking import ask
 
 from harvest.rendering import Layout, render
 from harvest.teachers.reader import ReaderConfig, ReaderTeacher
-from harvest.teachers.sentences import SentenceEncoder
 from shared.errors import DataError, SourceError
 from shared.example import Example
 from shared.keys import canonical_json
 from shared.row import Row, Status, row_schema, rows_to_batch
+from shared.sentences import SentenceEncoder
 from shared.sources import MINILM
 from shared.tasks import TASKS
 

@@ -31,10 +31,10 @@ from transformers import (
 )
 
 from harvest.rendering import Drawing, Layout, draw
-from harvest.teachers.models import FrozenModel
 from harvest.teachers.vision import VisionEncoderConfig, VisionEncoderTeacher, read_input_size
 from shared.errors import DataError, SourceError
 from shared.example import Example
+from shared.frozen import FrozenModel
 from shared.row import Status
 from shared.tasks import TASKS
 

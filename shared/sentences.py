@@ -1,14 +1,13 @@
 """Sentence vectors from a frozen transformers encoder, pooled as the model's own files say."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from harvest.teachers.batches import split_by_length
-from harvest.teachers.models import FrozenModel, choose_device
 from shared.errors import SourceError
+from shared.frozen import FrozenModel, choose_device
 
 _BATCH_TOKENS = 1024  # padding included: bounds memory, and keeps a short text from waiting for a long one
 
@@ -97,3 +96,15 @@ class SentenceEncoder:
         limits = [self._tokenizer.model_max_length, *([] if positions is None else [positions - 2])]
         self._window = min(limits)
         self._model = model.to(choose_device()).eval()
+
+
+def split_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Batches of indices of like length, so that little is padding: at most `budget` with padding, or one alone."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[index] > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

@@ -1,12 +1,12 @@
-"""Models of teachers: what of their files is read, and what is said where they cannot be loaded."""
+"""Frozen models: what of their files is read, and what is said where they cannot be loaded."""
 
 from pathlib import Path
 
 import pytest
 from transformers import AutoModel
 
-from harvest.teachers.models import FrozenModel
 from shared.errors import SourceError
+from shared.frozen import FrozenModel
 from shared.sources import MINILM, fingerprint_model, resolve_model
 
 

@@ -1,7 +1,9 @@
 """Sentence vectors against transformers' own output, and poolings against the files that ask for them."""
 
 import json
+import random
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from harvest.teachers.models import FrozenModel
-from harvest.teachers.sentences import Pooling, SentenceEncoder, read_pooling
 from shared.errors import SourceError
+from shared.frozen import FrozenModel
+from shared.sentences import Pooling, SentenceEncoder, read_pooling, split_by_length
 from shared.sources import MINILM, resolve_model
 
 TEXTS = ["Good.", "A visually stunning rumination on love, memory and history.", "Not good at all, I am afraid"]
@@ -95,3 +97,14 @@ def test_a_text_beyond_the_window_is_encoded_whole(encoder: SentenceEncoder) -> 
 def test_no_text_is_no_vector_and_an_empty_text_has_one(encoder: SentenceEncoder) -> None:
     assert encoder.encode([]).shape == (0, 384)
     assert np.isfinite(encoder.encode([""])).all()
+
+
+def test_batches_hold_every_index_once_and_keep_the_budget() -> None:
+    rng = random.Random(3)
+    for budget in (1, 50, 1000):
+        lengths = [rng.randrange(1, 200) for _ in range(rng.randrange(60))]
+        batches = list(split_by_length(lengths, budget))
+        assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+        assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget for batch in batches)
+        for shorter, longer in pairwise(batches):
+            assert max(lengths[i] for i in shorter) <= min(lengths[i] for i in longer)

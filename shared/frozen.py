@@ -1,4 +1,4 @@
-"""Frozen transformers models of teachers: found, identified and loaded, with errors that say which one and why."""
+"""Frozen transformers models: found, identified and loaded, with errors that say which one and why."""
 
 import json
 from functools import cached_property
