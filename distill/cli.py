@@ -10,6 +10,7 @@ from distill.config import (
     Control,
     Decay,
     DistillConfig,
+    LoraTargets,
     Loss,
     Precision,
     Schedule,
@@ -47,6 +48,16 @@ def run(
         int | None,
         typer.Option(help="Keep only the student's first layers: 6 of bert-base-uncased is BERT-6L."),
     ] = None,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option("--lora", metavar="RANK", help="Train low-rank updates of this rank, and not the encoder itself."),
+    ] = None,
+    lora_targets: Annotated[
+        LoraTargets, typer.Option(help="Which layers they update: those peft knows for the architecture, or all.")
+    ] = "default",
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory for the student, a second forward pass.")
+    ] = False,
     loss: Annotated[Loss, typer.Option(help="L_m, which brings the student to the teacher's vectors.")] = "euclid",
     soft: Annotated[
         Soft,
@@ -122,6 +133,9 @@ def run(
         teacher=teacher,
         student=student,
         student_layers=student_layers,
+        lora_rank=lora_rank,
+        lora_targets=lora_targets,
+        gradient_checkpointing=gradient_checkpointing,
         loss=loss,
         soft=soft,
         semantics=semantics,

@@ -22,6 +22,7 @@ Control = Literal[
 Precision = Literal["auto", "float32", "bfloat16"]
 Decay = Literal["none", "linear"]
 TeacherDecay = Literal["none", "linear", "cosine"]
+LoraTargets = Literal["default", "all-linear"]
 
 SOFT_CONTROLS = ("label-smoothing", "self-training")  # give soft targets without a teacher's vectors
 
@@ -38,6 +39,8 @@ class DistillConfig:
     "contrastive". A run with alpha = 0 and no L_m has no teacher; with gamma = 0 too it is plain fine-tuning. `control`
     puts something that knows nothing in the teacher's place (see distill.controls and distill.first_phase).
 
+    `lora_rank` trains low-rank updates of the student's encoder, on the layers `lora_targets` (see distill.adapters),
+    and its head; None trains all weights. `gradient_checkpointing` saves memory and costs a second forward pass.
     `labels` keeps that many labels of the training split and hides the rest; None keeps all. `labelled_per_batch`
     composes each batch of that many labelled rows and of unlabelled ones, where None draws them as they come.
     `warmup` is the share of the student's steps in which its learning rate rises to its full value; `decay` "linear"
@@ -52,6 +55,9 @@ class DistillConfig:
     teacher: str | None = None
     student: str = DEFAULT_STUDENT
     student_layers: int | None = None
+    lora_rank: int | None = None
+    lora_targets: LoraTargets = "default"
+    gradient_checkpointing: bool = False
     loss: Loss = "euclid"
     soft: Soft = "aligner"
     semantics: Semantics = "paper"
@@ -89,6 +95,7 @@ class DistillConfig:
             ("precision", Precision),
             ("decay", Decay),
             ("teacher_decay", TeacherDecay),
+            ("lora_targets", LoraTargets),
         ):
             if getattr(self, name) not in get_args(choices):
                 raise UsageError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(get_args(choices))}")
@@ -113,9 +120,11 @@ class DistillConfig:
         ):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be more than 0")
-        for name in ("labels", "student_layers"):
+        for name in ("labels", "student_layers", "lora_rank"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.lora_rank is None and self.lora_targets != "default":
+            raise UsageError(f"lora_targets {self.lora_targets} is for an adapter: give lora_rank, too")
         if self.labelled_per_batch is not None and not 0 < self.labelled_per_batch < self.batch_size:
             raise UsageError(
                 f"labelled_per_batch is {self.labelled_per_batch}; it must be between 1 and one less than batch_size, "

@@ -11,9 +11,9 @@ from torch import nn
 from distill.config import Precision
 from distill.devices import Device, choose_device
 from distill.metrics import find_metric
+from distill.pretrained import load_classifier, load_tokenizer
 from distill.split import Split, read_split
 from distill.stream import Source, collate
-from distill.student import load_classifier, load_tokenizer
 from distill.tokens import TextEncoder
 from shared.errors import DataError, UsageError
 from shared.shards.manifest import Manifest, choose_teacher

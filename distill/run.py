@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import torch
 from safetensors.torch import save_file
 
+from distill.adapters import write_trained
 from distill.aligner import Aligner
 from distill.checkpoint import Checkpoints
 from distill.config import DistillConfig
@@ -25,10 +26,11 @@ from distill.first_phase import fit_smoothing, look_up_targets, pseudo_label, sm
 from distill.folder import CHECKPOINT, choose_run_folder, working_folder
 from distill.losses.objective import Objective
 from distill.metrics import find_metric
+from distill.pretrained import load_student, load_tokenizer, save_student
 from distill.processes import Processes, connect_processes
 from distill.split import Bools, Split, keep_labels, read_split
 from distill.stream import Lookup, Part, Source
-from distill.student import Student, load_student, load_tokenizer, quiet_transformers
+from distill.student import Student
 from distill.teacher_labels import read_label_logprobs
 from distill.tokens import TextEncoder
 from distill.trackers import check_trackers, open_trackers
@@ -164,7 +166,7 @@ def _run(
                 before = train(
                     alone, make_objective(alone, manifest), first, None, rows, device, scores, tracker, lambda _: None
                 )
-            first.model.load_state_dict(before.best)
+            write_trained(first.model, before.best)
             everything = Source(split, split.answered, visible, encoder=encoder, buffer_rows=config.buffer_rows)
             targets = pseudo_label(first.model, split, everything, encoder, device)
             first_phase = {"student_steps": alone.epochs * rows.steps, "dev_best": before.best_dev}
@@ -195,7 +197,7 @@ def _run(
                 write_epoch,
                 checkpoints,
             )
-        student.model.load_state_dict(trained.best)
+        write_trained(student.model, trained.best)
         truncated = sum(part.source.truncated for part in parts)
         if truncated:
             say(f"{truncated:,} training texts were cut to {tokenizer.model_max_length} tokens")
@@ -239,7 +241,7 @@ def _run(
             "config": described,
         }
         if processes.is_first:
-            save_student(work / "student", student, tokenizer)
+            save_student(work / "student", student.model, tokenizer)
             save_file(contiguous(student.extra_weights()), work / "heads.safetensors")
             if aligner is not None:
                 save_file(contiguous(aligner.state_dict()), work / "aligner.safetensors")
@@ -282,7 +284,16 @@ def build_student(
 ) -> Student:
     """A fresh student. For one seed its main head is the same in every variant, and P_s and A_s wherever they fit."""
     torch.manual_seed(derive_seed(config.seed, "student"))
-    model = load_student(source, outputs, manifest.labels, config.student_layers, config.dropout)
+    model = load_student(
+        source,
+        outputs,
+        manifest.labels,
+        config.student_layers,
+        config.dropout,
+        config.lora_rank,
+        config.lora_targets,
+        config.gradient_checkpointing,
+    )
     torch.manual_seed(derive_seed(config.seed, "heads"))
     return Student(model, config.semantics, None if vectors is None else vectors.width)
 
@@ -391,13 +402,6 @@ def summarise_epochs(trained: Trained) -> dict[str, Any]:
 def open_log(path: Path, processes: Processes) -> TextIO:
     """The file that one of the processes writes; the others' lines go nowhere."""
     return path.open("w") if processes.is_first else Path(os.devnull).open("w")
-
-
-def save_student(folder: Path, student: Student, tokenizer: Any) -> None:
-    """Write what inference needs, as transformers reads it."""
-    with quiet_transformers():
-        student.model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
 
 
 def contiguous(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

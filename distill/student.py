@@ -1,20 +1,16 @@
 """The student: a transformers sequence classifier, and beside it the heads that only training needs."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils import logging
 
+from distill.adapters import unwrap
 from distill.config import Semantics
 from distill.orthogonal import OrthogonalLinear, init_linear
 from distill.outputs import Outputs
 from shared.errors import SourceError
-from shared.sources import ResolvedModel
 
 JOINT_WIDTH = 768  # the paper's
 DROPOUT = 0.1  # the code's, before A_s
@@ -24,8 +20,8 @@ class Student(nn.Module):
     """F_s, O_s, P_s and A_s of arXiv:2603.10877v1.
 
     `model` is F_s and O_s: any AutoModelForSequenceClassification with its own pooling and head (BERT: pooler, dropout,
-    linear). It is all that is saved for inference. P_s and A_s hang beside it, on h'_s: what enters the model's
-    last linear layer, before dropout; in a causal model, at the last token that is not padding.
+    linear), or what peft makes of one. It is all that is saved for inference. P_s and A_s hang beside it, on h'_s:
+    what enters the model's last linear layer, before dropout; in a causal model, at the last token that is not padding.
 
     paper  P_s orthogonal, d -> 768; A_s linear      code  P_s linear without bias, d -> width of h_t; A_s with dropout
     """
@@ -34,8 +30,9 @@ class Student(nn.Module):
         super().__init__()
         self.model = model
         outputs = model.config.num_labels
-        head = _find_head(model)
-        self._features = _Features(model, head)
+        classifier = unwrap(model)
+        head = _find_head(classifier)
+        self._features = _Features(classifier, head)
         width = head.in_features
         if semantics == "code":
             joint = vector_width or JOINT_WIDTH
@@ -101,93 +98,3 @@ def _find_head(model: Any) -> nn.Linear:
     if not heads:
         raise SourceError(f"{type(model).__name__} has no linear head over its labels: take another student")
     return heads[-1]
-
-
-def load_student(
-    source: ResolvedModel,
-    outputs: int,
-    labels: Sequence[str] = (),
-    layers: int | None = None,
-    dropout: float | None = None,
-) -> Any:
-    """A transformers classifier in float32 with `outputs` outputs, where 1 makes a regressor.
-
-    `labels` become its id2label; `layers` keeps only its first ones; `dropout` replaces every dropout rate of its
-    config. A head that the checkpoint lacks starts from torch's current seed. Raises SourceError.
-    """
-    with _loading(source):
-        config = AutoConfig.from_pretrained(source.location, **_origin(source))
-        if layers is not None:
-            if layers > config.num_hidden_layers:
-                raise SourceError(f"the student {source.source} has {config.num_hidden_layers} layers, not {layers}")
-            config.num_hidden_layers = layers
-        if dropout is not None:
-            for name, value in vars(config).items():
-                if "drop" in name and isinstance(value, int | float):
-                    setattr(config, name, dropout)
-        config.num_labels = outputs
-        config.problem_type = "regression" if outputs == 1 else "single_label_classification"
-        if labels:
-            config.id2label = dict(enumerate(labels))
-            config.label2id = {name: i for i, name in enumerate(labels)}
-        return AutoModelForSequenceClassification.from_pretrained(
-            source.location,
-            config=config,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # a checkpoint's own head, over other labels, is replaced
-            **_origin(source),
-        )
-
-
-def load_classifier(source: ResolvedModel) -> Any:
-    """A classifier as it was saved, in float32. Raises SourceError."""
-    with _loading(source):
-        return AutoModelForSequenceClassification.from_pretrained(
-            source.location, dtype=torch.float32, **_origin(source)
-        )
-
-
-def load_tokenizer(source: ResolvedModel) -> Any:
-    """The fast tokenizer of a model; one without a padding token pads with its end token. Raises SourceError."""
-    vocabularies = ("tokenizer.json", "vocab.*", "*.model")
-    if source.kind == "folder" and not any(any(Path(source.location).glob(name)) for name in vocabularies):
-        # transformers would make one that knows no word
-        raise SourceError(f"the student {source.source} has no tokenizer: it needs a tokenizer.json")
-    with _loading(source):
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **_origin(source))
-    if not tokenizer.is_fast:
-        raise SourceError(f"the student {source.source} has no fast tokenizer: it needs a tokenizer.json")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def _origin(source: ResolvedModel) -> dict[str, Any]:
-    return {"local_files_only": True} if source.kind == "folder" else {"revision": source.revision}
-
-
-@contextmanager
-def _loading(source: ResolvedModel) -> Iterator[None]:
-    """Turn what transformers raises into a SourceError."""
-    try:
-        with quiet_transformers():
-            yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise SourceError(
-            f"transformers cannot load the student {source.source} as a text classifier: {error}"
-        ) from error
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers from reporting that a new head is new, and from drawing bars of its own."""
-    verbosity = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

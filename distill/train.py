@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.adapters import read_trained, write_trained
 from distill.aligner import Aligner
 from distill.checkpoint import Checkpoints
 from distill.config import DistillConfig
@@ -154,7 +155,8 @@ def train(
     factor = make_schedule(config, config.epochs * data.steps)
     strength = make_teacher_schedule(config, config.epochs * data.steps)
     processes = device.processes
-    student_optimizer = torch.optim.AdamW(student.parameters(), lr=config.student_lr, fused=True)
+    trainable = [weight for weight in student.parameters() if weight.requires_grad]
+    student_optimizer = torch.optim.AdamW(trainable, lr=config.student_lr, fused=True)
     aligner_optimizer = None if aligner is None else make_aligner_optimizer(config, aligner)
     progress = Progress()
     trained: dict[str, Any] = {"student": student, "student_optimizer": student_optimizer}
@@ -258,7 +260,7 @@ def train(
         progress.epochs.append(record)
         on_epoch(record)
         if progress.best is None or record.dev > progress.best.best_dev:
-            weights = {name: weight.detach().cpu().clone() for name, weight in student.model.state_dict().items()}
+            weights = {name: w.detach().cpu().clone() for name, w in read_trained(student.model).items()}
             progress.best = Trained(weights, record.dev, record.epoch, progress.epochs)
         progress.start_epoch()
     assert progress.best is not None
@@ -288,7 +290,7 @@ def capture(progress: Progress, trained: Mapping[str, Any]) -> dict[str, Any]:
     """What `restore` needs: tensors and plain values. `trained` are the modules and optimisers, by name."""
     best = progress.best
     return {
-        **{name: part.state_dict() for name, part in trained.items()},
+        **{name: read_trained(p) if isinstance(p, nn.Module) else p.state_dict() for name, p in trained.items()},
         "progress": {
             "epoch": progress.epoch,
             "step": progress.step,
@@ -305,7 +307,10 @@ def capture(progress: Progress, trained: Mapping[str, Any]) -> dict[str, Any]:
 def restore(state: Mapping[str, Any], trained: Mapping[str, Any]) -> Progress:
     """Bring modules and optimisers to a captured state, and give the progress that goes with it."""
     for name, part in trained.items():
-        part.load_state_dict(state[name])
+        if isinstance(part, nn.Module):
+            write_trained(part, state[name])
+        else:
+            part.load_state_dict(state[name])
     kept = state["progress"]
     epochs = [EpochRecord(**record) for record in kept["epochs"]]
     best = kept["best"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from distill_rows import WORDS, WriteFolder, make_rows, with_answer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from shared.row import Row, Status
 from shared.shards.folder import TeacherFolder
@@ -50,6 +50,34 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_position_embeddings=64,
     )
     BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random LLaMA of 2 layers x 32; its tokenizer adds no special token and has none for padding."""
+    folder = tmp_path_factory.mktemp("tiny") / "llama"
+    vocabulary = {word: i for i, word in enumerate(["[UNK]", "</s>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        eos_token="</s>",
+        model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=64,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
+    LlamaModel(config).save_pretrained(folder)
     return folder
 
 

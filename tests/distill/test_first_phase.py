@@ -13,9 +13,9 @@ from distill.devices import choose_device
 from distill.first_phase import match_smoothing, measure_entropy, pseudo_label, smooth_labels
 from distill.losses.soft_distance import soft_distance
 from distill.losses.soft_mse import soft_mse
+from distill.pretrained import load_student, load_tokenizer
 from distill.split import read_split
 from distill.stream import Part, Source, iterate_batches
-from distill.student import load_student, load_tokenizer
 from distill.tokens import TextEncoder
 from shared.row import Status
 from shared.shards.manifest import choose_teacher, load_manifest

@@ -10,7 +10,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from distill.orthogonal import OrthogonalLinear
-from distill.student import Student, load_classifier, load_student, load_tokenizer
+from distill.pretrained import load_classifier, load_student, load_tokenizer
+from distill.student import Student
 from shared.errors import SourceError
 from shared.sources import MINILM, resolve_model
 

@@ -14,9 +14,10 @@ from distill.devices import choose_device
 from distill.features import Vectors
 from distill.losses.objective import Objective
 from distill.outputs import Outputs
+from distill.pretrained import load_student, load_tokenizer
 from distill.split import read_split
 from distill.stream import Part, Source
-from distill.student import Student, load_student, load_tokenizer
+from distill.student import Student
 from distill.tokens import TextEncoder
 from distill.train import Data, EpochRecord, Scores, Trained, derive_seed, make_schedule, train
 from shared.shards.manifest import choose_teacher, load_manifest

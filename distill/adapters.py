@@ -1,0 +1,102 @@
+"""LoRA (arXiv:2106.09685): a student whose encoder stays as it came, and learns through low-rank updates of it."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from distill.config import LoraTargets
+from shared.errors import SourceError, require_extra
+from shared.sources import ResolvedModel, resolve_model
+
+ALPHA_PER_RANK = 2  # the update is scaled by alpha / rank: a constant, so that a rank can change and the rate stay
+_CONFIG = "adapter_config.json"
+
+
+def unwrap(model: Any) -> Any:
+    """The transformers classifier in `model`, which peft may have wrapped."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def add_lora(model: Any, source: ResolvedModel, rank: int, targets: LoraTargets, fresh: Iterable[str]) -> Any:
+    """`model` as peft wraps it: updates of `rank` for the target modules, the rest of its encoder frozen.
+
+    What no checkpoint has trained yet is trained in full and kept with the adapter: all modules outside the encoder,
+    and those that hold a weight of `fresh`, which the checkpoint lacked. `targets` "default" are the ones that peft
+    knows for the architecture (queries and values, mostly). Raises SourceError where it knows none.
+    """
+    require_extra("lora", "peft")
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    encoder = model.base_model_prefix
+    whole = {
+        name for name, child in model.named_children() if name != encoder and any(True for _ in child.parameters())
+    }
+    whole |= {name.rpartition(".")[0] for name in fresh if name.partition(".")[0] == encoder}
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=rank,
+        lora_alpha=ALPHA_PER_RANK * rank,
+        target_modules=None if targets == "default" else targets,
+        exclude_modules=[name for name in linear if any(f"{name}.".startswith(f"{full}.") for full in whole)],
+        modules_to_save=sorted(whole),
+        revision=source.revision,
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers under an old name
+            return get_peft_model(model, config)
+    except ValueError as error:
+        raise SourceError(f"peft cannot adapt the student {source.source}: {error}; try all-linear targets") from error
+
+
+def is_adapter(folder: str) -> bool:
+    """Whether a folder holds an adapter, and not a whole model."""
+    return Path(folder, _CONFIG).is_file()
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write the adapter, and the config.json of the classifier that it belongs to."""
+    model.save_pretrained(folder, save_embedding_layers=False)  # "auto" would ask the hub
+    (folder / "README.md").unlink(missing_ok=True)  # a template of peft's, with nothing filled in
+    unwrap(model).config.save_pretrained(folder)
+
+
+def load_adapter(folder: str) -> Any:
+    """The adapter of a folder on its base model, in float32, as peft wraps it. Raises SourceError."""
+    require_extra("lora", "peft")
+    from peft import PeftConfig, PeftModel
+
+    adapter = PeftConfig.from_pretrained(folder)
+    name, revision = adapter.base_model_name_or_path, adapter.revision
+    base = resolve_model(f"{name}@{revision}" if revision else name)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base.location,
+        revision=base.revision,
+        config=AutoConfig.from_pretrained(folder, local_files_only=True),
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        local_files_only=base.kind == "folder",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # as above
+        return PeftModel.from_pretrained(model, folder)
+
+
+def read_trained(module: nn.Module) -> dict[str, Tensor]:
+    """The weights of a module, less those that are frozen: all that training can change."""
+    frozen = {name for name, weight in module.named_parameters() if not weight.requires_grad}
+    return {name: weight for name, weight in module.state_dict().items() if name not in frozen}
+
+
+def write_trained(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put weights that `read_trained` gave back into their module. Raises RuntimeError where they do not fit."""
+    missing = set(read_trained(module)) - set(weights)
+    unexpected = module.load_state_dict(weights, strict=False).unexpected_keys
+    if missing or unexpected:
+        raise RuntimeError(f"these weights are of another model: {sorted(missing)} missing, {unexpected} unknown")
