@@ -64,6 +64,7 @@ class Engine:
         self._tracker = tracker
         self._failure_limit = failure_limit
         self._keys = RequestKeys(teacher.recipe())
+        self._splits: dict[str, str] = {}  # of the requests in flight, by key: a plan asks each key once
         self._recent_failures: deque[bool] = deque(maxlen=FAILURES_LOOKED_AT)
         self._too_many: TooManyFailuresError | None = None
         self._writer = GroupCommit(folder)
@@ -82,8 +83,7 @@ class Engine:
         try:
             async with self._writer:
                 with _on_interrupt(self._interrupt):
-                    for split in self._plan.actions:
-                        await self._ask_split(split, in_flight)
+                    await self._ask_all(in_flight)
             in_flight.clear()
             if self._too_many is not None:
                 raise self._too_many
@@ -95,29 +95,33 @@ class Engine:
         await asyncio.to_thread(self._folder.seal)
         return self.outcome
 
-    async def _ask_split(self, split: str, in_flight: InFlightLog) -> None:
-        async with aclosing(self._teacher.answer(self._requests(split, in_flight))) as replies:
+    async def _ask_all(self, in_flight: InFlightLog) -> None:
+        # One stream over all splits: between two, hundreds of connections would idle, close and be made again.
+        async with aclosing(self._teacher.answer(self._requests(in_flight))) as replies:
             async for reply in replies:
                 request = reply.request
                 self.outcome.asked += 1
+                split = self._splits.pop(request.key)
                 await self._keep(split, Row(request.example, request.key, request.draw, reply.answer))
                 self._watch_failures(reply)
         if self._remote is not None and self._remote.stopped is not None:
             self.outcome.stopped = self._remote.stopped
 
-    async def _requests(self, split: str, in_flight: InFlightLog) -> AsyncIterator[Request]:
-        """The requests of a split as the teacher has room for them; rows that need none are written on the way."""
-        for example, action in self._rows(split, Action.ASK, Action.CARRY, Action.FAIL):
-            if self.outcome.stopped is not None or self._too_many is not None:
-                return  # the teacher lets what is in flight arrive, and ends
-            key, problem = request_key(self._keys, self._teacher, example)
-            if action == Action.CARRY:
-                await self._keep(split, Row(example, key, 0, Answer(Status.UNASKED)))
-            elif problem is not None:
-                await self._keep(split, Row(example, key, 0, Answer(Status.FAILED, error=problem)))
-            else:
-                in_flight.add(key)
-                yield Request(key, example)
+    async def _requests(self, in_flight: InFlightLog) -> AsyncIterator[Request]:
+        """The requests as the teacher has room for them; rows that need none are written on the way."""
+        for split in self._plan.actions:
+            for example, action in self._rows(split, Action.ASK, Action.CARRY, Action.FAIL):
+                if self.outcome.stopped is not None or self._too_many is not None:
+                    return  # the teacher lets what is in flight arrive, and ends
+                key, problem = request_key(self._keys, self._teacher, example)
+                if action == Action.CARRY:
+                    await self._keep(split, Row(example, key, 0, Answer(Status.UNASKED)))
+                elif problem is not None:
+                    await self._keep(split, Row(example, key, 0, Answer(Status.FAILED, error=problem)))
+                else:
+                    in_flight.add(key)
+                    self._splits[key] = split
+                    yield Request(key, example)
 
     def _rows(self, split: str, *actions: Action) -> Iterator[tuple[Example, Action]]:
         wanted = frozenset(int(action) for action in actions)

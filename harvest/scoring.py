@@ -143,12 +143,14 @@ def score_positions(words: LabelWords, positions: Sequence[Position]) -> Distrib
         for text, logprob, token_id in position.top:
             if text == said.text and token_id == said.token_id:
                 continue
-            probability = path * _exp(logprob)
+            probability = _exp(logprob)  # also where it is on no label: a reply with a NaN in it is not to be trusted
             label = words.match_beginning(before + text)
-            if label is not None and label >= 0:
-                mass[label] += probability
-            elif label is not None:
-                ambiguous += probability
+            if label is None:
+                continue
+            if label >= 0:
+                mass[label] += path * probability
+            else:
+                ambiguous += path * probability
         before, path = before + said.text, path * _exp(said.logprob)
         label = words.match_beginning(before)
         if label is None:
@@ -188,6 +190,6 @@ def _distribute(mass: Sequence[float], ambiguous: float) -> Distribution:
 
 
 def _exp(logprob: float) -> float:
-    if not (isinstance(logprob, int | float) and logprob <= 0.01):
+    if not (isinstance(logprob, (int, float)) and logprob <= 0.01):
         raise ValueError(f"{logprob!r} is no log-probability")
     return math.exp(logprob)

@@ -10,6 +10,7 @@ Source: python-httpx.org/exceptions and docs.aiohttp.org, "Client exception hier
 """
 
 from collections.abc import AsyncIterator
+from functools import lru_cache
 
 import aiohttp
 import httpx
@@ -63,9 +64,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
                 data=body or None,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=timeout.get("connect"), sock_read=timeout.get("read")
-                ),
+                timeout=_make_timeout(timeout.get("connect"), timeout.get("read")),
             )
             stream: httpx.AsyncByteStream = _Body(response)
             if response.content.is_eof() and "Content-Encoding" not in response.headers:
@@ -94,6 +93,11 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._response.close()
+
+
+@lru_cache
+def _make_timeout(connect: float | None, read: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=read)
 
 
 def _map_exception(error: Exception) -> httpx.TransportError:
