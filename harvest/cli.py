@@ -59,6 +59,12 @@ def _harvest_flags(
         str | None, _option("What is sent as pictures: fields (the text), all (and the question), none.", _TEACHER)
     ] = None,
     size: Annotated[str | None, _option("Picture size, WIDTHxHEIGHT in pixels.", _TEACHER)] = None,
+    vector: Annotated[
+        str | None, _option("vLLM: last or mean hidden state of the prompt, instead of an answer.", _TEACHER)
+    ] = None,
+    engine: Annotated[
+        list[str] | None, _option("vLLM: an argument of vllm.LLM, NAME=VALUE; may be repeated.", _TEACHER)
+    ] = None,
     endpoint: Annotated[str | None, _option("Base URL, with its /v1.", _ENDPOINT)] = None,
     api_key_env: Annotated[
         str | None, _option("Environment variable that holds the key. Unless given, the host's usual one.", _ENDPOINT)
@@ -223,6 +229,8 @@ def _make_config(flags: dict[str, Any]) -> Any:
         options["size"] = _parse_size(options["size"])
     if "body" in options:
         options["body"] = _parse_body(options["body"])
+    if "engine" in options:
+        options["engine"] = _parse_settings("--engine", options["engine"])
     return HarvestConfig(
         task=TaskChoice(
             flags["task"],
@@ -257,6 +265,19 @@ def _parse_body(text: str) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise UsageError(f"--body {text}: give a JSON object: --body '{{\"seed\": 1}}'")
     return body
+
+
+def _parse_settings(flag: str, texts: list[str]) -> dict[str, Any]:
+    """NAME=VALUE texts as a mapping; a value is read as YAML: a number, true, or text."""
+    import yaml
+
+    settings = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise UsageError(f"{flag} {text}: give NAME=VALUE: {flag} tensor_parallel_size=2")
+        settings[name.replace("-", "_")] = yaml.safe_load(value)
+    return settings
 
 
 def _print_report(report: Any, as_json: bool) -> None:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -161,6 +161,35 @@ def score_positions(words: LabelWords, positions: Sequence[Position]) -> Distrib
     else:
         ambiguous += path  # the reply ended before its word was clear
     return _distribute(mass, ambiguous)
+
+
+def spell_word(word: str) -> list[str]:
+    """How an answer may begin with a word: as it is, capitalised or in capitals, at the start or after a space."""
+    spellings = dict.fromkeys((word, word.capitalize(), word.upper()))
+    return [text for spelling in spellings for text in (spelling, f" {spelling}")]
+
+
+def separate_first_tokens(words: Sequence[str], first_tokens: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
+    """The ids of the tokens that begin an answer with each word and with no other.
+
+    `first_tokens` holds the first token of each spelling of each word (spell_word). Raises UsageError, naming the
+    words, where two of them begin with the same token.
+    """
+    found: list[dict[int, str]] = []
+    for word in words:
+        firsts: dict[int, str] = {}
+        for text in spell_word(word):
+            firsts.setdefault(first_tokens[text], text)
+        found.append(firsts)
+    kept = []
+    for i, firsts in enumerate(found):
+        others = {token: words[j] for j, tokens in enumerate(found) if j != i for token in tokens}
+        for token, text in firsts.items():
+            if text == words[i] and token in others:
+                raise UsageError(f"the label words {text!r} and {others[token]!r} begin with the same token ({token})")
+        # A token that begins a further way of writing two words (a lone space, say) tells nothing: left out.
+        kept.append(tuple(sorted(token for token in firsts if token not in others)))
+    return tuple(kept)
 
 
 def score_token_ids(first_tokens: Sequence[Sequence[int]], position: Position) -> Distribution:

@@ -26,7 +26,7 @@ class FrozenModel:
         """What identifies its weights: see shared.sources.fingerprint_model. Imports no torch."""
         return fingerprint_model(self.resolved)
 
-    def read_json(self, name: str) -> Any:
+    def read_bytes(self, name: str) -> bytes | None:
         """The content of the model's file `name`, None where it has no such file."""
         path = Path(self.resolved.location, name)
         if self.resolved.kind == "hub":
@@ -37,7 +37,12 @@ class FrozenModel:
                 path = Path(hf_hub_download(self.resolved.location, name, revision=self.resolved.revision))
             except EntryNotFoundError:
                 return None
-        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+        return path.read_bytes() if path.is_file() else None
+
+    def read_json(self, name: str) -> Any:
+        """The JSON in the model's file `name`, None where it has no such file."""
+        content = self.read_bytes(name)
+        return None if content is None else json.loads(content)
 
     def load(self, loader: Any, **options: Any) -> Any:
         """`loader.from_pretrained` of this model. Raises SourceError."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harvest.scoring import LabelWords
+from harvest.scoring import LabelWords, separate_first_tokens, spell_word
 from harvest.teachers.endpoint.client import Client
 from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.dialects import Dialect, Scoring
@@ -77,25 +77,11 @@ class Means:
 async def find_first_tokens(client: Client, model: str, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     """The ids of the tokens that may begin an answer with each word, by the server's own tokenizer (vLLM's /tokenize).
 
-    A word may be written as it is, capitalised or in capitals, at the start of the text or after a space. Raises
-    UsageError, naming the words, where two of them begin with the same token, or the server has no tokenizer to ask.
+    Raises UsageError, naming the words, where two of them begin with the same token, or the server has no tokenizer to
+    ask.
     """
-    found: list[dict[int, str]] = []
-    for word in words:
-        firsts: dict[int, str] = {}
-        for written in dict.fromkeys((word, word.capitalize(), word.upper())):
-            for text in (written, f" {written}"):
-                firsts.setdefault(await _find_first_token(client, model, text), text)
-        found.append(firsts)
-    kept = []
-    for i, firsts in enumerate(found):
-        others = {token: words[j] for j, tokens in enumerate(found) if j != i for token in tokens}
-        for token, text in firsts.items():
-            if text == words[i] and token in others:
-                raise UsageError(f"the label words {text!r} and {others[token]!r} begin with the same token ({token})")
-        # A token that begins a further way of writing two words (a lone space, say) tells nothing: left out.
-        kept.append(tuple(sorted(token for token in firsts if token not in others)))
-    return tuple(kept)
+    spellings = {text: await _find_first_token(client, model, text) for word in words for text in spell_word(word)}
+    return separate_first_tokens(words, spellings)
 
 
 async def _find_first_token(client: Client, model: str, text: str) -> int:

@@ -1,0 +1,77 @@
+"""What is said between `harvest` and the process of the engine: plain data, pickled.
+
+harvest -> engine    Settings, then Jobs
+engine -> harvest    Ready or Failure, then lists of Results, or a Failure at any time
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the engine is to run. `revision` is None for a folder.
+
+    `label_words` are scored by their first tokens, where there are any. `vector` is the pooling, "LAST" or "MEAN", of
+    the pass that gives vectors, None of the one that gives replies.
+    """
+
+    model: str
+    revision: str | None
+    engine: Mapping[str, Any]
+    label_words: Sequence[str] = ()
+    vector: str | None = None
+    max_tokens: int = 1
+    temperature: float = 0.0
+    topk: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A page: 8-bit greyscale, row by row."""
+
+    width: int
+    height: int
+    pixels: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One question: the pictures come before what is written."""
+
+    number: int
+    pictures: Sequence[Picture]
+    written: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model is loaded. `room` is how many jobs the engine takes before it answers one."""
+
+    version: str
+    room: int
+    first_tokens: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one job: a reply as a chat completion's JSON, a vector, or why there is neither."""
+
+    number: int
+    reply: bytes | None = None
+    vector: Vector | None = None
+    problem: str | None = None
+    prompt_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """No job can be answered any more. `usage` is whether what the user asked for is the cause."""
+
+    message: str
+    usage: bool = False

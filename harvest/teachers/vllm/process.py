@@ -1,0 +1,244 @@
+"""The process that holds the engine: `python -m harvest.teachers.vllm.process FD`, FD a socket to `harvest`.
+
+A process of its own, in a session of its own: an interrupt at the keyboard does not reach the engine before its
+answers have arrived; the work on pictures and prompts here shares no interpreter lock with drawing and writing there;
+and when `harvest` dies, however it does, the socket ends, and all processes of the engine end with it.
+"""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+import orjson
+
+from harvest.scoring import separate_first_tokens, spell_word
+from harvest.teachers.vllm.config import DEFAULT_TOPK
+from harvest.teachers.vllm.messages import Failure, Job, Ready, Result, Settings
+from shared.errors import UsageError
+
+SHUTDOWN_SECONDS = 15.0  # after that, what is left of the engine is killed
+WAITING = 64  # jobs that wait, prepared, beside those that the engine runs at a time
+# Every picture is another one, so a cache of them would only cost memory.
+DEFAULTS = {"mm_processor_cache_gb": 0}
+
+
+def main() -> None:
+    """Serve the socket until it ends."""
+    connection = Connection(int(sys.argv[1]))
+    settings: Settings = connection.recv()
+    jobs: SimpleQueue[Job | None] = SimpleQueue()
+    Thread(target=_take_jobs, args=(connection, jobs), daemon=True).start()
+    engine = None
+    try:
+        first_tokens = find_first_tokens(settings)
+        engine = Engine(settings, first_tokens)
+        connection.send(engine.ready)
+        engine.run(jobs, connection)
+    except UsageError as error:
+        connection.send(Failure(str(error), usage=True))
+    except BrokenPipeError:
+        pass  # `harvest` is gone
+    except Exception as error:
+        traceback.print_exc()
+        connection.send(Failure(f"{type(error).__name__}: {error}"))
+    finally:
+        if engine is not None:
+            engine.close()
+
+
+def _take_jobs(connection: Connection, jobs: "SimpleQueue[Job | None]") -> None:
+    """Take jobs as they come, and see to it that nothing of the engine outlives `harvest`."""
+    try:
+        while True:
+            jobs.put(connection.recv())
+    except (EOFError, OSError):
+        jobs.put(None)
+    time.sleep(SHUTDOWN_SECONDS)
+    os.killpg(0, signal.SIGKILL)  # loading, or hanging: this process leads a group of its own
+
+
+def find_first_tokens(settings: Settings) -> tuple[tuple[int, ...], ...]:
+    """The tokens that begin each label word, by the model's tokenizer; before its weights are loaded.
+
+    Raises UsageError, naming the words, where two begin alike.
+    """
+    if not settings.label_words:
+        return ()
+    from vllm.tokenizers import get_tokenizer
+
+    options = {
+        name: settings.engine[name] for name in ("tokenizer_mode", "trust_remote_code") if name in settings.engine
+    }
+    name = settings.engine.get("tokenizer", settings.model)
+    tokenizer = get_tokenizer(name, revision=settings.revision, **options)
+    first_tokens = {}
+    for word in settings.label_words:
+        for text in spell_word(word):
+            ids = tokenizer.encode(text, add_special_tokens=False)
+            if not ids:
+                raise UsageError(f"the model's tokenizer has no token for {text!r}; give other words: --label-words")
+            first_tokens[text] = int(ids[0])
+    return separate_first_tokens(settings.label_words, first_tokens)
+
+
+@dataclass(slots=True)
+class _Running:
+    """A job in the engine, and what each of its passes has brought."""
+
+    job: Job
+    outputs: dict[int, Any] = field(default_factory=dict)
+
+
+class Engine:
+    """vLLM with one model. Jobs go in while others are computed; results come out in any order."""
+
+    def __init__(self, settings: Settings, first_tokens: tuple[tuple[int, ...], ...]) -> None:
+        import vllm
+        from vllm.renderers import ChatParams
+
+        self._llm = vllm.LLM(settings.model, **_choose_options(settings))
+        self._engine = self._llm.llm_engine
+        self._label_tokens = [token for tokens in first_tokens for token in tokens]
+        self._passes = self._choose_passes(settings)
+        # As the chat route of vLLM's server prepares a question: the template writes all special tokens.
+        self._chat = ChatParams(chat_template_kwargs={"add_generation_prompt": True})
+        self._tokens = self._llm.renderer.default_chat_tok_params.with_kwargs(add_special_tokens=False)
+        self._running: dict[int, _Running] = {}
+        at_a_time = self._engine.vllm_config.scheduler_config.max_num_seqs
+        self._room = at_a_time + min(at_a_time, WAITING)
+        self.ready = Ready(vllm.__version__, self._room, first_tokens)
+
+    def _choose_passes(self, settings: Settings) -> list[Any]:
+        """The parameters of the passes over one prompt: the last gives the reply, the first the labels' scores.
+
+        The engine gives scores of named tokens, or of the most probable ones. Where both are wanted, a second pass over
+        the prompt, which the engine's cache holds by then, costs little.
+        """
+        from vllm import PoolingParams, SamplingParams
+
+        if settings.vector is not None:
+            return [PoolingParams(task="embed", use_activation=False)]
+        # The model's own generation parameters stand where nothing else is said, as they do on vLLM's server.
+        common = {**self._llm.model_config.get_diff_sampling_param(), "temperature": settings.temperature}
+        reply = {**common, "max_tokens": settings.max_tokens}
+        scores = {"logprob_token_ids": self._label_tokens} if self._label_tokens else {}
+        if settings.topk is None:
+            passes = [{**reply, **scores}]
+        else:
+            passes = [{**reply, "logprobs": settings.topk}]
+            if scores:
+                passes.insert(0, {**common, "max_tokens": 1, **scores})
+        return [SamplingParams(**parameters) for parameters in passes]
+
+    def run(self, jobs: "SimpleQueue[Job | None]", connection: Connection) -> None:
+        """Answer jobs until there are none to come."""
+        while True:
+            while len(self._running) < self._room:
+                try:
+                    # Preparing goes before stepping, which may wait: the engine always has jobs to go on with.
+                    job = jobs.get(block=not self._running)
+                except Empty:
+                    break
+                if job is None:
+                    return
+                try:
+                    self._add(job)
+                except ValueError as error:  # a prompt that is longer than the model takes, say
+                    connection.send([Result(job.number, problem=" ".join(str(error).split()))])
+            results = [result for output in self._engine.step() if (result := self._take(output)) is not None]
+            if results:
+                connection.send(results)
+
+    def close(self) -> None:
+        """End the engine's processes."""
+        self._engine.engine_core.shutdown()
+
+    def _add(self, job: Job) -> None:
+        content: Any = job.written or "."  # as the endpoint teacher asks
+        if job.pictures:
+            parts: list[Any] = [{"type": "image_pil", "image_pil": _open_picture(picture)} for picture in job.pictures]
+            content = [*parts, {"type": "text", "text": job.written}] if job.written else parts
+        conversation = [{"role": "user", "content": content}]
+        for index, parameters in enumerate(self._passes):
+            _, (prompt,) = self._llm.renderer.render_chat([conversation], self._chat, self._tokens)
+            self._engine.add_request(f"{job.number}-{index}", prompt, parameters.clone())
+        self._running[job.number] = _Running(job)
+
+    def _take(self, output: Any) -> Result | None:
+        """The result of a job whose last pass this is."""
+        if not output.finished:
+            return None
+        number, index = map(int, output.request_id.split("-")[:2])
+        running = self._running.get(number)
+        if running is None:
+            return None  # another pass of it was refused
+        running.outputs[index] = output
+        if len(running.outputs) < len(self._passes):
+            return None
+        del self._running[number]
+        first, last = running.outputs[0], running.outputs[len(self._passes) - 1]
+        prompt_tokens = len(last.prompt_token_ids)
+        if hasattr(last.outputs, "data"):
+            return Result(number, vector=last.outputs.data.float().numpy(), prompt_tokens=prompt_tokens)
+        return Result(number, reply=write_reply(first, last, self._label_tokens), prompt_tokens=prompt_tokens)
+
+
+def _choose_options(settings: Settings) -> dict[str, Any]:
+    options: dict[str, Any] = {"revision": settings.revision, "tokenizer_revision": settings.revision, **DEFAULTS}
+    if settings.vector is not None:
+        from vllm.config import PoolerConfig
+
+        options |= {
+            "runner": "pooling",
+            "convert": "embed",
+            "pooler_config": PoolerConfig(pooling_type=settings.vector),
+        }
+    if (settings.topk or 0) > DEFAULT_TOPK:
+        options["max_logprobs"] = settings.topk
+    return options | dict(settings.engine)
+
+
+def _open_picture(picture: Any) -> Any:
+    from PIL import Image
+
+    return Image.frombytes("L", (picture.width, picture.height), picture.pixels).convert("RGB")
+
+
+def write_reply(scored: Any, said: Any, label_tokens: Sequence[int]) -> bytes:
+    """What vLLM's server would have answered: the JSON of a chat completion, tokens named by id.
+
+    `scored` is the output of the pass that scores `label_tokens` and `said` that of the pass that gives the reply; they
+    may be the same.
+    """
+    (completion,) = said.outputs
+    positions = []
+    for index, (token, logprobs) in enumerate(zip(completion.token_ids, completion.logprobs or (), strict=False)):
+        top = {} if scored is said and label_tokens else dict(logprobs)
+        if index == 0:
+            top |= {label: scored.outputs[0].logprobs[0][label] for label in label_tokens}
+        positions.append({**_write_token(token, logprobs), "top_logprobs": [_write_token(t, top) for t in top]})
+    choice = {
+        "message": {"role": "assistant", "content": completion.text},
+        "finish_reason": completion.finish_reason,
+        "logprobs": {"content": positions} if positions else None,
+    }
+    prompt, said_tokens = len(said.prompt_token_ids), len(completion.token_ids)
+    usage = {"prompt_tokens": prompt, "completion_tokens": said_tokens}
+    return orjson.dumps({"choices": [choice], "usage": usage})
+
+
+def _write_token(token: int, logprobs: Mapping[int, Any]) -> Mapping[str, Any]:
+    # -9999 stands for minus infinity, which JSON has not, as on the server.
+    return {"token": f"token_id:{token}", "logprob": max(float(logprobs[token].logprob), -9999.0)}
+
+
+if __name__ == "__main__":
+    main()
