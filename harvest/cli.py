@@ -38,6 +38,9 @@ def _harvest_flags(
     task: Annotated[str, _option("A task by name, or a Parquet, JSONL or CSV file (or folder) of your own.")],
     out: Annotated[Path | None, _option("Folder of the task's shards. Unless given, data/<task>.")] = None,
     name: Annotated[str | None, _option("Keep the answers under teacher=<name>. Unless given, the teacher's.")] = None,
+    onto: Annotated[
+        Path | None, _option("A teacher=<name> folder: its answers and this teacher's vectors make one row.")
+    ] = None,
     split: Annotated[list[str] | None, _option("Only this split; may be repeated.")] = None,
     ask: Annotated[
         list[str] | None,
@@ -212,7 +215,20 @@ def show(
 
 
 _FILE_FLAGS = ("text_column", "text_pair_column", "label_column", "target_column", "id_column", "question")
-_RUN_FLAGS = ("teacher", "task", "out", "name", "split", "ask", "limit", "retry", "worker", "failure_limit", "as_json")
+_RUN_FLAGS = (
+    "teacher",
+    "task",
+    "out",
+    "onto",
+    "name",
+    "split",
+    "ask",
+    "limit",
+    "retry",
+    "worker",
+    "failure_limit",
+    "as_json",
+)
 
 
 def _make_config(flags: dict[str, Any]) -> Any:
@@ -239,6 +255,7 @@ def _make_config(flags: dict[str, Any]) -> Any:
         ),
         teacher=TeacherChoice(flags["teacher"], flags["name"], options),
         out=flags["out"],
+        onto=flags["onto"],
         splits=flags["split"],
         asked=flags["ask"],
         limits=parse_limits(flags["limit"] or ()),

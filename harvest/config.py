@@ -39,11 +39,15 @@ class TeacherChoice:
 
 @dataclass(frozen=True, slots=True)
 class HarvestConfig:
-    """One harvest. `out` defaults to data/<task>; `splits` None is all of the task's; for the rest see Scope."""
+    """One harvest. `out` defaults to data/<task>; `splits` None is all of the task's; for the rest see Scope.
+
+    `onto` is a teacher folder whose answers get the vectors of this harvest's teacher (harvest.onto).
+    """
 
     task: TaskChoice
     teacher: TeacherChoice
     out: Path | None = None
+    onto: Path | None = None
     splits: Sequence[str] | None = None
     asked: Sequence[str] | None = None
     limits: Mapping[str, int] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import uvloop
 from harvest.card import write_card
 from harvest.config import HarvestConfig
 from harvest.engine import INTERRUPTED, Engine
+from harvest.onto import OntoAnswers
 from harvest.plan import Action, Plan, Scope, find_first, make_plan
 from harvest.teachers.base import RemoteTeacher, Teacher
 from harvest.teachers.registry import prepare_teacher
@@ -105,6 +106,8 @@ def _prepare(config: HarvestConfig) -> tuple[LoadedTask, Teacher, Path, Scope]:
     for note in loaded.notes:
         say(f"  {note}")
     teacher = build_teacher(loaded.task)
+    if config.onto is not None:
+        teacher = OntoAnswers(teacher, config.onto, loaded.task)
     named = [
         *(config.splits or ()),
         *(config.asked or ()),

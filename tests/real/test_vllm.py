@@ -125,13 +125,7 @@ def reference(model: Path) -> Any:
 def in_process(model: Path, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A harvest in process: label scores, replies of several tokens, and the most probable tokens of each."""
     out = tmp_path_factory.mktemp("in_process")
-    options = {
-        "model": str(model),
-        "engine": ENGINE,
-        "max_tokens": REPLY_TOKENS,
-        "keep_topk": True,
-        "top_logprobs": TOP,
-    }
+    options = {"model": str(model), "engine": ENGINE, "max_tokens": REPLY_TOKENS}
     report = harvest(reviews, out, "vllm", keep_topk=True, top_logprobs=TOP, **options)
     assert (report.asked, report.failed) == (ROWS, 0)
     return out
