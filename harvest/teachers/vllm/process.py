@@ -11,7 +11,6 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -89,14 +88,6 @@ def find_first_tokens(settings: Settings) -> tuple[tuple[int, ...], ...]:
     return separate_first_tokens(settings.label_words, first_tokens)
 
 
-@dataclass(slots=True)
-class _Running:
-    """A job in the engine, and what each of its passes has brought."""
-
-    job: Job
-    outputs: dict[int, Any] = field(default_factory=dict)
-
-
 class Engine:
     """vLLM with one model. Jobs go in while others are computed; results come out in any order."""
 
@@ -111,7 +102,7 @@ class Engine:
         # As the chat route of vLLM's server prepares a question: the template writes all special tokens.
         self._chat = ChatParams(chat_template_kwargs={"add_generation_prompt": True})
         self._tokens = self._llm.renderer.default_chat_tok_params.with_kwargs(add_special_tokens=False)
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, dict[int, Any]] = {}  # by the job's number: what its passes have brought
         at_a_time = self._engine.vllm_config.scheduler_config.max_num_seqs
         self._room = at_a_time + min(at_a_time, WAITING)
         self.ready = Ready(vllm.__version__, self._room, first_tokens)
@@ -141,50 +132,72 @@ class Engine:
     def run(self, jobs: "SimpleQueue[Job | None]", connection: Connection) -> None:
         """Answer jobs until there are none to come."""
         while True:
-            while len(self._running) < self._room:
-                try:
-                    # Preparing goes before stepping, which may wait: the engine always has jobs to go on with.
-                    job = jobs.get(block=not self._running)
-                except Empty:
-                    break
-                if job is None:
-                    return
-                try:
-                    self._add(job)
-                except ValueError as error:  # a prompt that is longer than the model takes, say
-                    connection.send([Result(job.number, problem=" ".join(str(error).split()))])
-            results = [result for output in self._engine.step() if (result := self._take(output)) is not None]
-            if results:
-                connection.send(results)
+            # Preparing goes before stepping, which may wait: the engine always has jobs to go on with.
+            arrived = self._take_jobs(jobs, self._room - len(self._running))
+            if arrived is None:
+                return
+            for index in range(len(self._passes)):
+                for job in arrived:
+                    self._add(job, index, connection)
+                # Requests of two kinds in one batch would each be given the log-probabilities of the one kind only
+                # (seen with vLLM 0.32), so where there are several passes one is over before the next begins.
+                self._step(connection)
+                while len(self._passes) > 1 and self._engine.has_unfinished_requests():
+                    self._step(connection)
+
+    def _take_jobs(self, jobs: "SimpleQueue[Job | None]", most: int) -> list[Job] | None:
+        """Those that have arrived; waits for one where the engine has nothing to do. None where none will come."""
+        taken: list[Job] = []
+        while len(taken) < most:
+            try:
+                job = jobs.get(block=not taken and not self._running)
+            except Empty:
+                break
+            if job is None:
+                return None
+            taken.append(job)
+        return taken
+
+    def _step(self, connection: Connection) -> None:
+        if not self._engine.has_unfinished_requests():
+            return
+        results = [result for output in self._engine.step() if (result := self._take(output)) is not None]
+        if results:
+            connection.send(results)
 
     def close(self) -> None:
         """End the engine's processes."""
         self._engine.engine_core.shutdown()
 
-    def _add(self, job: Job) -> None:
+    def _add(self, job: Job, index: int, connection: Connection) -> None:
+        """Give the engine pass `index` of a job. A job that it refuses has its result."""
+        if index and job.number not in self._running:
+            return
         content: Any = job.written or "."  # as the endpoint teacher asks
         if job.pictures:
             parts: list[Any] = [{"type": "image_pil", "image_pil": _open_picture(picture)} for picture in job.pictures]
             content = [*parts, {"type": "text", "text": job.written}] if job.written else parts
         conversation = [{"role": "user", "content": content}]
-        for index, parameters in enumerate(self._passes):
+        try:
             _, (prompt,) = self._llm.renderer.render_chat([conversation], self._chat, self._tokens)
-            self._engine.add_request(f"{job.number}-{index}", prompt, parameters.clone())
-        self._running[job.number] = _Running(job)
+            self._engine.add_request(f"{job.number}-{index}", prompt, self._passes[index].clone())
+        except ValueError as error:  # a prompt that is longer than the model takes, say
+            self._running.pop(job.number, None)
+            connection.send([Result(job.number, problem=" ".join(str(error).split()))])
+        else:
+            self._running.setdefault(job.number, {})
 
     def _take(self, output: Any) -> Result | None:
         """The result of a job whose last pass this is."""
         if not output.finished:
             return None
         number, index = map(int, output.request_id.split("-")[:2])
-        running = self._running.get(number)
-        if running is None:
-            return None  # another pass of it was refused
-        running.outputs[index] = output
-        if len(running.outputs) < len(self._passes):
+        outputs = self._running[number]
+        outputs[index] = output
+        if len(outputs) < len(self._passes):
             return None
         del self._running[number]
-        first, last = running.outputs[0], running.outputs[len(self._passes) - 1]
+        first, last = outputs[0], outputs[len(self._passes) - 1]
         prompt_tokens = len(last.prompt_token_ids)
         if hasattr(last.outputs, "data"):
             return Result(number, vector=last.outputs.data.float().numpy(), prompt_tokens=prompt_tokens)

@@ -21,13 +21,13 @@ from harvest.teachers.base import Reply, Request
 from harvest.teachers.drawing import Drawers, DrawnPage
 from harvest.teachers.endpoint.dialects import DIALECTS, Scoring
 from harvest.teachers.endpoint.parse import Form, parse
-from harvest.teachers.models import FrozenModel
 from harvest.teachers.vllm.config import Vector, VllmConfig
 from harvest.teachers.vllm.engine import EngineProcess
 from harvest.teachers.vllm.messages import Job, Picture, Ready, Result, Settings
 from shared.console import say
 from shared.errors import DataError, require_extra
 from shared.example import Example
+from shared.frozen import FrozenModel
 from shared.row import Answer, Status
 from shared.tasks import Task
 
