@@ -1,13 +1,17 @@
 """What the vision teachers that run in this process share: requests taken in batches, and drawn."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
 
 from harvest.prompts import lay_out
-from harvest.rendering import Drawing, Layout, draw, encode
+from harvest.rendering import Drawing, Layout, draw, encode, prepare_text
 from harvest.teachers.base import Reply, Request
 from shared.errors import DataError
+from shared.example import Example
 from shared.row import Answer, Status
 
 
@@ -34,6 +38,30 @@ async def answer_in_batches(
     if batch:
         for reply in await asyncio.to_thread(answer, batch):
             yield reply
+
+
+def describe_drawn(example: Example) -> Mapping[str, Any]:
+    """The content of a request whose text is drawn. Raises DataError where a character of it cannot be."""
+    text = lay_out(example)
+    prepare_text(text)
+    return {"draw": text}
+
+
+def answer_drawn(
+    requests: Sequence[Request], layout: Layout, compute: Callable[[Sequence[DrawnRequest]], Sequence[Answer]]
+) -> list[Reply]:
+    """Replies to `requests`: what `compute` makes of those that can be drawn, and failed ones to the others.
+
+    Pictures and bill are added here. The time of a batch is shared out evenly.
+    """
+    started, asked_at = time.perf_counter(), datetime.now(UTC)
+    drawn, replies = draw_requests(requests, layout)
+    answers = compute(drawn)
+    latency_ms = (time.perf_counter() - started) * 1000 / len(requests)
+    for one, answer in zip(drawn, answers, strict=True):
+        bill = replace(answer, image_sha256=one.image_sha256, latency_ms=latency_ms, asked_at=asked_at, attempts=1)
+        replies.append(Reply(one.request, bill))
+    return replies
 
 
 def draw_requests(requests: Sequence[Request], layout: Layout) -> tuple[list[DrawnRequest], list[Reply]]:

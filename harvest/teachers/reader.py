@@ -5,16 +5,13 @@
 A vision teacher of text has to be able to read; this one can, on a laptop. What it read is kept as `reply`.
 """
 
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from harvest.prompts import lay_out
-from harvest.rendering import Drawing, Layout, prepare_text
+from harvest.rendering import Drawing, Layout
 from harvest.teachers.base import Reply, Request
-from harvest.teachers.batches import answer_in_batches, draw_requests
+from harvest.teachers.batches import DrawnRequest, answer_drawn, answer_in_batches, describe_drawn
 from harvest.teachers.ocr import LineReader, describe_recogniser
 from shared.errors import require_extra
 from shared.example import Example
@@ -55,32 +52,16 @@ class ReaderTeacher:
 
     def content(self, example: Example) -> Mapping[str, Any]:
         """The text that is drawn. Raises DataError where a character of it cannot be."""
-        text = lay_out(example)
-        prepare_text(text)
-        return {"draw": text}
+        return describe_drawn(example)
 
     def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Read in batches; one row that cannot be drawn does not stop the others."""
-        return answer_in_batches(requests, _BATCH_ROWS, self._answer_batch)
+        return answer_in_batches(requests, _BATCH_ROWS, lambda batch: answer_drawn(batch, self._layout, self._encode))
 
-    def _answer_batch(self, requests: Sequence[Request]) -> list[Reply]:
-        started, asked_at = time.perf_counter(), datetime.now(UTC)
-        drawn, replies = draw_requests(requests, self._layout)
+    def _encode(self, drawn: Sequence[DrawnRequest]) -> list[Answer]:
         texts = self._read([one.drawings for one in drawn])
         vectors = self._encoder.encode(texts)
-        latency_ms = (time.perf_counter() - started) * 1000 / len(requests)
-        for one, text, vector in zip(drawn, texts, vectors, strict=True):
-            answer = Answer(
-                Status.OK,
-                reply=text,
-                embedding=vector,
-                image_sha256=one.image_sha256,
-                latency_ms=latency_ms,
-                asked_at=asked_at,
-                attempts=1,
-            )
-            replies.append(Reply(one.request, answer))
-        return replies
+        return [Answer(Status.OK, reply=text, embedding=vector) for text, vector in zip(texts, vectors, strict=True)]
 
     def _read(self, texts: Sequence[Sequence[Drawing]]) -> list[str]:
         """What the recogniser reads on the pages of each text: its only source is their pixels."""

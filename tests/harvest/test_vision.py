@@ -31,7 +31,8 @@ from transformers import (
 )
 
 from harvest.rendering import Drawing, Layout, draw
-from harvest.teachers.vision import VisionEncoderConfig, VisionEncoderTeacher, read_input_size
+from harvest.teachers.picture_encoder import read_input_size
+from harvest.teachers.vision import VisionEncoderConfig, VisionEncoderTeacher
 from shared.errors import DataError, SourceError
 from shared.example import Example
 from shared.frozen import FrozenModel
