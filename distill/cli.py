@@ -1,12 +1,13 @@
 """The `distill` command."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from distill.config import (
     DEFAULT_STUDENT,
+    Column,
     Control,
     Decay,
     DistillConfig,
@@ -43,6 +44,16 @@ def main_options() -> None:
 def run(
     shards: Annotated[Path, typer.Option(help="data/<task>/, or data/<task>/teacher=<name>/.")],
     teacher: Annotated[str | None, typer.Option(help="Which teacher's answers, where the task has several.")] = None,
+    vectors: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="embedding, label_logprobs or reply: what the teacher's vector is made of; may be repeated. "
+            "The embedding, unless given."
+        ),
+    ] = None,
+    reply_encoder: Annotated[
+        str, typer.Option(help="The frozen text encoder of --vectors reply: a hub id, a folder, or pkg://module/path.")
+    ] = DEFAULT_STUDENT,
     student: Annotated[str, typer.Option(help="A hub id, a folder, or pkg://module/path.")] = DEFAULT_STUDENT,
     student_layers: Annotated[
         int | None,
@@ -131,6 +142,8 @@ def run(
     config = DistillConfig(
         shards=shards,
         teacher=teacher,
+        vectors=cast(tuple[Column, ...], tuple(vectors or ())),  # the config checks them
+        reply_encoder=reply_encoder,
         student=student,
         student_layers=student_layers,
         lora_rank=lora_rank,

@@ -8,6 +8,7 @@ from shared.errors import UsageError
 
 Loss = Literal["cosine", "euclid", "elementwise", "cka", "procrustes", "contrastive", "none"]
 Soft = Literal["aligner", "kl"]
+Column = Literal["embedding", "label_logprobs", "reply"]
 Semantics = Literal["paper", "code"]
 Schedule = Literal["two-pass", "interleaved"]
 Control = Literal[
@@ -41,18 +42,24 @@ class DistillConfig:
 
     `lora_rank` trains low-rank updates of the student's encoder, on the layers `lora_targets` (see distill.adapters),
     and its head; None trains all weights. `gradient_checkpointing` saves memory and costs a second forward pass.
+
+    `vectors` are the columns that h_t is made of, one after the other; unless given, the embedding, or where there is
+    none label_logprobs. `reply_encoder` reads the column reply.
+
     `labels` keeps that many labels of the training split and hides the rest; None keeps all. `labelled_per_batch`
     composes each batch of that many labelled rows and of unlabelled ones, where None draws them as they come.
     `warmup` is the share of the student's steps in which its learning rate rises to its full value; `decay` "linear"
     lets it fall to 0 from there to the last step. `teacher_decay` lets the teacher's weights, alpha and beta, fall from
     their full value at the first step towards 0 at the last one: in a line, or along half a cosine.
-    `aligner_pretraining` is the number of passes over the labelled
-    vectors that the aligner makes before the first epoch. `dropout` stands in for the student's own.
+    `aligner_pretraining` is the number of passes over the labelled vectors that the aligner makes before the first
+    epoch. `dropout` stands in for the student's own.
     `buffer_rows` bounds memory: that many rows are shuffled, tokenised and sorted by length at a time.
     """
 
     shards: Path
     teacher: str | None = None
+    vectors: tuple[Column, ...] = ()
+    reply_encoder: str = DEFAULT_STUDENT
     student: str = DEFAULT_STUDENT
     student_layers: int | None = None
     lora_rank: int | None = None
@@ -99,6 +106,10 @@ class DistillConfig:
         ):
             if getattr(self, name) not in get_args(choices):
                 raise UsageError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(get_args(choices))}")
+        for column in self.vectors:
+            if column not in get_args(Column) or self.vectors.count(column) > 1:
+                names = ", ".join(get_args(Column))
+                raise UsageError(f"vectors are {', '.join(self.vectors)}; each can be {names}, and once only")
         for name in ("alpha", "warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it goes from 0 to 1")

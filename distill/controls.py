@@ -3,14 +3,12 @@
 A control that changes the vectors is a lookup, from row numbers to vectors: everything after it is as in any run.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
 from distill.config import Control
-from distill.features import Array, Vectors, decode_vectors
+from distill.features import Array, TeacherVectors, iterate_vectors, make_scratch, rank_answered
 from distill.split import Split
 from distill.stream import Lookup
 from shared.shards.read import read_row_group
@@ -18,7 +16,7 @@ from shared.shards.read import read_row_group
 MAX_COVARIANCE_WIDTH = 2048  # beyond it the matrix and its factors cost more than the run; variances are matched then
 
 
-def make_lookup(control: Control, split: Split, vectors: Vectors, seed: int, folder: Path) -> Lookup | None:
+def make_lookup(control: Control, split: Split, vectors: TeacherVectors, seed: int, folder: Path) -> Lookup | None:
     """The vectors that a control puts in place of the teacher's own; None where the control keeps those."""
     if control == "shuffled-teacher":
         return shuffle_vectors(split, vectors, seed, folder)
@@ -29,22 +27,20 @@ def make_lookup(control: Control, split: Split, vectors: Vectors, seed: int, fol
     return None
 
 
-def shuffle_vectors(split: Split, vectors: Vectors, seed: int, folder: Path) -> Lookup:
+def shuffle_vectors(split: Split, vectors: TeacherVectors, seed: int, folder: Path) -> Lookup:
     """Give every answered row the vector of another one, by a permutation over the whole split that `seed` chooses.
 
     Everything but the pairing stays: the same vectors, the same mean and deviation. The vectors are copied to a
     nameless file in `folder` and read from there, so memory does not grow with their number.
     """
     count = int(split.answered.sum())
-    place = np.cumsum(split.answered) - 1  # of a row among the answered ones
+    place = rank_answered(split)
     permutation = permute_rows(count, seed)
     copy = None
     done = 0
     for block in iterate_vectors(split, vectors):
         if copy is None:
-            path = folder / f"shuffled-{uuid4().hex}.npy"  # one a process
-            copy = np.lib.format.open_memmap(path, "w+", dtype=block.dtype, shape=(count, vectors.width))
-            path.unlink()  # the mapping keeps its bytes, and no ending of the run can leave them behind
+            copy = make_scratch(folder, block.dtype, (count, vectors.width))
         copy[done : done + len(block)] = block
         done += len(block)
     assert copy is not None, "find_vectors refuses a split without answers"
@@ -61,7 +57,7 @@ def permute_rows(count: int, seed: int) -> Array:
     return np.random.default_rng([seed, 1]).permutation(count)
 
 
-def draw_vectors(split: Split, vectors: Vectors, seed: int) -> Lookup:
+def draw_vectors(split: Split, vectors: TeacherVectors, seed: int) -> Lookup:
     """Give every row a draw of its own from the normal distribution with the vectors' mean and covariance.
 
     x_i = m + L z_i with z_i ~ N(0, I) and L L^T = C, the covariance over the answered rows; for vectors wider than
@@ -77,7 +73,7 @@ def draw_vectors(split: Split, vectors: Vectors, seed: int) -> Lookup:
     return lookup
 
 
-def measure_moments(split: Split, vectors: Vectors) -> tuple[Array, Array]:
+def measure_moments(split: Split, vectors: TeacherVectors) -> tuple[Array, Array]:
     """Mean (d,) over the answered rows, and a factor L (d, d) of their covariance; its diagonal (d,) where d is large.
 
     Two passes, a row group at a time. Eigenvalues and not Cholesky's factor, since fewer rows than dimensions, or a
@@ -96,7 +92,7 @@ def measure_moments(split: Split, vectors: Vectors) -> tuple[Array, Array]:
     return mean, directions * np.sqrt(np.maximum(values, 0))
 
 
-def repeat_vector(split: Split, vectors: Vectors, seed: int) -> Lookup:
+def repeat_vector(split: Split, vectors: TeacherVectors, seed: int) -> Lookup:
     """Give every row the vector of one and the same answered row, that `seed` chooses.
 
     The aligner then gives one target for all, and can learn no more than how frequent the labels are. The mean vector
@@ -106,20 +102,12 @@ def repeat_vector(split: Split, vectors: Vectors, seed: int) -> Lookup:
     for group, start in zip(split.groups, split.starts(), strict=True):
         if start <= chosen < start + group.rows:
             row = np.array([chosen - start])
-            (vector,) = decode_vectors(read_row_group(group, vectors.columns), row, vectors, group)
+            (vector,) = vectors.decode(read_row_group(group, vectors.columns), row, group, start)
 
     def lookup(numbers: Array) -> Array:
         return np.tile(vector, (len(numbers), 1))
 
     return lookup
-
-
-def iterate_vectors(split: Split, vectors: Vectors) -> Iterator[Array]:
-    """The answered rows' vectors, in the order of the shards, a row group at a time."""
-    for group, start in zip(split.groups, split.starts(), strict=True):
-        rows = np.flatnonzero(split.answered[start : start + group.rows])
-        if len(rows):
-            yield decode_vectors(read_row_group(group, vectors.columns), rows, vectors, group)
 
 
 def _generator(seed: int, number: int) -> np.random.Generator:

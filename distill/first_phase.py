@@ -14,7 +14,7 @@ from distill.aligner import Aligner
 from distill.config import DistillConfig
 from distill.devices import Device
 from distill.evaluate import predict, predict_aligner
-from distill.features import Array
+from distill.features import Array, rank_answered
 from distill.losses.objective import Objective
 from distill.outputs import Outputs
 from distill.split import Split
@@ -119,7 +119,7 @@ def pseudo_label(model: Any, split: Split, answered: Source, encoder: TextEncode
 
 def look_up_targets(split: Split, kept: Array) -> Targets:
     """Targets that were made beforehand, for both heads: `kept` (m, c) has one for each answered row of the split."""
-    place = np.cumsum(split.answered) - 1  # of a row among the answered ones
+    place = rank_answered(split)
 
     def targets(batch: Batch) -> Outputs:
         own = torch.from_numpy(kept[place[batch.number]]).to(batch.target.device, non_blocking=True)

@@ -21,7 +21,7 @@ from distill.config import DistillConfig
 from distill.controls import make_lookup
 from distill.devices import Device, choose_device
 from distill.evaluate import predict, predict_aligner, score, scored_rows
-from distill.features import Vectors, find_vectors, measure_vectors
+from distill.features import TeacherVectors, measure_vectors
 from distill.first_phase import fit_smoothing, look_up_targets, pseudo_label, smooth_like
 from distill.folder import CHECKPOINT, choose_run_folder, working_folder
 from distill.losses.objective import Objective
@@ -32,11 +32,12 @@ from distill.split import Bools, Split, keep_labels, read_split
 from distill.stream import Lookup, Part, Source
 from distill.student import Student
 from distill.teacher_labels import read_label_logprobs
+from distill.teachers import gather_vectors
 from distill.tokens import TextEncoder
 from distill.trackers import check_trackers, open_trackers
 from distill.train import Data, EpochRecord, Scores, Trained, derive_seed, train
 from shared.console import say, silence, track
-from shared.errors import DataError, UsageError
+from shared.errors import DataError, ShardError, UsageError
 from shared.shards.manifest import Manifest, choose_teacher, hash_manifest
 from shared.shards.read import check_readable, count_unsealed
 from shared.sources import ResolvedModel, fingerprint_model, resolve_model
@@ -109,7 +110,7 @@ def _run(
     if not dev.rows:
         raise DataError(f"{folder} has no labelled rows in the split {DEV!r}, which chooses the best epoch")
 
-    described = {**asdict(config), "shards": str(config.shards)}
+    described = {**asdict(config), "shards": str(config.shards), "vectors": list(config.vectors)}
     identity = {
         **described,
         "manifest_sha256": hash_manifest(manifest),
@@ -119,6 +120,10 @@ def _run(
         checkpoints = Checkpoints(work / CHECKPOINT, identity, checkpoint_steps, processes.is_first)
         checkpoints.settle(overwrite)
         objective = make_objective(config, manifest)
+
+        def gather(rows: Split) -> TeacherVectors:
+            return gather_vectors(folder, manifest, rows, config.vectors, config.reply_encoder)
+
         vectors, lookup, aligner, aligner_rows, targets, first_phase = None, None, None, None, None, None
         if config.soft == "kl" and config.control != "self-training":
             logprobs = read_label_logprobs(config, split, outputs)
@@ -126,7 +131,7 @@ def _run(
             if config.control == "label-smoothing":
                 targets, first_phase = smooth_like(logprobs, config.tau)
         if config.uses_aligner:
-            vectors = find_vectors(split)
+            vectors = gather(split)
             mean, std = measure_vectors(split, vectors)
             lookup = make_lookup(config.control, split, vectors, config.seed, work)
             torch.manual_seed(derive_seed(config.seed, "aligner"))
@@ -192,7 +197,9 @@ def _run(
                 aligner,
                 Data(parts, steps, aligner_rows, encoder, targets),
                 device,
-                Scores(score_with(student), score_aligner(manifest, dev_split, aligner, vectors, device, config)),
+                Scores(
+                    score_with(student), score_aligner(manifest, dev_split, aligner, vectors, gather, device, config)
+                ),
                 tracker,
                 write_epoch,
                 checkpoints,
@@ -280,7 +287,7 @@ def make_objective(config: DistillConfig, manifest: Manifest) -> Objective:
 
 
 def build_student(
-    config: DistillConfig, source: ResolvedModel, outputs: int, manifest: Manifest, vectors: Vectors | None
+    config: DistillConfig, source: ResolvedModel, outputs: int, manifest: Manifest, vectors: TeacherVectors | None
 ) -> Student:
     """A fresh student. For one seed its main head is the same in every variant, and P_s and A_s wherever they fit."""
     torch.manual_seed(derive_seed(config.seed, "student"))
@@ -313,7 +320,7 @@ def compose_batches(
     visible: Bools,
     config: DistillConfig,
     encoder: TextEncoder,
-    vectors: Vectors | None,
+    vectors: TeacherVectors | None,
     lookup: Lookup | None,
 ) -> tuple[tuple[Part, ...], int]:
     """What the student's batches are made of, and how many make an epoch: as many as all answered rows fill.
@@ -352,7 +359,8 @@ def score_aligner(
     manifest: Manifest,
     dev_split: Split,
     aligner: Aligner | None,
-    vectors: Vectors | None,
+    vectors: TeacherVectors | None,
+    gather: Callable[[Split], TeacherVectors],
     device: Device,
     config: DistillConfig,
 ) -> Callable[[], float] | None:
@@ -361,13 +369,14 @@ def score_aligner(
     if aligner is None or vectors is None or not answered.any():
         return None
     try:
-        if find_vectors(dev_split) != vectors:
+        own = gather(dev_split)
+        if own.widths != vectors.widths:
             return None
-        measure_vectors(dev_split, vectors)
-    except DataError as error:
+        measure_vectors(dev_split, own)
+    except (DataError, ShardError) as error:
         say(f"the aligner is not scored on its own: {error}")
         return None
-    source = Source(dev_split, answered, answered, vectors=vectors, buffer_rows=config.buffer_rows)
+    source = Source(dev_split, answered, answered, vectors=own, buffer_rows=config.buffer_rows)
     return lambda: score(manifest, *predict_aligner(aligner, source, device))
 
 

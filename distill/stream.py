@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from distill.features import Vectors, decode_vectors
+from distill.features import TeacherVectors
 from distill.split import Bools, Split
 from distill.tokens import TextEncoder, Tokens, join_tokens
 from shared.shards.read import RowGroup, read_row_group
@@ -130,7 +130,7 @@ class Source:
         labelled: Bools,
         *,
         encoder: TextEncoder | None = None,
-        vectors: Vectors | None = None,
+        vectors: TeacherVectors | None = None,
         lookup: Lookup | None = None,
         buffer_rows: int,
     ) -> None:
@@ -199,7 +199,7 @@ class Source:
                     self._counted.add(start)
                     self.truncated += cut
             if read_vectors is not None:
-                vectors.append(decode_vectors(table, rows, read_vectors, group))
+                vectors.append(read_vectors.decode(table, rows, group, start))
         number = np.concatenate(numbers)
         if self._lookup is not None:
             vectors = [self._lookup(number)]

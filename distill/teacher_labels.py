@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from distill.config import DistillConfig
-from distill.controls import draw_vectors, iterate_vectors, permute_rows
-from distill.features import Array, Vectors
+from distill.controls import draw_vectors, permute_rows
+from distill.features import Array, Vectors, iterate_vectors
 from distill.split import Split, describe_number
 from shared.errors import DataError
 

@@ -19,6 +19,8 @@ SHARDS = Path("data/x")
         ({"soft": "mse"}, "it can be aligner, kl"),
         ({"soft": "kl", "alpha": 0.0}, "soft kl is the soft targets' term: give alpha above 0"),
         ({"soft": "kl", "loss": "none", "control": "frozen-aligner"}, "frozen-aligner needs an aligner"),
+        ({"vectors": ("embedding", "image")}, "embedding, image; each can be embedding, label_logprobs, reply"),
+        ({"vectors": ("reply", "reply")}, "and once only"),
         ({"semantics": "both"}, "it can be paper, code"),
         ({"schedule": "mixed"}, "it can be two-pass, interleaved"),
         ({"control": "random"}, "it can be none, shuffled-teacher, random-vectors"),

@@ -92,3 +92,16 @@ def test_a_tracker_by_name(toy: Path, tiny_student: Path, tmp_path: Path) -> Non
     done = CliRunner().invoke(app, ["run", *arguments, "--tracker", "tensorboard"])
     assert done.exit_code == 0, done.output
     assert list(tmp_path.glob("runs/toy-euclid-s0/trackers/toy-euclid-s0/events.*"))
+
+
+def test_vectors_of_the_command_are_those_of_the_run(toy: Path, tiny_student: Path, tmp_path: Path) -> None:
+    arguments = ["run", "--shards", str(toy), "--student", str(tiny_student), "--epochs", "1", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, [*arguments, "--vectors", "embedding"])
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "toy-euclid-s0/metrics.json").read_text())["config"]["vectors"] == ["embedding"]
+    done = CliRunner().invoke(app, [*arguments, "--vectors", "embedding", "--vectors", "label_logprobs"])
+    assert done.exit_code == 1
+    assert "has no label_logprobs: its teacher gave none" in done.output.replace("\n", "")
+    done = CliRunner().invoke(app, [*arguments, "--vectors", "pictures"])
+    assert done.exit_code == 2
+    assert "each can be embedding, label_logprobs, reply" in done.output.replace("\n", "")

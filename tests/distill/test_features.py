@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from distill_rows import WIDTH, WriteFolder, make_rows, with_answer
 
-from distill.features import LOG_FLOOR, Vectors, decode_vectors, find_vectors, measure_vectors
+from distill.features import (
+    LOG_FLOOR,
+    Vectors,
+    find_column,
+    find_vectors,
+    iterate_vectors,
+    join_vectors,
+    measure_vectors,
+)
 from distill.split import Split, read_split
 from shared.errors import DataError
 from shared.row import Row, Status
@@ -31,7 +39,7 @@ def test_embeddings_come_as_they_are_kept(write_folder: WriteFolder) -> None:
     assert vectors == Vectors("embedding", WIDTH)
     group = split.groups[0]
     picked = np.array([3, 0, 19])
-    got = decode_vectors(read_row_group(group, vectors.columns), picked, vectors, group)
+    got = vectors.decode(read_row_group(group, vectors.columns), picked, group, 0)
     assert got.dtype == np.float16
     np.testing.assert_array_equal(got, stack(rows)[picked])
 
@@ -64,8 +72,8 @@ def test_label_logprobs_stand_in_with_their_residual(write_folder: WriteFolder) 
     split = read(write_folder({"train": [rows]}))
     vectors = find_vectors(split)
     assert vectors == Vectors("label_logprobs", 3)
-    got = decode_vectors(read_row_group(split.groups[0], vectors.columns), np.arange(3), vectors, split.groups[0])
-    expected = [[-0.1, -3.0, np.log(0.05)], [0.0, LOG_FLOOR, LOG_FLOOR], [-1.0, -1.0, LOG_FLOOR]]
+    got = vectors.decode(read_row_group(split.groups[0], vectors.columns), np.arange(3), split.groups[0], 0)
+    expected = [[-0.1, -3.0, np.log(0.05)], [0.0, LOG_FLOOR, LOG_FLOOR], [-1.0, -1.0, np.log(1 - 2 * np.exp(-1.0))]]
     np.testing.assert_allclose(got, expected, rtol=1e-6)
     assert np.isfinite(np.concatenate(measure_vectors(split, vectors))).all()
 
@@ -88,6 +96,41 @@ def test_a_row_unlike_the_others_is_named(write_folder: WriteFolder, vector: Any
     rows = make_rows(10)
     split = read(write_folder({"train": [rows[:5], [*rows[5:7], with_answer(rows[7], embedding=vector)]]}))
     with pytest.raises(DataError, match=message):
+        measure_vectors(split, find_vectors(split))
+
+
+def test_parts_of_any_width_count_the_same(write_folder: WriteFolder) -> None:
+    """The standardised parts have the same sum of variances, and all dimensions together a mean variance of 1."""
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([1.0, 1.0, 0.3], 80)
+    rows = [
+        with_answer(row, label_logprobs=np.log(own[:2]).tolist(), residual_mass=float(own[2]))
+        for row, own in zip(make_rows(80), p, strict=True)
+    ]
+    split = read(write_folder({"train": [rows[:30], rows[30:]]}))
+    vectors = join_vectors([find_column(split, "embedding"), find_column(split, "label_logprobs")])
+    assert (vectors.widths, vectors.columns) == ((WIDTH, 3), ("embedding", "label_logprobs", "residual_mass"))
+    values = np.concatenate(list(iterate_vectors(split, vectors)))
+    np.testing.assert_array_equal(values[:, :WIDTH], stack(rows).astype(np.float32))
+    np.testing.assert_allclose(values[:, WIDTH:], np.maximum(np.log(p), LOG_FLOOR), rtol=1e-5)
+    mean, std = measure_vectors(split, vectors)
+    variances = ((values - mean) / std).var(axis=0)
+    np.testing.assert_allclose([variances[:WIDTH].sum(), variances[WIDTH:].sum()], [7.5, 7.5], rtol=1e-4)
+    np.testing.assert_allclose(variances[:WIDTH], variances[0], rtol=1e-4)
+    assert join_vectors([vectors]) is vectors
+
+
+@pytest.mark.parametrize("source", ["embedding", "label_logprobs"])
+def test_a_column_that_was_asked_for_and_is_missing_is_named(write_folder: WriteFolder, source: Any) -> None:
+    split = read(write_folder({"train": [make_rows(3, vectors=False)]}))
+    with pytest.raises(DataError, match=f"'0-0' has no {source}: its teacher gave none"):
+        find_column(split, source)
+
+
+def test_a_teacher_that_says_the_same_of_all_rows_is_refused(write_folder: WriteFolder) -> None:
+    rows = [with_answer(r, embedding=np.ones(WIDTH)) for r in make_rows(9)]
+    split = read(write_folder({"train": [rows[:4], rows[4:]]}))
+    with pytest.raises(DataError, match="gave all 9 rows of the split train the same vector"):
         measure_vectors(split, find_vectors(split))
 
 

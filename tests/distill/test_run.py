@@ -321,6 +321,36 @@ def test_a_distribution_of_its_own_needs_labels(write_folder: WriteFolder, tiny_
         run(folder, tiny_student, soft="kl")
 
 
+@pytest.mark.parametrize("control", ["none", "shuffled-teacher", "random-vectors", "constant-target"])
+def test_vectors_of_several_columns(write_folder: WriteFolder, tiny_student: Path, control: str) -> None:
+    def ask(rows: list[Row]) -> list[Row]:
+        words = {0: "awful film", 1: "great film"}
+        return [
+            with_answer(row, embedding=vector.answer.embedding, reply=words[row.example.label or 0])
+            for row, vector in zip(judge(rows), rows, strict=True)
+        ]
+
+    folder = write_folder({"train": [ask(make_rows(30)), ask(make_rows(34, 3))], "validation": [ask(make_rows(20, 1))]})
+    options: dict[str, Any] = {"vectors": ("embedding", "label_logprobs", "reply"), "control": control}
+    out, metrics = run(folder, tiny_student, reply_encoder=str(tiny_student), semantics="code", **options)
+    aligner = load_file(out / "aligner.safetensors")
+    assert aligner["mean"].shape == (WIDTH + 3 + 32,)
+    assert metrics["aligner_dev"] is not None
+    if control == "none":
+        assert metrics["aligner_dev"] > 0.9
+    assert metrics["config"]["vectors"] == ["embedding", "label_logprobs", "reply"]
+
+
+def test_only_training_rows_standardise_the_vectors(write_folder: WriteFolder, tiny_student: Path) -> None:
+    train = make_rows(32)
+    far = [with_answer(row, embedding=np.full(WIDTH, 1e3) + i) for i, row in enumerate(make_rows(16, 1))]
+    kept = []
+    for task, dev in (("a", make_rows(16, 1)), ("b", far)):
+        folder = write_folder({"train": [train], "validation": [dev], "test": [dev]}, task=task)
+        kept.append(load_file(run(folder, tiny_student, epochs=1)[0] / "aligner.safetensors"))
+    assert same(*kept)
+
+
 @pytest.mark.parametrize("semantics", ["paper", "code"])
 def test_regression(write_folder: WriteFolder, tiny_student: Path, semantics: str) -> None:
     folder = write_folder(
