@@ -110,7 +110,7 @@ class Engine:
     async def _requests(self, in_flight: InFlightLog) -> AsyncIterator[Request]:
         """The requests as the teacher has room for them; rows that need none are written on the way."""
         for split in self._plan.actions:
-            for example, action in self._rows(split, Action.ASK, Action.CARRY, Action.FAIL):
+            for example, action in self._plan.rows(self._loaded, split, Action.ASK, Action.CARRY, Action.FAIL):
                 if self.outcome.stopped is not None or self._too_many is not None:
                     return  # the teacher lets what is in flight arrive, and ends
                 key, problem = request_key(self._keys, self._teacher, example)
@@ -123,12 +123,6 @@ class Engine:
                     self._splits[key] = split
                     yield Request(key, example)
 
-    def _rows(self, split: str, *actions: Action) -> Iterator[tuple[Example, Action]]:
-        wanted = frozenset(int(action) for action in actions)
-        for example, action in zip(self._loaded.examples(split), self._plan.actions[split], strict=True):
-            if action in wanted:
-                yield example, Action(action)
-
     async def _keep(self, split: str, row: Row) -> None:
         self.outcome.statuses[row.answer.status] += 1
         self.outcome.cost_usd += row.answer.cost_usd
@@ -138,7 +132,7 @@ class Engine:
     def _copy_split(self, split: str) -> None:
         """Give the rows that say the same as another its answer. They cost nothing, and their bill says so."""
         wanted: dict[str, list[Example]] = {}
-        for example, _ in self._rows(split, Action.COPY):
+        for example, _ in self._plan.rows(self._loaded, split, Action.COPY):
             key, _ = request_key(self._keys, self._teacher, example)
             wanted.setdefault(key, []).append(example)
             if len(wanted) == COPIED_AT_ONCE:

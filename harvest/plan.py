@@ -1,27 +1,33 @@
 """What a run would ask, worked out before anything is sent.
 
-Every row of the task's splits gets one action. Keys are computed, never rendered pictures, so that a plan over hundreds
-of thousands of rows takes seconds; it holds one byte a row, and 64 bytes a row while a split is worked out.
+Every row of the task's splits gets one action. A row that says the same as one that is kept has its request key, so it
+is found by a fingerprint; the keys of all others are computed, and no picture is drawn: a plan over hundreds of
+thousands of rows takes seconds. It holds one byte a row, and of what is kept about 60 bytes a row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from harvest.teachers.base import Teacher
 from shared.errors import DataError
 from shared.example import Example
+from shared.fingerprints import fingerprint_rows
 from shared.keys import RequestKeys
 from shared.row import Status
-from shared.shards import STATUSES, Kept, identify_row
-from shared.tasks import LoadedTask
+from shared.shards import STATUSES, Kept
+from shared.tasks import LoadedTask, make_examples
 
-Actions = np.ndarray[Any, np.dtype[np.uint8]]
-Digests = np.ndarray[Any, np.dtype[np.bytes_]]
+if TYPE_CHECKING:
+    import polars as pl
+
+Actions: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+Digests: TypeAlias = np.ndarray[Any, np.dtype[np.bytes_]]
 
 EVERY_SPLIT = "*"
 UNASKED = STATUSES.index(Status.UNASKED)
@@ -49,6 +55,11 @@ class Share:
         """Whether this worker asks the request; equal requests have one owner."""
         return int(key[:16], 16) % self.count == self.index
 
+    def own(self, keys: Digests) -> Bools:
+        """The same of raw keys, dtype S32."""
+        mine: Bools = np.ascontiguousarray(keys).view(">u8").reshape(-1, 4)[:, 0] % self.count == self.index
+        return mine
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -73,17 +84,31 @@ class Scope:
 class Plan:
     """The action of every row, by split, in the order of the source.
 
-    `planned` is how many rows each split is to have, over all workers; `first_failure` one example of what cannot be
-    asked.
+    `planned` is how many rows each split is to have, over all workers; `kept` counts the rows that are kept, by status;
+    `first_failure` is one example of what cannot be asked.
     """
 
     actions: Mapping[str, Actions]
     planned: Mapping[str, int]
+    kept: Mapping[Status, int]
     first_failure: str | None = None
 
     def count(self, *actions: Action) -> int:
         """How many rows have one of `actions`."""
         return sum(int(np.isin(of_split, actions).sum()) for of_split in self.actions.values())
+
+    def rows(self, loaded: LoadedTask, split: str, *actions: Action) -> Iterator[tuple[Example, Action]]:
+        """The rows of a split that have one of `actions`, in the order of the source."""
+        import polars as pl
+
+        start = 0
+        for frame in loaded.frames(split):
+            of_frame = self.actions[split][start : start + frame.height]
+            start += frame.height
+            wanted = np.isin(of_frame, actions)
+            if wanted.any():
+                examples = make_examples(frame.filter(pl.Series(wanted)))
+                yield from zip(examples, map(Action, of_frame[wanted].tolist()), strict=True)
 
 
 def make_plan(loaded: LoadedTask, teacher: Teacher, scope: Scope, kept: Mapping[str, Kept]) -> Plan:
@@ -93,48 +118,49 @@ def make_plan(loaded: LoadedTask, teacher: Teacher, scope: Scope, kept: Mapping[
     known = [rows.request_keys[rows.statuses != UNASKED] for rows in answers.values()]
     actions: dict[str, Actions] = {}
     planned: dict[str, int] = {}
+    kept_counts = np.zeros(len(STATUSES), np.int64)
     first_failure = None
     for split in scope.splits:
-        chosen = _choose_rows(loaded, split, scope.limits.get(split, scope.limits.get(EVERY_SPLIT)))
+        chosen = _choose_rows(loaded, split, scope)
         planned[split] = int(chosen.sum())
-        places: list[int] = []
-        wishes = bytearray()
+        of_split = actions[split] = np.full(len(chosen), Action.LEAVE, np.uint8)
+        asked: list[int] = []
         digests = bytearray()
-        identities = bytearray()
-        for place, example in enumerate(loaded.examples(split)):
-            if not chosen[place]:
-                continue
-            key, problem = request_key(keys, teacher, example)
-            if not scope.share.owns(key):
-                continue
-            places.append(place)
-            digests += bytes.fromhex(key)
-            identities += identify_row(example.sample_id, 0)
-            if not scope.asks(split):
-                wishes.append(Action.CARRY)
-            elif problem is None:
-                wishes.append(Action.ASK)
-            else:
-                wishes.append(Action.FAIL)
-                first_failure = first_failure or problem
-        row_actions = _decide(
-            np.array(wishes, np.uint8),
-            np.frombuffer(digests, "S32"),
-            np.frombuffer(identities, "S16"),
-            answers.get(split),
-            known,
-        )
-        known.append(np.frombuffer(digests, "S32")[row_actions == Action.ASK])
-        actions[split] = np.full(len(chosen), Action.LEAVE, np.uint8)
-        actions[split][places] = row_actions
-    return Plan(actions, planned, first_failure)
+        finder = _Finder(answers.get(split), keys, teacher)
+        start = 0
+        for frame in loaded.frames(split):
+            rest = chosen[start : start + frame.height]  # a view: what is found is taken out
+            found = finder.find(frame, rest, include_unasked=not scope.asks(split))
+            rest[found.rows] = False
+            owned = scope.share.own(found.keys)
+            of_split[start + found.rows[owned]] = Action.KEEP
+            kept_counts += np.bincount(found.statuses[owned], minlength=len(STATUSES))
+            for place, example in _pick_examples(frame, rest):
+                key, problem = request_key(keys, teacher, example)
+                if not scope.share.owns(key):
+                    continue
+                if not scope.asks(split):
+                    of_split[start + place] = Action.CARRY
+                elif problem is not None:
+                    of_split[start + place] = Action.FAIL
+                    first_failure = first_failure or problem
+                else:
+                    asked.append(start + place)
+                    digests += bytes.fromhex(key)
+            start += frame.height
+        wanted = np.frombuffer(digests, "S32")
+        is_new = _find_new(wanted, known)
+        of_split[asked] = np.where(is_new, Action.ASK, Action.COPY)
+        known.append(wanted[is_new])
+    kept_statuses = {status: int(rows) for status, rows in zip(STATUSES, kept_counts, strict=True) if rows}
+    return Plan(actions, planned, kept_statuses, first_failure)
 
 
 def find_first(loaded: LoadedTask, scope: Scope) -> Example | None:
     """The first row that a run would ask about, were nothing kept; None where it asks about none."""
     for split in scope.splits:
         if scope.asks(split):
-            chosen = _choose_rows(loaded, split, scope.limits.get(split, scope.limits.get(EVERY_SPLIT)))
+            chosen = _choose_rows(loaded, split, scope)
             for place, example in enumerate(loaded.examples(split)):
                 if chosen[place]:
                     return example
@@ -150,17 +176,19 @@ def request_key(keys: RequestKeys, teacher: Teacher, example: Example) -> tuple[
         return keys.key({"unaskable": texts}), str(error)
 
 
-def _choose_rows(loaded: LoadedTask, split: str, limit: int | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which rows of a split a limit lets in: those whose sample id hashes lowest.
+def _choose_rows(loaded: LoadedTask, split: str, scope: Scope) -> Bools:
+    """Which rows of a split its limit lets in: those whose sample id hashes lowest.
 
     That is a random sample, the same in every run, and a larger limit contains the rows of a smaller one: what was paid
     for stays useful.
     """
     rows = loaded.splits[split]
+    limit = scope.limits.get(split, scope.limits.get(EVERY_SPLIT))
     if limit is None or limit >= rows:
         return np.ones(rows, np.bool_)
+    sample_ids = (sample_id for frame in loaded.frames(split) for sample_id in frame["sample_id"].to_list())
     hashes = np.fromiter(
-        (int.from_bytes(blake2b(e.sample_id.encode(), digest_size=8).digest()) for e in loaded.examples(split)),
+        (int.from_bytes(blake2b(sample_id.encode(), digest_size=8).digest()) for sample_id in sample_ids),
         np.uint64,
         rows,
     )
@@ -169,32 +197,87 @@ def _choose_rows(loaded: LoadedTask, split: str, limit: int | None) -> np.ndarra
     return chosen
 
 
+def _pick_examples(frame: "pl.DataFrame", mask: Bools) -> Iterator[tuple[int, Example]]:
+    """The examples of a frame's rows where `mask` is true, each with its number in the frame."""
+    import polars as pl
+
+    places = np.flatnonzero(mask).tolist()
+    return zip(places, make_examples(frame.filter(pl.Series(mask))), strict=True) if places else iter(())
+
+
 def _drop_statuses(kept: Kept, statuses: Sequence[Status]) -> Kept:
+    if not statuses:
+        return kept
     stays = ~np.isin(kept.statuses, [STATUSES.index(status) for status in statuses])
-    return Kept(kept.request_keys[stays], kept.identities[stays], kept.statuses[stays])
+    return kept.select(stays)
 
 
-def _decide(wishes: Actions, keys: Digests, identities: Digests, answers: Kept | None, known: list[Digests]) -> Actions:
-    """What is kept is left alone; of the rest, a request that an earlier row makes is copied from it."""
-    decided = wishes.copy()
-    rows = _join(identities, keys)
-    if answers is not None:
-        kept_rows = _join(answers.identities, answers.request_keys)
-        answered = np.isin(rows, kept_rows[answers.statuses != UNASKED])
-        carried = (wishes == Action.CARRY) & np.isin(rows, kept_rows)
-        decided[answered | carried] = Action.KEEP
-    asked = np.flatnonzero(decided == Action.ASK)
-    _, first = np.unique(keys[asked], return_index=True)
-    is_new = np.zeros(len(asked), np.bool_)
-    is_new[first] = True
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Rows of a frame that are kept, by number, and their request keys and statuses."""
+
+    rows: np.ndarray[Any, np.dtype[np.int64]]
+    keys: Digests
+    statuses: np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class _Finder:
+    """Finds the rows of frames that a split keeps.
+
+    Under one recipe the key of a request follows from the row's texts, so equal texts have the kept row's key. One row
+    a frame is computed to make sure; where that says otherwise (the code that makes requests was changed), all are.
+    """
+
+    def __init__(self, kept: Kept | None, keys: RequestKeys, teacher: Teacher) -> None:
+        self._keys, self._teacher = keys, teacher
+        if kept is None:
+            none = np.zeros(0, np.uint64)
+            kept = Kept(none.view("S32"), none.reshape(0, 2), none.view(np.int32), none.view(np.uint8))
+        kept = kept.select(kept.draws == 0)
+        self._kept = kept.select(np.argsort(kept.fingerprints[:, 0], kind="stable"))
+        self._sorted = np.ascontiguousarray(self._kept.fingerprints[:, 0])
+
+    def find(self, frame: "pl.DataFrame", chosen: Bools, *, include_unasked: bool) -> _Found:
+        """The rows of `frame` among `chosen` that are kept: answered, or carried along unasked where that is meant."""
+        fingerprints = fingerprint_rows(frame)
+        at = np.searchsorted(self._sorted, fingerprints[:, 0])
+        at[at == len(self._sorted)] = 0
+        equal = chosen.copy()
+        if len(self._sorted):
+            equal &= (self._kept.fingerprints[at] == fingerprints).all(axis=1)
+            equal &= include_unasked | (self._kept.statuses[at] != UNASKED)
+        else:
+            equal[:] = False
+        rows = np.flatnonzero(equal)
+        if len(rows) and not self._has_key(frame, rows[:1], at).all():
+            rows = rows[self._has_key(frame, rows, at)]
+        places = at[rows]
+        return _Found(rows, self._kept.request_keys[places], self._kept.statuses[places])
+
+    def _has_key(self, frame: "pl.DataFrame", rows: "np.ndarray[Any, np.dtype[np.int64]]", at: Any) -> Bools:
+        """Whether the kept rows of `rows` have the keys that are computed for them."""
+        computed = b"".join(
+            bytes.fromhex(request_key(self._keys, self._teacher, example)[0])
+            for example in make_examples(frame[rows.tolist()])
+        )
+        has_key: Bools = np.frombuffer(computed, "S32") == self._kept.request_keys[at[rows]]
+        return has_key
+
+
+def _find_new(keys: Digests, known: Sequence[Digests]) -> Bools:
+    """Which of `keys` come for the first time, and are in none of `known`."""
+    import polars as pl
+
+    is_new = np.zeros(len(keys), np.bool_)
+    is_new[np.unique(keys, return_index=True)[1]] = True
+    starts = pl.Series(_take_starts(keys))
     for earlier in known:
-        is_new &= ~np.isin(keys[asked], earlier)
-    decided[asked[~is_new]] = Action.COPY
-    return decided
+        # Eight bytes tell nearly all keys apart, and are compared at a hundredth of the price.
+        maybe = is_new & starts.is_in(pl.Series(_take_starts(earlier)).implode()).to_numpy()
+        if maybe.any():
+            is_new[maybe] = ~np.isin(keys[maybe], earlier)
+    return is_new
 
 
-def _join(identities: Digests, keys: Digests) -> Digests:
-    """One entry a row of identity and key, 48 bytes."""
-    joined = np.empty(len(keys), [("identity", "S16"), ("key", "S32")])
-    joined["identity"], joined["key"] = identities, keys
-    return joined.view("S48")
+def _take_starts(keys: Digests) -> "np.ndarray[Any, np.dtype[np.uint64]]":
+    return np.ascontiguousarray(keys).view(np.uint64).reshape(-1, 4)[:, 0]

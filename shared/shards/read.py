@@ -1,6 +1,6 @@
 """Reading a teacher folder: its row groups, its current rows, what it keeps and what it cost. Writes nothing.
 
-Memory stays with one row group (or one journal batch) at a time, plus 49 bytes a row for `read_kept`.
+Memory stays with one row group (or one journal batch) at a time, plus 53 bytes a row for `read_kept`.
 """
 
 from collections import Counter
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b, file_digest
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from shared.errors import CorruptShardError
 from shared.example import Example
+from shared.fingerprints import FINGERPRINTED, Fingerprints, fingerprint_rows
 from shared.row import Answer, Row, Status
 from shared.shards.disk import is_locked
 from shared.shards.journal import JournalReader
@@ -59,16 +61,21 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a split keeps, one entry a row: 49 bytes each, for np.isin.
+    """What a split keeps, one entry a row.
 
-    `request_keys` are raw sha256 digests (dtype S32), `identities` what identify_row gives (dtype S16); numpy
-    drops trailing zero bytes when a single entry is taken out, so compare arrays with arrays. `statuses`
-    index STATUSES.
+    `request_keys` are raw sha256 digests (dtype S32; numpy drops trailing zero bytes when a single entry is taken out,
+    so compare arrays with arrays). `fingerprints` are those of shared.fingerprints, `draws` the numbers of repeated
+    samples, and `statuses` index STATUSES.
     """
 
     request_keys: Digests
-    identities: Digests
+    fingerprints: Fingerprints
+    draws: np.ndarray[Any, np.dtype[np.int32]]
     statuses: np.ndarray[Any, np.dtype[np.uint8]]
+
+    def select(self, rows: "_Bools | np.ndarray[Any, np.dtype[np.int64]]") -> "Kept":
+        """The rows where a mask is true, or those of these numbers, in their order."""
+        return Kept(self.request_keys[rows], self.fingerprints[rows], self.draws[rows], self.statuses[rows])
 
 
 @dataclass(slots=True)
@@ -175,7 +182,7 @@ def iterate_pieces(
     splits = [split] if split is not None else list_splits(folder, manifest)
     for name in splits:
         journals = list_journals(folder, manifest, name)
-        last = _find_last_rows(journals)
+        last, answered_again = _find_last_rows(journals)
         wanted = list(dict.fromkeys((*columns, *_IDENTITY_COLUMNS))) if last else list(columns)
         for shard in manifest.shards_of(name):
             path = folder / shard.path
@@ -183,10 +190,10 @@ def iterate_pieces(
                 for index in range(file.num_row_groups):
                     group = RowGroup(path, name, index, file.metadata.row_group(index).num_rows)
                     table = _read_group(file, group, wanted)
-                    if last:
-                        current = np.array([identity not in last for identity in identify_rows(table)], bool)
-                    else:
-                        current = np.ones(table.num_rows, bool)
+                    current = np.ones(table.num_rows, bool)
+                    if last:  # columnar first: mostly there is none
+                        maybe = np.flatnonzero(pc.is_in(table["sample_id"], value_set=answered_again))
+                        current[maybe] = [identity not in last for identity in identify_rows(table.take(maybe))]
                     yield Piece(name, table, current, group)
         ordinal = 0
         for batch in _iterate_batches(journals):
@@ -205,15 +212,27 @@ def list_splits(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def read_kept(folder: Path, manifest: Manifest, split: str) -> Kept:
-    """What the split keeps, sealed or not: request keys, identities and statuses of its current rows."""
-    keys, identities, statuses = bytearray(), bytearray(), bytearray()  # grow in place, with no second copy
-    for piece in iterate_pieces(folder, manifest, ("sample_id", "draw", "request_key", "status"), split):
-        table = piece.table if piece.current.all() else piece.table.filter(pa.array(piece.current))
+    """What the split keeps, sealed or not: request keys, fingerprints, draws and statuses of its current rows."""
+    import polars as pl
+
+    keys, fingerprints, draws, statuses = bytearray(), bytearray(), bytearray(), bytearray()  # grow in place
+    columns = (*FINGERPRINTED, "draw", "request_key", "status")
+    for piece in iterate_pieces(folder, manifest, columns, split):
+        table = piece.table.select(columns)
+        if not piece.current.all():
+            table = table.filter(pa.array(piece.current))
         keys += _decode_keys(folder, table["request_key"])
-        identities += b"".join(identify_rows(table))
-        codes = pc.index_in(table["status"], value_set=pa.array(list(STATUSES)))
-        statuses += codes.to_numpy().astype(np.uint8).tobytes()
-    return Kept(np.frombuffer(keys, "S32"), np.frombuffer(identities, "S16"), np.frombuffer(statuses, np.uint8))
+        frame = pl.DataFrame(pl.from_arrow(table.drop_columns("request_key")))
+        fingerprints += fingerprint_rows(frame).tobytes()
+        draws += frame["draw"].to_numpy().tobytes()
+        codes = frame["status"].replace_strict(STATUSES, range(len(STATUSES)), return_dtype=pl.UInt8)
+        statuses += codes.to_numpy().tobytes()
+    return Kept(
+        np.frombuffer(keys, "S32"),
+        np.frombuffer(fingerprints, np.uint64).reshape(-1, 2),
+        np.frombuffer(draws, np.int32),
+        np.frombuffer(statuses, np.uint8),
+    )
 
 
 def find_rows(folder: Path, manifest: Manifest, keys: Iterable[str]) -> Iterator[Row]:
@@ -382,18 +401,28 @@ def _iterate_batches(journals: Iterable[Path]) -> Iterator[pa.RecordBatch]:
             yield from reader
 
 
-def _find_last_rows(journals: Iterable[Path]) -> dict[bytes, int]:
-    """For every row of the journals the number, counted over all of them, of its last answer."""
-    identities = (identity for batch in _iterate_batches(journals) for identity in identify_rows(batch))
-    return {identity: ordinal for ordinal, identity in enumerate(identities)}
+def _find_last_rows(journals: Iterable[Path]) -> tuple[dict[bytes, int], pa.Array | None]:
+    """For every row of the journals the number, counted over all of them, of its last answer; and their sample ids."""
+    last: dict[bytes, int] = {}
+    sample_ids: list[str] = []
+    for batch in _iterate_batches(journals):
+        last.update(zip(identify_rows(batch), count(len(sample_ids)), strict=False))
+        sample_ids += batch["sample_id"].to_pylist()
+    # Not for nothing: making an Arrow array of a list imports pandas where it is installed, which takes long.
+    return last, pa.array(sample_ids, pa.string()) if last else None
 
 
 def _decode_keys(folder: Path, column: pa.ChunkedArray) -> bytes:
-    text = "".join(column.to_pylist())
-    try:
-        digests = bytes.fromhex(text)
-    except ValueError:
-        digests = b""
+    digests = b""
+    for chunk in column.chunks:
+        # The text of a whole chunk lies in one piece: no string a row is made of it.
+        _, offsets, text = chunk.buffers()
+        ends = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        try:
+            if (np.diff(ends) == 64).all():
+                digests += bytes.fromhex(str(memoryview(text or b"")[ends[0] : ends[-1]], "ascii"))
+        except ValueError:
+            break
     if len(digests) != 32 * len(column):
         raise CorruptShardError(f"{folder} has request keys that are not 64 hexadecimal digits; run: harvest verify")
     return digests

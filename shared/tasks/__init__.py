@@ -7,7 +7,7 @@ the rows loaded.task, loaded.source, loaded.splits, loaded.examples("train")    
 
 from shared.tasks.catalogue import TASKS
 from shared.tasks.files import find_task, task_from_file
-from shared.tasks.load import LoadedTask, load_task
+from shared.tasks.load import LoadedTask, load_task, make_examples
 from shared.tasks.task import Source, Task
 
-__all__ = ["TASKS", "LoadedTask", "Source", "Task", "find_task", "load_task", "task_from_file"]
+__all__ = ["TASKS", "LoadedTask", "Source", "Task", "find_task", "load_task", "make_examples", "task_from_file"]

@@ -8,15 +8,15 @@ and test are cut, about a tenth each; where only validation is missing, a tenth 
 A row's split depends on the sha256 of its sample_id alone, so it stays where it is when the file grows.
 
 Memory does not grow with the number of rows, but for 8 bytes a row while ids that a user gave are checked
-for repeats.
+for repeats, and for a byte a row where splits are cut.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from itertools import repeat
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # Which rows a split is made of, by the digit of their hash, where the source has no such split.
 _CUT_IN_THREE = {"train": frozenset(range(2, 10)), "validation": frozenset({0}), "test": frozenset({1})}
 _CUT_IN_TWO = {"train": frozenset(range(1, 10)), "validation": frozenset({0})}
+_EXAMPLES_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class _Share:
 
     part: Part
     digits: frozenset[int] | None = None
+    row_digits: bytearray = field(default_factory=bytearray)  # the digits of all rows of a part that is cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,30 @@ class LoadedTask:
 
     def examples(self, split: str) -> Iterator[Example]:
         """The split's examples in their order; each call starts anew. Raises UsageError: no such split."""
+        return chain.from_iterable(map(make_examples, self.frames(split)))
+
+    def frames(self, split: str) -> "Iterator[pl.DataFrame]":
+        """The same as frames of some thousand rows, with the columns of an Example but for target_text.
+
+        `choices` are a list, and null throughout where the task has none, as are text_pair, label and target.
+        """
         if split not in self._shares:
             raise UsageError(f"{self.task.name} has no split {split!r}; it has: {', '.join(self.splits)}")
-        return _read_examples(self._shares[split], self._columns)
+        return _read_frames(self._shares[split], self._columns)
+
+
+def make_examples(frame: "pl.DataFrame") -> Iterator[Example]:
+    """The examples of a frame of LoadedTask.frames."""
+    for rows in frame.iter_slices(_EXAMPLES_AT_ONCE):
+        yield from map(
+            Example,
+            rows["sample_id"].to_list(),
+            rows["text"].to_list(),
+            rows["text_pair"].to_list(),
+            (None if choices is None else tuple(choices) for choices in rows["choices"].to_list()),
+            rows["label"].to_list(),
+            rows["target"].to_list(),
+        )
 
 
 def load_task(task: Task) -> LoadedTask:
@@ -79,7 +102,7 @@ def load_task(task: Task) -> LoadedTask:
     check = Check(task, source)
     splits = Counter(dict.fromkeys(shares, 0))
     for part in parts:
-        mine = {name: share.digits for name, share in shares.items() if share.part is part}
+        mine = {name: share for name, share in shares.items() if share.part is part}
         for sample_ids in check.read(part):
             splits.update(_count(sample_ids, mine))
     check.finish()
@@ -109,54 +132,71 @@ def _share_out(parts: list[Part]) -> dict[str, _Share]:
     """Which rows of which part each split is made of."""
     names = {part.name for part in parts}
     if names in ({"all"}, {"train"}):
-        return {name: _Share(parts[0], digits) for name, digits in _CUT_IN_THREE.items()}
+        return _cut(parts[0], _CUT_IN_THREE)
     shares: dict[str, _Share] = {}
     for part in parts:
         if part.name == "train" and "validation" not in names:
-            shares |= {name: _Share(part, digits) for name, digits in _CUT_IN_TWO.items()}
+            shares |= _cut(part, _CUT_IN_TWO)
         else:
             shares[part.name] = _Share(part)
     return shares
 
 
-def _hash_digit(sample_id: str) -> int:
-    """A row's own digit. The prefix makes it independent of other hashes of the sample_id."""
-    return int.from_bytes(sha256(f"split:{sample_id}".encode()).digest()[:8]) % 10
+def _cut(part: Part, cut: Mapping[str, frozenset[int]]) -> dict[str, _Share]:
+    row_digits = bytearray()
+    return {name: _Share(part, digits, row_digits) for name, digits in cut.items()}
 
 
-def _count(sample_ids: "pl.Series", shares: Mapping[str, frozenset[int] | None]) -> dict[str, int]:
-    """How many of the rows each split has."""
-    if None in shares.values():
-        return dict.fromkeys(shares, len(sample_ids))
-    digits = Counter(map(_hash_digit, sample_ids.fill_null("").to_list()))
-    return {name: sum(digits[digit] for digit in mine or ()) for name, mine in shares.items()}
+def _hash_digits(sample_ids: list[str]) -> bytes:
+    """Each row's own digit. The prefix makes it independent of other hashes of the sample_id."""
+    return bytes(int.from_bytes(sha256(f"split:{i}".encode()).digest()[:8]) % 10 for i in sample_ids)
 
 
-def _read_examples(share: _Share, source: Source) -> Iterator[Example]:
+def _count(sample_ids: "pl.Series", shares: Mapping[str, _Share]) -> dict[str, int]:
+    """How many of the rows each split has. Of a part that is cut, the rows' digits are kept."""
+    name, share = next(iter(shares.items()))
+    if share.digits is None:
+        return {name: len(sample_ids)}
+    digits = _hash_digits(sample_ids.fill_null("").to_list())
+    share.row_digits.extend(digits)
+    return {name: sum(map(digits.count, share.digits or ())) for name, share in shares.items()}
+
+
+def _read_frames(share: _Share, source: Source) -> "Iterator[pl.DataFrame]":
+    import numpy as np
     import polars as pl
 
+    row_digits = pl.Series(np.frombuffer(share.row_digits, np.uint8))
+    rows = 0
+    none = pl.lit(None)
     for _, frame in read_frames(share.part, source, Counter()):
+        columns = [
+            "sample_id",
+            "text",
+            "text_pair" if source.text_pair else none.cast(pl.String).alias("text_pair"),
+            (pl.concat_list(_list_choices(source)) if source.choices else none.cast(pl.List(pl.String))).alias(
+                "choices"
+            ),
+            (_number_labels(source) if source.label else none.cast(pl.Int32)).alias("label"),
+            "target" if source.target else none.cast(pl.Float64).alias("target"),
+        ]
+        lazy = frame.lazy()
         if share.digits is not None:
-            digits = share.digits
-            frame = frame.filter(pl.Series([_hash_digit(i) in digits for i in frame["sample_id"]], dtype=pl.Boolean))
-        choices = [frame[f"choice{i}"].to_list() for i in range(len(source.choices))]
-        yield from map(
-            Example,
-            frame["sample_id"].to_list(),
-            frame["text"].to_list(),
-            frame["text_pair"].to_list() if source.text_pair else repeat(None),
-            zip(*choices, strict=True) if choices else repeat(None),
-            _number_labels(frame["value"], source).to_list() if source.label else repeat(None),
-            frame["target"].to_list() if source.target else repeat(None),
-        )
+            lazy = lazy.filter(row_digits.slice(rows, frame.height).is_in(sorted(share.digits or ())))
+            rows += frame.height
+        yield lazy.select(columns).collect()
 
 
-def _number_labels(values: "pl.Series", source: Source) -> "pl.Series":
+def _list_choices(source: Source) -> list[str]:
+    return [f"choice{i}" for i in range(len(source.choices))]
+
+
+def _number_labels(source: Source) -> "pl.Expr":
     import polars as pl
 
     known = source.label_values or ()
     # Without a default: a value that the check did not see must not pass for an unlabelled row.
-    return values.replace_strict(
+    return pl.col("value").replace_strict(
         [*known, *source.unlabelled, None],
         [*range(len(known)), *(None for _ in source.unlabelled), None],
         return_dtype=pl.Int32,

@@ -18,6 +18,7 @@ from shared.errors import DataError
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -27,7 +28,8 @@ _FORMATS = {
     ".tsv": "tsv",
 }
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
-_ROWS = 4096  # rows a frame
+_FRAME_BYTES = 4 << 20  # of a frame of Parquet
+_FRAME_ROWS = 1 << 16
 _BLOCK = 1 << 20  # bytes of text parsed at once: a longer line of JSONL is read whole, a longer row of CSV refused
 
 
@@ -71,7 +73,7 @@ class Table:
         try:
             if self.format == "parquet":
                 with pq.ParquetFile(self.path, buffer_size=1 << 16, pre_buffer=False) as file:
-                    for batch in file.iter_batches(_ROWS, columns=columns, use_threads=False):
+                    for batch in file.iter_batches(_count_rows(file), columns=columns, use_threads=False):
                         yield pl.DataFrame(pl.from_arrow(batch))
             elif self.format == "jsonl":
                 schema = dict.fromkeys(columns, pl.String())
@@ -156,6 +158,14 @@ class Table:
         if "straddl" in str(error):
             return DataError(f"{self.path} has a row of more than {_BLOCK:,} bytes: is a quote not closed?")
         return DataError(f"{self.path} is broken, or not what its name says: {error}")
+
+
+def _count_rows(file: "pq.ParquetFile") -> int:
+    """How many rows of a Parquet file make a frame: small rows go together, for a frame has a price of its own."""
+    groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+    size: int = sum(group.total_byte_size for group in groups)
+    rows: int = file.metadata.num_rows
+    return max(1, min(_FRAME_ROWS, _FRAME_BYTES * rows // max(size, 1)))
 
 
 def open_table(path: Path) -> Table:

@@ -1,16 +1,21 @@
 """What a plan asks, keeps, copies and carries."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from scripted_teacher import ScriptedTeacher
 
-from harvest.plan import Action, Plan, Scope, Share, make_plan
+from harvest.plan import Action, Plan, Scope, Share, make_plan, request_key
+from harvest.teachers.base import Teacher
+from shared.example import Example
+from shared.fingerprints import fingerprint_rows
 from shared.keys import RequestKeys
 from shared.row import Status
-from shared.shards import STATUSES, Kept, identify_row
+from shared.shards import STATUSES, Kept
 from shared.tasks import LoadedTask, find_task, load_task
 
 
@@ -28,14 +33,17 @@ def plan_for(loaded: LoadedTask, kept: dict[str, Kept] | None = None, **scope: o
     return make_plan(loaded, ScriptedTeacher(), Scope(**{"splits": ("train",), "limits": {}, **scope}), kept or {})
 
 
-def keep(loaded: LoadedTask, split: str, rows: dict[int, Status]) -> dict[str, Kept]:
+def keep(loaded: LoadedTask, split: str, rows: dict[int, Status], teacher: Teacher | None = None) -> dict[str, Kept]:
     """What a folder would keep if these rows of a split had ended so."""
+    teacher = teacher or ScriptedTeacher()
     examples = list(loaded.examples(split))
-    keys = RequestKeys(ScriptedTeacher().recipe())
+    frame = pl.concat(loaded.frames(split))
+    keys = RequestKeys(teacher.recipe())
     return {
         split: Kept(
-            np.array([bytes.fromhex(keys.key({"text": examples[row].text})) for row in rows], "S32"),
-            np.array([identify_row(examples[row].sample_id, 0) for row in rows], "S16"),
+            np.array([bytes.fromhex(request_key(keys, teacher, examples[row])[0]) for row in rows], "S32"),
+            fingerprint_rows(frame)[list(rows)],
+            np.zeros(len(rows), np.int32),
             np.array([STATUSES.index(status) for status in rows.values()], np.uint8),
         )
     }
@@ -76,6 +84,41 @@ def test_rows_of_a_split_that_is_not_asked_are_carried_and_asked_later(loaded: L
     assert again.actions["validation"][:3].tolist() == [Action.KEEP, Action.KEEP, Action.CARRY]
     asked = plan_for(loaded, carried, splits=("validation",))
     assert asked.actions["validation"][:2].tolist() == [Action.ASK, Action.ASK]
+
+
+def test_kept_rows_are_counted_by_status(loaded: LoadedTask) -> None:
+    kept = keep(loaded, "train", {0: Status.OK, 1: Status.OK, 2: Status.FAILED, 3: Status.TRUNCATED})
+    assert plan_for(loaded, kept).kept == {Status.OK: 2, Status.TRUNCATED: 1, Status.FAILED: 1}
+    assert plan_for(loaded, kept, retry=(Status.FAILED,)).kept == {Status.OK: 2, Status.TRUNCATED: 1}
+
+
+def test_a_row_whose_text_was_changed_is_asked(loaded: LoadedTask, tmp_path: Path) -> None:
+    kept = keep(loaded, "train", dict.fromkeys(range(6), Status.OK))
+    frame = pl.read_parquet(tmp_path / "train.parquet")
+    frame = frame.with_columns(pl.when(pl.int_range(pl.len()) == 2).then(pl.lit("new")).otherwise("text").alias("text"))
+    frame.write_parquet(tmp_path / "train.parquet")
+    changed = load_task(find_task(str(tmp_path), text_column="text", label_column="label"))
+    plan = plan_for(changed, kept)
+    assert np.flatnonzero(plan.actions["train"] == Action.ASK).tolist() == [2]
+    assert plan.count(Action.KEEP) == 5
+
+
+def test_equal_texts_are_not_trusted_where_their_requests_have_changed(loaded: LoadedTask) -> None:
+    """The recipe is the same and the code that makes requests is not: then every key is computed."""
+
+    class Other(ScriptedTeacher):
+        def content(self, example: Example) -> Mapping[str, Any]:
+            return {"text": example.text.upper() if "three" in example.text else example.text, "version": 2}
+
+    kept = keep(loaded, "train", dict.fromkeys(range(6), Status.OK), Other())
+    assert plan_for(loaded, kept).count(Action.KEEP) == 0
+
+
+def test_rows_of_an_action_are_found_again(loaded: LoadedTask) -> None:
+    plan = plan_for(loaded, keep(loaded, "train", {1: Status.OK}))
+    rows = [(example.text, action) for example, action in plan.rows(loaded, "train", Action.FAIL, Action.COPY)]
+    assert rows == [("train two", Action.COPY), ("train unaskable", Action.FAIL)]
+    assert [action for _, action in plan.rows(loaded, "train", Action.CARRY)] == []
 
 
 def test_the_same_text_in_two_splits_is_asked_once(tmp_path: Path) -> None:

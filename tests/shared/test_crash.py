@@ -22,7 +22,7 @@ APPENDED = sum(len(numbers) for _, numbers, _, _ in crashes.STEPS)
 def seal_and_read(task_folder: Path) -> tuple[dict[tuple[str, int], int], TeacherFolder]:
     """What the next run finds: the version of every row, each of which is there once."""
     with TeacherFolder.open(task_folder, make_manifest()) as folder:
-        kept = {split: len(folder.kept(split).identities) for split in ("train", "dev")}
+        kept = {split: len(folder.kept(split).statuses) for split in ("train", "dev")}
         folder.seal()
     found = {}
     for split in ("train", "dev"):

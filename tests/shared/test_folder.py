@@ -18,7 +18,7 @@ from shared.errors import (
     UsageError,
 )
 from shared.row import Status
-from shared.shards import STATUSES, TeacherFolder, identify_row, load_manifest, verify_shards
+from shared.shards import STATUSES, TeacherFolder, load_manifest, verify_shards
 from shared.shards.manifest import save_manifest
 
 PROCESSES = multiprocessing.get_context("spawn")
@@ -30,9 +30,8 @@ def open_folder(task_folder: Path, worker: str = "w0", **changes: object) -> Tea
 
 def kept_ids(folder: TeacherFolder, *numbers: int) -> list[bool]:
     """Whether each of the numbered rows is kept."""
-    return np.isin(
-        np.array([identify_row(f"row-{number}", 0) for number in numbers], "S16"), folder.kept("train").identities
-    ).tolist()
+    kept = folder.kept("train").request_keys
+    return np.isin(np.array([bytes.fromhex(make_key(number)) for number in numbers], "S32"), kept).tolist()
 
 
 def list_files(folder: Path) -> dict[str, bytes]:
@@ -85,7 +84,8 @@ def test_kept_describes_each_current_row_once(tmp_path: Path) -> None:
             make_key(2): Status.REFUSED,
         }
         assert kept.request_keys.dtype == "S32"
-        assert kept.identities.dtype == "S16"
+        assert kept.fingerprints.shape == (3, 2)
+        assert kept.draws.tolist() == [0, 0, 0]
         assert STATUSES[folder.kept("dev").statuses[0]] == Status.UNASKED
         assert folder.kept("test").request_keys.shape == (0,)
 

@@ -108,8 +108,8 @@ def test_only_the_last_answer_is_current(tmp_path: Path) -> None:
         ([False, True, True], False),
     ]
     kept = read_kept(folder, manifest, "train")
-    expected = np.array([identify_row(f"row-{number}", 0) for number in (0, 2, 3, 1)], "S16")
-    assert kept.identities.tolist() == expected.tolist()
+    expected = np.array([bytes.fromhex(make_key(number)) for number in (0, 2, 3, 1)], "S32")
+    assert kept.request_keys.tolist() == expected.tolist()
     found = find_rows(folder, manifest, [make_key(1), make_key(2)])
     assert [(row.example.sample_id, row.answer.reply) for row in found] == [("row-2", "yes"), ("row-1", "b")]
 

@@ -1,0 +1,28 @@
+"""Fingerprints of what rows say, for finding among hundreds of thousands of rows those that are kept already."""
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Fingerprints: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
+FINGERPRINTED = ("sample_id", "text", "text_pair", "choices")
+
+
+def fingerprint_rows(frame: "pl.DataFrame") -> Fingerprints:
+    """Two 64-bit hashes of each row's sample id and texts, shape (n, 2): equal where the rows say the same.
+
+    Good within one process only: they are polars' own hashes, at a hundredth of the price of a digest a row.
+    """
+    import polars as pl
+
+    choices = pl.col("choices").cast(pl.List(pl.String))
+    said = frame.select(
+        *(pl.col(name).cast(pl.String) for name in ("sample_id", "text", "text_pair")),
+        # Lengths too: joined, ("a b", "c") and ("a", "b c") are the same.
+        choices.list.join(" ").alias("choices"),
+        choices.list.eval(pl.element().str.len_bytes().cast(pl.String)).list.join(" ").alias("lengths"),
+    )
+    return np.stack([said.hash_rows(seed).to_numpy() for seed in (1, 2)], axis=1)
