@@ -35,6 +35,8 @@ NOT_ANSWERED = {
     "400": 3,
     "400 content": 3,
     "400 key": 2,
+    "500 key": 3,
+    "header key": 3,
 }
 ANSWERED = {
     "slow": 5,
@@ -56,8 +58,11 @@ ANSWERED = {
     "half a surrogate": 5,
     "deep": 3,
     "echoed key": 10,
+    "refusal key": 5,
     "oversized": 1,
 }
+# Answers that end a run; each repeats the API key. Only where a test asks for them.
+FATAL = ("301 key", "401 key", "402 key", "403 key", "404 key", "405 key")
 # Happens to a connection, before anything is read from it.
 RESET_BEFORE = {"reset before": 30}
 ALL_FAULTS = NOT_ANSWERED | ANSWERED | RESET_BEFORE
@@ -124,9 +129,9 @@ Answer = Callable[[Asked], dict[str, Any] | bytes]
 class FaultServer:
     """A context manager; `url` is the base URL.
 
-    `faults` maps names of ALL_FAULTS to their share in a thousand. `latency` is in seconds. `limit` answers 429 beyond
-    that many requests a second (a bucket of `burst`), with `retry_after` as its header. `answer` makes the reply of a
-    request that nothing happens to. `routes` are further paths and what they give.
+    `faults` maps names of ALL_FAULTS or FATAL to their share in a thousand. `latency` is in seconds. `limit` answers
+    429 beyond that many requests a second (a bucket of `burst`), with `retry_after` as its header. `answer` makes the
+    reply of a request that nothing happens to. `routes` are further paths and what they give.
     """
 
     def __init__(
@@ -242,7 +247,7 @@ class FaultServer:
 
     def _act(self, connection: "_Connection", asked: Asked, fault: str) -> None:
         self.count.in_flight -= 1
-        if fault not in NOT_ANSWERED and fault != "limited":
+        if fault in ANSWERED or fault == "ok":
             # Counted as answered even if the client is gone: the work was done and is billed.
             self.count.answered[asked.key] += 1
             reply = self._answer(asked)
@@ -310,9 +315,20 @@ class _Connection(asyncio.Protocol):
             self._send(429, b'{"error": {"message": "slow down", "code": "rate_limit_exceeded"}}', headers)
         elif fault == "400 content":
             self._send(400, b'{"error": {"message": "flagged", "code": "content_policy_violation"}}')
-        elif fault == "400 key":
-            message = f"bad request with {asked.headers.get('authorization')}"
-            self._send(400, json.dumps({"error": {"message": message, "code": "bad_request"}}).encode())
+        elif fault == "header key":
+            # A header that is too long: what a client quotes of it ends somewhere inside a key.
+            self._write(
+                b"HTTP/1.1 500 X\r\nYours: as was said, %s"
+                % (asked.headers.get("authorization", "none").encode() * 1000)
+            )
+            self._close()
+        elif fault.endswith(" key"):
+            # Long enough to be cut, at a place inside the key.
+            echoed = asked.headers.get("authorization", "")
+            message = f"bad request {'x' * (478 - len(echoed) // 2)} {echoed}"
+            headers = {"Location": f"https://elsewhere/?key={echoed}"} if fault.startswith("3") else {}
+            error = {"error": {"message": message, "code": "bad_request"}}
+            self._send(int(fault[:3]), json.dumps(error).encode(), headers)
         else:
             self._send(int(fault[:3]), json.dumps({"error": {"message": f"fault {fault}"}}).encode())
 
@@ -399,6 +415,11 @@ def _drop_logprobs(reply: dict[str, Any], asked: Asked) -> Any:
     return reply
 
 
+def _refuse_with_key(reply: dict[str, Any], asked: Asked) -> Any:
+    reply["choices"][0]["message"]["refusal"] = f"not for {asked.headers.get('authorization')}"
+    return reply
+
+
 def _drop_usage(reply: dict[str, Any], asked: Asked) -> Any:
     del reply["usage"]
     return reply
@@ -425,4 +446,5 @@ _DAMAGES: Mapping[str, Damage] = {
     "no usage": _drop_usage,
     "absurd usage": _set("usage", value={"prompt_tokens": 10**30, "completion_tokens": "many"}),
     "echoed key": _echo_key,
+    "refusal key": _refuse_with_key,
 }

@@ -19,15 +19,17 @@ from harvest.status import read_status
 from shared.shards import load_manifest, read_kept, verify_shards
 
 HARVEST = """
+import json
 from pathlib import Path
 import sys
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import run_harvest
 
-url, texts, out = sys.argv[1:]
+url, texts, out, *more = sys.argv[1:]
 options = {
     "endpoint": url, "model": "m", "dialect": "openai", "scoring": "top_logprobs", "api_key_env": "CANARY_KEY",
     "concurrency": 64, "read_timeout": 5.0, "body_timeout": 1.0, "price_in": 1.0, "price_out": 1.0,
+    **(json.loads(more[0]) if more else {}),
 }
 task = TaskChoice(
     texts, text_column="text", label_column="label", labels=["negative", "positive"],

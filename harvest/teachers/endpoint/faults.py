@@ -95,7 +95,8 @@ def classify_response(status: int, headers: Mapping[str, str], body: bytes) -> F
         return Fault(Kind.FATAL, f"HTTP {status}", f"{_FATAL_STATUSES[status]} ({message})")
     if 300 <= status < 400:
         where = headers.get("location", "elsewhere")
-        return Fault(Kind.FATAL, f"HTTP {status}", f"the endpoint redirects to {where}; give that as --base-url")
+        text = f"the endpoint redirects to {where}; give that as --endpoint ({message})"
+        return Fault(Kind.FATAL, f"HTTP {status}", text)
     return Fault(Kind.REFUSED, f"HTTP {status}", message)
 
 

@@ -103,4 +103,6 @@ def _make_timeout(connect: float | None, read: float | None) -> aiohttp.ClientTi
 def _map_exception(error: Exception) -> httpx.TransportError:
     """The exception of httpx for one of aiohttp's or the system's."""
     mapped = next(ours for theirs, ours in _EXCEPTIONS if isinstance(error, theirs))
-    return mapped(f"{type(error).__name__}: {error}")
+    # Of a reply that is no HTTP, what is wrong with it and not its bytes: they may echo the API key, cut in its middle.
+    what = error.message.partition(":")[0] if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    return mapped(f"{type(error).__name__}: {what}")
