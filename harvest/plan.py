@@ -6,7 +6,7 @@ thousands of rows takes seconds. It holds one byte a row, and of what is kept ab
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -99,16 +99,12 @@ class Plan:
 
     def rows(self, loaded: LoadedTask, split: str, *actions: Action) -> Iterator[tuple[Example, Action]]:
         """The rows of a split that have one of `actions`, in the order of the source."""
-        import polars as pl
-
         start = 0
-        for frame in loaded.frames(split):
+        for _, frame in loaded.frames([split]):
             of_frame = self.actions[split][start : start + frame.height]
             start += frame.height
-            wanted = np.isin(of_frame, actions)
-            if wanted.any():
-                examples = make_examples(frame.filter(pl.Series(wanted)))
-                yield from zip(examples, map(Action, of_frame[wanted].tolist()), strict=True)
+            for place, example in _pick_examples(frame, np.isin(of_frame, actions)):
+                yield example, Action(of_frame[place])
 
 
 def make_plan(loaded: LoadedTask, teacher: Teacher, scope: Scope, kept: Mapping[str, Kept]) -> Plan:
@@ -116,44 +112,50 @@ def make_plan(loaded: LoadedTask, teacher: Teacher, scope: Scope, kept: Mapping[
     keys = RequestKeys(teacher.recipe())
     answers = {split: _drop_statuses(rows, scope.retry) for split, rows in kept.items()}
     known = [rows.request_keys[rows.statuses != UNASKED] for rows in answers.values()]
-    actions: dict[str, Actions] = {}
-    planned: dict[str, int] = {}
+    chosen = {split: _choose_rows(loaded, split, scope) for split in scope.splits}
+    actions = {split: np.full(len(mask), Action.LEAVE, np.uint8) for split, mask in chosen.items()}
+    planned = {split: int(mask.sum()) for split, mask in chosen.items()}
+    finders = {split: _Finder(answers.get(split), keys, teacher) for split in scope.splits}
+    wishes = {split: _Wishes() for split in scope.splits}
     kept_counts = np.zeros(len(STATUSES), np.int64)
+    starts = dict.fromkeys(scope.splits, 0)
     first_failure = None
-    for split in scope.splits:
-        chosen = _choose_rows(loaded, split, scope)
-        planned[split] = int(chosen.sum())
-        of_split = actions[split] = np.full(len(chosen), Action.LEAVE, np.uint8)
-        asked: list[int] = []
-        digests = bytearray()
-        finder = _Finder(answers.get(split), keys, teacher)
-        start = 0
-        for frame in loaded.frames(split):
-            rest = chosen[start : start + frame.height]  # a view: what is found is taken out
-            found = finder.find(frame, rest, include_unasked=not scope.asks(split))
-            rest[found.rows] = False
-            owned = scope.share.own(found.keys)
-            of_split[start + found.rows[owned]] = Action.KEEP
-            kept_counts += np.bincount(found.statuses[owned], minlength=len(STATUSES))
-            for place, example in _pick_examples(frame, rest):
-                key, problem = request_key(keys, teacher, example)
-                if not scope.share.owns(key):
-                    continue
-                if not scope.asks(split):
-                    of_split[start + place] = Action.CARRY
-                elif problem is not None:
-                    of_split[start + place] = Action.FAIL
-                    first_failure = first_failure or problem
-                else:
-                    asked.append(start + place)
-                    digests += bytes.fromhex(key)
-            start += frame.height
-        wanted = np.frombuffer(digests, "S32")
-        is_new = _find_new(wanted, known)
-        of_split[asked] = np.where(is_new, Action.ASK, Action.COPY)
-        known.append(wanted[is_new])
+    for split, frame in loaded.frames(scope.splits):
+        start = starts[split]
+        starts[split] = end = start + frame.height
+        rest = chosen[split][start:end]  # a view: what is found is taken out
+        found = finders[split].find(frame, rest, include_unasked=not scope.asks(split))
+        rest[found.rows] = False
+        owned = scope.share.own(found.keys)
+        actions[split][start + found.rows[owned]] = Action.KEEP
+        kept_counts += np.bincount(found.statuses[owned], minlength=len(STATUSES))
+        for place, example in _pick_examples(frame, rest):
+            key, problem = request_key(keys, teacher, example)
+            if not scope.share.owns(key):
+                continue
+            if not scope.asks(split):
+                actions[split][start + place] = Action.CARRY
+            elif problem is not None:
+                actions[split][start + place] = Action.FAIL
+                first_failure = first_failure or problem
+            else:
+                wishes[split].places.append(start + place)
+                wishes[split].keys.extend(bytes.fromhex(key))
+    for split, wished in wishes.items():
+        asked = np.frombuffer(wished.keys, "S32")
+        is_new = _find_new(asked, known)
+        actions[split][wished.places] = np.where(is_new, Action.ASK, Action.COPY)
+        known.append(asked[is_new])
     kept_statuses = {status: int(rows) for status, rows in zip(STATUSES, kept_counts, strict=True) if rows}
     return Plan(actions, planned, kept_statuses, first_failure)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """The rows of a split that are to be asked unless an earlier row makes the same request, and their raw keys."""
+
+    places: list[int] = field(default_factory=list)
+    keys: bytearray = field(default_factory=bytearray)
 
 
 def find_first(loaded: LoadedTask, scope: Scope) -> Example | None:
@@ -186,7 +188,7 @@ def _choose_rows(loaded: LoadedTask, split: str, scope: Scope) -> Bools:
     limit = scope.limits.get(split, scope.limits.get(EVERY_SPLIT))
     if limit is None or limit >= rows:
         return np.ones(rows, np.bool_)
-    sample_ids = (sample_id for frame in loaded.frames(split) for sample_id in frame["sample_id"].to_list())
+    sample_ids = (sample_id for _, frame in loaded.frames([split]) for sample_id in frame["sample_id"].to_list())
     hashes = np.fromiter(
         (int.from_bytes(blake2b(sample_id.encode(), digest_size=8).digest()) for sample_id in sample_ids),
         np.uint64,

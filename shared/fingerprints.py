@@ -18,11 +18,16 @@ def fingerprint_rows(frame: "pl.DataFrame") -> Fingerprints:
     """
     import polars as pl
 
-    choices = pl.col("choices").cast(pl.List(pl.String))
+    choices = frame["choices"].cast(pl.List(pl.String))
+    if choices.null_count() == len(choices):
+        joined = lengths = choices.list.first()  # null too, quickly
+    else:
+        # Lengths too: joined, ("a b", "c") and ("a", "b c") are the same.
+        joined = choices.list.join(" ")
+        lengths = choices.list.eval(pl.element().str.len_bytes().cast(pl.String)).list.join(" ")
     said = frame.select(
         *(pl.col(name).cast(pl.String) for name in ("sample_id", "text", "text_pair")),
-        # Lengths too: joined, ("a b", "c") and ("a", "b c") are the same.
-        choices.list.join(" ").alias("choices"),
-        choices.list.eval(pl.element().str.len_bytes().cast(pl.String)).list.join(" ").alias("lengths"),
+        joined.alias("choices"),
+        lengths.alias("lengths"),
     )
     return np.stack([said.hash_rows(seed).to_numpy() for seed in (1, 2)], axis=1)

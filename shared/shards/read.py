@@ -225,8 +225,7 @@ def read_kept(folder: Path, manifest: Manifest, split: str) -> Kept:
         frame = pl.DataFrame(pl.from_arrow(table.drop_columns("request_key")))
         fingerprints += fingerprint_rows(frame).tobytes()
         draws += frame["draw"].to_numpy().tobytes()
-        codes = frame["status"].replace_strict(STATUSES, range(len(STATUSES)), return_dtype=pl.UInt8)
-        statuses += codes.to_numpy().tobytes()
+        statuses += frame["status"].cast(pl.Enum(map(str, STATUSES))).to_physical().cast(pl.UInt8).to_numpy().tobytes()
     return Kept(
         np.frombuffer(keys, "S32"),
         np.frombuffer(fingerprints, np.uint64).reshape(-1, 2),

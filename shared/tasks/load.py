@@ -13,7 +13,7 @@ for repeats, and for a byte a row where splits are cut.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import chain
@@ -64,16 +64,24 @@ class LoadedTask:
 
     def examples(self, split: str) -> Iterator[Example]:
         """The split's examples in their order; each call starts anew. Raises UsageError: no such split."""
-        return chain.from_iterable(map(make_examples, self.frames(split)))
+        return chain.from_iterable(make_examples(frame) for _, frame in self.frames([split]))
 
-    def frames(self, split: str) -> "Iterator[pl.DataFrame]":
-        """The same as frames of some thousand rows, with the columns of an Example but for target_text.
+    def frames(self, splits: Sequence[str]) -> "Iterator[tuple[str, pl.DataFrame]]":
+        """The rows of several splits as frames of some thousand rows, each file read once.
 
-        `choices` are a list, and null throughout where the task has none, as are text_pair, label and target.
+        The frames of a split come in its order; those of splits that are cut from one file take turns. The columns are
+        those of an Example but for target_text: `choices` are a list, null throughout where the task has none, as are
+        text_pair, label and target. Raises UsageError: no such split.
         """
-        if split not in self._shares:
-            raise UsageError(f"{self.task.name} has no split {split!r}; it has: {', '.join(self.splits)}")
-        return _read_frames(self._shares[split], self._columns)
+        for split in splits:
+            if split not in self._shares:
+                raise UsageError(f"{self.task.name} has no split {split!r}; it has: {', '.join(self.splits)}")
+        columns = self._columns
+        parts = dict.fromkeys(self._shares[split].part for split in splits)
+        return chain.from_iterable(
+            _read_part(part, {name: self._shares[name] for name in splits if self._shares[name].part == part}, columns)
+            for part in parts
+        )
 
 
 def make_examples(frame: "pl.DataFrame") -> Iterator[Example]:
@@ -162,29 +170,30 @@ def _count(sample_ids: "pl.Series", shares: Mapping[str, _Share]) -> dict[str, i
     return {name: sum(map(digits.count, share.digits or ())) for name, share in shares.items()}
 
 
-def _read_frames(share: _Share, source: Source) -> "Iterator[pl.DataFrame]":
+def _read_part(part: Part, shares: Mapping[str, _Share], source: Source) -> "Iterator[tuple[str, pl.DataFrame]]":
+    """The frames of a part, shared out among splits."""
     import numpy as np
     import polars as pl
 
-    row_digits = pl.Series(np.frombuffer(share.row_digits, np.uint8))
-    rows = 0
     none = pl.lit(None)
-    for _, frame in read_frames(share.part, source, Counter()):
-        columns = [
-            "sample_id",
-            "text",
-            "text_pair" if source.text_pair else none.cast(pl.String).alias("text_pair"),
-            (pl.concat_list(_list_choices(source)) if source.choices else none.cast(pl.List(pl.String))).alias(
-                "choices"
-            ),
-            (_number_labels(source) if source.label else none.cast(pl.Int32)).alias("label"),
-            "target" if source.target else none.cast(pl.Float64).alias("target"),
-        ]
-        lazy = frame.lazy()
-        if share.digits is not None:
-            lazy = lazy.filter(row_digits.slice(rows, frame.height).is_in(sorted(share.digits or ())))
-            rows += frame.height
-        yield lazy.select(columns).collect()
+    columns = [
+        "sample_id",
+        "text",
+        "text_pair" if source.text_pair else none.cast(pl.String).alias("text_pair"),
+        (pl.concat_list(_list_choices(source)) if source.choices else none.cast(pl.List(pl.String))).alias("choices"),
+        (_number_labels(source) if source.label else none.cast(pl.Int32)).alias("label"),
+        "target" if source.target else none.cast(pl.Float64).alias("target"),
+    ]
+    start = 0
+    for _, frame in read_frames(part, source, Counter()):
+        whole = frame.select(columns)
+        for name, share in shares.items():
+            if share.digits is None:
+                yield name, whole
+            else:
+                digits = np.frombuffer(share.row_digits, np.uint8)[start : start + frame.height]
+                yield name, whole.filter(pl.Series(np.isin(digits, list(share.digits))))
+        start += frame.height
 
 
 def _list_choices(source: Source) -> list[str]:

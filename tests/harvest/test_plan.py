@@ -37,7 +37,7 @@ def keep(loaded: LoadedTask, split: str, rows: dict[int, Status], teacher: Teach
     """What a folder would keep if these rows of a split had ended so."""
     teacher = teacher or ScriptedTeacher()
     examples = list(loaded.examples(split))
-    frame = pl.concat(loaded.frames(split))
+    frame = pl.concat(frame for _, frame in loaded.frames([split]))
     keys = RequestKeys(teacher.recipe())
     return {
         split: Kept(
