@@ -42,7 +42,12 @@ def main_options() -> None:
 @app.command()
 @command
 def run(
-    shards: Annotated[Path, typer.Option(help="data/<task>/, or data/<task>/teacher=<name>/.")],
+    shards: Annotated[
+        list[Path],
+        typer.Option(
+            help="data/<task>/, or data/<task>/teacher=<name>/; may be repeated: further teachers of the same examples."
+        ),
+    ],
     teacher: Annotated[str | None, typer.Option(help="Which teacher's answers, where the task has several.")] = None,
     vectors: Annotated[
         list[str] | None,
@@ -140,7 +145,8 @@ def run(
     if undistilled:
         loss, alpha, gamma = "none", 0.0, 0.0
     config = DistillConfig(
-        shards=shards,
+        shards=shards[0],
+        further_shards=tuple(shards[1:]),
         teacher=teacher,
         vectors=cast(tuple[Column, ...], tuple(vectors or ())),  # the config checks them
         reply_encoder=reply_encoder,

@@ -43,8 +43,9 @@ class DistillConfig:
     `lora_rank` trains low-rank updates of the student's encoder, on the layers `lora_targets` (see distill.adapters),
     and its head; None trains all weights. `gradient_checkpointing` saves memory and costs a second forward pass.
 
-    `vectors` are the columns that h_t is made of, one after the other; unless given, the embedding, or where there is
-    none label_logprobs. `reply_encoder` reads the column reply.
+    `further_shards` are other teachers' answers to the same examples, whose vectors are joined to those of `shards`
+    (see distill.teachers). `vectors` are the columns that h_t is made of, one after the other; unless given, the
+    embedding, or where there is none label_logprobs. `reply_encoder` reads the column reply.
 
     `labels` keeps that many labels of the training split and hides the rest; None keeps all. `labelled_per_batch`
     composes each batch of that many labelled rows and of unlabelled ones, where None draws them as they come.
@@ -57,6 +58,7 @@ class DistillConfig:
     """
 
     shards: Path
+    further_shards: tuple[Path, ...] = ()
     teacher: str | None = None
     vectors: tuple[Column, ...] = ()
     reply_encoder: str = DEFAULT_STUDENT

@@ -9,6 +9,7 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 
+from distill.config import Column
 from distill.split import Ints, Split, describe_row
 from shared.errors import DataError
 from shared.shards.read import RowGroup, read_row_group
@@ -152,13 +153,19 @@ def find_vectors(split: Split) -> Vectors:
     )
 
 
-def find_column(split: Split, source: Stored) -> Vectors:
-    """A column of the answered rows of a split. Raises DataError where their first has none."""
-    group, row, table = read_first(split, [source])
-    vectors = _find_column(table, row, source)
+def has_column(split: Split, column: Column) -> bool:
+    """Whether the first answered row of a split has something in a column."""
+    _, row, table = read_first(split, [column])
+    return bool(table[column].is_valid()[row].as_py())
+
+
+def find_column(split: Split, column: Column) -> Vectors:
+    """A column of numbers of the answered rows of a split. Raises DataError where their first has none."""
+    group, row, table = read_first(split, [column])
+    vectors = None if column == "reply" else _find_column(table, row, column)
     if vectors is None:
         raise DataError(
-            f"{describe_row(group, row)} has no {source}: its teacher gave none. See what it gave with: harvest show; "
+            f"{describe_row(group, row)} has no {column}: its teacher gave none. See what it gave with: harvest show; "
             "and choose with --vectors"
         )
     return vectors

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill.features import Array, ShardVectors, read_first
-from distill.split import Split, describe_row
+from distill.features import Array, ShardVectors
+from distill.split import Split
 from shared.console import track
-from shared.errors import DataError, ShardError
+from shared.errors import ShardError
 from shared.row import Status
 from shared.sentences import SentenceEncoder
 from shared.shards.disk import explain_disk_errors, fsync_path, lock_file, make_folder
@@ -34,15 +34,9 @@ def encode_replies(folder: Path, manifest: Manifest, split: Split, encoder: str)
     """The vectors of the replies of all answered rows of a teacher's split; those not kept yet are made, and kept.
 
     `encoder` is a text encoder as shared.sources.resolve_model takes it, pooled as its own files say. Of processes that
-    want the same, one makes them and the others wait. Raises DataError where the first answered row has no reply,
-    SourceError for an encoder that cannot be loaded, and ShardError where the folder cannot be written.
+    want the same, one makes them and the others wait. Raises SourceError for an encoder that cannot be loaded, and
+    ShardError where the folder cannot be written; a row without a reply is named when its vector is wanted.
     """
-    group, row, table = read_first(split, ["reply"])
-    if not table["reply"].is_valid()[row].as_py():
-        raise DataError(
-            f"{describe_row(group, row)} has no reply: its teacher gave no text. See what it gave with: harvest show; "
-            "and choose with --vectors"
-        )
     sentences = SentenceEncoder(encoder)
     fingerprint = sentences.fingerprint()
     hashes = {folder / shard.path: shard.sha256 for shard in manifest.shards}

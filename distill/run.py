@@ -32,14 +32,13 @@ from distill.split import Bools, Split, keep_labels, read_split
 from distill.stream import Lookup, Part, Source
 from distill.student import Student
 from distill.teacher_labels import read_label_logprobs
-from distill.teachers import gather_vectors
+from distill.teachers import Answers, gather_distributions, gather_vectors, join_teachers, open_teachers
 from distill.tokens import TextEncoder
 from distill.trackers import check_trackers, open_trackers
 from distill.train import Data, EpochRecord, Scores, Trained, derive_seed, train
 from shared.console import say, silence, track
 from shared.errors import DataError, ShardError, UsageError
-from shared.shards.manifest import Manifest, choose_teacher, hash_manifest
-from shared.shards.read import check_readable, count_unsealed
+from shared.shards.manifest import Manifest, hash_manifest
 from shared.sources import ResolvedModel, fingerprint_model, resolve_model
 
 TRAIN, DEV, TEST = "train", "validation", "test"
@@ -85,8 +84,8 @@ def _run(
     processes: Processes,
     started: float,
 ) -> tuple[Path, dict[str, Any]]:
-    folder = choose_teacher(config.shards, config.teacher)
-    manifest = check_readable(folder)
+    teachers = open_teachers((config.shards, *config.further_shards), config.teacher)
+    folder, manifest = teachers[0].folder, teachers[0].manifest
     outputs = count_outputs(manifest)
     if manifest.kind == "regression":
         if config.control == "label-smoothing":
@@ -95,25 +94,28 @@ def _run(
             raise UsageError(f"{manifest.task} is a regression: soft kl needs a distribution over labels")
     default = f"{manifest.task}-{config.variant}-s{config.seed}"
     target = processes.agree(choose_run_folder(out, name, default, overwrite))
-    if waiting := sum(count_unsealed(folder, manifest).values()):
-        say(f"{folder}: {waiting:,} rows are not sealed yet and stay out; harvest run seals them")
     device = choose_device(config.device, config.precision, processes)
     source = resolve_model(config.student, say)
     tokenizer = load_tokenizer(source)
     tokenizer.model_max_length = min(config.max_length, tokenizer.model_max_length)
     encoder = TextEncoder(tokenizer, tokenizer.model_max_length)
 
-    split = read_split(folder, manifest, TRAIN)
+    split, answers = join_teachers(teachers, read_split(folder, manifest, TRAIN))
     visible = choose_visible(split, config)
     dev_split = read_split(folder, manifest, DEV)
     dev = scored_rows(dev_split, encoder, config.buffer_rows)
     if not dev.rows:
         raise DataError(f"{folder} has no labelled rows in the split {DEV!r}, which chooses the best epoch")
 
-    described = {**asdict(config), "shards": str(config.shards), "vectors": list(config.vectors)}
+    described = {
+        **asdict(config),
+        "shards": str(config.shards),
+        "further_shards": [str(path) for path in config.further_shards],
+        "vectors": list(config.vectors),
+    }
     identity = {
         **described,
-        "manifest_sha256": hash_manifest(manifest),
+        "manifest_sha256": {str(teacher.folder): hash_manifest(teacher.manifest) for teacher in teachers},
         "student_fingerprint": fingerprint_model(source),
     }
     with working_folder(target, overwrite, processes) as work:
@@ -121,17 +123,21 @@ def _run(
         checkpoints.settle(overwrite)
         objective = make_objective(config, manifest)
 
-        def gather(rows: Split) -> TeacherVectors:
-            return gather_vectors(folder, manifest, rows, config.vectors, config.reply_encoder)
+        def gather(answers: Sequence[Answers], rows: Split) -> TeacherVectors:
+            return gather_vectors(answers, rows, config.vectors, config.reply_encoder, work)
+
+        def gather_dev() -> tuple[Split, TeacherVectors]:
+            rows, answers = join_teachers(teachers, dev_split)
+            return rows, gather(answers, rows)
 
         vectors, lookup, aligner, aligner_rows, targets, first_phase = None, None, None, None, None, None
         if config.soft == "kl" and config.control != "self-training":
-            logprobs = read_label_logprobs(config, split, outputs)
+            logprobs = read_label_logprobs(config, split, gather_distributions(answers, split, outputs, work))
             targets = look_up_targets(split, logprobs)
             if config.control == "label-smoothing":
                 targets, first_phase = smooth_like(logprobs, config.tau)
         if config.uses_aligner:
-            vectors = gather(split)
+            vectors = gather(answers, split)
             mean, std = measure_vectors(split, vectors)
             lookup = make_lookup(config.control, split, vectors, config.seed, work)
             torch.manual_seed(derive_seed(config.seed, "aligner"))
@@ -198,7 +204,8 @@ def _run(
                 Data(parts, steps, aligner_rows, encoder, targets),
                 device,
                 Scores(
-                    score_with(student), score_aligner(manifest, dev_split, aligner, vectors, gather, device, config)
+                    score_with(student),
+                    score_aligner(manifest, dev_split, aligner, vectors, gather_dev, device, config),
                 ),
                 tracker,
                 write_epoch,
@@ -215,7 +222,7 @@ def _run(
                 test = score(manifest, *predict(student.model, test_rows, encoder, device))
         metrics = {
             "task": manifest.task,
-            "teacher": manifest.teacher,
+            "teacher": "+".join(teacher.manifest.teacher for teacher in teachers),
             "student": config.student,
             "variant": config.variant,
             "loss": config.loss,
@@ -240,7 +247,7 @@ def _run(
             "processes": processes.count,
             "bfloat16": device.bfloat16,
             "shards": str(folder),
-            "manifest_sha256": {str(folder): identity["manifest_sha256"]},
+            "manifest_sha256": identity["manifest_sha256"],
             "student_fingerprint": identity["student_fingerprint"],
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "git_revision": read_git_revision(),
@@ -360,23 +367,23 @@ def score_aligner(
     dev_split: Split,
     aligner: Aligner | None,
     vectors: TeacherVectors | None,
-    gather: Callable[[Split], TeacherVectors],
+    gather: Callable[[], tuple[Split, TeacherVectors]],
     device: Device,
     config: DistillConfig,
 ) -> Callable[[], float] | None:
     """How to score the aligner alone on the dev rows that the teacher answered; None where that cannot be done."""
-    answered = dev_split.labelled & dev_split.answered & dev_split.first
-    if aligner is None or vectors is None or not answered.any():
+    if aligner is None or vectors is None or not (dev_split.labelled & dev_split.answered).any():
         return None
     try:
-        own = gather(dev_split)
+        rows, own = gather()
         if own.widths != vectors.widths:
             return None
-        measure_vectors(dev_split, own)
+        measure_vectors(rows, own)
     except (DataError, ShardError) as error:
         say(f"the aligner is not scored on its own: {error}")
         return None
-    source = Source(dev_split, answered, answered, vectors=own, buffer_rows=config.buffer_rows)
+    answered = rows.labelled & rows.answered & rows.first
+    source = Source(rows, answered, answered, vectors=own, buffer_rows=config.buffer_rows)
     return lambda: score(manifest, *predict_aligner(aligner, source, device))
 
 

@@ -9,9 +9,10 @@ from distill_rows import WriteFolder, make_rows, with_answer
 
 from distill.config import Control, DistillConfig
 from distill.controls import permute_rows
-from distill.features import LOG_FLOOR
+from distill.features import LOG_FLOOR, Vectors, rank_answered
 from distill.split import Split, read_split
 from distill.teacher_labels import read_label_logprobs
+from distill.teachers import FetchedVectors
 from shared.errors import DataError
 from shared.row import Row, Status
 from shared.shards.manifest import choose_teacher, load_manifest
@@ -48,7 +49,7 @@ def open_split(write_folder: WriteFolder) -> Any:
 
 def read(split: Split, control: Control = "none", seed: int = 0) -> Array:
     config = DistillConfig(shards=Path("x"), soft="kl", loss="none", control=control, seed=seed)
-    return read_label_logprobs(config, split, 3)
+    return read_label_logprobs(config, split, [Vectors("label_logprobs", 4)])
 
 
 def test_they_come_as_they_were_given_and_not_renormalised(open_split: Any) -> None:
@@ -91,6 +92,16 @@ def test_a_constant_one_is_the_mean_over_rows(open_split: Any) -> None:
     p = np.delete(draw_probabilities(), FAILED, axis=0)
     got = read(open_split(make_judged(draw_probabilities())), "constant-target")
     np.testing.assert_allclose(np.exp(got), np.tile(p[:, :3].mean(axis=0), (ROWS - 1, 1)), rtol=1e-5)
+
+
+def test_several_teachers_are_mixed(open_split: Any) -> None:
+    p = np.delete(draw_probabilities(), FAILED, axis=0)
+    other = np.random.default_rng(1).dirichlet([1.0, 1.0, 1.0, 3.0], ROWS - 1)
+    split = open_split(make_judged(draw_probabilities()))
+    second = FetchedVectors((4,), np.log(other), rank_answered(split))
+    config = DistillConfig(shards=Path("x"), soft="kl", loss="none")
+    got = read_label_logprobs(config, split, [Vectors("label_logprobs", 4), second])
+    np.testing.assert_allclose(np.exp(got), ((p + other) / 2)[:, :3], rtol=1e-5)
 
 
 def test_a_row_without_one_is_named(open_split: Any) -> None:
