@@ -27,8 +27,11 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/dev.stamp
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+VLLM_BENCH := benchmarks/vllm_harvest.py
+
+bench: $(VENV)/dev.stamp $(VLLM_VENV)/stamp
+	for script in $(filter-out $(VLLM_BENCH),$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+	VLLM_CPU_KVCACHE_SPACE=1 $(VLLM_VENV)/bin/python $(VLLM_BENCH)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,5 +1,7 @@
 import asyncio
 import math
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,8 +73,9 @@ def test_a_reply_without_log_probabilities_is_text() -> None:
     assert answer.reply == "3.5"
 
 
-def test_a_process_that_cannot_start_says_why() -> None:
+def test_a_process_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where vLLM is not installed, or the model cannot be loaded: either way the process ends, and its log is shown."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     async def start() -> None:
         process = EngineProcess(Settings("/no/such/model", None, {}), patience=600)
@@ -83,4 +86,5 @@ def test_a_process_that_cannot_start_says_why() -> None:
 
     with pytest.raises(TeacherError, match=r"vLLM with /no/such/model failed: .*(\n.*)*the end of it") as caught:
         asyncio.run(start())
+    assert len(list(tmp_path.iterdir())) == 1
     assert "everything that was answered is kept" in str(caught.value).lower()

@@ -24,6 +24,7 @@ from harvest.teachers.vllm.messages import Failure, Job, Ready, Result, Settings
 from shared.errors import UsageError
 
 SHUTDOWN_SECONDS = 15.0  # after that, what is left of the engine is killed
+LOOK_SECONDS = 1.0  # how often it is looked whether the engine lives
 WAITING = 64  # jobs that wait, prepared, beside those that the engine runs at a time
 # Every picture is another one, so a cache of them would only cost memory.
 DEFAULTS = {"mm_processor_cache_gb": 0}
@@ -94,9 +95,11 @@ class Engine:
     def __init__(self, settings: Settings, first_tokens: tuple[tuple[int, ...], ...]) -> None:
         import vllm
         from vllm.renderers import ChatParams
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         self._llm = vllm.LLM(settings.model, **_choose_options(settings))
         self._engine = self._llm.llm_engine
+        self._dead = EngineDeadError
         self._label_tokens = [token for tokens in first_tokens for token in tokens]
         self._passes = self._choose_passes(settings)
         # As the chat route of vLLM's server prepares a question: the template writes all special tokens.
@@ -106,6 +109,7 @@ class Engine:
         at_a_time = self._engine.vllm_config.scheduler_config.max_num_seqs
         self._room = at_a_time + min(at_a_time, WAITING)
         self.ready = Ready(vllm.__version__, self._room, first_tokens)
+        Thread(target=self._watch, daemon=True).start()
 
     def _choose_passes(self, settings: Settings) -> list[Any]:
         """The parameters of the passes over one prompt: the last gives the reply, the first the labels' scores.
@@ -145,6 +149,13 @@ class Engine:
                 while len(self._passes) > 1 and self._engine.has_unfinished_requests():
                     self._step(connection)
 
+    def _watch(self) -> None:
+        """End the waiting for outputs where the engine's own process has died: vLLM notes that, and waits on."""
+        core = self._engine.engine_core
+        while not core.resources.engine_dead:
+            time.sleep(LOOK_SECONDS)
+        core.outputs_queue.put_nowait(self._dead())
+
     def _take_jobs(self, jobs: "SimpleQueue[Job | None]", most: int) -> list[Job] | None:
         """Those that have arrived; waits for one where the engine has nothing to do. None where none will come."""
         taken: list[Job] = []
@@ -181,7 +192,9 @@ class Engine:
         try:
             _, (prompt,) = self._llm.renderer.render_chat([conversation], self._chat, self._tokens)
             self._engine.add_request(f"{job.number}-{index}", prompt, self._passes[index].clone())
-        except ValueError as error:  # a prompt that is longer than the model takes, say
+        except self._dead:
+            raise
+        except Exception as error:  # a prompt that is longer than the model takes, say
             self._running.pop(job.number, None)
             connection.send([Result(job.number, problem=" ".join(str(error).split()))])
         else:

@@ -123,14 +123,16 @@ class VllmTeacher:
                     asked[number] = self._note(request, pages)
                     await engine.submit(self._make_job(number, request, pages))
                 if asked:
-                    assert self._engine is not None
-                    for result in await self._engine.receive():
+                    for result in await self._receive():
                         yield self._reply(asked.pop(result.number), result)
 
     def close(self) -> None:
         """End the engine and what draws for it. Done by itself when the teacher is dropped."""
         if self._drawers is not None:
             self._drawers.close()
+        self._end_engine()
+
+    def _end_engine(self) -> None:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -156,9 +158,21 @@ class VllmTeacher:
             say(f"vLLM loads {config.model}")
             started = time.monotonic()
             self._engine = EngineProcess(settings, config.patience)
-            self._ready = await self._engine.wait_until_ready()
+            try:
+                self._ready = await self._engine.wait_until_ready()
+            except BaseException:
+                self._end_engine()
+                raise
             say(f"vLLM {self._ready.version} has loaded it in {time.monotonic() - started:.0f} s")
         return self._engine, self._ready
+
+    async def _receive(self) -> list[Result]:
+        assert self._engine is not None
+        try:
+            return await self._engine.receive()
+        except BaseException:
+            self._end_engine()  # it is of no more use, or nobody waits for it
+            raise
 
     async def _prepare(
         self, requests: AsyncIterator[Request]
