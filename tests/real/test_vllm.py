@@ -245,14 +245,14 @@ def test_a_text_that_the_model_cannot_take_is_a_failed_row(teacher: VllmTeacher,
 
 
 def test_an_engine_that_dies_or_hangs_is_reported(teacher: VllmTeacher, runner: asyncio.Runner) -> None:
+    runner.run(ask(teacher, ["it runs"]))
     assert teacher._engine is not None
     leader = teacher._engine._process.pid
     (core,) = (pid for pid in list_children(leader) if "Engine" in Path(f"/proc/{pid}/comm").read_text())
     pooling = teacher.recipe()["vector"]["pooling"]
     os.kill(core, signal.SIGKILL if pooling == "last" else signal.SIGSTOP)
-    said = (
-        "EngineDeadError" if pooling == "last" else f"hangs: nothing was heard of it for {PATIENCE} s with 3 rows in it"
-    )
+    hangs = f"hangs: nothing was heard of it for {PATIENCE} s with 3 rows in it"
+    said = "EngineDeadError" if pooling == "last" else hangs
     with pytest.raises(TeacherError, match=said) as caught:
         runner.run(ask(teacher, ["one", "two", "three"]))
     assert "the same command goes on from there" in str(caught.value)
