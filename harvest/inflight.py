@@ -5,7 +5,11 @@ process wrote is the kernel's to keep, and after a power loss the count is a low
 """
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from shared.errors import TeacherError, UsageError
 
 KEY_BYTES = 32
 
@@ -24,6 +28,21 @@ class InFlightLog:
     def clear(self) -> None:
         """Forget all: every request that left has been answered and journalled, or is known not to have been sent."""
         os.ftruncate(self._descriptor, 0)
+
+    @contextmanager
+    def passing(self) -> Iterator[Callable[[str], None]]:
+        """What notes requests whose replies are all in, and kept if they are to be, when the block ends.
+
+        They are forgotten then, also where the teacher or the user's words were at fault; whatever else breaks the
+        block off may have left them in flight.
+        """
+        before = os.fstat(self._descriptor).st_size
+        try:
+            yield self.add
+        except (TeacherError, UsageError):
+            os.ftruncate(self._descriptor, before)
+            raise
+        os.ftruncate(self._descriptor, before)
 
     def close(self) -> None:
         """Close the log; what it holds stays."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,13 +12,16 @@ import uvloop
 from harvest.card import write_card
 from harvest.config import HarvestConfig
 from harvest.engine import INTERRUPTED, Engine
+from harvest.inflight import InFlightLog
 from harvest.onto import OntoAnswers
-from harvest.plan import Action, Plan, Scope, find_first, make_plan
+from harvest.plan import Action, Plan, Scope, find_first, make_plan, request_key
 from harvest.teachers.base import RemoteTeacher, Teacher
 from harvest.teachers.registry import prepare_teacher
 from shared.console import say, track
 from shared.errors import UsageError
-from shared.shards import Kept, Manifest, TeacherFolder, load_manifest, read_kept
+from shared.keys import RequestKeys
+from shared.row import Answer, Row
+from shared.shards import Claim, Kept, Manifest, TeacherFolder, load_manifest, read_kept
 from shared.shards.manifest import MANIFEST_NAME, check_recipe
 from shared.tasks import LoadedTask, find_task, load_task
 
@@ -65,9 +70,7 @@ def run_harvest(config: HarvestConfig) -> Report:
     """Ask what is not kept yet, and seal it. Resumes by itself; raises as Engine.run does."""
     started = time.monotonic()
     loaded, teacher, path, scope = _prepare(config)
-    if isinstance(teacher, RemoteTeacher) and not teacher.resolved:
-        _probe(teacher, loaded, scope)
-    with TeacherFolder.open(path.parent, _describe(loaded, teacher), worker=f"w{scope.share.index}") as folder:
+    with _open_folder(loaded, teacher, path, scope) as (folder, probed):
         for note in folder.notes:
             say(note)
         kept = {split: folder.kept(split) for split in {*folder.manifest.planned, *scope.splits}}
@@ -89,12 +92,61 @@ def run_harvest(config: HarvestConfig) -> Report:
         teacher,
         path,
         plan,
-        asked=outcome.asked,
+        asked=outcome.asked + (probed is not None),
         failed=outcome.failed,
-        cost_usd=outcome.cost_usd,
+        cost_usd=outcome.cost_usd + (probed.cost_usd if probed is not None else 0.0),
         seconds=time.monotonic() - started,
         stopped=outcome.stopped,
     )
+
+
+@contextmanager
+def _open_folder(
+    loaded: LoadedTask, teacher: Teacher, path: Path, scope: Scope
+) -> Iterator[tuple[TeacherFolder, Answer | None]]:
+    """The teacher's folder, this worker's to write, claimed before anything is asked.
+
+    Beside it the answer that a probe brought, if one was needed; the folder keeps it.
+    """
+    with Claim(path.parent, teacher.name, f"w{scope.share.index}") as claim:
+        folder, answer = _open_claimed(loaded, teacher, claim, scope)
+        with folder:
+            yield folder, answer
+
+
+def _open_claimed(
+    loaded: LoadedTask, teacher: Teacher, claim: Claim, scope: Scope
+) -> tuple[TeacherFolder, Answer | None]:
+    def open_folder() -> TeacherFolder:
+        return TeacherFolder.open(claim.path.parent, _describe(loaded, teacher), worker=claim.worker, claim=claim)
+
+    if not isinstance(teacher, RemoteTeacher) or teacher.resolved:
+        return open_folder(), None
+    # One worker finds out what was left open, from a row of the run; the others wait, and take it from the folder.
+    with claim.hold_recipe():
+        _adopt(teacher, claim.path)
+        if teacher.resolved:
+            return open_folder(), None
+        found = find_first(loaded, teacher, scope)
+        if found is None:
+            raise UsageError("no row is to be asked, so there is none to find out with what the endpoint gives")
+        split, example = found
+        log = InFlightLog(claim.path, claim.worker)
+        with closing(log), log.passing() as note, ExitStack() as undo:
+            probe = uvloop.run(teacher.probe(example, note))
+            for notice in probe.notices:
+                say(notice)
+            folder = undo.enter_context(open_folder())
+            key, _ = request_key(RequestKeys(teacher.recipe()), teacher, example)
+            folder.append(split, [Row(example, key, 0, probe.answer)])
+            folder.commit()
+            undo.pop_all()
+        return folder, probe.answer
+
+
+def _adopt(teacher: RemoteTeacher, folder: Path) -> None:
+    if (folder / MANIFEST_NAME).exists():
+        teacher.adopt(load_manifest(folder).recipe)
 
 
 def _prepare(config: HarvestConfig) -> tuple[LoadedTask, Teacher, Path, Scope]:
@@ -123,18 +175,9 @@ def _prepare(config: HarvestConfig) -> tuple[LoadedTask, Teacher, Path, Scope]:
         share=config.share,
     )
     folder = (config.out or Path("data") / loaded.task.name) / f"teacher={teacher.name}"
-    if isinstance(teacher, RemoteTeacher) and (folder / MANIFEST_NAME).exists():
-        teacher.adopt(load_manifest(folder).recipe)
+    if isinstance(teacher, RemoteTeacher):
+        _adopt(teacher, folder)
     return loaded, teacher, folder, scope
-
-
-def _probe(teacher: RemoteTeacher, loaded: LoadedTask, scope: Scope) -> None:
-    """Let a remote teacher find out, from a row of the run, what was left open; its reply becomes the row's answer."""
-    example = find_first(loaded, scope)
-    if example is None:
-        return
-    for notice in uvloop.run(teacher.probe(example)).notices:
-        say(notice)
 
 
 def _describe(loaded: LoadedTask, teacher: Teacher) -> Manifest:

@@ -6,6 +6,7 @@ thousands of rows takes seconds. It holds one byte a row, and of what is kept ab
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import blake2b
@@ -158,14 +159,16 @@ class _Wishes:
     keys: bytearray = field(default_factory=bytearray)
 
 
-def find_first(loaded: LoadedTask, scope: Scope) -> Example | None:
-    """The first row that a run would ask about, were nothing kept; None where it asks about none."""
+def find_first(loaded: LoadedTask, teacher: Teacher, scope: Scope) -> tuple[str, Example] | None:
+    """The split and the first row that a run would ask about, were nothing kept; None where it asks about none."""
     for split in scope.splits:
         if scope.asks(split):
             chosen = _choose_rows(loaded, split, scope)
             for place, example in enumerate(loaded.examples(split)):
                 if chosen[place]:
-                    return example
+                    with suppress(DataError):  # a row that cannot be asked shows nothing
+                        teacher.content(example)
+                        return split, example
     return None
 
 

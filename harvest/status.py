@@ -7,7 +7,8 @@ from harvest.inflight import read_in_flight
 from shared.console import results
 from shared.errors import ShardError
 from shared.row import Status
-from shared.shards import find_teachers, load_manifest, summarise_folder
+from shared.shards import load_manifest, summarise_folder
+from shared.shards.manifest import MANIFEST_NAME
 
 
 def read_status(path: Path) -> dict[str, Any]:
@@ -63,15 +64,26 @@ def print_status(status: dict[str, Any]) -> None:
 
 
 def _find_folders(path: Path) -> list[Path]:
-    try:
-        return find_teachers(path)
-    except ShardError:
-        return [
-            folder for task in sorted(path.glob("*/")) if any(task.glob("teacher=*/")) for folder in find_teachers(task)
-        ]
+    """The teacher folders at `path` or below it that hold something, if it is only requests that were in flight."""
+    for folders in ([path], path.glob("teacher=*/"), path.glob("*/teacher=*/")):
+        found = [folder for folder in sorted(folders) if _holds_something(folder)]
+        if found:
+            return found
+    return []
+
+
+def _holds_something(folder: Path) -> bool:
+    files = (MANIFEST_NAME, "split=*/*.parquet", "journal/split=*/*.arrows")
+    return any(next(folder.glob(file), None) for file in files) or bool(read_in_flight(folder))
 
 
 def _read_teacher(folder: Path) -> dict[str, Any]:
+    in_flight = read_in_flight(folder)
+    if in_flight and not (folder / MANIFEST_NAME).exists():  # killed while it found out what the endpoint gives
+        task, teacher = folder.parent.name, folder.name.removeprefix("teacher=")
+        nothing: dict[str, Any] = dict.fromkeys(("rows", "kept", "asked", "failed", "cost_usd", "seconds"), 0)
+        about = {"folder": str(folder), "task": task, "teacher": teacher, "source": ""}
+        return {**about, **nothing, "in_flight": len(in_flight), "splits": {}}
     summary = summarise_folder(folder)
     splits = {}
     for name, split in summary.splits.items():

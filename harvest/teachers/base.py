@@ -4,7 +4,7 @@ A teacher takes a stream of requests and gives back a stream of replies in any o
 are its own affair; durability, resume, budget and progress are the engine's.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -56,9 +56,10 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one real request before the run showed. Its reply is kept by the teacher and given back by `answer`."""
+    """What one real request before the run showed, and its answer, which is that of the example's row."""
 
     notices: tuple[str, ...]
+    answer: Answer
 
 
 @runtime_checkable
@@ -76,8 +77,11 @@ class RemoteTeacher(Protocol):
     def adopt(self, recipe: Mapping[str, Any]) -> None:
         """Take over from an existing folder's recipe what was left to "auto". Asks nothing."""
 
-    async def probe(self, example: Example) -> Probe:
-        """Ask about one example; raise TeacherError that names what the endpoint lacks and what would work."""
+    async def probe(self, example: Example, note: Callable[[str], None]) -> Probe:
+        """Ask about one example; raise TeacherError that names what the endpoint lacks and what would work.
+
+        `note` is called with the key of each request before it leaves.
+        """
 
     def describe_progress(self) -> str:
         """One short line for the live display: rate, requests in flight, cooldowns, errors by cause, spend."""

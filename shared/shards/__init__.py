@@ -3,7 +3,7 @@
 Writers use TeacherFolder; readers use the functions below, which write nothing.
 """
 
-from shared.shards.folder import TeacherFolder
+from shared.shards.folder import Claim, TeacherFolder
 from shared.shards.manifest import (
     Manifest,
     Shard,
@@ -32,6 +32,7 @@ from shared.shards.verify import Verification, verify_shards
 
 __all__ = [
     "STATUSES",
+    "Claim",
     "Kept",
     "Manifest",
     "RowGroup",

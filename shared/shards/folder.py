@@ -5,6 +5,7 @@
         split=<split>/part-<number>-<id>.parquet   sealed, immutable; <id> is that of the journal it was
         journal/split=<split>/<worker>.arrows      rows that are not sealed yet
         journal/<worker>.lock                      held while the worker lives
+        journal/.recipe.lock                       held while a worker finds out what the recipe is to be
         journal/.folder.lock                       held while the manifest changes or files come and go
 
 A journal is dropped only after a manifest names the shard of the same id, so a journal whose id the manifest
@@ -46,6 +47,40 @@ from shared.shards.read import (
 from shared.shards.seal import seal_journal
 
 DEFAULT_WORKER = "w0"
+RECIPE_LOCK = "journal/.recipe.lock"
+
+
+class Claim:
+    """One worker's right to write to a teacher folder, taken before its recipe is known. A context manager.
+
+    TeacherFolder.open takes it over. Raises LockedError if a living process writes under the same `worker` name.
+    """
+
+    def __init__(self, task_folder: Path, teacher: str, worker: str = DEFAULT_WORKER) -> None:
+        self.worker = check_name("worker", worker)
+        self.path = task_folder / f"teacher={check_name('teacher', teacher)}"
+        with explain_disk_errors(self.path):
+            make_folder(self.path / "journal")
+            self._descriptor: int | None = take_lock(self.path / "journal" / f"{worker}.lock")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        descriptor = self.hand_over()
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def hand_over(self) -> int | None:
+        """The descriptor whose closing gives the right up; None if it was handed over before."""
+        descriptor, self._descriptor = self._descriptor, None
+        return descriptor
+
+    @contextmanager
+    def hold_recipe(self) -> Iterator[None]:
+        """Wait until no other worker of the folder is finding out its recipe, and let none begin meanwhile."""
+        with lock_file(self.path / RECIPE_LOCK):
+            yield
 
 
 class TeacherFolder:
@@ -72,11 +107,13 @@ class TeacherFolder:
         *,
         worker: str = DEFAULT_WORKER,
         schema: pa.Schema | None = None,
+        claim: Claim | None = None,
     ) -> Self:
         """Open or create `task_folder`/teacher=<name>/ for `manifest`, and mend what a crash left.
 
         `manifest` gives the name, the recipe and the plan; its shards are not looked at. `schema` is
-        row_schema() unless the recipe wants another vector type. Raises LockedError if a living process
+        row_schema() unless the recipe wants another vector type. `claim` is one that the caller took for the same
+        folder and worker. Raises LockedError if a living process
         writes under the same `worker` name, RecipeMismatchError if the folder holds the answers to another
         recipe, SchemaVersionError and CorruptShardError as load_manifest does. None of them changes anything.
         """
@@ -86,7 +123,11 @@ class TeacherFolder:
         if (path / MANIFEST_NAME).exists():
             check_recipe(path, load_manifest(path), manifest)  # before anything is written
         with folder._lock(), ExitStack() as undo:
-            undo.callback(os.close, take_lock(path / "journal" / f"{worker}.lock"))
+            descriptor = (
+                Claim(task_folder, manifest.teacher, worker).hand_over() if claim is None else claim.hand_over()
+            )
+            assert descriptor is not None
+            undo.callback(os.close, descriptor)
             undo.callback(folder._close_journals)
             folder._merge_manifest(manifest)
             folder._recover()

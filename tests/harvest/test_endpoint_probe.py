@@ -67,8 +67,8 @@ def make_server(
     return FaultServer(answer=answer, routes=routes)
 
 
-def probe(teacher: EndpointTeacher, example: Example = EXAMPLE) -> Probe:
-    return asyncio.run(teacher.probe(example))
+def probe(teacher: EndpointTeacher, example: Example = EXAMPLE, noted: list[str] | None = None) -> Probe:
+    return asyncio.run(teacher.probe(example, [].append if noted is None else noted.append))
 
 
 @pytest.mark.parametrize(
@@ -102,17 +102,26 @@ def test_what_was_tried_and_not_used_is_told() -> None:
         assert any("the constraint was ignored: it answered 'It is positive.'" in notice for notice in notices)
 
 
-def test_the_reply_that_was_paid_for_is_the_rows_answer() -> None:
+def test_the_reply_that_was_paid_for_is_an_answer_and_its_key_that_of_the_row() -> None:
+    noted: list[str] = []
     with make_server(logprobs=True) as server:
         teacher = make_teacher(server, dialect="auto", scoring="top_logprobs")
-        probe(teacher, make_examples(3)[1])
-        assert len(server.requests) == 1
-        replies = run_all(teacher, make_examples(3))
-        assert len(replies) == 3
-        assert len(server.requests) == 3  # one of them the probe's
-        assert {reply.answer.status for reply in replies} == {Status.OK}
-        assert len(run_all(teacher, make_examples(3))) == 3
-        assert len(server.requests) == 6
+        answer = probe(teacher, EXAMPLE, noted).answer
+        (reply,) = run_all(teacher, [EXAMPLE])
+        assert answer.status is Status.OK
+        assert answer.label_logprobs == reply.answer.label_logprobs
+        assert noted == [reply.request.key]
+        assert [asked.key for asked in server.requests] == 2 * noted
+
+
+def test_each_request_of_a_probe_is_noted_and_has_a_key_of_its_own() -> None:
+    """A server that honours keys would answer two different requests of one key with one reply."""
+    noted: list[str] = []
+    with make_server(choice=True) as server:
+        with pytest.raises(TeacherError, match="ignores the picture"):
+            probe(make_teacher(server, dialect="auto", scoring="auto", draw=Draw.FIELDS), EXAMPLE, noted)
+        assert len(noted) == len(set(noted)) > 2
+        assert noted == [asked.key for asked in server.requests]
 
 
 def test_exact_scores_are_summed_over_the_ways_of_writing_a_word() -> None:

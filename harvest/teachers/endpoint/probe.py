@@ -3,28 +3,26 @@
 Servers ignore fields that they do not know and answer 200 all the same, so what a run relies on is checked in a reply.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from harvest.scoring import Alternative, LabelWords
-from harvest.teachers.endpoint.asker import Asked, Asker
+from harvest.teachers.endpoint.asker import Asked
 from harvest.teachers.endpoint.client import Client
 from harvest.teachers.endpoint.config import AUTO, EndpointConfig
 from harvest.teachers.endpoint.dialects import DIALECTS, Dialect, Scoring, recognise_host, recognise_models
 from harvest.teachers.endpoint.means import Means, find_first_tokens
 from shared.errors import TeacherError, UsageError
-from shared.example import Example
 from shared.row import Status
 
 MODELS_PATH = "/v1/models"
-PROBE_KEY = "probe"
 # More mass than this on tokens that begin several label words, and the distribution is not worth its price.
 MAX_AMBIGUOUS_MASS = 0.1
 # Less than this on all label words together, and the user should look at the prompt.
 LITTLE_MASS = 0.5
 
-# Makes what asks by a given means: with the pictures, or (False) with what is written alone.
-MakeAsker = Callable[[Means, bool], Asker]
+# Asks about the probe's example by a given means: with the pictures, or (False) with what is written alone.
+Ask = Callable[[Means, bool], Awaitable[Asked | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,7 @@ async def find_means(
     config: EndpointConfig,
     words: LabelWords | None,
     known: Means | None,
-    make_asker: MakeAsker,
-    example: Example,
+    ask: Ask,
 ) -> Finding:
     """The means that `config` asks for, or the best that works where it leaves the choice.
 
@@ -60,7 +57,7 @@ async def find_means(
     for scoring in candidates:
         try:
             means = known or await _prepare(client, config, words, dialect, scoring)
-            asked = await make_asker(means, True).ask(example, PROBE_KEY)
+            asked = await ask(means, True)
         except UsageError as error:
             problems.append(f"{scoring}: {error}")
             continue
@@ -69,12 +66,12 @@ async def find_means(
             assert asked is not None
             notices = [*(f"{p}; not used" for p in problems), *_notice(means, asked)]
             if config.layout is not None:
-                notices += await _check_picture(make_asker(means, False), example, asked)
+                notices += _check_picture(await ask(means, False), asked)
             return Finding(means, tuple(notices), asked)
         problems.append(f"{scoring}: {problem}")
     working = []
     if known is not None or config.scoring != AUTO:
-        working = await _try_others(client, config, words, dialect, candidates, make_asker, example)
+        working = await _try_others(client, config, words, dialect, candidates, ask)
     advice = f"what works there: --scoring {' or '.join(working)}" if working else "no other scoring was found to work"
     raise TeacherError(
         f"the endpoint does not give what was asked for (model {config.model} at {config.endpoint}): "
@@ -106,8 +103,7 @@ async def _try_others(
     words: LabelWords | None,
     dialect: Dialect,
     tried: Sequence[Scoring],
-    make_asker: MakeAsker,
-    example: Example,
+    ask: Ask,
 ) -> list[str]:
     """The other scorings that work; asked only when the run cannot go on, so that the message can name them."""
     working: list[str] = []
@@ -116,7 +112,7 @@ async def _try_others(
             continue
         try:
             means = await _prepare(client, config, words, dialect, scoring)
-            if find_problem(means, words, await make_asker(means, True).ask(example, PROBE_KEY)) is None:
+            if find_problem(means, words, await ask(means, True)) is None:
                 working.append(str(scoring))
         except (UsageError, TeacherError):
             continue
@@ -140,9 +136,8 @@ def find_problem(means: Means, words: LabelWords | None, asked: Asked | None) ->
     return None
 
 
-async def _check_picture(plain: Asker, example: Example, asked: Asked) -> list[str]:
+def _check_picture(alone: Asked | None, asked: Asked) -> list[str]:
     """Compare the prompt's tokens with those of its words alone. Raises TeacherError where they are the same."""
-    alone = await plain.ask(example, PROBE_KEY)
     without = None if alone is None else alone.answer.prompt_tokens
     with_picture = asked.answer.prompt_tokens
     if without is None or with_picture is None:

@@ -1,26 +1,20 @@
 """Requests to replies: one task a request in flight, and those that back off beside them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from harvest.teachers.base import Reply, Request
 from harvest.teachers.endpoint.asker import Asker
 from harvest.teachers.endpoint.client import Client
 from harvest.teachers.endpoint.limiter import Slot
 from shared.errors import TeacherError
-from shared.row import Answer
 
 
 class Stream:
-    """Asks a stream of requests; at most `held` are in flight, backing off, or answered and not taken yet.
+    """Asks a stream of requests; at most `held` are in flight, backing off, or answered and not taken yet."""
 
-    `take_prepaid` gives the answer of a request that the probe has paid for.
-    """
-
-    def __init__(
-        self, client: Client, asker: Asker, take_prepaid: Callable[[Request], Answer | None], held: int
-    ) -> None:
-        self._client, self._asker, self._take_prepaid = client, asker, take_prepaid
+    def __init__(self, client: Client, asker: Asker, held: int) -> None:
+        self._client, self._asker = client, asker
         self._room = asyncio.Semaphore(held)
         self._replies: asyncio.Queue[Reply | None] = asyncio.Queue()  # bounded by `held`
         self._fatal: TeacherError | None = None
@@ -53,12 +47,7 @@ class Stream:
                     if request is None:
                         self._client.give_back(slot)
                         break
-                    prepaid = self._take_prepaid(request)
-                    if prepaid is None:
-                        group.create_task(self._ask_one(request, slot))
-                    else:
-                        self._client.give_back(slot)
-                        self._replies.put_nowait(Reply(request, prepaid))
+                    group.create_task(self._ask_one(request, slot))
         except BaseExceptionGroup as several:
             # No fault of the endpoint, those never leave _ask_one: a source that cannot be read on, say.
             raise several.exceptions[0] from None

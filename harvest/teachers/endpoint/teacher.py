@@ -13,7 +13,7 @@ from harvest.prompts import build_prompt, describe_prompt
 from harvest.rendering import prepare_text
 from harvest.scoring import LabelWords
 from harvest.teachers.base import Probe, Reply, Request
-from harvest.teachers.endpoint.asker import BROKEN, Asker, Bill
+from harvest.teachers.endpoint.asker import BROKEN, Asked, Asker, Bill
 from harvest.teachers.endpoint.budget import Budget
 from harvest.teachers.endpoint.client import Client, Meters
 from harvest.teachers.endpoint.config import AUTO, EndpointConfig
@@ -26,7 +26,7 @@ from harvest.teachers.endpoint.secret import read_secret
 from harvest.teachers.endpoint.stream import Stream
 from shared.errors import RecipeMismatchError, TeacherError, UsageError
 from shared.example import Example
-from shared.keys import canonical_json
+from shared.keys import RequestKeys
 from shared.row import Answer
 from shared.tasks import Task
 
@@ -67,7 +67,6 @@ class EndpointTeacher:
         self._limiter = Limiter(config.concurrency, config.rpm, config.tpm)
         self._meters = Meters()
         self._means = self._choose_means()
-        self._prepaid: dict[str, Answer] = {}  # by content: what the probe has paid for
         self._progress = (-PROGRESS_SECONDS, "")
 
     @property
@@ -92,7 +91,10 @@ class EndpointTeacher:
 
     def recipe(self) -> Mapping[str, Any]:
         """All that changes any answer, as JSON. Where not resolved, the scoring is "auto", which no folder holds."""
-        means, config = self._means, self._config
+        return self._describe(self._means)
+
+    def _describe(self, means: Means | None) -> Mapping[str, Any]:
+        config = self._config
         return {
             "teacher": "endpoint",
             "endpoint": config.endpoint,
@@ -127,19 +129,26 @@ class EndpointTeacher:
             first_tokens = recipe["scoring"].get("first_tokens", ())
             self._means = Means(dialect, scoring, tuple(tuple(tokens) for tokens in first_tokens))
 
-    async def probe(self, example: Example) -> Probe:
+    async def probe(self, example: Example, note: Callable[[str], None]) -> Probe:
         """Ask about one example and check that all that is needed came back; choose what was left to "auto".
 
-        The reply is kept: `answer` gives it for the request with the same content, and asks nothing. Raises
+        Each request has the key that it would have in a run of its means, and is noted before it leaves. Raises
         TeacherError that names what the endpoint lacks and which scoring would work.
         """
         config = replace(self._config, attempts=PROBE_ATTEMPTS)
+        content = self.content(example)
         async with self._open_client(config) as client:
             with self._open_askers(client) as make_asker:
-                found = await find_means(client, self._config, self._words, self._means, make_asker, example)
+
+                async def ask(means: Means, pictures: bool) -> Asked | None:
+                    said = content if pictures else {**content, "pictures": False}
+                    key = RequestKeys(self._describe(means)).key(said)
+                    note(key)
+                    return await make_asker(means, pictures).ask(example, key)
+
+                found = await find_means(client, self._config, self._words, self._means, ask)
         self._means = found.means
-        self._prepaid[canonical_json(self.content(example))] = found.asked.answer
-        return Probe(found.notices)
+        return Probe(found.notices, found.asked.answer)
 
     async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Ask, and yield replies as they come. Pulls a request only when it may be sent at once.
@@ -151,7 +160,7 @@ class EndpointTeacher:
             raise TeacherError("the endpoint was not probed: nobody knows yet how it gives a label distribution")
         async with self._open_client(self._config) as client:
             with self._open_askers(client) as make_asker:
-                stream = Stream(client, make_asker(self._means, True), self._take_prepaid, 2 * self._config.concurrency)
+                stream = Stream(client, make_asker(self._means, True), 2 * self._config.concurrency)
                 async with aclosing(stream.run(requests)) as replies:
                     async for reply in replies:
                         yield reply
@@ -194,11 +203,6 @@ class EndpointTeacher:
         if budget.maybe_billed_usd:
             parts.append(f"up to ${budget.maybe_billed_usd:.4f} more may be billed")
         return ", ".join(parts)
-
-    def _take_prepaid(self, request: Request) -> Answer | None:
-        if not self._prepaid or request.draw:
-            return None
-        return self._prepaid.pop(canonical_json(self.content(request.example)), None)
 
     def _choose_means(self) -> Means | None:
         """The means, where the user's words leave nothing to find out."""
