@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 
 _TEACHER = "The teacher"
+_PAINTING = "Text to image: diffusion"
 _ENDPOINT = "Endpoints: what is asked"
 _PACE = "Endpoints: pace and money"
 _FILE = "A file of your own"
@@ -57,17 +58,30 @@ def _harvest_flags(
     failure_limit: Annotated[float, _option("Stop when more than this share of requests fails.", min=0, max=1)] = 0.5,
     as_json: AsJson = False,
     model: Annotated[str | None, _option("Model: a hub id, a path, or an endpoint's name for it.", _TEACHER)] = None,
-    encoder: Annotated[str | None, _option("Sentence encoder of `reader`: hub id, path or pkg://.", _TEACHER)] = None,
+    encoder: Annotated[str | None, _option("reader: its sentence encoder. diffusion: of pictures.", _TEACHER)] = None,
     draw: Annotated[
         str | None, _option("What is sent as pictures: fields (the text), all (and the question), none.", _TEACHER)
     ] = None,
     size: Annotated[str | None, _option("Picture size, WIDTHxHEIGHT in pixels.", _TEACHER)] = None,
     vector: Annotated[
-        str | None, _option("vLLM: last or mean hidden state of the prompt, instead of an answer.", _TEACHER)
+        str | None,
+        _option(
+            "vLLM: last or mean hidden state of the prompt, instead of an answer. diffusion: armada, latent, encoder.",
+            _TEACHER,
+        ),
     ] = None,
     engine: Annotated[
         list[str] | None, _option("vLLM: an argument of vllm.LLM, NAME=VALUE; may be repeated.", _TEACHER)
     ] = None,
+    lora: Annotated[str | None, _option("A LoRA on top of the model: hub id or folder.", _PAINTING)] = None,
+    steps: Annotated[int | None, _option("Denoising steps.", _PAINTING)] = None,
+    guidance: Annotated[float | None, _option("Classifier-free guidance scale; 1 or less: none.", _PAINTING)] = None,
+    long_prompts: Annotated[
+        str | None, _option("Prompts past the text encoder's window: chunk, refuse.", _PAINTING)
+    ] = None,
+    batch: Annotated[int | None, _option("Pictures painted at a time: memory for speed.", _PAINTING)] = None,
+    dtype: Annotated[str | None, _option("auto, float32, float16, bfloat16.", _PAINTING)] = None,
+    keep_images: Annotated[bool | None, _option("Keep the pictures beside the shards.", _PAINTING)] = None,
     endpoint: Annotated[str | None, _option("Base URL, with its /v1.", _ENDPOINT)] = None,
     api_key_env: Annotated[
         str | None, _option("Environment variable that holds the key. Unless given, the host's usual one.", _ENDPOINT)

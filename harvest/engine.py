@@ -13,6 +13,7 @@ from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from harvest.inflight import InFlightLog
+from harvest.pictures import keep_pictures
 from harvest.plan import Action, Plan, request_key
 from harvest.teachers.base import RemoteTeacher, Reply, Request, Teacher
 from shared.console import Tracker
@@ -102,6 +103,8 @@ class Engine:
                 request = reply.request
                 self.outcome.asked += 1
                 split = self._splits.pop(request.key)
+                if reply.pictures:  # before the row: none may name a picture that a crash took
+                    await asyncio.to_thread(keep_pictures, self._folder.path, reply.pictures)
                 await self._keep(split, Row(request.example, request.key, request.draw, reply.answer))
                 self._watch_failures(reply)
         if self._remote is not None and self._remote.stopped is not None:

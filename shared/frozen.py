@@ -13,13 +13,13 @@ from shared.sources import ResolvedModel, fingerprint_model, resolve_model
 class FrozenModel:
     """A model that `source` names (see shared.sources.resolve_model). Nothing is looked for before it is needed."""
 
-    def __init__(self, source: str) -> None:
-        self._source = source
+    def __init__(self, source: str, index: str = "config.json") -> None:
+        self._source, self._index = source, index
 
     @cached_property
     def resolved(self) -> ResolvedModel:
         """Where it lies. Raises SourceError."""
-        return resolve_model(self._source, say)
+        return resolve_model(self._source, say, self._index)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -56,6 +56,9 @@ _MODEL_FILES = (
     "1_Pooling/config.json",
     "modules.json",
 )
+# Of a pipeline of diffusers, whose parts lie in folders of their own.
+_PIPELINE_INDEX = "model_index.json"
+_PIPELINE_FILES = (_PIPELINE_INDEX, "*/*.json", "*/*.safetensors", "*/*.bin", "*/merges.txt", "*/*.model")
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +228,8 @@ def fingerprint_model(model: ResolvedModel) -> str:
     if model.kind == "hub":
         return f"{model.location}@{model.revision}"
     folder = Path(model.location)
-    files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern)})
+    patterns = _PIPELINE_FILES if (folder / _PIPELINE_INDEX).is_file() else _MODEL_FILES
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
     return _hash_files([(file.relative_to(folder).as_posix(), file) for file in files])
 
 

@@ -5,7 +5,7 @@ are its own affair; durability, resume, budget and progress are the engine's.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from shared.example import Example
@@ -23,10 +23,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to one request."""
+    """The answer to one request; `pictures` are PNG files to keep beside it, by the sha256 of their bytes."""
 
     request: Request
     answer: Answer
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Teacher(Protocol):

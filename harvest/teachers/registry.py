@@ -100,6 +100,18 @@ ENTRIES = (
         "draws the text and encodes the picture with a vision encoder: openai/clip-vit-base-patch32, say",
         {},
     ),
+    TeacherEntry(
+        "diffusion",
+        "harvest.teachers.diffusion",
+        "DiffusionTeacher",
+        "DiffusionConfig",
+        ("embedding", "image"),
+        Needs(
+            "diffusion", ("torch", "transformers", "diffusers"), "model", "model_index.json", "CPU (slow) or GPU, 4 GB"
+        ),
+        "paints the text with Stable Diffusion or SDXL, a LoRA on top if wanted; ARMADA's own teacher",
+        {"model": "CompVis/stable-diffusion-v1-4"},
+    ),
     _ENDPOINT,
     _VLLM,
     *map(_name_model, VISION_MODELS),

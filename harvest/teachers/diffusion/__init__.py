@@ -1,0 +1,12 @@
+"""The `diffusion` teacher: a text-to-image model of diffusers paints each text; its vector is made of what it painted.
+
+teacher.py   the protocol: requests in, replies out
+config.py    what the user chooses
+prompts.py   texts that are longer than the text encoder's window, in chunks
+painter.py   the pipeline, loaded: pictures and latents of prompts
+"""
+
+from harvest.teachers.diffusion.config import DiffusionConfig, DiffusionVector, LongPrompts
+from harvest.teachers.diffusion.teacher import DiffusionTeacher
+
+__all__ = ["DiffusionConfig", "DiffusionTeacher", "DiffusionVector", "LongPrompts"]
