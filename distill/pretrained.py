@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from distill.adapters import add_lora, is_adapter, load_adapter, save_adapter, unwrap
 from distill.config import LoraTargets
-from shared.errors import SourceError
+from shared.errors import Error, SourceError
 from shared.sources import ResolvedModel
 
 
@@ -32,10 +32,11 @@ def load_student(
     `labels` become its id2label; `layers` keeps only its first ones; `dropout` replaces every dropout rate of its
     config. A head that the checkpoint lacks starts from torch's current seed. `lora_rank` freezes the encoder and
     gives it low-rank updates (see distill.adapters). `gradient_checkpointing` computes each layer twice, and keeps
-    only its input between. Raises SourceError.
+    only its input between. Raises SourceError, also for a checkpoint that classifies over another number of labels.
     """
     with _loading(source):
         config = AutoConfig.from_pretrained(source.location, **_origin(source))
+        _check_labels(source, config, outputs)
         if layers is not None:
             if layers > config.num_hidden_layers:
                 raise SourceError(f"the student {source.source} has {config.num_hidden_layers} layers, not {layers}")
@@ -57,7 +58,6 @@ def load_student(
             source.location,
             config=config,
             dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # a checkpoint's own head, over other labels, is replaced
             output_loading_info=True,
             **_origin(source),
         )
@@ -129,15 +129,30 @@ def _origin(source: ResolvedModel) -> dict[str, Any]:
     return {"local_files_only": True} if source.kind == "folder" else {"revision": source.revision}
 
 
+def _check_labels(source: ResolvedModel, config: Any, outputs: int) -> None:
+    """Refuse a classifier of other labels: its head would be thrown away, which its user may not expect."""
+    is_classifier = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+    if is_classifier and config.num_labels != outputs:
+        raise SourceError(
+            f"the student {source.source} has a head of {config.num_labels} outputs "
+            f"({', '.join(map(str, config.id2label.values()))}), and the task needs {outputs}: take the model that it "
+            "was trained from"
+        )
+
+
 @contextmanager
 def _loading(source: ResolvedModel) -> Iterator[None]:
     """Turn what transformers raises into a SourceError."""
     try:
         with quiet_transformers():
             yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Error:
+        raise
+    except Exception as error:  # its readers raise errors of many kinds at a file that was cut short
+        again = f"hf download {source.location} --force-download" if source.kind == "hub" else "copy its files again"
         raise SourceError(
-            f"transformers cannot load the student {source.source} as a text classifier: {error}"
+            f"transformers cannot load the student {source.source} as a text classifier: {error}. If its download was "
+            f"cut short: {again}"
         ) from error
 
 

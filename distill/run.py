@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -146,15 +147,12 @@ def _run(
             aligner_rows = Source(
                 split, visible, visible, vectors=vectors, lookup=lookup, buffer_rows=config.buffer_rows
             )
-        if config.control == "label-smoothing" and aligner is not None and aligner_rows is not None:
-            everything = Source(split, split.answered, visible, vectors=vectors, buffer_rows=config.buffer_rows)
-            targets, first_phase = fit_smoothing(config, objective, aligner, aligner_rows, everything, device)
-            vectors, aligner, aligner_rows = None, None, None
         if config.control == "frozen-aligner":
             aligner_rows = None
 
         def build(run: DistillConfig) -> Student:
-            built = build_student(run, source, outputs, manifest, vectors).to(device.device)
+            matched = None if run.control == "label-smoothing" else vectors
+            built = build_student(run, source, outputs, manifest, matched).to(device.device)
             built.model.config.pad_token_id = tokenizer.pad_token_id
             return built
 
@@ -182,6 +180,10 @@ def _run(
             targets = pseudo_label(first.model, split, everything, encoder, device)
             first_phase = {"student_steps": alone.epochs * rows.steps, "dev_best": before.best_dev}
         student = build(config)
+        if config.control == "label-smoothing" and aligner is not None and aligner_rows is not None:
+            everything = Source(split, split.answered, visible, vectors=vectors, buffer_rows=config.buffer_rows)
+            targets, first_phase = fit_smoothing(config, objective, aligner, aligner_rows, everything, device)
+            vectors, aligner, aligner_rows = None, None, None
         parts, steps = compose_batches(split, visible, config, encoder, vectors, lookup)
         say(describe_rows(manifest, split, visible, parts, config))
 
@@ -273,8 +275,15 @@ def count_outputs(manifest: Manifest) -> int:
     find_metric(manifest.metric)
     if manifest.kind == "regression":
         return 1
-    if manifest.kind != "classification" or len(manifest.labels) < 2:
-        raise UsageError(f"{manifest.task} is a task of kind {manifest.kind!r} with {len(manifest.labels)} labels")
+    if manifest.kind != "classification":
+        raise UsageError(
+            f"{manifest.task} is a task of kind {manifest.kind!r}; classification and regression train here"
+        )
+    if len(manifest.labels) < 2:
+        raise UsageError(
+            f"{manifest.task} has {len(manifest.labels)} labels ({', '.join(manifest.labels)}): there is nothing to "
+            "tell apart. Harvest a task with two at least"
+        )
     return len(manifest.labels)
 
 
@@ -313,12 +322,18 @@ def build_student(
 
 
 def choose_visible(split: Split, config: DistillConfig) -> Bools:
-    """The rows that training may see the label of. Raises DataError where there is none."""
+    """The rows that training may see the label of. Raises DataError where there is none, or one label only."""
     if config.labels is not None:
-        return keep_labels(split, config.labels, config.seed)
-    visible = split.labelled & split.answered
+        visible = keep_labels(split, config.labels, config.seed)
+    else:
+        visible = split.labelled & split.answered
     if not visible.any():
         raise DataError(f"the split {split.name} has no row that has both a label and an answer (status ok)")
+    if np.ptp(split.target[visible]) == 0:
+        raise DataError(
+            f"the {int(visible.sum()):,} labels of the split {split.name} that training may see are all the same: "
+            "there is nothing to tell apart. Keep more with --labels, or harvest more rows"
+        )
     return visible
 
 

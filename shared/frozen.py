@@ -49,7 +49,7 @@ class FrozenModel:
         place = self.resolved
         try:
             return loader.from_pretrained(place.location, revision=place.revision, **options)
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # its readers raise errors of many kinds at a file that was cut short
             reason = " ".join(str(error).split())
             raise SourceError(f"{self._source} cannot be loaded with {loader.__name__}: {reason}") from error
 

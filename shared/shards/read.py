@@ -385,6 +385,10 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def _read_group(file: pq.ParquetFile, group: RowGroup, columns: Sequence[str] | None) -> pa.Table:
+    if missing := [name for name in columns or () if name not in file.schema_arrow.names]:
+        raise CorruptShardError(
+            f"{group.path} has no column {missing[0]}: harvest did not write it. Restore it from a copy"
+        )
     try:
         return file.read_row_group(group.index, columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:

@@ -168,11 +168,17 @@ def test_first_layers(tiny_student: Path) -> None:
         load_student(source, 2, layers=3)
 
 
-def test_a_head_over_other_labels_is_replaced(tiny_student: Path, tmp_path: Path) -> None:
-    make(tiny_student).model.save_pretrained(tmp_path)
-    model = load_student(resolve_model(str(tmp_path)), 5, tuple("abcde"))
-    assert model.classifier.out_features == 5
-    assert model.config.id2label[4] == "e"
+def test_a_head_over_other_labels_is_refused(tiny_student: Path, tmp_path: Path) -> None:
+    model = make(tiny_student).model
+    model.config.id2label = {0: "bad", 1: "good"}
+    model.save_pretrained(tmp_path)
+    source = resolve_model(str(tmp_path))
+    with pytest.raises(
+        SourceError, match=r"has a head of 2 outputs \(bad, good\), and the task needs 5: take the model"
+    ):
+        load_student(source, 5, tuple("abcde"))
+    assert load_student(source, 2, ("no", "yes")).config.id2label[1] == "yes"
+    assert load_student(resolve_model(str(tiny_student)), 5).classifier.out_features == 5, "that one has no head"
 
 
 def test_a_broken_student_is_named(tmp_path: Path) -> None:
