@@ -126,26 +126,40 @@ def _harvest_flags(
     """The flags that `plan` and `run` share. Never called: only its signature is of use."""
 
 
-def _takes_harvest_flags(body: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
-    """Make `body`, which takes all flags by name, a function with the parameters of `_harvest_flags`."""
+def _takes_harvest_flags(body: Callable[..., None]) -> Callable[..., None]:
+    """Make `body`, which takes a dict of flags by name, a function with the parameters of `_harvest_flags`.
+
+    Further parameters of `body` stay flags of its own.
+    """
+    shared = inspect.signature(_harvest_flags)
+    own = list(inspect.signature(body).parameters.values())[1:]
 
     def run(**flags: Any) -> None:
-        body(flags)
+        body(flags, **{parameter.name: flags.pop(parameter.name) for parameter in own})
 
     update_wrapper(run, body)
-    run.__annotations__ = _harvest_flags.__annotations__
-    run.__signature__ = inspect.signature(_harvest_flags)  # type: ignore[attr-defined]
+    run.__annotations__ = _harvest_flags.__annotations__ | {parameter.name: parameter.annotation for parameter in own}
+    run.__signature__ = shared.replace(parameters=[*shared.parameters.values(), *own])  # type: ignore[attr-defined]
     return run
 
 
 @app.command()
 @command
 @_takes_harvest_flags
-def plan(flags: dict[str, Any]) -> None:
-    """Say what `run` would ask: rows, those kept already, those to ask. Sends nothing."""
+def plan(
+    flags: dict[str, Any],
+    probe: Annotated[
+        int | None,
+        _option("Ask this many of the rows for real, keep them, and extrapolate from what they took.", min=1),
+    ] = None,
+) -> None:
+    """Say what `run` would ask, and what that takes: tokens, dollars, bytes, minutes. Only --probe sends anything."""
     from harvest.job import plan_harvest
 
-    _print_report(plan_harvest(_make_config(flags)), flags["as_json"])
+    report = plan_harvest(_make_config(flags), probe)
+    _print_report(report, flags["as_json"])
+    if report.stopped is not None:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -317,17 +331,22 @@ def _print_report(report: Any, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
         return
-    lines = [
-        f"{report.rows:,} rows planned, {report.kept:,} kept before",
-        f"to ask: {report.to_ask:,}; to copy from equal rows: {report.to_copy:,}; "
-        f"to carry unanswered: {report.to_carry:,}",
-    ]
-    if report.unaskable:
-        lines.append(f"cannot be asked: {report.unaskable:,}")
-    if report.asked or report.seconds:
+    kept = ", ".join(f"{rows:,} {status}" for status, rows in report.kept_statuses.items())
+    lines = [f"{report.rows:,} rows planned, {report.kept:,} kept before{f' ({kept})' if kept else ''}"]
+    if report.asked or report.forecast is None:
         lines.append(
             f"asked {report.asked:,}, failed {report.failed:,}, ${report.cost_usd:.4f}, {report.seconds:.1f} s"
         )
+    lines.append(
+        f"to ask: {report.to_ask:,}; to copy from equal rows: {report.to_copy:,}; "
+        f"to carry unanswered: {report.to_carry:,}"
+    )
+    if report.unaskable:
+        lines.append(f"cannot be asked: {report.unaskable:,}")
+    if report.forecast is not None:
+        from harvest.forecast import describe_forecast
+
+        lines += describe_forecast(report.forecast)
     if report.stopped:
         lines.append(f"stopped: {report.stopped}. What was answered is kept; the same command goes on from there")
     for line in [*lines, report.folder]:

@@ -2,16 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import uvloop
 
 from harvest.card import write_card
 from harvest.config import HarvestConfig
-from harvest.engine import INTERRUPTED, Engine
+from harvest.engine import INTERRUPTED, Engine, Outcome
+from harvest.forecast import Forecast, make_forecast, measure
 from harvest.inflight import InFlightLog
 from harvest.onto import OntoAnswers
 from harvest.plan import Action, Plan, Scope, find_first, make_plan, request_key
@@ -30,9 +31,10 @@ from shared.tasks import LoadedTask, find_task, load_task
 class Report:
     """What a plan or a run came to; the object that `--json` prints.
 
-    `rows` are planned, of which `kept` were answered before. Of the others a run asks `to_ask`, copies `to_copy` from
-    rows that say the same, carries `to_carry` without an answer, and keeps `unaskable` as failed. `asked`, `failed`,
-    `cost_usd` and `seconds` are this run's.
+    `rows` are planned, of which `kept` were answered before, by status `kept_statuses`. Of the others a run asks
+    `to_ask`, copies `to_copy` from rows that say the same, carries `to_carry` without an answer, and keeps `unaskable`
+    as failed. `asked`, `failed`, `cost_usd` and `seconds` are this run's. `forecast` is a plan's: what `to_ask` will
+    take.
     """
 
     task: str
@@ -41,6 +43,7 @@ class Report:
     source: str
     rows: int
     kept: int
+    kept_statuses: Mapping[str, int]
     to_ask: int
     to_copy: int
     to_carry: int
@@ -50,54 +53,81 @@ class Report:
     cost_usd: float = 0.0
     seconds: float = 0.0
     stopped: str | None = None
+    forecast: Forecast | None = None
 
 
-def plan_harvest(config: HarvestConfig) -> Report:
-    """Work out what a run would ask. Reads only, sends nothing."""
+def plan_harvest(config: HarvestConfig, probe: int | None = None) -> Report:
+    """Work out what a run would ask, and what that will take. Reads only and sends nothing, unless told to `probe`.
+
+    `probe` is how many of the rows are asked for real, spread over all of them and kept as any other, so that the
+    forecast rests on them. Raises as Engine.run does.
+    """
     started = time.monotonic()
-    loaded, teacher, folder, scope = _prepare(config)
-    wanted = _describe(loaded, teacher)
+    loaded, teacher, path, scope = _prepare(config)
+    spent = Outcome()
+    if probe is not None:
+        with _open_folder(loaded, teacher, path, scope) as (folder, answer):
+            plan = _plan_in(folder, loaded, teacher, scope)
+            folder.plan(plan.planned)
+            sample = plan.sample(probe - (answer is not None))
+            spent = _run_engine(loaded, teacher, sample, folder, config.failure_limit, answer)
+        write_card(path.parent)
+        if spent.stopped == INTERRUPTED:
+            raise KeyboardInterrupt
     kept: dict[str, Kept] = {}
-    if (folder / MANIFEST_NAME).exists():
-        manifest = load_manifest(folder)
-        check_recipe(folder, manifest, wanted)
-        kept = {split: read_kept(folder, manifest, split) for split in {*manifest.planned, *scope.splits}}
-    plan = make_plan(loaded, teacher, scope, kept)
-    return _report(loaded, teacher, folder, plan, seconds=time.monotonic() - started)
+    measured = None
+    if (path / MANIFEST_NAME).exists():
+        manifest = load_manifest(path)
+        check_recipe(path, manifest, _describe(loaded, teacher))
+        kept = {split: read_kept(path, manifest, split) for split in {*manifest.planned, *scope.splits}}
+        measured = measure(path, manifest, teacher)
+    plan = make_plan(loaded, teacher, scope, kept, estimate=True)
+    report = _report(loaded, teacher, path, plan, spent, started)
+    return replace(report, forecast=make_forecast(plan, teacher, measured))
 
 
 def run_harvest(config: HarvestConfig) -> Report:
     """Ask what is not kept yet, and seal it. Resumes by itself; raises as Engine.run does."""
     started = time.monotonic()
     loaded, teacher, path, scope = _prepare(config)
-    with _open_folder(loaded, teacher, path, scope) as (folder, probed):
-        for note in folder.notes:
-            say(note)
-        kept = {split: folder.kept(split) for split in {*folder.manifest.planned, *scope.splits}}
-        plan = make_plan(loaded, teacher, scope, kept)
+    with _open_folder(loaded, teacher, path, scope) as (folder, answer):
+        plan = _plan_in(folder, loaded, teacher, scope)
         folder.plan(plan.planned)
         _say_plan(plan, loaded)
-        to_do = plan.count(Action.ASK, Action.COPY, Action.CARRY, Action.FAIL)
-        with track(f"{teacher.name} on {loaded.task.name}", to_do) as tracker:
-            engine = Engine(loaded, teacher, plan, folder, tracker, config.failure_limit)
-            try:
-                outcome = uvloop.run(engine.run())
-            except asyncio.CancelledError:  # a second interrupt: it did not wait for what was in flight
-                raise KeyboardInterrupt from None
+        outcome = _run_engine(loaded, teacher, plan, folder, config.failure_limit, answer)
     write_card(path.parent)
     if outcome.stopped == INTERRUPTED:
         raise KeyboardInterrupt
-    return _report(
-        loaded,
-        teacher,
-        path,
-        plan,
-        asked=outcome.asked + (probed is not None),
-        failed=outcome.failed,
-        cost_usd=outcome.cost_usd + (probed.cost_usd if probed is not None else 0.0),
-        seconds=time.monotonic() - started,
-        stopped=outcome.stopped,
-    )
+    return _report(loaded, teacher, path, plan, outcome, started)
+
+
+def _plan_in(folder: TeacherFolder, loaded: LoadedTask, teacher: Teacher, scope: Scope) -> Plan:
+    for note in folder.notes:
+        say(note)
+    kept = {split: folder.kept(split) for split in {*folder.manifest.planned, *scope.splits}}
+    return make_plan(loaded, teacher, scope, kept)
+
+
+def _run_engine(
+    loaded: LoadedTask,
+    teacher: Teacher,
+    plan: Plan,
+    folder: TeacherFolder,
+    failure_limit: float,
+    probed: Answer | None,
+) -> Outcome:
+    """Carry out a plan; the outcome counts the answer of the probe, if there was one, with it."""
+    to_do = plan.count(Action.ASK, Action.COPY, Action.CARRY, Action.FAIL)
+    with track(f"{teacher.name} on {loaded.task.name}", to_do) as tracker:
+        engine = Engine(loaded, teacher, plan, folder, tracker, failure_limit)
+        try:
+            outcome = uvloop.run(engine.run())
+        except asyncio.CancelledError:  # a second interrupt: it did not wait for what was in flight
+            raise KeyboardInterrupt from None
+    if probed is not None:
+        outcome.asked += 1
+        outcome.cost_usd += probed.cost_usd
+    return outcome
 
 
 @contextmanager
@@ -201,7 +231,7 @@ def _say_plan(plan: Plan, loaded: LoadedTask) -> None:
         say(f"{unaskable:,} rows cannot be asked and are kept as failed rows; the first: {plan.first_failure}")
 
 
-def _report(loaded: LoadedTask, teacher: Teacher, folder: Path, plan: Plan, **of_run: object) -> Report:
+def _report(loaded: LoadedTask, teacher: Teacher, folder: Path, plan: Plan, outcome: Outcome, started: float) -> Report:
     return Report(
         task=loaded.task.name,
         teacher=teacher.name,
@@ -209,9 +239,14 @@ def _report(loaded: LoadedTask, teacher: Teacher, folder: Path, plan: Plan, **of
         source=loaded.source,
         rows=sum(plan.planned.values()),
         kept=plan.count(Action.KEEP),
+        kept_statuses={str(status): rows for status, rows in plan.kept.items()},
         to_ask=plan.count(Action.ASK),
         to_copy=plan.count(Action.COPY),
         to_carry=plan.count(Action.CARRY),
         unaskable=plan.count(Action.FAIL),
-        **of_run,  # type: ignore[arg-type]
+        asked=outcome.asked,
+        failed=outcome.failed,
+        cost_usd=outcome.cost_usd,
+        seconds=time.monotonic() - started,
+        stopped=outcome.stopped,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from harvest.teachers.base import RemoteTeacher, Reply, Request, Teacher
+from harvest.teachers.base import Estimate, RemoteTeacher, Reply, Request, Teacher
 from shared.errors import UsageError
 from shared.example import Example
 from shared.row import Answer, Row, Status
@@ -56,6 +56,10 @@ class OntoAnswers:
     def content(self, example: Example) -> Mapping[str, Any]:
         """As the teacher of the vectors is asked."""
         return self._teacher.content(example)
+
+    def estimate(self, example: Example) -> Estimate:
+        """As the teacher of the vectors estimates."""
+        return self._teacher.estimate(example)
 
     async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Ask for the vectors of the rows that have an answer; any other row fails, and its vector is not asked for."""

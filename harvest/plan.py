@@ -5,16 +5,18 @@ is found by a fingerprint; the keys of all others are computed, and no picture i
 thousands of rows takes seconds. It holds one byte a row, and of what is kept about 60 bytes a row.
 """
 
+import math
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from harvest.teachers.base import Teacher
+from harvest.teachers.base import Estimate, Teacher
 from shared.errors import DataError
 from shared.example import Example
 from shared.fingerprints import fingerprint_rows
@@ -86,13 +88,28 @@ class Plan:
     """The action of every row, by split, in the order of the source.
 
     `planned` is how many rows each split is to have, over all workers; `kept` counts the rows that are kept, by status;
-    `first_failure` is one example of what cannot be asked.
+    `first_failure` is one example of what cannot be asked. `estimate` is what all rows that are asked will about take
+    together, where that was wished for.
     """
 
     actions: Mapping[str, Actions]
     planned: Mapping[str, int]
     kept: Mapping[Status, int]
     first_failure: str | None = None
+    estimate: Estimate | None = None
+
+    def sample(self, rows: int) -> "Plan":
+        """The same with at most `rows` of the rows that are asked, spread evenly over all of them, and no other."""
+        places = {split: np.flatnonzero(of_split == Action.ASK) for split, of_split in self.actions.items()}
+        total = sum(map(len, places.values()))
+        picked = np.unique(np.linspace(0, total - 1, min(rows, total)).round().astype(np.int64))
+        actions = {split: np.full_like(of_split, Action.LEAVE) for split, of_split in self.actions.items()}
+        start = 0
+        for split, own in places.items():
+            mine = picked[(picked >= start) & (picked < start + len(own))] - start
+            actions[split][own[mine]] = Action.ASK
+            start += len(own)
+        return replace(self, actions=actions)
 
     def count(self, *actions: Action) -> int:
         """How many rows have one of `actions`."""
@@ -108,7 +125,9 @@ class Plan:
                 yield example, Action(of_frame[place])
 
 
-def make_plan(loaded: LoadedTask, teacher: Teacher, scope: Scope, kept: Mapping[str, Kept]) -> Plan:
+def make_plan(
+    loaded: LoadedTask, teacher: Teacher, scope: Scope, kept: Mapping[str, Kept], *, estimate: bool = False
+) -> Plan:
     """Choose every row's action. `kept` is what the teacher's folder holds, by split. Sends nothing."""
     keys = RequestKeys(teacher.recipe())
     answers = {split: _drop_statuses(rows, scope.retry) for split, rows in kept.items()}
@@ -142,13 +161,18 @@ def make_plan(loaded: LoadedTask, teacher: Teacher, scope: Scope, kept: Mapping[
             else:
                 wishes[split].places.append(start + place)
                 wishes[split].keys.extend(bytes.fromhex(key))
+                if estimate:
+                    wishes[split].add(teacher.estimate(example))
+    total = np.zeros(len(fields(Estimate)))
     for split, wished in wishes.items():
         asked = np.frombuffer(wished.keys, "S32")
         is_new = _find_new(asked, known)
         actions[split][wished.places] = np.where(is_new, Action.ASK, Action.COPY)
         known.append(asked[is_new])
+        if estimate:
+            total += np.frombuffer(wished.estimates).reshape(-1, len(total))[is_new].sum(axis=0)
     kept_statuses = {status: int(rows) for status, rows in zip(STATUSES, kept_counts, strict=True) if rows}
-    return Plan(actions, planned, kept_statuses, first_failure)
+    return Plan(actions, planned, kept_statuses, first_failure, _to_estimate(total) if estimate else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +181,17 @@ class _Wishes:
 
     places: list[int] = field(default_factory=list)
     keys: bytearray = field(default_factory=bytearray)
+    estimates: "array[float]" = field(default_factory=lambda: array("d"))
+
+    def add(self, one: Estimate) -> None:
+        """Add the estimate of a row; an unknown price is NaN."""
+        cost = math.nan if one.cost_usd is None else one.cost_usd
+        self.estimates.extend((one.input_tokens, one.image_tokens, one.output_tokens, cost, one.bytes))
+
+
+def _to_estimate(values: "np.ndarray[Any, np.dtype[np.float64]]") -> Estimate:
+    tokens, image_tokens, output_tokens, cost, size = values.tolist()
+    return Estimate(tokens, image_tokens, output_tokens, None if math.isnan(cost) else cost, size)
 
 
 def find_first(loaded: LoadedTask, teacher: Teacher, scope: Scope) -> tuple[str, Example] | None:

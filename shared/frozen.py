@@ -26,6 +26,14 @@ class FrozenModel:
         """What identifies its weights: see shared.sources.fingerprint_model. Imports no torch."""
         return fingerprint_model(self.resolved)
 
+    @cached_property
+    def width(self) -> int:
+        """Dimensions of its vectors as its config says, 768 where it does not: for estimates."""
+        config = self.read_json("config.json") or {}
+        parts = [config, config.get("vision_config") or {}, config.get("text_config") or {}]
+        named = [part.get(name) for name in ("projection_dim", "hidden_size") for part in parts]
+        return int(next(filter(None, named), 768))
+
     def read_bytes(self, name: str) -> bytes | None:
         """The content of the model's file `name`, None where it has no such file."""
         path = Path(self.resolved.location, name)

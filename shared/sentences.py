@@ -53,6 +53,11 @@ class SentenceEncoder:
         """What identifies the weights: see shared.sources.fingerprint_model."""
         return self._source.fingerprint
 
+    @property
+    def width(self) -> int:
+        """Dimensions of its vectors. Reads the model's files; imports no torch."""
+        return self._source.width
+
     def encode(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
         """One vector a text, float32 of shape (n, d).
 

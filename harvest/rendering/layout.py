@@ -65,6 +65,15 @@ class Layout:
         """How many lines of `font_size` a page holds."""
         return (self.height - 2 * self.margin) // self.get_line_height(font_size)
 
+    def guess_pages(self, text: str) -> int:
+        """About how many pages `text` takes, at the price of reading it once: no line is broken."""
+        size = self.min_font_size
+        room = self.count_lines(size)
+        if len(text) * size / self.text_width + text.count("\n") + 1 <= room:  # letters are narrower than high
+            return 1
+        lines = sum(max(1, -(-len(line) * size // (2 * self.text_width))) for line in text.splitlines())
+        return -(-lines // room)
+
     def fingerprint(self) -> dict[str, Any]:
         """All that decides how a text is drawn, as JSON, for a teacher's recipe."""
         return {"version": LAYOUT_VERSION, **asdict(self), "fonts": list(hash_fonts())}

@@ -30,6 +30,30 @@ class Reply:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one request will about take, or many together, known before anything is sent.
+
+    Tokens of what is written, of the pictures, and of the answer; US dollars, None where no price is known; and the
+    bytes of the row on disk.
+    """
+
+    input_tokens: float = 0.0
+    image_tokens: float = 0.0
+    output_tokens: float = 0.0
+    cost_usd: float | None = 0.0
+    bytes: float = 0.0
+
+
+def estimate_bytes(example: Example, answer: float) -> float:
+    """About how many bytes a row takes on disk, compressed, whose answer takes `answer`.
+
+    Beside it about 70 bytes of key, counts and times (the columns' sizes in the shards that benchmarks/plan.py builds),
+    and half of the text, which is generous.
+    """
+    return 70 + (len(example.text) + len(example.text_pair or "")) / 2 + answer
+
+
 class Teacher(Protocol):
     """What the engine needs of a teacher. Building one is cheap: heavy imports and weights wait until `answer` runs."""
 
@@ -46,6 +70,9 @@ class Teacher(Protocol):
         Raises DataError where the example cannot be asked (a character that no font draws, say); the row then
         becomes a failed row with that message, and nothing is sent for it.
         """
+
+    def estimate(self, example: Example) -> Estimate:
+        """About what one request takes. Cheap and pure: called for every row that a plan would ask; draws no page."""
 
     def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Ask, and yield one reply a request, in any order. Pulls requests as it has room for them.
@@ -82,6 +109,15 @@ class RemoteTeacher(Protocol):
         """Ask about one example; raise TeacherError that names what the endpoint lacks and what would work.
 
         `note` is called with the key of each request before it leaves.
+        """
+
+    def describe_price(self) -> str | None:
+        """The prices that estimates are made with and where they come from, None where none is known."""
+
+    def bound_seconds(self, requests: float, tokens: float, latency_ms: float | None) -> float | None:
+        """Seconds that so many requests and tokens take at least, under the ceilings of pace that the user set.
+
+        `latency_ms` is that of one reply where it was measured. None where nothing bounds them.
         """
 
     def describe_progress(self) -> str:

@@ -50,6 +50,11 @@ class PictureEncoder:
         """Width and height in pixels of the picture that the model takes. Reads its files; imports no torch."""
         return read_input_size(self._processing, self._source)
 
+    @property
+    def width(self) -> int:
+        """Dimensions of its vectors. Reads the model's files; imports no torch."""
+        return self._source.width
+
     def encode(self, pictures: Sequence[np.ndarray[Any, np.dtype[np.uint8]]]) -> np.ndarray[Any, np.dtype[np.float32]]:
         """One vector a picture, float32 of shape (n, d). Pictures are RGB of one shape (height, width, 3).
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harvest.rendering import Drawing, Layout
-from harvest.teachers.base import Reply, Request
+from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
 from harvest.teachers.batches import DrawnRequest, answer_drawn, answer_in_batches, describe_drawn
 from harvest.teachers.ocr import LineReader, describe_recogniser
 from shared.errors import require_extra
@@ -53,6 +53,10 @@ class ReaderTeacher:
     def content(self, example: Example) -> Mapping[str, Any]:
         """The text that is drawn. Raises DataError where a character of it cannot be."""
         return describe_drawn(example)
+
+    def estimate(self, example: Example) -> Estimate:
+        """Free, but for the bytes of the vector and of what is read."""
+        return Estimate(bytes=estimate_bytes(example, len(example.text) / 2 + 2 * self._encoder.width))
 
     def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Read in batches; one row that cannot be drawn does not stop the others."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from harvest.rendering import Layout
-from harvest.teachers.base import Reply, Request
+from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
 from harvest.teachers.batches import DrawnRequest, answer_drawn, answer_in_batches, describe_drawn
 from harvest.teachers.picture_encoder import PictureEncoder
 from shared.errors import require_extra
@@ -59,6 +59,10 @@ class VisionEncoderTeacher:
     def content(self, example: Example) -> Mapping[str, Any]:
         """The text that is drawn. Raises DataError where a character of it cannot be."""
         return describe_drawn(example)
+
+    def estimate(self, example: Example) -> Estimate:
+        """Free, but for the bytes of the vector."""
+        return Estimate(bytes=estimate_bytes(example, 2 * self._encoder.width))
 
     def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Encode in batches; one row that cannot be drawn does not stop the others."""

@@ -474,12 +474,12 @@ def test_a_scoring_that_does_not_fit_the_task_is_refused() -> None:
 def test_estimates_grow_with_the_text_and_know_the_price() -> None:
     teacher = make_teacher("http://h/v1", price_in=1.0, price_out=1.0)
     short, long = (teacher.estimate(Example("1", "word " * count)) for count in (10, 1000))
-    assert long.prompt_tokens - short.prompt_tokens == pytest.approx(990 * 5 / 4, rel=0.01)
+    assert long.input_tokens - short.input_tokens == pytest.approx(990 * 5 / 4, rel=0.01)
     assert short.cost_usd is not None
     assert long.cost_usd is not None
     assert long.cost_usd > short.cost_usd
     pictured = make_teacher("http://h/v1", draw=Draw.FIELDS).estimate(Example("1", "word " * 1000))
-    assert pictured.prompt_tokens < 50
+    assert pictured.input_tokens < 50
     assert pictured.image_tokens > 1000
     assert pictured.cost_usd is None
 

@@ -3,6 +3,6 @@
 from harvest.teachers.endpoint.budget import Budget
 from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.dialects import DIALECTS, Scoring
-from harvest.teachers.endpoint.teacher import EndpointTeacher, Estimate
+from harvest.teachers.endpoint.teacher import EndpointTeacher
 
-__all__ = ["DIALECTS", "Budget", "EndpointConfig", "EndpointTeacher", "Estimate", "Scoring"]
+__all__ = ["DIALECTS", "Budget", "EndpointConfig", "EndpointTeacher", "Scoring"]

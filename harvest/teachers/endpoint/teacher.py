@@ -5,14 +5,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from harvest.pricing import Price, Usage, find_price, guess_image_tokens, guess_tokens
 from harvest.prompts import build_prompt, describe_prompt
 from harvest.rendering import prepare_text
 from harvest.scoring import LabelWords
-from harvest.teachers.base import Probe, Reply, Request
+from harvest.teachers.base import Estimate, Probe, Reply, Request, estimate_bytes
 from harvest.teachers.endpoint.asker import BROKEN, Asked, Asker, Bill
 from harvest.teachers.endpoint.budget import Budget
 from harvest.teachers.endpoint.client import Client, Meters
@@ -33,16 +33,7 @@ from shared.tasks import Task
 PROBE_ATTEMPTS = 2  # somebody is waiting
 PROGRESS_SECONDS = 0.5  # how old a progress line may be
 LABEL_TOKENS, TEXT_TOKENS = 2, 64  # what an answer usually has, whatever its limit: for estimates
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What one request will about take. `cost_usd` is None where no price is known."""
-
-    prompt_tokens: int
-    image_tokens: int
-    completion_tokens: int
-    cost_usd: float | None
+LOGPROB_BYTES = 14  # on disk, of one alternative in a raw reply: mostly the digits of its log-probability
 
 
 class EndpointTeacher:
@@ -175,15 +166,39 @@ class EndpointTeacher:
 
     def estimate(self, example: Example) -> Estimate:
         """About what one request will take. Pure and cheap: no page is drawn."""
-        prompt = build_prompt(self._task.question, example, self._config.draw)
-        layout = self._layout
+        config, layout, means = self._config, self._layout, self._means
+        prompt = build_prompt(self._task.question, example, config.draw)
         tokens = guess_tokens(prompt.written)
-        images = 0 if layout is None else guess_image_tokens(self._config.model, layout.width, layout.height)
+        images = 0
+        if layout is not None and prompt.drawn is not None:
+            pages = layout.guess_pages(prompt.drawn)
+            images = pages * guess_image_tokens(config.model, layout.width, layout.height)
         said = TEXT_TOKENS if self._words is None else LABEL_TOKENS
-        if self._means is not None and self._means.scoring is Scoring.VOTES:
-            said *= self._config.votes
+        with_logprobs = means is not None and means.scoring is Scoring.TOP_LOGPROBS
+        answer = said * (LOGPROB_BYTES * means.count_logprobs(config) if means is not None and with_logprobs else 4)
+        if means is not None and means.scoring is Scoring.VOTES:
+            said *= config.votes
         cost = None if self.price is None else self.price.cost(Usage(tokens + images, said))
-        return Estimate(tokens, images, said, cost)
+        return Estimate(tokens, images, said, cost, estimate_bytes(example, answer))
+
+    def describe_price(self) -> str | None:
+        """The prices that estimates are made with and where they come from."""
+        price = self.price
+        if price is None:
+            return None
+        return f"${price.input_usd * 1e6:g} in and ${price.output_usd * 1e6:g} out a million tokens, {price.source}"
+
+    def bound_seconds(self, requests: float, tokens: float, latency_ms: float | None) -> float | None:
+        """Seconds that so many requests take at least under --rpm, --tpm and --concurrency."""
+        config = self._config
+        bounds = []
+        if config.rpm is not None:
+            bounds.append(requests / config.rpm * 60)
+        if config.tpm is not None:
+            bounds.append(tokens / config.tpm * 60)
+        if latency_ms is not None:
+            bounds.append(latency_ms / 1000 * max(requests / config.concurrency, 1.0))
+        return max(bounds, default=None)
 
     def describe_progress(self) -> str:
         """One short line: rate, requests in flight, cooldown, faults by cause, spend."""

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
+from harvest.pricing import guess_image_tokens, guess_tokens
 from harvest.prompts import build_prompt, describe_prompt
 from harvest.rendering import prepare_text
 from harvest.scoring import LabelWords
-from harvest.teachers.base import Reply, Request
+from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
 from harvest.teachers.drawing import Drawers, DrawnPage
 from harvest.teachers.endpoint.dialects import DIALECTS, Scoring
 from harvest.teachers.endpoint.parse import Form, parse
@@ -96,6 +97,17 @@ class VllmTeacher:
         """All of one request that changes its answer. Raises DataError for a character that cannot be drawn."""
         prompt = build_prompt(self._task.question, example, self._config.draw)
         return {"text": prompt.written} if prompt.drawn is None else {"draw": prepare_text(prompt.drawn)}
+
+    def estimate(self, example: Example) -> Estimate:
+        """Free; about how many tokens it computes, and the bytes of the answer or the vector."""
+        config, layout = self._config, self._layout
+        prompt = build_prompt(self._task.question, example, config.draw)
+        images = 0
+        if layout is not None and prompt.drawn is not None:
+            images = layout.guess_pages(prompt.drawn) * guess_image_tokens(config.model, layout.width, layout.height)
+        said = 0 if config.vector is not None else self._max_tokens
+        answer = 2 * self._source.width if config.vector is not None else 4 * said
+        return Estimate(guess_tokens(prompt.written), images, said, 0.0, estimate_bytes(example, answer))
 
     async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Ask, and yield replies as they come; the engine is started with the first request, and stays for later calls.
