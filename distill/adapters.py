@@ -88,6 +88,11 @@ def load_adapter(folder: str) -> Any:
         return PeftModel.from_pretrained(model, folder)
 
 
+def merge_adapter(model: Any) -> Any:
+    """The classifier with its adapter, if any, worked into its weights."""
+    return model if unwrap(model) is model else model.merge_and_unload()
+
+
 def read_trained(module: nn.Module) -> dict[str, Tensor]:
     """The weights of a module, less those that are frozen: all that training can change."""
     frozen = {name for name, weight in module.named_parameters() if not weight.requires_grad}

@@ -219,6 +219,34 @@ def evaluate(
         say(f"{run_folder}: {result['metric']} {result['score']:.4f} on {result['rows']:,} rows of {split}")
 
 
+@app.command()
+@command
+def export(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="runs/<name>/.")],
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+) -> None:
+    """Write a trained student as one model folder: merged weights, tokenizer, card. transformers alone loads it."""
+    require_extra("distill", "torch", "transformers", "safetensors")
+    from distill.export import export_run
+
+    export_run(run_folder, target)
+    say(f"{target}: loads with AutoModelForSequenceClassification.from_pretrained")
+
+
+@app.command()
+@command
+def push(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="runs/<name>/.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="A model repository of the hub: name, or owner/name.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it private, where it is new.")] = False,
+) -> None:
+    """Export a trained student to the Hugging Face hub, with the token in HF_TOKEN."""
+    require_extra("distill", "torch", "transformers", "safetensors")
+    from distill.export import push_run
+
+    say(f"{run_folder} is now {push_run(run_folder, repo, private)}")
+
+
 def main() -> None:
     """Entry point."""
     app()

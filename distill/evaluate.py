@@ -1,6 +1,5 @@
 """Scoring: logits over a split in order, and the task's metric."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from distill.config import Precision
 from distill.devices import Device, choose_device
+from distill.folder import read_metrics
 from distill.metrics import find_metric
 from distill.pretrained import load_classifier, load_tokenizer
 from distill.split import Split, read_split
@@ -81,10 +81,7 @@ def evaluate_run(
 
     Raises UsageError where the folder is no run, or the shards have other labels.
     """
-    try:
-        metrics = json.loads((run_folder / "metrics.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{run_folder} is not a finished run ({error}); distill run makes them") from None
+    metrics = read_metrics(run_folder)
     folder = choose_teacher(shards or Path(metrics["shards"]))
     manifest = check_readable(folder)
     device = choose_device(device_name, precision)

@@ -1,11 +1,13 @@
 """Where a run is written: out/<name>/ when it is done, a hidden folder beside it until then."""
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from distill.processes import Processes
 from shared.errors import LockedError, UsageError
@@ -25,6 +27,15 @@ def choose_run_folder(out: Path, name: str | None, default: str, overwrite: bool
     while (numbered := out / f"{default}-{number}").exists():
         number += 1
     return numbered
+
+
+def read_metrics(run_folder: Path) -> dict[str, Any]:
+    """The metrics.json of a finished run. Raises UsageError where there is none."""
+    try:
+        metrics: dict[str, Any] = json.loads((run_folder / "metrics.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{run_folder} is not a finished run ({error}); distill run makes them") from None
+    return metrics
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from distill.adapters import write_trained
 from distill.aligner import Aligner
+from distill.card import find_comparable, make_card
 from distill.checkpoint import Checkpoints
 from distill.config import DistillConfig
 from distill.controls import make_lookup
@@ -39,11 +40,11 @@ from distill.trackers import check_trackers, open_trackers
 from distill.train import Data, EpochRecord, Scores, Trained, derive_seed, train
 from shared.console import say, silence, track
 from shared.errors import DataError, ShardError, UsageError
-from shared.shards.manifest import Manifest, hash_manifest
+from shared.shards.manifest import Manifest, hash_manifest, hash_recipe
 from shared.sources import ResolvedModel, fingerprint_model, resolve_model
 
 TRAIN, DEV, TEST = "train", "validation", "test"
-PACKAGES = ("harvest-distill", "numpy", "pyarrow", "safetensors", "tokenizers", "torch", "transformers")
+PACKAGES = ("harvest-distill", "numpy", "peft", "pyarrow", "safetensors", "tokenizers", "torch", "transformers")
 
 
 def run_distillation(
@@ -56,10 +57,10 @@ def run_distillation(
 ) -> tuple[Path, dict[str, Any]]:
     """Train one student from a shard folder; write out/<name>/ and return it with its metrics.
 
-    The folder holds metrics.json, student/ (which transformers loads), heads.safetensors, aligner.safetensors where
-    there is a teacher, log.jsonl, a line an epoch, and what `trackers` write to disk. It appears all at once, when the
-    run is done. `name` is <task>-<variant>-s<seed> unless given, with a number behind it where that is taken; a given
-    one that is taken is refused unless `overwrite`.
+    The folder holds metrics.json, README.md (its model card), student/ (which transformers or peft loads),
+    heads.safetensors, aligner.safetensors where there is a teacher, log.jsonl, a line an epoch, and what `trackers`
+    write to disk. It appears all at once, when the run is done. `name` is <task>-<variant>-s<seed> unless given, with
+    a number behind it where that is taken; a given one that is taken is refused unless `overwrite`.
 
     A checkpoint is kept every `checkpoint_steps` steps of the student, or else every five minutes. A run that was
     stopped goes on from it when it is called again, and comes to the same weights. In several processes (see
@@ -250,6 +251,9 @@ def _run(
             "bfloat16": device.bfloat16,
             "shards": str(folder),
             "manifest_sha256": identity["manifest_sha256"],
+            "recipe_sha256": {str(each.folder): hash_recipe(each.manifest) for each in teachers},
+            "labels": list(manifest.labels),
+            "texts": manifest.source,
             "student_fingerprint": identity["student_fingerprint"],
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "git_revision": read_git_revision(),
@@ -264,6 +268,7 @@ def _run(
         metrics["seconds"] = time.perf_counter() - started + checkpoints.seconds_before
         if processes.is_first:
             (work / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+            (work / "README.md").write_text(make_card(target.name, metrics, find_comparable(metrics, target.parent)))
     return target, metrics
 
 

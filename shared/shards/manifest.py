@@ -97,6 +97,11 @@ def hash_manifest(manifest: Manifest) -> str:
     return sha256(canonical_json(asdict(manifest)).encode()).hexdigest()
 
 
+def hash_recipe(manifest: Manifest) -> str:
+    """The sha256, in hexadecimal, of the canonical JSON of all that changes an answer."""
+    return sha256(canonical_json(manifest.recipe).encode()).hexdigest()
+
+
 def save_manifest(folder: Path, manifest: Manifest) -> None:
     """Replace `folder`'s manifest atomically and durably."""
     replace_file(folder / MANIFEST_NAME, encode_manifest(manifest))

@@ -58,6 +58,7 @@ def test_the_run_folder(toy: Path, tiny_student: Path) -> None:
     assert folder == toy.parent / "runs" / "toy-cosine-s3"
     assert {p.name for p in folder.iterdir()} == {
         "metrics.json",
+        "README.md",
         "student",
         "heads.safetensors",
         "aligner.safetensors",
