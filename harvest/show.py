@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from harvest.pictures import find_picture
 from harvest.prompts import find_drawn, lay_out
 from shared.console import results
 from shared.errors import ShardError, UsageError
@@ -28,7 +29,7 @@ def show_rows(
             continue
         _print_row(row, manifest)
         if images is not None:
-            _write_pictures(row, manifest, images)
+            _write_pictures(row, manifest, folder, images)
         shown += 1
         if shown == count:
             return
@@ -72,13 +73,17 @@ def _draw_bar(name: str, probability: float) -> str:
     return f"{name:>16} {probability:6.1%} {'█' * round(BAR_WIDTH * probability)}"
 
 
-def _write_pictures(row: Row, manifest: Manifest, images: Path) -> None:
-    """Draw the pages again: the same text and layout give the same picture, and its hash says whether they did."""
+def _write_pictures(row: Row, manifest: Manifest, folder: Path, images: Path) -> None:
+    """Draw the pages again: the same text and layout give the same picture, and its hash says whether they did.
+
+    Of a teacher that was shown none, copy the pictures that it made.
+    """
     from harvest.rendering import Layout, render
 
     drawn = find_drawn(manifest.recipe, row.example)
     if drawn is None:
-        raise UsageError(f"the teacher {manifest.teacher} saw no pictures: its recipe draws nothing")
+        _copy_pictures(row, manifest, folder, images)
+        return
     layout = {key: value for key, value in manifest.recipe["layout"].items() if key not in ("version", "fonts")}
     images.mkdir(parents=True, exist_ok=True)
     for number, page in enumerate(render(drawn, Layout(**layout))):
@@ -87,3 +92,15 @@ def _write_pictures(row: Row, manifest: Manifest, images: Path) -> None:
         seen = list(row.answer.image_sha256 or ())
         same = number < len(seen) and seen[number] == page.sha256
         results.print(f"{path}{'' if same or not seen else ': not the bytes that the teacher saw'}", soft_wrap=True)
+
+
+def _copy_pictures(row: Row, manifest: Manifest, folder: Path, images: Path) -> None:
+    kept = [path for digest in row.answer.image_sha256 or () if (path := find_picture(folder, digest)).is_file()]
+    if not kept:
+        made = "; it kept none of those that it made (--keep-images does)" if row.answer.image_sha256 else ""
+        raise UsageError(f"the teacher {manifest.teacher} saw no pictures: its recipe draws nothing{made}")
+    images.mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(kept):
+        path = images / f"{row.example.sample_id.replace('/', '_')}-{number}.png"
+        path.write_bytes(picture.read_bytes())
+        results.print(path, soft_wrap=True)

@@ -107,7 +107,7 @@ ENTRIES = (
         "DiffusionConfig",
         ("embedding", "image"),
         Needs(
-            "diffusion", ("torch", "transformers", "diffusers"), "model", "model_index.json", "CPU (slow) or GPU, 4 GB"
+            "diffusion", ("torch", "transformers", "diffusers"), "model", "model_index.json", "3 GB in 16 bits and some"
         ),
         "paints the text with Stable Diffusion or SDXL, a LoRA on top if wanted; ARMADA's own teacher",
         {"model": "CompVis/stable-diffusion-v1-4"},
@@ -163,8 +163,13 @@ def _describe_missing(entry: TeacherEntry, missing: Sequence[str], find_hub_prob
     if entry.server is not None:
         lines.append(f"  --teacher {entry.name} --endpoint URL: the same model, where you run `vllm serve`")
     for other in ENTRIES:
-        if other.name != entry.name and not find_missing(other.needs, other.defaults, find_hub_problem):
-            lines.append(f"  {f'--teacher {other.name} {other.needs.given}'.rstrip()}: {other.summary}")
+        if other.name == entry.name or find_missing_locally(other.needs):
+            continue
+        given = other.needs.given
+        weights = other.needs.weights
+        if weights and (find_missing(other.needs, other.defaults, find_hub_problem) or weights not in other.defaults):
+            given = f"--{weights} {'FOLDER' if find_hub_problem() else 'NAME'}"
+        lines.append(f"  {f'--teacher {other.name} {given}'.rstrip()}: {other.summary}")
     return "\n".join(lines)
 
 

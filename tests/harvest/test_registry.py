@@ -5,7 +5,9 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import fields
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from harvest.cli import app
 from harvest.config import TeacherChoice
 from harvest.prompts import Draw
 from harvest.teachers.needs import Needs, find_missing, has_gpu
-from harvest.teachers.registry import ENTRIES, find_teacher, prepare_teacher
+from harvest.teachers.registry import ENTRIES, TeacherEntry, find_teacher, prepare_teacher
 from harvest.teachers.vision_models import VISION_MODELS, find_vision_model
 from shared.errors import TeacherError, UsageError
+from shared.options import make_config
+from shared.row import Answer
 from shared.tasks import TASKS
 
 NO_HUB = "no network in this test"
@@ -58,6 +62,8 @@ def test_a_machine_without_gpu_and_hub_is_told_what_would_run(bare: dict[str, st
     assert "HF_HUB_OFFLINE is set" in missing
     assert "--teacher llava --endpoint URL" in works
     assert "--teacher reader" in works
+    assert "--teacher encoder --model FOLDER" in works
+    assert "--teacher diffusion --model FOLDER" in works
     assert "--teacher qwen2.5-vl" not in works
     assert not (tmp_path / "data").exists()
     # Of the processor, so that a busy machine does not fail it: nothing heavy was loaded.
@@ -124,6 +130,20 @@ def test_another_model_behind_the_endpoint_wins_over_the_table() -> None:
     choice = TeacherChoice("llava", options={"endpoint": "http://127.0.0.1:9/v1", "model": "mine", "size": [448, 448]})
     recipe = prepare_teacher(choice)(TASKS["rte"]).recipe()
     assert (recipe["model"], recipe["layout"]["width"]) == ("mine", 448)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_an_entry_names_what_there_is(entry: TeacherEntry) -> None:
+    """What it stands for are options that its teacher has, and columns that a row has."""
+    module = import_module(entry.module)
+    assert callable(getattr(module, entry.factory))
+    options = {**entry.defaults, **{"model": "m", "endpoint": "http://h/v1"}}
+    config_class = getattr(module, entry.config)
+    known = {field.name for field in fields(config_class)}
+    make_config(config_class, {name: value for name, value in options.items() if name in known}, entry.name)
+    assert entry.defaults.keys() <= known
+    assert set(entry.gives) <= {*Answer.__dataclass_fields__, "image"}
+    assert entry.needs.weights is None or entry.needs.weights in known
 
 
 def test_names() -> None:

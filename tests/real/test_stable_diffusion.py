@@ -14,7 +14,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from harvest.cli import app
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import run_harvest
 from harvest.pictures import find_picture
@@ -139,6 +141,12 @@ def test_pictures_are_kept_beside_the_shards(pipelines: dict[str, Path], tmp_pat
         with Image.open(find_picture(folder, digest)) as picture:
             assert (picture.size, picture.mode) == ((32, 32), "RGB")
     assert verify_shards(tmp_path / "out").ok
+    shown = CliRunner().invoke(
+        app, ["show", str(folder), "--split", "train", "--rows", "1", "--images", str(tmp_path / "shown")]
+    )
+    assert shown.exit_code == 0, shown.output
+    (copy,) = (tmp_path / "shown").iterdir()
+    assert [sha256(copy.read_bytes()).hexdigest()] in rows["image_sha256"].to_list()
     recipe = json.loads((folder / "manifest.json").read_text())["recipe"]
     assert (recipe["steps"], recipe["guidance"], recipe["size"]) == (20, 7.5, [32, 32])
     assert recipe["vector"] == {"kind": "armada", "edge": 128, "strength": 0.75, "steps": 20}
