@@ -19,6 +19,7 @@ Array = np.ndarray[Any, Any]
 Stored = Literal["embedding", "label_logprobs"]
 
 LOG_FLOOR = -16.0  # natural log of a probability of 1e-7: below it lies what a float32 endpoint cannot tell from 0
+_ROUNDING = 1e-5  # a sum of probabilities in float32 may miss 1 by as much
 COLUMNS: dict[Stored, tuple[str, ...]] = {
     "embedding": ("embedding",),
     "label_logprobs": ("label_logprobs", "residual_mass"),
@@ -72,6 +73,7 @@ class Vectors:
         logprobs = _decode_lists(table["label_logprobs"], rows, self.width - 1, "label_logprobs", group)
         given = table["residual_mass"].take(pa.array(rows)).to_numpy()  # NaN where it is null
         left = 1 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
+        left = np.where(left < _ROUNDING, 0, left)
         residual = np.where(np.isnan(given), left, given)[:, None]
         with np.errstate(divide="ignore"):
             log_residual = np.log(np.maximum(residual, 0))

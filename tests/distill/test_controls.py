@@ -107,6 +107,31 @@ def test_a_constant_target_is_one_rows_vector(split: Split) -> None:
     assert len(chosen) > 4
 
 
+@pytest.mark.parametrize("seed", [0, 5])
+def test_every_control_of_the_vectors_restated(split: Split, tmp_path: Path, seed: int) -> None:
+    """Each by its equation, from the rows as pyarrow alone reads them; i counts the answered rows."""
+    own = own_vectors(split)
+    numbers = np.flatnonzero(split.answered)
+    n, d = own.shape
+    mean = own.sum(axis=0) / n
+    _, factor = measure_moments(split, VECTORS)  # L, of which L L^T alone is determined
+    covariance = sum(np.outer(x - mean, x - mean) for x in own) / n
+    np.testing.assert_allclose(
+        [sum(a * b for a, b in zip(u, v, strict=True)) for u in factor for v in factor], np.ravel(covariance), atol=1e-6
+    )
+    draws = [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, i])).standard_normal(d) for i in numbers]
+    chosen = int(np.flatnonzero(numbers == np.random.default_rng([seed, 2]).choice(numbers))[0])
+    expected = {
+        "shuffled-teacher": own[np.random.default_rng([seed, 1]).permutation(n)],
+        "random-vectors": [mean + factor @ z for z in draws],
+        "constant-target": [own[chosen]] * n,
+    }
+    for control, vectors in expected.items():
+        lookup = make_lookup(control, split, VECTORS, seed, tmp_path)  # type: ignore[arg-type]
+        assert lookup is not None
+        np.testing.assert_allclose(lookup(numbers), vectors, rtol=1e-5, atol=1e-5)
+
+
 def test_only_controls_of_the_vectors_replace_them(split: Split, tmp_path: Path) -> None:
     replaced = {
         control: make_lookup(control, split, VECTORS, 0, tmp_path)  # type: ignore[arg-type]

@@ -67,14 +67,20 @@ def test_label_logprobs_stand_in_with_their_residual(write_folder: WriteFolder) 
         {"label_logprobs": [-0.1, -3.0], "residual_mass": 0.05},
         {"label_logprobs": [0.0, -np.inf], "residual_mass": 0.0},
         {"label_logprobs": [-1.0, -1.0], "residual_mass": None},
+        {"label_logprobs": np.log([0.3, 0.7 - 1e-6]).tolist(), "residual_mass": None},
     ]
-    rows = [with_answer(r, embedding=None, **a) for r, a in zip(make_rows(3), answers, strict=True)]
+    rows = [with_answer(r, embedding=None, **a) for r, a in zip(make_rows(4), answers, strict=True)]
     split = read(write_folder({"train": [rows]}))
     vectors = find_vectors(split)
     assert vectors == Vectors("label_logprobs", 3)
-    got = vectors.decode(read_row_group(split.groups[0], vectors.columns), np.arange(3), split.groups[0], 0)
-    expected = [[-0.1, -3.0, np.log(0.05)], [0.0, LOG_FLOOR, LOG_FLOOR], [-1.0, -1.0, np.log(1 - 2 * np.exp(-1.0))]]
-    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    got = vectors.decode(read_row_group(split.groups[0], vectors.columns), np.arange(4), split.groups[0], 0)
+    expected = [
+        [-0.1, -3.0, np.log(0.05)],
+        [0.0, LOG_FLOOR, LOG_FLOOR],
+        [-1.0, -1.0, np.log(1 - 2 * np.exp(-1.0))],
+        [np.log(0.3), np.log(0.7), LOG_FLOOR],  # what is missing there is rounding
+    ]
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
     assert np.isfinite(np.concatenate(measure_vectors(split, vectors))).all()
 
 

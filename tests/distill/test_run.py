@@ -17,6 +17,7 @@ from distill.config import Control, DistillConfig
 from distill.evaluate import evaluate_run
 from distill.run import run_distillation
 from distill.student import Student
+from distill.train import derive_seed
 from shared.errors import CorruptShardError, DataError, SchemaVersionError, ShardError, UsageError
 from shared.row import Row, Status
 
@@ -191,6 +192,9 @@ def test_a_frozen_aligner_is_the_random_one_that_the_seed_makes(toy: Path, tiny_
     trained = load_file(run(toy, tiny_student, epochs=1)[0] / "aligner.safetensors")
     assert same(*states)
     assert not same(states[0], trained)
+    torch.manual_seed(derive_seed(0, "aligner"))
+    fresh = Aligner(states[0]["mean"], states[0]["std"], 2, "paper").state_dict()
+    assert same({name: weight.detach() for name, weight in fresh.items()}, states[0])
     assert run(toy, tiny_student, control="frozen-aligner", epochs=1)[1]["aligner_steps"] == 0
 
 

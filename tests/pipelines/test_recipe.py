@@ -75,3 +75,11 @@ def test_files_that_are_no_recipe_are_refused(tmp_path: Path) -> None:
     (tmp_path / "torn.yaml").write_text("a: [")
     with pytest.raises(UsageError, match="not a YAML file"):
         read_recipe(tmp_path / "torn.yaml")
+
+
+def test_a_variant_can_name_columns_losses_and_further_teachers(tmp_path: Path) -> None:
+    options = {"vectors": ["reply", "embedding"], "soft": "kl", "loss": "cka", "further_shards": ["data/rte/teacher=x"]}
+    recipe = read_recipe(write(tmp_path, distill={"variants": {"a": options}, "seeds": [0]}))
+    (config,) = make_run_configs(recipe, "a", recipe.distill.variants["a"], [0])
+    assert (config.vectors, config.soft, config.loss) == (("reply", "embedding"), "kl", "cka")
+    assert config.further_shards == (Path("data/rte/teacher=x"),)
