@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 from fault_server import WORDS, FaultServer
 
 from harvest.teachers.base import Reply, Request
@@ -58,3 +60,14 @@ async def ask_all(teacher: EndpointTeacher, examples: Iterable[Example]) -> list
 def run_all(teacher: EndpointTeacher, examples: Iterable[Example]) -> list[Reply]:
     """`ask_all` in an event loop of its own."""
     return asyncio.run(ask_all(teacher, examples))
+
+
+def check_no_file_shows(secret: str, folder: Path) -> None:
+    """Fail where a file below `folder`, or a row of a shard, holds `secret`."""
+    for path in folder.rglob("*"):
+        assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+    for path in folder.rglob("*.parquet"):  # its pages are compressed
+        for column in pl.read_parquet(path):
+            for value in column.drop_nulls().to_list():
+                text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+                assert secret not in text, (path, column.name)

@@ -100,9 +100,14 @@ def window(rate: int) -> Callable[[float], bool]:
 
 
 @pytest.mark.parametrize("retry_after", [None, 0.0, 1.0])
-@pytest.mark.parametrize("server", ["bucket", "small bucket", "by the second"])
+@pytest.mark.parametrize("server", ["bucket", "small bucket", "tiny bucket", "by the second"])
 def test_the_pace_of_a_limited_server_is_found(server: str, retry_after: float | None) -> None:
-    accepts = {"bucket": bucket(200, 200), "small bucket": bucket(200, 10), "by the second": window(200)}[server]
+    accepts = {
+        "bucket": bucket(200, 200),
+        "small bucket": bucket(200, 10),
+        "tiny bucket": bucket(200, 3),  # its first 429 comes before anything can be measured
+        "by the second": window(200),
+    }[server]
     simulation = Simulation(accepts, retry_after)
     simulation.run(40)
     # A server that counts by the second and names a second to wait gives the slowest start.
@@ -110,6 +115,14 @@ def test_the_pace_of_a_limited_server_is_found(server: str, retry_after: float |
     assert 180 <= simulation.rate(after, 40) <= 220
     assert simulation.refused_share(after, 40) < 0.02
     assert simulation.refused_share(0, 40) < 0.03
+
+
+def test_the_pace_is_found_although_the_first_requests_came_in_bursts() -> None:
+    for burst in (10, 40):  # far fewer than are in flight at 200 a second
+        simulation = Simulation(bucket(200, burst), None, latency=1.0)
+        simulation.run(40)
+        assert 180 <= simulation.rate(20, 40) <= 220
+        assert simulation.refused_share(0, 40) < 0.03
 
 
 def test_a_limit_that_is_lifted_is_found() -> None:

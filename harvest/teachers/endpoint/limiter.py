@@ -4,8 +4,9 @@ Until the first 429 only the number of requests in flight is bounded; it grows b
 429 of a burst sets a rate: the rate of replies measured just before, cut once, however many 429s the burst has. A rare
 429 (one in fifty, with nothing to wait for) is no reason to slow down: some servers give them at any rate, and a limit
 is used fully where it is just touched. From the cut the rate grows by the cubic curve of RFC 9438: quickly back to just
-under what was too much, flat around it, then faster and faster, so that a limit that was lifted is found. A cooldown is
-shared: while it lasts nobody sends.
+under what was too much, flat around it, then faster and faster, so that a limit that was lifted is found. The first 429 tells
+little, for what was sent before it came in bursts, which overflow a bucket far below its rate: from its cut the rate
+doubles and doubles until the next one. A cooldown is shared: while it lasts nobody sends.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ GROWTH = 0.25  # of the window, for each reply: faster, and a strict endpoint ge
 CUT = 0.9  # of the measured rate, once a burst
 PLATEAU = 0.97  # of the rate that was too much: where the curve is flat
 PLATEAU_SECONDS = 15.0  # from the cut to the middle of the flat part
+DOUBLING_SECONDS = 3.0  # of a rate that was only guessed
+MOST_DOUBLINGS = 50.0
 MEASURE_SECONDS = 2.0  # over which the rate of replies is measured
 MEASURE_LEAST_SECONDS = 1.0
 SHORTEST_SPAN_SECONDS = 0.05
@@ -69,6 +72,7 @@ class Limiter:
         self._next_start = -math.inf  # no request starts before this time
         self._cooldown_until = -math.inf
         self._plateau: float | None = None  # None: no 429 came yet
+        self._guessed = False  # the rate in force is that of the first cut
         self._cut_rate = math.inf
         self._cut_at = -math.inf
         self._epoch = clock()  # since when replies have been measured without a break
@@ -88,6 +92,9 @@ class Limiter:
         if self._plateau is None:
             return self._most_per_second
         now = self._clock() if now is None else now
+        if self._guessed:
+            doublings = max(now - max(self._cut_at, self._epoch), 0.0) / DOUBLING_SECONDS
+            return min(self._cut_rate * 2 ** min(doublings, MOST_DOUBLINGS), self._most_per_second)
         elapsed = max(now - self._cut_at, 0.0) / PLATEAU_SECONDS
         depth = self._plateau - self._cut_rate
         return min(self._plateau + depth * (elapsed - 1) ** 3, self._most_per_second)
@@ -170,8 +177,10 @@ class Limiter:
 
     def _cut(self, now: float) -> None:
         rate = self.rate(now)
-        span = min(now - self._epoch, MEASURE_SECONDS)
+        # A rate that doubles is measured over a short time, or it would be thought half of what it is.
+        span = min(now - self._epoch, MEASURE_LEAST_SECONDS if self._guessed else MEASURE_SECONDS)
         recent = sum(1 for time in self._replies if time >= now - span)
+        self._guessed = self._plateau is None
         if self._plateau is None or span >= MEASURE_LEAST_SECONDS:
             too_much = min(max(recent, 1) / max(span, SHORTEST_SPAN_SECONDS), rate)
             plateau, cut_rate = PLATEAU * too_much, CUT * too_much
