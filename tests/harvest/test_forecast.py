@@ -2,6 +2,7 @@
 
 import json
 import random
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from harvest.job import plan_harvest
 from harvest.plan import Action, Plan
 from harvest.rendering import Layout, render
 from harvest.teachers.base import Estimate
+from harvest.teachers.registry import ENTRIES, TeacherEntry
 
 ROWS = 300
 
@@ -211,6 +213,13 @@ def test_pages_are_guessed_nearly(words: int) -> None:
     pages = len(render(text, layout))
     assert abs(layout.guess_pages(text) - pages) <= max(1, pages // 4)
     assert (layout.guess_pages(text) == 1) == (pages == 1)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_every_teacher_keeps_the_protocol(entry: TeacherEntry) -> None:
+    factory = getattr(import_module(entry.module), entry.factory)
+    for name in ("recipe", "content", "estimate", "answer"):
+        assert callable(getattr(factory, name)), name
 
 
 def test_the_reader_is_free(texts: pl.DataFrame) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harvest.teachers.base import Reply, Request
+from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
 from harvest.teachers.batches import answer_in_batches
 from harvest.teachers.diffusion.config import EDGE, STRENGTH, DiffusionConfig, DiffusionVector, LongPrompts
 from harvest.teachers.diffusion.painter import LORA_FILE, PIPELINES, Painter, Painting, Picture, choose_dtype
@@ -23,6 +23,8 @@ from shared.frozen import FrozenModel
 from shared.row import Answer, Status
 from shared.tasks import Task
 
+LATENT_CHANNELS, LATENT_SCALE = 4, 8  # of Stable Diffusion and SDXL: a latent has an eighth of the picture's edges
+PNG_BYTES = 1.5  # a pixel, about: for estimates
 SAFETY_CHECKER, BLACK = "safety_checker", "black"  # finish_reason of pictures that show nothing
 _DARKEST = 2  # of 255: a picture with no lighter pixel is black
 
@@ -77,6 +79,17 @@ class DiffusionTeacher:
                 "--long-prompts chunk encodes it in several windows"
             )
         return {"prompt": prompt}
+
+    def estimate(self, example: Example) -> Estimate:
+        """Free, but for the bytes of the vector and, where it is kept, the picture."""
+        width, height = self._size
+        if self._encoder is not None:
+            dimensions = self._encoder.width
+        else:
+            is_armada = self._config.vector is DiffusionVector.ARMADA
+            dimensions = LATENT_CHANNELS * (EDGE * EDGE if is_armada else width * height) // LATENT_SCALE**2
+        picture = PNG_BYTES * width * height if self._config.keep_images else 0
+        return Estimate(bytes=estimate_bytes(example, 2 * dimensions + picture))
 
     def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Paint in batches; the model is loaded with the first."""
