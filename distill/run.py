@@ -136,6 +136,7 @@ def _run(
         if config.soft == "kl" and config.control != "self-training":
             logprobs = read_label_logprobs(config, split, gather_distributions(answers, split, outputs, work))
             targets = look_up_targets(split, logprobs)
+            say(f"the teacher put {1 - np.exp(logprobs).sum(axis=1).mean():.1%} on no label; rows weigh as their rest")
             if config.control == "label-smoothing":
                 targets, first_phase = smooth_like(logprobs, config.tau)
         if config.uses_aligner:

@@ -48,9 +48,14 @@ class FrozenModel:
         return path.read_bytes() if path.is_file() else None
 
     def read_json(self, name: str) -> Any:
-        """The JSON in the model's file `name`, None where it has no such file."""
+        """The JSON in the model's file `name`, None where it has no such file. Raises SourceError for one that is cut."""
         content = self.read_bytes(name)
-        return None if content is None else json.loads(content)
+        if content is None:
+            return None
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise SourceError(f"{name} of {self._source} is not JSON ({error}): fetch the model again") from None
 
     def load(self, loader: Any, **options: Any) -> Any:
         """`loader.from_pretrained` of this model. Raises SourceError."""

@@ -289,7 +289,7 @@ def judge(rows: list[Row]) -> list[Row]:
 
 
 def test_the_teachers_own_distribution_teaches_without_an_aligner(
-    write_folder: WriteFolder, tiny_student: Path
+    write_folder: WriteFolder, tiny_student: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = judge(make_rows(96))
     hidden = [row if i % 12 == 0 else without_label(row) for i, row in enumerate(rows)]
@@ -297,6 +297,7 @@ def test_the_teachers_own_distribution_teaches_without_an_aligner(
     options: dict[str, Any] = {"epochs": 12, "tau": 2.0, "alpha": 0.9}
     out, metrics = run(folder, tiny_student, soft="kl", loss="none", **options)
     assert metrics["variant"] == "kl"
+    assert "the teacher put 10.0% on no label" in capsys.readouterr().err
     assert metrics["dev_best"] >= 0.9, "from 8 labels and the teacher's word on 96 rows"
     assert not (out / "aligner.safetensors").exists()
     terms = json.loads((out / "log.jsonl").read_text().splitlines()[0])["student"]

@@ -30,3 +30,10 @@ def test_a_model_that_cannot_be_loaded_is_named_with_the_reason(tmp_path: Path) 
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(SourceError, match=rf"{tmp_path} cannot be loaded with AutoModel"):
         FrozenModel(str(tmp_path)).load(AutoModel)
+
+
+def test_a_file_that_was_cut_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "modules.json").write_text('[{"idx": 0, "na')
+    with pytest.raises(SourceError, match=r"^modules.json of .* is not JSON .*fetch the model again"):
+        FrozenModel(str(tmp_path)).read_json("modules.json")
