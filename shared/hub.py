@@ -69,6 +69,6 @@ def _sending(repository: str) -> Iterator[None]:
     except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError, RuntimeError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise Error(
-            f"{hub_endpoint()} did not take {repository}: {reason}. Nothing here was changed; when the cause is mended, "
-            "send it again"
+            f"{hub_endpoint()} did not take {repository}: {reason}. Nothing here was changed; when the cause is "
+            "mended, send it again"
         ) from None

@@ -4,9 +4,9 @@ Until the first 429 only the number of requests in flight is bounded; it grows b
 429 of a burst sets a rate: the rate of replies measured just before, cut once, however many 429s the burst has. A rare
 429 (one in fifty, with nothing to wait for) is no reason to slow down: some servers give them at any rate, and a limit
 is used fully where it is just touched. From the cut the rate grows by the cubic curve of RFC 9438: quickly back to just
-under what was too much, flat around it, then faster and faster, so that a limit that was lifted is found. The first 429 tells
-little, for what was sent before it came in bursts, which overflow a bucket far below its rate: from its cut the rate
-doubles and doubles until the next one. A cooldown is shared: while it lasts nobody sends.
+under what was too much, flat around it, then faster and faster, so that a limit that was lifted is found. The first 429
+tells little, for what was sent before it came in bursts, which overflow a bucket far below its rate: from its cut the
+rate doubles and doubles until the next one. A cooldown is shared: while it lasts nobody sends.
 """
 
 import asyncio
