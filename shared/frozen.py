@@ -48,7 +48,7 @@ class FrozenModel:
         return path.read_bytes() if path.is_file() else None
 
     def read_json(self, name: str) -> Any:
-        """The JSON in the model's file `name`, None where it has no such file. Raises SourceError for one that is cut."""
+        """The JSON in the model's file `name`, None where there is none. Raises SourceError for one that is cut."""
         content = self.read_bytes(name)
         if content is None:
             return None
