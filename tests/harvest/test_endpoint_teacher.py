@@ -447,7 +447,10 @@ def test_the_recipe_holds_what_changes_an_answer_and_nothing_else(monkeypatch: p
         {"task": replace(TASK, question="Good?")},
         {"task": replace(TASK, label_words=("bad", "good"))},
     ]
-    assert len({plain, *(recipe(**options) for options in different)}) == len(different) + 1
+    elsewhere = make_teacher("http://other/v1").recipe()
+    another = EndpointTeacher(EndpointConfig("http://h/v1", "m2", dialect="openai", scoring="top_logprobs"), TASK)
+    others = [json.dumps(one, sort_keys=True) for one in (elsewhere, another.recipe())]
+    assert len({plain, *others, *(recipe(**options) for options in different)}) == len(different) + 3
     assert CANARY not in plain
 
 
