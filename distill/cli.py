@@ -250,3 +250,7 @@ def push(
 def main() -> None:
     """Entry point."""
     app()
+
+
+if __name__ == "__main__":  # torchrun -m distill.cli
+    main()

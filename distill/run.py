@@ -21,6 +21,7 @@ from distill.card import find_comparable, make_card
 from distill.checkpoint import Checkpoints
 from distill.config import DistillConfig
 from distill.controls import make_lookup
+from distill.cpu import keep_freed_memory, quicken
 from distill.devices import Device, choose_device
 from distill.evaluate import predict, predict_aligner, score, scored_rows
 from distill.features import TeacherVectors, measure_vectors
@@ -97,6 +98,8 @@ def _run(
     default = f"{manifest.task}-{config.variant}-s{config.seed}"
     target = processes.agree(choose_run_folder(out, name, default, overwrite))
     device = choose_device(config.device, config.precision, processes)
+    if device.device.type == "cpu":
+        keep_freed_memory()
     source = resolve_model(config.student, say)
     tokenizer = load_tokenizer(source)
     tokenizer.model_max_length = min(config.max_length, tokenizer.model_max_length)
@@ -155,6 +158,8 @@ def _run(
         def build(run: DistillConfig) -> Student:
             matched = None if run.control == "label-smoothing" else vectors
             built = build_student(run, source, outputs, manifest, matched).to(device.device)
+            if device.device.type == "cpu":
+                quicken(built.model, encoder.max_length)
             built.model.config.pad_token_id = tokenizer.pad_token_id
             return built
 

@@ -60,6 +60,7 @@ class TextEncoder:
     """Encodes texts and pairs of texts as a fast tokenizer does, cut to `max_length` tokens, the longer text first."""
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self.max_length = max_length
         self.pad_id: int = tokenizer.pad_token_id
         self.input_names: tuple[str, ...] = tuple(tokenizer.model_input_names)
         self._tokenizer = deepcopy(tokenizer.backend_tokenizer)  # the caller's keeps its own settings

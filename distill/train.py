@@ -237,8 +237,8 @@ def train(
                 if checkpoints is not None and checkpoints.is_due((progress.epoch - 1) * data.steps + progress.step):
                     progress.seconds = time.perf_counter() - started
                     checkpoints.save(capture(progress, trained))
+        means = {name: mean.value() for name, mean in progress.student_terms.items()}  # waits for the device
         progress.seconds = time.perf_counter() - started
-        means = {name: mean.value() for name, mean in progress.student_terms.items()}
         if not math.isfinite(means["total"]) or not math.isfinite(progress.aligner_loss.value()):
             if checkpoints is not None:
                 checkpoints.remove()
