@@ -22,6 +22,7 @@ app = typer.Typer(
 
 _TEACHER = "The teacher"
 _PAINTING = "Text to image: diffusion"
+_SPEECH = "Speech"
 _ENDPOINT = "Endpoints: what is asked"
 _PACE = "Endpoints: pace and money"
 _FILE = "A file of your own"
@@ -58,7 +59,9 @@ def _harvest_flags(
     failure_limit: Annotated[float, _option("Stop when more than this share of requests fails.", min=0, max=1)] = 0.5,
     as_json: AsJson = False,
     model: Annotated[str | None, _option("Model: a hub id, a path, or an endpoint's name for it.", _TEACHER)] = None,
-    encoder: Annotated[str | None, _option("reader: its sentence encoder. diffusion: of pictures.", _TEACHER)] = None,
+    encoder: Annotated[
+        str | None, _option("reader: of sentences. diffusion: of pictures. speech: of sound.", _TEACHER)
+    ] = None,
     draw: Annotated[
         str | None, _option("What is sent as pictures: fields (the text), all (and the question), none.", _TEACHER)
     ] = None,
@@ -82,6 +85,8 @@ def _harvest_flags(
     batch: Annotated[int | None, _option("Pictures painted at a time: memory for speed.", _PAINTING)] = None,
     dtype: Annotated[str | None, _option("auto, float32, float16, bfloat16.", _PAINTING)] = None,
     keep_images: Annotated[bool | None, _option("Keep the pictures beside the shards.", _PAINTING)] = None,
+    vocoder: Annotated[str | None, _option("Makes sound of SpeechT5's spectrograms.", _SPEECH)] = None,
+    speaker: Annotated[str | None, _option("Whose voice: a .npy file with an x-vector.", _SPEECH)] = None,
     endpoint: Annotated[str | None, _option("Base URL, with its /v1.", _ENDPOINT)] = None,
     api_key_env: Annotated[
         str | None, _option("Environment variable that holds the key. Unless given, the host's usual one.", _ENDPOINT)

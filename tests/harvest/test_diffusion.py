@@ -11,8 +11,9 @@ from harvest.pictures import find_picture, keep_pictures
 from harvest.teachers.diffusion import DiffusionConfig, DiffusionTeacher, DiffusionVector
 from harvest.teachers.diffusion import painter as painter_module
 from harvest.teachers.diffusion.painter import Painting, choose_dtype
-from harvest.teachers.diffusion.prompts import build_prompt, split_prompt
+from harvest.teachers.diffusion.prompts import build_prompt
 from harvest.teachers.diffusion.teacher import judge
+from harvest.teachers.windows import split_words
 from shared.errors import SourceError, TeacherError, UsageError
 from shared.example import Example
 from shared.row import Status
@@ -39,12 +40,12 @@ def test_the_prompt_is_the_fields_in_lower_case() -> None:
     ],
 )
 def test_a_long_prompt_is_split_between_words(text: str, chunks: list[str]) -> None:
-    assert split_prompt(text, 6, count_letters) == chunks
+    assert split_words(text, 6, count_letters) == chunks
 
 
 def test_nothing_is_lost_of_a_long_prompt() -> None:
     text = " ".join("x" * (i % 11 + 1) for i in range(200))
-    chunks = split_prompt(text, 9, count_letters)
+    chunks = split_words(text, 9, count_letters)
     assert "".join(chunks).replace(" ", "") == text.replace(" ", "")
     assert max(map(count_letters, chunks)) <= 9
 

@@ -2,7 +2,7 @@
 
 teacher.py   the protocol: requests in, replies out
 config.py    what the user chooses
-prompts.py   texts that are longer than the text encoder's window, in chunks
+prompts.py   what is painted of an example
 painter.py   the pipeline, loaded: pictures and latents of prompts
 """
 

@@ -62,7 +62,7 @@ class Painter:
             self._over.set_progress_bar_config(disable=True)
 
     def paint(self, chunks: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[Painting]:
-        """One painting a prompt. All prompts have the same number of chunks (see prompts.split_prompt).
+        """One painting a prompt. All prompts have the same number of chunks (see harvest.teachers.windows).
 
         A row's noise comes from its own generator, on the CPU, so that it is the same in any batch and on any device.
         Raises TeacherError where the memory does not suffice.

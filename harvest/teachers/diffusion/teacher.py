@@ -15,8 +15,9 @@ from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
 from harvest.teachers.batches import answer_in_batches
 from harvest.teachers.diffusion.config import EDGE, STRENGTH, DiffusionConfig, DiffusionVector, LongPrompts
 from harvest.teachers.diffusion.painter import LORA_FILE, PIPELINES, Painter, Painting, Picture, choose_dtype
-from harvest.teachers.diffusion.prompts import build_prompt, split_prompt
+from harvest.teachers.diffusion.prompts import build_prompt
 from harvest.teachers.picture_encoder import PictureEncoder
+from harvest.teachers.windows import split_words
 from shared.errors import DataError, SourceError, require_extra
 from shared.example import Example
 from shared.frozen import FrozenModel
@@ -149,7 +150,7 @@ class DiffusionTeacher:
         by_chunks: dict[int, list[_Prompted]] = {}  # padding a row to another's length would change its picture
         for request in requests:
             prompt = build_prompt(request.example)
-            chunks = split_prompt(prompt, self._window, self._count_tokens)
+            chunks = split_words(prompt, self._window, self._count_tokens)
             by_chunks.setdefault(len(chunks), []).append(_Prompted(request, chunks, self._count_tokens(prompt)))
         painted: list[tuple[_Prompted, Painting]] = []
         for batch in by_chunks.values():
