@@ -64,6 +64,10 @@ def run(
         int | None,
         typer.Option(help="Keep only the student's first layers: 6 of bert-base-uncased is BERT-6L."),
     ] = None,
+    frozen_layers: Annotated[
+        int | None,
+        typer.Option(help="Leave the embeddings and this many first layers as they are, computed once a text."),
+    ] = None,
     lora_rank: Annotated[
         int | None,
         typer.Option("--lora", metavar="RANK", help="Train low-rank updates of this rank, and not the encoder itself."),
@@ -152,6 +156,7 @@ def run(
         reply_encoder=reply_encoder,
         student=student,
         student_layers=student_layers,
+        frozen_layers=frozen_layers,
         lora_rank=lora_rank,
         lora_targets=lora_targets,
         gradient_checkpointing=gradient_checkpointing,
@@ -194,6 +199,54 @@ def run(
             f"{folder}: {metrics['metric']} dev {metrics['dev_best']:.4f} (epoch {metrics['best_epoch']}; last "
             f"{metrics['dev_last']:.4f}){test}, {metrics['examples_per_second']:.0f} rows a second"
         )
+
+
+@app.command()
+@command
+def compare(
+    plan: Annotated[
+        Path | None, typer.Argument(help="A YAML file: see docs/compare.md. Options stand over its keys.")
+    ] = None,
+    shards: Annotated[Path | None, typer.Option(help="data/<task>/, or data/<task>/teacher=<name>/.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Which teacher's answers, where the task has several.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="An option of all runs, as in distill.config; repeatable."),
+    ] = None,
+    choose: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=V1,V2", help="Values that the validation split chooses among; repeatable."),
+    ] = None,
+    labels: Annotated[
+        list[int] | None, typer.Option(help="Keep this many labels; may be repeated. All, unless given.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="May be repeated; 0 to 4 unless given.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes of one thread each; one a core, unless given.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Pictures of the test rows, as harvest show --images writes them.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="The comparison's name; the plan's, unless given.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Train cells of other settings again, in place of an error.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Did the teacher help, or was it regularisation? Variants over seeds, with controls, tests and one HTML report.
+
+    A comparison that was stopped goes on when the same command is given again: finished cells stay.
+    """
+    require_extra("distill", "torch", "transformers", "safetensors", "scipy")
+    from distill.compare.plan import make_plan
+    from distill.compare.run import run_comparison
+
+    given = {"shards": shards, "teacher": teacher, "labels": labels, "seeds": seed, "workers": workers, "name": name}
+    chosen = make_plan(plan, option or (), choose or (), {k: v for k, v in given.items() if v is not None})
+    folder, result = run_comparison(chosen, out, images, overwrite)
+    if as_json:
+        print_json({"comparison": str(folder), **result})
+    else:
+        say(f"{result['verdict']}\n{folder / 'report.html'}")
 
 
 @app.command("eval")

@@ -47,6 +47,9 @@ class DistillConfig:
     (see distill.teachers). `vectors` are the columns that h_t is made of, one after the other; unless given, the
     embedding, or where there is none label_logprobs. `reply_encoder` reads the column reply.
 
+    `frozen_layers` leaves the embeddings and that many first layers as they are; what they give for a text is computed
+    once.
+
     `labels` keeps that many labels of the training split and hides the rest; None keeps all. `labelled_per_batch`
     composes each batch of that many labelled rows and of unlabelled ones, where None draws them as they come.
     `warmup` is the share of the student's steps in which its learning rate rises to its full value; `decay` "linear"
@@ -64,6 +67,7 @@ class DistillConfig:
     reply_encoder: str = DEFAULT_STUDENT
     student: str = DEFAULT_STUDENT
     student_layers: int | None = None
+    frozen_layers: int | None = None
     lora_rank: int | None = None
     lora_targets: LoraTargets = "default"
     gradient_checkpointing: bool = False
@@ -133,11 +137,13 @@ class DistillConfig:
         ):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be more than 0")
-        for name in ("labels", "student_layers", "lora_rank"):
+        for name in ("labels", "student_layers", "frozen_layers", "lora_rank"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.lora_rank is None and self.lora_targets != "default":
             raise UsageError(f"lora_targets {self.lora_targets} is for an adapter: give lora_rank, too")
+        if self.frozen_layers is not None and (self.lora_rank is not None or self.gradient_checkpointing):
+            raise UsageError("frozen_layers goes with neither lora_rank nor gradient_checkpointing")
         if self.labelled_per_batch is not None and not 0 < self.labelled_per_batch < self.batch_size:
             raise UsageError(
                 f"labelled_per_batch is {self.labelled_per_batch}; it must be between 1 and one less than batch_size, "

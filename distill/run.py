@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,9 +26,10 @@ from distill.controls import make_lookup
 from distill.cpu import keep_freed_memory, quicken
 from distill.devices import Device, choose_device
 from distill.evaluate import predict, predict_aligner, score, scored_rows
-from distill.features import TeacherVectors, measure_vectors
+from distill.features import Array, TeacherVectors, measure_vectors
 from distill.first_phase import fit_smoothing, look_up_targets, pseudo_label, smooth_like
 from distill.folder import CHECKPOINT, choose_run_folder, working_folder
+from distill.frozen import Lower, keep_outputs, take_lower
 from distill.losses.objective import Objective
 from distill.metrics import find_metric
 from distill.pretrained import load_student, load_tokenizer, save_student
@@ -41,11 +44,24 @@ from distill.trackers import check_trackers, open_trackers
 from distill.train import Data, EpochRecord, Scores, Trained, derive_seed, train
 from shared.console import say, silence, track
 from shared.errors import DataError, ShardError, UsageError
+from shared.keys import canonical_json
 from shared.shards.manifest import Manifest, hash_manifest, hash_recipe
 from shared.sources import ResolvedModel, fingerprint_model, resolve_model
 
 TRAIN, DEV, TEST = "train", "validation", "test"
 PACKAGES = ("harvest-distill", "numpy", "peft", "pyarrow", "safetensors", "tokenizers", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What a run leaves behind: its `student`, aligner and heads or only its scores and predictions.
+
+    `frozen` is a folder for the outputs of frozen layers, which runs of the same student share; they go with the run
+    where it is None.
+    """
+
+    student: bool = True
+    frozen: Path | None = None
 
 
 def run_distillation(
@@ -55,13 +71,15 @@ def run_distillation(
     overwrite: bool = False,
     checkpoint_steps: int | None = None,
     trackers: Sequence[str] = (),
+    keep: Keep = Keep(),
 ) -> tuple[Path, dict[str, Any]]:
     """Train one student from a shard folder; write out/<name>/ and return it with its metrics.
 
-    The folder holds metrics.json, README.md (its model card), student/ (which transformers or peft loads),
-    heads.safetensors, aligner.safetensors where there is a teacher, log.jsonl, a line an epoch, and what `trackers`
-    write to disk. It appears all at once, when the run is done. `name` is <task>-<variant>-s<seed> unless given, with
-    a number behind it where that is taken; a given one that is taken is refused unless `overwrite`.
+    The folder holds metrics.json, README.md (its model card), predictions.npz (see save_predictions), student/ (which
+    transformers or peft loads), heads.safetensors, aligner.safetensors where there is a teacher, log.jsonl, a line an
+    epoch, and what `trackers` write to disk. It appears all at once, when the run is done. `name` is
+    <task>-<variant>-s<seed> unless given, with a number behind it where that is taken; a given one that is taken is
+    refused unless `overwrite`.
 
     A checkpoint is kept every `checkpoint_steps` steps of the student, or else every five minutes. A run that was
     stopped goes on from it when it is called again, and comes to the same weights. In several processes (see
@@ -74,7 +92,7 @@ def run_distillation(
     with connect_processes() as processes:
         if not processes.is_first:
             silence()
-        return _run(config, out, name, overwrite, checkpoint_steps, trackers, processes, started)
+        return _run(config, out, name, overwrite, checkpoint_steps, trackers, keep, processes, started)
 
 
 def _run(
@@ -84,6 +102,7 @@ def _run(
     overwrite: bool,
     checkpoint_steps: int | None,
     trackers: Sequence[str],
+    keep: Keep,
     processes: Processes,
     started: float,
 ) -> tuple[Path, dict[str, Any]]:
@@ -112,6 +131,12 @@ def _run(
     if not dev.rows:
         raise DataError(f"{folder} has no labelled rows in the split {DEV!r}, which chooses the best epoch")
 
+    test_split, test_rows = None, None
+    if manifest.shards_of(TEST):
+        test_split = read_split(folder, manifest, TEST)
+        test_rows = scored_rows(test_split, encoder, config.buffer_rows)
+        test_rows = test_rows if test_rows.rows else None
+
     described = {
         **asdict(config),
         "shards": str(config.shards),
@@ -131,8 +156,8 @@ def _run(
         def gather(answers: Sequence[Answers], rows: Split) -> TeacherVectors:
             return gather_vectors(answers, rows, config.vectors, config.reply_encoder, work)
 
-        def gather_dev() -> tuple[Split, TeacherVectors]:
-            rows, answers = join_teachers(teachers, dev_split)
+        def gather_scored(scored: Split) -> tuple[Split, TeacherVectors]:
+            rows, answers = join_teachers(teachers, scored)
             return rows, gather(answers, rows)
 
         vectors, lookup, aligner, aligner_rows, targets, first_phase = None, None, None, None, None, None
@@ -155,13 +180,25 @@ def _run(
         if config.control == "frozen-aligner":
             aligner_rows = None
 
-        def build(run: DistillConfig) -> Student:
+        def build(run: DistillConfig) -> tuple[Student, Lower | None]:
             matched = None if run.control == "label-smoothing" else vectors
-            built = build_student(run, source, outputs, manifest, matched).to(device.device)
+            built = build_student(run, source, outputs, manifest, matched)
+            built.model.config.pad_token_id = tokenizer.pad_token_id
             if device.device.type == "cpu":
                 quicken(built.model, encoder.max_length)
-            built.model.config.pad_token_id = tokenizer.pad_token_id
-            return built
+            lower = None
+            if config.frozen_layers is not None:
+                lower = take_lower(built.model, config.frozen_layers, config.student)
+            built.to(device.device)
+            if lower is not None and encoder.embed is None:
+                shown = Source(split, split.answered, visible, encoder=encoder, buffer_rows=config.buffer_rows)
+                texts = [shown, dev, *([] if test_rows is None else [test_rows])]
+                path = (keep.frozen or work) / name_kept_outputs(identity, device)
+                encoder.embed = keep_outputs(path, lower, built.model, texts, encoder, device).pad
+                if keep.frozen is None:
+                    for made in (path, path.with_suffix(".lock")):
+                        made.unlink(missing_ok=True)  # the mapping keeps the bytes
+            return built, lower
 
         def score_with(trained: Student) -> Callable[[], float]:
             return lambda: score(manifest, *predict(trained.model, dev, encoder, device))
@@ -175,7 +212,7 @@ def _run(
                 alpha=0.0,
                 soft="aligner",
             )
-            first = build(alone)
+            first, _ = build(alone)
             rows = Data(*compose_batches(split, visible, alone, encoder, None, None), None, encoder)
             with track(f"{target.name}, the student that labels", alone.epochs * rows.steps) as tracker:
                 scores = Scores(score_with(first), None)
@@ -186,13 +223,18 @@ def _run(
             everything = Source(split, split.answered, visible, encoder=encoder, buffer_rows=config.buffer_rows)
             targets = pseudo_label(first.model, split, everything, encoder, device)
             first_phase = {"student_steps": alone.epochs * rows.steps, "dev_best": before.best_dev}
-        student = build(config)
+        student, lower = build(config)
         if config.control == "label-smoothing" and aligner is not None and aligner_rows is not None:
             everything = Source(split, split.answered, visible, vectors=vectors, buffer_rows=config.buffer_rows)
             targets, first_phase = fit_smoothing(config, objective, aligner, aligner_rows, everything, device)
             vectors, aligner, aligner_rows = None, None, None
         parts, steps = compose_batches(split, visible, config, encoder, vectors, lookup)
         say(describe_rows(manifest, split, visible, parts, config))
+
+        answered_dev = find_answered(dev_split, aligner, vectors, gather_scored, config)
+        score_aligner: Callable[[], float] | None = None
+        if aligner is not None and answered_dev is not None:
+            score_aligner = partial(score_answered, manifest, aligner, answered_dev, device)
 
         with (
             open_log(work / "log.jsonl", processes) as log,
@@ -212,10 +254,7 @@ def _run(
                 aligner,
                 Data(parts, steps, aligner_rows, encoder, targets),
                 device,
-                Scores(
-                    score_with(student),
-                    score_aligner(manifest, dev_split, aligner, vectors, gather_dev, device, config),
-                ),
+                Scores(score_with(student), score_aligner),
                 tracker,
                 write_epoch,
                 checkpoints,
@@ -224,11 +263,14 @@ def _run(
         truncated = sum(part.source.truncated for part in parts)
         if truncated:
             say(f"{truncated:,} training texts were cut to {tokenizer.model_max_length} tokens")
-        test = None
-        if manifest.shards_of(TEST):
-            test_rows = scored_rows(read_split(folder, manifest, TEST), encoder, config.buffer_rows)
-            if test_rows.rows:
-                test = score(manifest, *predict(student.model, test_rows, encoder, device))
+        predictions = {"validation": predict(student.model, dev, encoder, device)}
+        if test_rows is not None:
+            predictions["test"] = predict(student.model, test_rows, encoder, device)
+        test = score(manifest, *predictions["test"]) if "test" in predictions else None
+        if aligner is not None and test_split is not None and test_rows is not None:
+            answered_test = find_answered(test_split, aligner, vectors, gather_scored, config)
+            if answered_test is not None and answered_test.rows == test_rows.rows:
+                predictions["test_aligner"] = predict_aligner(aligner, answered_test, device)
         metrics = {
             "task": manifest.task,
             "teacher": "+".join(teacher.manifest.teacher for teacher in teachers),
@@ -267,10 +309,14 @@ def _run(
             "config": described,
         }
         if processes.is_first:
-            save_student(work / "student", student.model, tokenizer)
-            save_file(contiguous(student.extra_weights()), work / "heads.safetensors")
-            if aligner is not None:
-                save_file(contiguous(aligner.state_dict()), work / "aligner.safetensors")
+            save_predictions(work / "predictions.npz", predictions)
+            if keep.student:
+                if lower is not None:
+                    lower.put_back(student.model)
+                save_student(work / "student", student.model, tokenizer)
+                save_file(contiguous(student.extra_weights()), work / "heads.safetensors")
+                if aligner is not None:
+                    save_file(contiguous(aligner.state_dict()), work / "aligner.safetensors")
         metrics["seconds"] = time.perf_counter() - started + checkpoints.seconds_before
         if processes.is_first:
             (work / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
@@ -311,6 +357,13 @@ def make_objective(config: DistillConfig, manifest: Manifest) -> Objective:
         contrastive_temperature=config.contrastive_temperature,
         soft=config.soft,
     )
+
+
+def name_kept_outputs(identity: Mapping[str, Any], device: Device) -> str:
+    """A file name that changes with all that changes the frozen layers' outputs, and with the rows they are of."""
+    names = ("student_fingerprint", "student_layers", "frozen_layers", "max_length", "manifest_sha256")
+    made_of = {**{name: identity[name] for name in names}, "device": str(device.device), "bfloat16": device.bfloat16}
+    return f"frozen-{sha256(canonical_json(made_of).encode()).hexdigest()[:16]}.safetensors"
 
 
 def build_student(
@@ -388,20 +441,18 @@ def compose_batches(
     ), steps
 
 
-def score_aligner(
-    manifest: Manifest,
-    dev_split: Split,
+def find_answered(
+    scored: Split,
     aligner: Aligner | None,
     vectors: TeacherVectors | None,
-    gather: Callable[[], tuple[Split, TeacherVectors]],
-    device: Device,
+    gather: Callable[[Split], tuple[Split, TeacherVectors]],
     config: DistillConfig,
-) -> Callable[[], float] | None:
-    """How to score the aligner alone on the dev rows that the teacher answered; None where that cannot be done."""
-    if aligner is None or vectors is None or not (dev_split.labelled & dev_split.answered).any():
+) -> Source | None:
+    """The labelled rows of a scored split that the teacher answered; None where the aligner cannot read the answers."""
+    if aligner is None or vectors is None or not (scored.labelled & scored.answered).any():
         return None
     try:
-        rows, own = gather()
+        rows, own = gather(scored)
         if own.widths != vectors.widths:
             return None
         measure_vectors(rows, own)
@@ -409,8 +460,12 @@ def score_aligner(
         say(f"the aligner is not scored on its own: {error}")
         return None
     answered = rows.labelled & rows.answered & rows.first
-    source = Source(rows, answered, answered, vectors=own, buffer_rows=config.buffer_rows)
-    return lambda: score(manifest, *predict_aligner(aligner, source, device))
+    return Source(rows, answered, answered, vectors=own, buffer_rows=config.buffer_rows)
+
+
+def score_answered(manifest: Manifest, aligner: Aligner, answered: Source, device: Device) -> float:
+    """The aligner's own score."""
+    return score(manifest, *predict_aligner(aligner, answered, device))
 
 
 # --- what is said and kept ---
@@ -444,6 +499,17 @@ def summarise_epochs(trained: Trained) -> dict[str, Any]:
 def open_log(path: Path, processes: Processes) -> TextIO:
     """The file that one of the processes writes; the others' lines go nowhere."""
     return path.open("w") if processes.is_first else Path(os.devnull).open("w")
+
+
+def save_predictions(path: Path, predictions: Mapping[str, tuple[Array, Array]]) -> None:
+    """Write what a student said of the scored rows of each split, in the order of the shards.
+
+    `<split>` holds float32 logits (n, c), or values (n, 1); `<split>_target` the labels (n,). "test_aligner" is what
+    the aligner says of the test rows, where the teacher answered all of them.
+    """
+    arrays = {split: logits for split, (logits, _) in predictions.items()}
+    arrays |= {f"{split}_target": target for split, (_, target) in predictions.items()}
+    np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def contiguous(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

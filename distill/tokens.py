@@ -1,6 +1,6 @@
 """Texts as tokens: encoded a buffer at a time, kept without padding, padded a batch at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
@@ -57,10 +57,14 @@ def join_tokens(parts: Sequence[Tokens]) -> Tokens:
 
 
 class TextEncoder:
-    """Encodes texts and pairs of texts as a fast tokenizer does, cut to `max_length` tokens, the longer text first."""
+    """Encodes texts and pairs of texts as a fast tokenizer does, cut to `max_length` tokens, the longer text first.
+
+    `embed`, where it is set, gives what the model takes in place of token ids: see distill.frozen.
+    """
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
         self.max_length = max_length
+        self.embed: Callable[[Tokens], Tensor] | None = None
         self.pad_id: int = tokenizer.pad_token_id
         self.input_names: tuple[str, ...] = tuple(tokenizer.model_input_names)
         self._tokenizer = deepcopy(tokenizer.backend_tokenizer)  # the caller's keeps its own settings
@@ -83,6 +87,8 @@ class TextEncoder:
     def collate(self, tokens: Tokens) -> dict[str, Tensor]:
         """A padded batch, of the inputs that the model takes."""
         ids, mask, types = tokens.pad(self.pad_id)
+        if self.embed is not None:
+            return {"inputs_embeds": self.embed(tokens), "attention_mask": mask}
         inputs = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in self.input_names:
             inputs["token_type_ids"] = types

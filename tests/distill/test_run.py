@@ -60,6 +60,7 @@ def test_the_run_folder(toy: Path, tiny_student: Path) -> None:
     assert {p.name for p in folder.iterdir()} == {
         "metrics.json",
         "README.md",
+        "predictions.npz",
         "student",
         "heads.safetensors",
         "aligner.safetensors",

@@ -1,0 +1,37 @@
+"""A comparison from its plan to its report."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from distill.compare.plan import Plan
+from distill.compare.report import write_report
+from distill.compare.results import choose_runs, describe, judge_runs
+from distill.compare.rows import find_disagreements
+from distill.compare.runner import run_cells
+from shared.shards.disk import replace_file
+from shared.shards.manifest import choose_teacher, load_manifest
+
+RESULT, REPORT = "comparison.json", "report.html"
+
+
+def run_comparison(
+    plan: Plan, out: Path, images: Path | None = None, overwrite: bool = False
+) -> tuple[Path, dict[str, Any]]:
+    """Train what is missing of a comparison, then write out/<name>/comparison.json and report.html.
+
+    `images` holds pictures of test rows, as `harvest show --images` writes them, for the report.
+    """
+    folder = out / plan.name
+    cells = run_cells(plan, folder, overwrite)
+    shards = choose_teacher(plan.shards, plan.teacher)
+    manifest = load_manifest(shards)
+    chosen = choose_runs(plan, cells, folder, manifest)
+    verdicts = judge_runs(chosen)
+    cost = sum(shard.cost_usd for shard in manifest.shards) + manifest.superseded.cost_usd
+    result = describe(plan, chosen, verdicts, manifest, cost)
+    rows = find_disagreements(chosen, shards, manifest, images)
+    replace_file(folder / RESULT, orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
+    replace_file(folder / REPORT, write_report(result, rows).encode())
+    return folder, result

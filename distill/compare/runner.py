@@ -1,0 +1,138 @@
+"""Trains the cells of a comparison in worker processes of one thread each. A finished cell is a folder, and stays."""
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from distill.compare.plan import Cell, Plan
+from distill.config import DistillConfig
+from shared.console import say, silence, track
+from shared.errors import Error, UsageError
+from shared.shards.manifest import choose_teacher, hash_manifest
+from shared.shards.read import check_readable
+
+CELLS, FROZEN = "cells", "frozen"
+_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def run_cells(plan: Plan, folder: Path, overwrite: bool = False) -> list[Cell]:
+    """Train what is not finished in `folder`/cells/, and return all cells of the plan.
+
+    Killed at any moment, it loses the cells that are running and no other. Raises UsageError for finished cells of
+    other settings or other shards, unless `overwrite`, and Error naming the cell that failed.
+    """
+    cells = plan.list_cells()
+    manifest = hash_manifest(check_readable(choose_teacher(plan.shards, plan.teacher)))
+    kept = folder / CELLS
+    missing = []
+    for cell in cells:
+        difference = find_difference(kept / cell.name, cell, manifest)
+        if difference and not overwrite:
+            raise UsageError(
+                f"{kept / cell.name} was trained otherwise: {difference}. Give this comparison another name, or "
+                "--overwrite to train such cells again"
+            )
+        if difference:
+            shutil.rmtree(kept / cell.name)
+        if not (kept / cell.name).exists():
+            missing.append(cell)
+    if len(missing) < len(cells):
+        say(f"{folder}: {len(cells) - len(missing):,} of {len(cells):,} cells are finished already")
+    if missing:
+        kept.mkdir(parents=True, exist_ok=True)
+        _train_all(missing, folder, min(plan.workers or count_cores(), len(missing)))
+        shutil.rmtree(folder / FROZEN, ignore_errors=True)
+    return cells
+
+
+def count_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def find_difference(folder: Path, cell: Cell, manifest: str) -> str | None:
+    """How a finished cell differs from what is wanted, in words; None where it does not, or there is none."""
+    if not folder.exists():
+        return None
+    metrics = read_metrics(folder)
+    wanted = json.loads(json.dumps(asdict(cell.config), default=str))
+    defaults = json.loads(json.dumps(asdict(DistillConfig(shards=Path())), default=str))
+    found = {**defaults, **metrics["config"]}  # an option that is younger than the cell had its default
+    for name in wanted:
+        if wanted.get(name) != found.get(name):
+            return f"{name} was {found.get(name)!r} and is {wanted.get(name)!r}"
+    if manifest not in metrics["manifest_sha256"].values():
+        return "the shards have changed since"
+    return None
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The metrics of a finished cell. Raises Error for a folder that is none."""
+    try:
+        metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    except (OSError, ValueError) as error:
+        raise Error(f"{folder} is not a finished cell ({error}); remove it to have it trained again") from None
+    return metrics
+
+
+def _train_all(cells: Sequence[Cell], folder: Path, workers: int) -> None:
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # read when a worker loads its libraries
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker)
+    running: dict[Future[None], Cell] = {}
+    waiting = list(reversed(cells))
+    try:
+        with track(f"cells, {workers} at a time", len(cells)) as tracker:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    cell = waiting.pop()
+                    running[pool.submit(_train_cell, cell, folder)] = cell
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    cell = running.pop(future)
+                    try:
+                        future.result()
+                    except BrokenProcessPool:
+                        raise Error(
+                            f"a worker process died, perhaps for want of memory, at the cell {cell.name} or one beside "
+                            "it. Finished cells are kept: the same command goes on, with fewer --workers if need be"
+                        ) from None
+                    except Error as error:
+                        raise Error(f"the cell {cell.name} failed: {error}. Finished cells are kept") from error
+                    tracker.advance(1, cell.name)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _start_worker() -> None:
+    silence()
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Leave no worker behind a parent that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+def _train_cell(cell: Cell, folder: Path) -> None:
+    import torch
+
+    from distill.run import Keep, run_distillation
+
+    torch.set_num_threads(1)
+    run_distillation(cell.config, folder / CELLS, cell.name, keep=Keep(student=False, frozen=folder / FROZEN))
