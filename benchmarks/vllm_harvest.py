@@ -40,6 +40,7 @@ WORDS = ("no", "yes")
 SPLIT = "train"
 ROUNDS = 3
 WARM_UP = 64
+TINY_WIDTH = 128  # with pictures of 336 pixels a prompt is as long as LLaVA-1.5's: 576 tokens and the words
 ON_A_CPU = {"dtype": "float32", "enforce_eager": True, "max_model_len": 1024}
 CLAUSES = (
     "a gorgeous, witty, seductive movie",
@@ -77,6 +78,8 @@ def chat_bare(connection: Connection, model: str, options: dict[str, Any], size:
         outputs = llm.chat(conversations, parameters, use_tqdm=False)
         connection.send(time.perf_counter() - started)
         assert len(outputs) == len(texts)
+    llm.llm_engine.engine_core.shutdown()
+    connection.send("ended")
 
 
 def load_texts(folder: Path, texts: Sequence[str]) -> LoadedTask:
@@ -159,7 +162,8 @@ def measure(model: str, options: dict[str, Any], size: tuple[int, int], rows: in
             print(f"round {turn}: { ({n: round(r[-1], 1) for n, r in rates.items()}) }", file=sys.stderr)
         ours.send([])
         teacher.close()
-        bare.join()
+        ours.recv()
+        bare.kill()
     return rates
 
 
@@ -167,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="A hub id or a path. Unless given, a tiny LLaVA is made.")
     parser.add_argument("--size", type=int, default=336, help="Width and height of a page in pixels.")
-    parser.add_argument("--rows", type=int, default=1500)
+    parser.add_argument("--rows", type=int, default=600)
     parser.add_argument("--engine", action="append", default=[], help="NAME=VALUE, an argument of vllm.LLM.")
     arguments = parser.parse_args()
     options = {name: yaml.safe_load(value) for name, value in (text.split("=", 1) for text in arguments.engine)}
@@ -177,7 +181,8 @@ def main() -> None:
             sys.path.insert(0, str(Path(__file__).parents[1] / "tests/real"))
             from tiny_llava import make_tiny_llava
 
-            model, options = str(make_tiny_llava(Path(folder))), {**ON_A_CPU, **options}
+            tiny = make_tiny_llava(Path(folder), image_size=arguments.size, width=TINY_WIDTH)
+            model, options = str(tiny), {**ON_A_CPU, **options}
         rates = measure(model, options, (arguments.size, arguments.size), arguments.rows)
     medians = {name: statistics.median(of_rounds) for name, of_rounds in rates.items()}
     result = {

@@ -60,26 +60,29 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_tiny_llava(folder: Path, seed: int = 0) -> Path:
-    """Write the model, its tokenizer and its processor into `folder`, as from_pretrained and vLLM read them."""
+def make_tiny_llava(folder: Path, image_size: int = IMAGE_SIZE, width: int = 64) -> Path:
+    """Write the model, its tokenizer and its processor into `folder`, as from_pretrained and vLLM read them.
+
+    `image_size` is in pixels, and `width`, a multiple of 32, that of the text model's layers.
+    """
     tokenizer = make_tokenizer()
     vision = CLIPVisionConfig(
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
-        image_size=IMAGE_SIZE,
+        image_size=image_size,
         patch_size=PATCH_SIZE,
         projection_dim=32,
         initializer_factor=3.0,
     )
     text = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
+        num_attention_heads=width // 32,
+        num_key_value_heads=width // 32,
         max_position_embeddings=2048,
         initializer_range=0.2,
         bos_token_id=1,
@@ -91,9 +94,9 @@ def make_tiny_llava(folder: Path, seed: int = 0) -> Path:
         text_config=text,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
-        image_seq_length=(IMAGE_SIZE // PATCH_SIZE) ** 2,
+        image_seq_length=(image_size // PATCH_SIZE) ** 2,
     )
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = LlavaForConditionalGeneration(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -102,7 +105,7 @@ def make_tiny_llava(folder: Path, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     _rename_as_published(folder / "model.safetensors")
     processor = LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}),
+        CLIPImageProcessor(size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}),
         tokenizer,
         patch_size=PATCH_SIZE,
         vision_feature_select_strategy="default",

@@ -80,6 +80,11 @@ class EngineProcess:
         loop = asyncio.get_running_loop()
         Thread(target=_receive, args=(self._connection, loop, self._inbox), daemon=True).start()
 
+    @property
+    def has_news(self) -> bool:
+        """Whether `receive` would return at once."""
+        return not self._inbox.empty()
+
     async def wait_until_ready(self) -> Ready:
         """What the loaded model says of itself. Raises UsageError and TeacherError that say why it cannot be loaded."""
         ready = await self._next()

@@ -134,6 +134,8 @@ class VllmTeacher:
                     number += 1
                     asked[number] = self._note(request, pages)
                     await engine.submit(self._make_job(number, request, pages))
+                    if engine.has_news:
+                        break
                 if asked:
                     for result in await self._receive():
                         yield self._reply(asked.pop(result.number), result)
