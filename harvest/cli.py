@@ -115,7 +115,9 @@ def _harvest_flags(
     body_timeout: Annotated[
         float | None, _option("Seconds to wait for the rest of a reply that has begun.", _PACE)
     ] = None,
-    patience: Annotated[float | None, _option("Seconds of nothing but 429, or of a silent vLLM, that end the run.", _PACE)] = None,
+    patience: Annotated[
+        float | None, _option("Seconds of 429 only, or of a silent vLLM, before it ends.", _PACE)
+    ] = None,
     price_in: Annotated[float | None, _option("US dollars a million prompt tokens.", _PACE)] = None,
     price_out: Annotated[float | None, _option("US dollars a million completion tokens.", _PACE)] = None,
     max_cost: Annotated[float | None, _option("Stop before this many US dollars are spent.", _PACE)] = None,
