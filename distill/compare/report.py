@@ -10,7 +10,7 @@ from distill.compare.rows import Disagreement
 
 _OUTCOMES = {
     "helps": ("The teacher helps", "good"),
-    "explained": ("A control explains the gain", "doubt"),
+    "explained": ("A control may explain the gain", "doubt"),
     "uncontrolled": ("A gain without controls", "doubt"),
     "none": ("No effect shown", "plain"),
     "hurts": ("The teacher harms", "bad"),

@@ -232,7 +232,7 @@ def say_verdicts(verdicts: Sequence[Verdict], manifest: Manifest) -> list[str]:
         sentences.append(
             {
                 "helps": f"{subject} help: {by}.",
-                "explained": f"{subject} show no effect of their own, since a control explains the gain: {by}.",
+                "explained": f"{subject} beat plain fine-tuning, but are not shown to beat a control: {by}.",
                 "uncontrolled": f"{subject} may help, but no control was trained that could tell why: {by}.",
                 "none": f"{subject} show no effect: {by}.",
                 "hurts": f"{subject} do harm: {by}.",
