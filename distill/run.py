@@ -320,7 +320,9 @@ def _run(
         metrics["seconds"] = time.perf_counter() - started + checkpoints.seconds_before
         if processes.is_first:
             (work / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-            (work / "README.md").write_text(make_card(target.name, metrics, find_comparable(metrics, target.parent)))
+            if keep.student:
+                card = make_card(target.name, metrics, find_comparable(metrics, target.parent))
+                (work / "README.md").write_text(card)
     return target, metrics
 
 
