@@ -14,7 +14,7 @@ manifest knows. No other file is ever removed: it may be the only copy of someth
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +24,20 @@ import pyarrow as pa
 
 from shared.errors import CorruptShardError, LockedError, ShardError
 from shared.row import Row, row_schema, rows_to_batch
-from shared.shards.disk import TEMPORARY, explain_disk_errors, lock_file, make_folder, remove_file, take_lock
+from shared.shards.disk import (
+    TEMPORARY,
+    explain_disk_errors,
+    is_locked,
+    lock_file,
+    make_folder,
+    remove_file,
+    take_lock,
+)
 from shared.shards.journal import Journal, JournalReader
 from shared.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
+    Shard,
     check_name,
     check_recipe,
     load_manifest,
@@ -44,7 +53,7 @@ from shared.shards.read import (
     list_journals,
     read_kept,
 )
-from shared.shards.seal import seal_journal
+from shared.shards.seal import Sealing, rewrite_shard, seal_journal
 
 DEFAULT_WORKER = "w0"
 RECIPE_LOCK = "journal/.recipe.lock"
@@ -188,6 +197,22 @@ class TeacherFolder:
                         journal.close()
                     self._seal_journal(path)
 
+    def rewrite(self, shard: Shard, revise: Callable[[pa.Table], pa.Table]) -> None:
+        """Replace a sealed shard by a new version of it, each row group as `revise` gives it: rows and bill stay.
+
+        After a crash at any point the folder has the old version or the new one. Raises LockedError where another
+        worker lives: it may be reading the shard. Raises ValueError where rows or bill would change.
+        """
+        with self._lock():
+            own = self.path / "journal" / f"{self.worker}.lock"
+            for lock in sorted(self.path.glob("journal/*.lock")):
+                if lock != own and lock.name != Path(FOLDER_LOCK).name and is_locked(lock):
+                    raise LockedError(
+                        f"{self.path} is being written by the worker {lock.stem}; wait for it to end, or stop it"
+                    )
+            self._manifest = load_manifest(self.path)
+            self._take_over(rewrite_shard(self.path, self._manifest, shard, revise))
+
     def plan(self, planned: Mapping[str, int]) -> None:
         """Write into the manifest how many rows each split is to have."""
         with self._lock():
@@ -301,7 +326,10 @@ class TeacherFolder:
             os.close(descriptor)
 
     def _seal_journal(self, journal: Path) -> None:
-        sealing = seal_journal(self.path, self._manifest, journal)
+        self._take_over(seal_journal(self.path, self._manifest, journal))
+
+    def _take_over(self, sealing: Sealing) -> None:
+        """Make a new manifest the folder's, and remove the files that are then of no use."""
         if sealing.manifest != self._manifest:
             save_manifest(self.path, sealing.manifest)
             self._manifest = sealing.manifest

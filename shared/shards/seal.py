@@ -4,6 +4,7 @@ Nothing here changes what a folder holds: new files are written beside the old o
 the caller saves the manifest that is returned. Runs under the folder's lock.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -85,6 +86,29 @@ def seal_journal(folder: Path, manifest: Manifest, journal: Path) -> Sealing:
         ),
         tuple(obsolete),
     )
+
+
+def rewrite_shard(folder: Path, manifest: Manifest, shard: Shard, revise: Callable[[pa.Table], pa.Table]) -> Sealing:
+    """Write `shard` anew, each of its row groups as `revise` gives it: the same rows, and the same bill.
+
+    Raises ValueError where it gives other rows or another bill, and nothing has changed then.
+    """
+    number = 1 + max(_shard_number(other) for other in manifest.shards_of(shard.split))
+    path = folder / shard.path
+    with pq.ParquetFile(path) as file:
+        rewritten = _write_shard(
+            folder, shard.split, number, shard.id, file.schema_arrow, map(revise, _iterate_groups(file))
+        )
+    if rewritten.rows != shard.rows or not math.isclose(rewritten.cost_usd, shard.cost_usd, abs_tol=1e-12):
+        (folder / rewritten.path).unlink()
+        raise ValueError(
+            f"{path} would have {rewritten.rows} rows that cost ${rewritten.cost_usd}, not {shard.rows} of "
+            f"${shard.cost_usd}"
+        )
+    fsync_path(path.parent)
+    rewritten = replace(rewritten, cost_usd=shard.cost_usd)  # summed in another order, it may differ in its last digit
+    shards = tuple(rewritten if other == shard else other for other in manifest.shards)
+    return Sealing(replace(manifest, shards=shards), (path,))
 
 
 @dataclass(frozen=True, slots=True)

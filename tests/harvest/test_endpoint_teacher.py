@@ -376,7 +376,6 @@ def test_votes_are_asked_for_at_once_or_one_by_one(dialect: str) -> None:
         assert answered.attempts == requests
         assert answered.prompt_tokens == 10 * requests
         assert answered.cost_usd == pytest.approx(12e-6 * requests)
-        assert teacher.reparse(reply.request.example, answered) == answered
 
 
 def test_a_server_that_ignores_n_is_asked_for_the_missing_votes() -> None:
@@ -392,25 +391,6 @@ def test_a_regression_task_is_answered_with_a_number() -> None:
         (reply,) = run_all(make_teacher(server, task, scoring="auto"), make_examples(1))
         assert (reply.answer.status, reply.answer.reply) == (Status.OK, "3.5")
         assert reply.answer.label_logprobs is None
-
-
-def test_a_new_parser_rereads_what_was_paid_for() -> None:
-    with FaultServer({"no log-probabilities": 1000}) as server:
-        (reply,) = run_all(make_teacher(server, price_in=1.0, price_out=1.0), make_examples(1))
-        assert reply.answer.status is Status.UNPARSABLE
-        better = make_teacher(server, scoring="votes").reparse(reply.request.example, reply.answer)
-        assert better.status is Status.OK
-        for kept in ("raw", "cost_usd", "attempts", "asked_at", "latency_ms", "prompt_tokens"):
-            assert getattr(better, kept) == getattr(reply.answer, kept)
-
-
-def test_a_broken_reply_is_not_reread_as_if_it_were_whole() -> None:
-    with FaultServer({"truncated": 1000}) as server:
-        teacher = make_teacher(server)
-        (reply,) = run_all(teacher, make_examples(1))
-        assert (reply.answer.error or "").startswith("answered 200 but the body broke off after")
-        assert reply.answer.raw
-        assert teacher.reparse(reply.request.example, reply.answer) == reply.answer
 
 
 def test_the_recipe_holds_what_changes_an_answer_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -9,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from shard_rows import make_manifest, make_row
 
@@ -152,6 +154,49 @@ def crash_everywhere(root: Path) -> None:
         if code != CRASHED:
             assert code == 0
             return
+
+
+def fill_for_rewrite(task_folder: Path) -> None:
+    with TeacherFolder.open(task_folder, make_manifest()) as folder:
+        for numbers in (range(0, 5), range(5, 9)):
+            append(folder, "train", numbers, 1)
+            folder.seal()
+
+
+def rewrite(task_folder: Path) -> None:
+    """Give each row the reply 2, shard by shard."""
+
+    def revise(table: pa.Table) -> pa.Table:
+        at = table.schema.get_field_index("reply")
+        return table.set_column(at, table.schema.field(at), pa.array(["2"] * table.num_rows))
+
+    with TeacherFolder.open(task_folder, make_manifest()) as folder:
+        for shard in folder.manifest.shards:
+            folder.rewrite(shard, revise)
+
+
+def crash_rewrite_everywhere(root: Path) -> None:
+    """As crash_everywhere, of `rewrite`."""
+    with TemporaryDirectory() as scratch:
+        filled = Path(scratch, "filled")
+        fill_for_rewrite(filled)
+        rewrite(Path(shutil.copytree(filled, Path(scratch, "first"))))
+        for at in count():
+            if not crash_rewrite(Path(shutil.copytree(filled, root / f"{at:04d}")), at):
+                return
+
+
+def crash_rewrite(folder: Path, at: int) -> bool:
+    """Die at the change of this number; False where there are not so many."""
+    pid = os.fork()
+    if pid == 0:
+        with interfere(at, crash):
+            rewrite(folder)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, CRASHED)
+    return code == CRASHED
 
 
 def harvest_until_killed(task_folder: Path, first: int, connection: Any) -> None:

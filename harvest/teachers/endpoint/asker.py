@@ -88,7 +88,7 @@ class Asker:
     ) -> None:
         self._task, self._config, self._means = task, config, means
         self._client, self._budget, self._bill, self._pool = client, budget, bill, pool
-        self._form = means.make_form(config, words)
+        self._form = means.make_form(words, keep_topk=config.keep_topk)
         self._parameters = json.dumps(means.build_parameters(config, words), ensure_ascii=False)
         self._max_tokens = means.limit_tokens(config)
         self._pictures, self._layout = pictures, config.layout

@@ -7,7 +7,7 @@ from typing import Any
 from harvest.scoring import LabelWords, separate_first_tokens, spell_word
 from harvest.teachers.endpoint.client import Client
 from harvest.teachers.endpoint.config import EndpointConfig
-from harvest.teachers.endpoint.dialects import Dialect, Scoring
+from harvest.teachers.endpoint.dialects import DIALECTS, Dialect, Scoring
 from harvest.teachers.endpoint.parse import Form
 from shared.errors import UsageError
 
@@ -67,11 +67,18 @@ class Means:
         parameters |= config.body
         return {name: value for name, value in parameters.items() if value is not None}
 
-    def make_form(self, config: EndpointConfig, words: LabelWords | None) -> Form:
+    def make_form(self, words: LabelWords | None, *, keep_topk: bool) -> Form:
         """What a reply to such a request must bring."""
-        return Form(
-            self.dialect, self.scoring, words, self.first_tokens, numeric=words is None, keep_topk=config.keep_topk
-        )
+        return Form(self.dialect, self.scoring, words, self.first_tokens, numeric=words is None, keep_topk=keep_topk)
+
+
+def read_means(recipe: Mapping[str, Any]) -> Means | None:
+    """The means that a folder's recipe names; None where they are of another version, and unknown here."""
+    try:
+        dialect, scoring = DIALECTS[recipe["dialect"]], Scoring(recipe["scoring"]["mode"])
+    except (KeyError, ValueError):
+        return None
+    return Means(dialect, scoring, tuple(tuple(tokens) for tokens in recipe["scoring"].get("first_tokens", ())))
 
 
 async def find_first_tokens(client: Client, model: str, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:

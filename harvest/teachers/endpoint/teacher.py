@@ -13,21 +13,19 @@ from harvest.prompts import build_prompt, describe_prompt
 from harvest.rendering import prepare_text
 from harvest.scoring import LabelWords
 from harvest.teachers.base import Estimate, Probe, Reply, Request, estimate_bytes
-from harvest.teachers.endpoint.asker import BROKEN, Asked, Asker, Bill
+from harvest.teachers.endpoint.asker import Asked, Asker, Bill
 from harvest.teachers.endpoint.budget import Budget
 from harvest.teachers.endpoint.client import Client, Meters
 from harvest.teachers.endpoint.config import AUTO, EndpointConfig
 from harvest.teachers.endpoint.dialects import DIALECTS, Scoring, recognise_host
 from harvest.teachers.endpoint.limiter import Limiter
-from harvest.teachers.endpoint.means import Means
-from harvest.teachers.endpoint.parse import parse
+from harvest.teachers.endpoint.means import Means, read_means
 from harvest.teachers.endpoint.probe import find_means
 from harvest.teachers.endpoint.secret import read_secret
 from harvest.teachers.endpoint.stream import Stream
 from shared.errors import RecipeMismatchError, TeacherError, UsageError
 from shared.example import Example
 from shared.keys import RequestKeys
-from shared.row import Answer
 from shared.tasks import Task
 
 PROBE_ATTEMPTS = 2  # somebody is waiting
@@ -112,13 +110,11 @@ class EndpointTeacher:
                 f"the folder of teacher {self._name!r} holds the answers of a {recipe.get('teacher')!r} teacher, "
                 "not of an endpoint; give another --name"
             )
-        try:
-            dialect, scoring = DIALECTS[recipe["dialect"]], Scoring(recipe["scoring"]["mode"])
-        except (KeyError, ValueError):
-            return  # of another version: the folder will be refused by its recipe, before anything is asked
-        if self._config.dialect in (AUTO, dialect.name) and self._config.scoring in (AUTO, scoring):
-            first_tokens = recipe["scoring"].get("first_tokens", ())
-            self._means = Means(dialect, scoring, tuple(tuple(tokens) for tokens in first_tokens))
+        means = read_means(recipe)
+        if means is None:
+            return  # the folder will be refused by its recipe, before anything is asked
+        if self._config.dialect in (AUTO, means.dialect.name) and self._config.scoring in (AUTO, means.scoring):
+            self._means = means
 
     async def probe(self, example: Example, note: Callable[[str], None]) -> Probe:
         """Ask about one example and check that all that is needed came back; choose what was left to "auto".
@@ -155,14 +151,6 @@ class EndpointTeacher:
                 async with aclosing(stream.run(requests)) as replies:
                     async for reply in replies:
                         yield reply
-
-    def reparse(self, example: Example, answer: Answer) -> Answer:
-        """`answer` as today's parser reads its raw reply; the bill stays. Asks nothing; needs `adopt`."""
-        assert self._means is not None
-        if answer.raw is None or (answer.error or "").startswith(BROKEN):
-            return answer
-        bill = {name: getattr(answer, name) for name in _BILL}
-        return replace(parse(answer.raw, self._means.make_form(self._config, self._words)).answer, **bill)
 
     def estimate(self, example: Example) -> Estimate:
         """About what one request will take. Pure and cheap: no page is drawn."""
@@ -243,6 +231,3 @@ class EndpointTeacher:
                 )
 
             yield make_asker
-
-
-_BILL = ("image_sha256", "prompt_tokens", "completion_tokens", "cost_usd", "latency_ms", "asked_at", "attempts")
