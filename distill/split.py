@@ -54,27 +54,26 @@ def read_split(folder: Path, manifest: Manifest, name: str) -> Split:
         )
     regression = manifest.kind == "regression"
     column = "target" if regression else "label"
-    answered, first, labelled, targets = [], [], [], []
+    rows = sum(group.rows for group in groups)
+    # Filled in place: parts that are put together at the end would need twice the memory.
+    answered, first, labelled = (np.empty(rows, np.bool_) for _ in range(3))
+    targets = np.empty(rows, np.float32 if regression else np.int64)
+    start = 0
     for group in groups:
+        here = slice(start, start + group.rows)
+        start += group.rows
         table = read_row_group(group, ["status", "draw", column])
-        answered.append(pc.equal(table["status"], Status.OK.value).to_numpy())
-        first.append(table["draw"].to_numpy() == 0)
-        labelled.append(table[column].is_valid().to_numpy())
+        answered[here] = pc.equal(table["status"], Status.OK.value).to_numpy()
+        first[here] = table["draw"].to_numpy() == 0
+        labelled[here] = table[column].is_valid().to_numpy()
         target = table[column].fill_null(0).to_numpy()
         usable = np.isfinite(target) if regression else (target >= 0) & (target < len(manifest.labels))
         if not usable.all():
             row = int(np.argmin(usable))
             limit = "a number" if regression else f"one of the task's {len(manifest.labels)} labels"
             raise DataError(f"{describe_row(group, row)} has {column} {target[row]}, which is not {limit}")
-        targets.append(target.astype(np.float32 if regression else np.int64))
-    return Split(
-        name,
-        groups,
-        np.concatenate(answered).astype(bool),
-        np.concatenate(first),
-        np.concatenate(labelled).astype(bool),
-        np.concatenate(targets),
-    )
+        targets[here] = target
+    return Split(name, groups, answered, first, labelled, targets)
 
 
 def describe_row(group: RowGroup, row: int) -> str:

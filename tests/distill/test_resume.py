@@ -74,13 +74,29 @@ def shards(write_folder: WriteFolder) -> Path:
 def test_killed_at_random_steps_a_run_comes_to_the_same_weights(
     shards: Path, tiny_student: Path, tmp_path: Path, checkpoint_steps: int, options: dict[str, Any]
 ) -> None:
+    kill_at_random(shards, tiny_student, tmp_path, checkpoint_steps, 5, EPOCHS, options)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_ten_random_steps_a_run_comes_to_the_same_weights(
+    shards: Path, tiny_student: Path, tmp_path: Path, seed: int
+) -> None:
+    options = {"loss": "elementwise", "warmup": 0.1, "decay": "linear", "buffer_rows": 20, "seed": seed}
+    kill_at_random(shards, tiny_student, tmp_path, 1, 10, 9, options)
+
+
+def kill_at_random(
+    shards: Path, student: Path, tmp_path: Path, checkpoint_steps: int, kills: int, epochs: int, options: dict[str, Any]
+) -> None:
+    """Train once whole and once killed so often, before saving and amid it in turn; compare all that they wrote."""
     config = DistillConfig(
-        shards=shards, student=str(tiny_student), epochs=EPOCHS, batch_size=8, student_lr=1e-3, device="cpu", **options
+        shards=shards, student=str(student), epochs=epochs, batch_size=8, student_lr=1e-3, device="cpu", **options
     )
     assert start(config, tmp_path / "whole", checkpoint_steps, None, False) == 0
-    chance = random.Random(5)
-    for kill in range(5):
-        # Each process gets some steps further than its checkpoint, so the five kills are spread over the run.
+    chance = random.Random(5 + config.seed)
+    for kill in range(kills):
+        # Each process gets some steps further than its checkpoint, so the kills are spread over the run.
         assert (
             start(config, tmp_path / "killed", checkpoint_steps, chance.randint(3, 7), kill % 2 == 1) == -signal.SIGKILL
         )
@@ -98,7 +114,7 @@ def test_killed_at_random_steps_a_run_comes_to_the_same_weights(
         for out in ("whole", "killed")
     ]
     assert logs[0] == logs[1]
-    assert len(logs[0]) == EPOCHS
+    assert len(logs[0]) == epochs
     assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["mine"]
 
 
