@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from harvest.prompts import lay_out
-from harvest.teachers.base import Reply, Request
+from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
 from harvest.teachers.batches import answer_in_batches
 from harvest.teachers.windows import split_words
 from shared.errors import SourceError, require_extra
@@ -65,6 +66,18 @@ class SpeechTeacher:
     def content(self, example: Example) -> Mapping[str, Any]:
         """The text that is spoken."""
         return {"text": lay_out(example)}
+
+    def estimate(self, example: Example) -> Estimate:
+        """Free, but for the bytes of the vector."""
+        return Estimate(bytes=estimate_bytes(example, 2 * self._width))
+
+    @cached_property
+    def _width(self) -> int:
+        """Numbers in a vector: the encoder's hidden size."""
+        config = self._sources["encoder"].read_json("config.json") or {}
+        if "hidden_size" not in config:
+            raise SourceError("--encoder: its config.json names no hidden_size; give a Wav2Vec2 model")
+        return int(config["hidden_size"])
 
     def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """One after the other: two rows of a batch would share their dropout."""

@@ -86,7 +86,8 @@ def test_every_fault_becomes_the_row_it_should(monkeypatch: pytest.MonkeyPatch) 
         teacher = make_teacher(server, api_key_env="CANARY_KEY", price_in=1.0, price_out=2.0)
         replies = run_all(teacher, make_examples(1500))
         check_fault_run(server, replies, 1500)
-        assert set(ALL_FAULTS) - set(server.count.outcomes) <= {"drip", "oversized"}
+        rare = {fault for fault, per_thousand in ALL_FAULTS.items() if per_thousand < 4}
+        assert set(ALL_FAULTS) - set(server.count.outcomes) <= rare
         assert CANARY not in teacher.describe_progress()
         assert all(asked.headers["authorization"] == f"Bearer {CANARY}" for asked in server.requests)
 
