@@ -9,9 +9,10 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from harvest.rendering import Drawing, Layout, draw, encode, render
+from harvest.rendering.fonts import load_font
 from shared.errors import DataError
 
 TEXTS = {
@@ -132,3 +133,25 @@ def test_an_empty_text_is_a_white_page() -> None:
 def test_a_character_that_no_font_draws_stops_the_whole_text() -> None:
     with pytest.raises(DataError, match=r"U\+1F600 GRINNING FACE"):
         draw("almost all of this can be drawn 😀", Layout())
+
+
+@pytest.mark.parametrize("size", [16, 23, 32])
+def test_a_page_put_together_from_letters_is_the_one_that_pillow_draws_at_once(size: int) -> None:
+    text = 'Tj fffi "Vaast" — Crème brûlée: naïve, jollity of Ťažký (f) Ωμέγα Съешь'
+    layout = Layout(1400, 80, min_font_size=size, max_font_size=size)
+    (drawing,) = draw(text, layout)
+    (line,) = drawing.lines
+    image = Image.new("L", (layout.width, layout.height), 255)
+    font = load_font(0, size)
+    baseline = round(size * (1.069 + (layout.line_spacing - 1.362) / 2))
+    ImageDraw.Draw(image).text((16, 16 + baseline), text, fill=0, font=font, anchor="ls")
+    assert line.text == text
+    assert np.array_equal(drawing.pixels, np.asarray(image))
+
+
+def test_ink_beyond_the_page_is_left_out() -> None:
+    layout = Layout(100, 100, margin=0, min_font_size=24, max_font_size=24)
+    (drawing,) = draw("jÅj", layout)
+    (wide,) = draw("jÅj", Layout(140, 140, margin=20, min_font_size=24, max_font_size=24))
+    assert np.array_equal(drawing.pixels[:40, :80], wide.pixels[20:60, 20:100])
+    assert (wide.pixels[:, :20] < 255).any(), "j reaches beyond its left margin"
