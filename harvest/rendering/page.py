@@ -162,7 +162,8 @@ def _put(page: Pixels, ink: _Ink, x: int, y: int) -> None:
     pixels = ink.pixels
     if left < 0 or top < 0:
         pixels = pixels[max(0, -top) :, max(0, -left) :]
-        height, width, left, top = top + height, left + width, max(0, left), max(0, top)
+        height, width = height + min(0, top), width + min(0, left)
+        left, top = max(0, left), max(0, top)
         if height <= 0 or width <= 0:
             return
     below = page[top : top + height, left : left + width]
