@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from shared.shards import Manifest, find_teachers, load_manifest
-from shared.shards.disk import replace_file
+from shared.shards.disk import lock_file, replace_file
 
 
 def write_card(task_folder: Path) -> None:
-    """Write `task_folder`/README.md from the manifests of all teachers below it."""
-    manifests = {path: load_manifest(path) for path in find_teachers(task_folder)}
-    replace_file(task_folder / "README.md", _make_card(task_folder, manifests).encode())
+    """Write `task_folder`/README.md from the manifests of all teachers below it. Workers may do so at the same time."""
+    with lock_file(task_folder / ".card.lock"):
+        manifests = {path: load_manifest(path) for path in find_teachers(task_folder)}
+        replace_file(task_folder / "README.md", _make_card(task_folder, manifests).encode())
 
 
 def _make_card(task_folder: Path, manifests: dict[Path, Manifest]) -> str:

@@ -150,11 +150,13 @@ def _open_claimed(
     def open_folder() -> TeacherFolder:
         return TeacherFolder.open(claim.path.parent, _describe(loaded, teacher), worker=claim.worker, claim=claim)
 
-    if not isinstance(teacher, RemoteTeacher) or teacher.resolved:
+    if not isinstance(teacher, RemoteTeacher):
         return open_folder(), None
     # One worker finds out what was left open, from a row of the run; the others wait, and take it from the folder.
+    # They wait also where they know it already: the manifest is there before the row that the probe paid for.
     with claim.hold_recipe():
-        _adopt(teacher, claim.path)
+        if not teacher.resolved:
+            _adopt(teacher, claim.path)
         if teacher.resolved:
             return open_folder(), None
         found = find_first(loaded, teacher, scope)

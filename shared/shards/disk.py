@@ -53,8 +53,11 @@ def temporary_path(target: Path) -> Path:
 
 
 def replace_file(target: Path, content: bytes) -> None:
-    """Replace `target` by `content`: after a crash at any point it has its old bytes or the new ones."""
-    temporary = temporary_path(target)
+    """Replace `target` by `content`: after a crash at any point it has its old bytes or the new ones.
+
+    Several processes may do so at once: it then has the bytes of one of them.
+    """
+    temporary = temporary_path(target.with_name(f"{target.name}.{os.getpid()}"))
     temporary.write_bytes(content)
     fsync_path(temporary)
     os.replace(temporary, target)

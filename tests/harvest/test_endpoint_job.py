@@ -84,6 +84,31 @@ def test_workers_that_start_together_probe_once() -> None:
     assert verify_shards(Path("data/films")).ok
 
 
+def test_a_worker_that_knows_the_recipe_waits_for_the_row_of_another_ones_probe() -> None:
+    with FaultServer() as server:
+        assert run(server, "--worker", "1/2").exit_code == 0
+        asked = len(server.requests)
+        with Claim(Path("data/films"), "endpoint", "prober") as claim, claim.hold_recipe():
+            child = start(server, "--worker", "2/2")
+            with pytest.raises(subprocess.TimeoutExpired):
+                child.wait(timeout=4)
+            assert len(server.requests) == asked
+        out, _ = child.communicate()
+        assert child.returncode == 0
+        assert asked + json.loads(out)["asked"] == len(server.requests) == ROWS
+
+
+def test_many_workers_write_the_card_at_once() -> None:
+    with FaultServer() as server:
+        assert run(server).exit_code == 0
+    write = "from pathlib import Path; from harvest.card import write_card; folder = Path('data/films')"
+    write += "\nfor _ in range(100): write_card(folder)"
+    children = [subprocess.Popen([sys.executable, "-c", write]) for _ in range(4)]
+    assert [child.wait() for child in children] == [0] * 4
+    assert "## endpoint" in Path("data/films/README.md").read_text()
+    assert not list(Path("data/films").glob(".*.tmp"))
+
+
 def test_a_probe_that_was_killed_is_told_as_in_flight_and_asked_with_the_same_key() -> None:
     with FaultServer(latency=1.0) as server:
         child = start(server)

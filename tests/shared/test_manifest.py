@@ -58,7 +58,7 @@ def test_saving_keeps_the_old_manifest_until_the_new_one_is_whole(
     monkeypatch.setattr(os, "fsync", lambda fd: (order.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append("replace"), replace(a, b))[1])
     save_manifest(tmp_path, make_manifest(planned={"train": 1}))
-    assert order == [str(tmp_path / ".manifest.json.tmp"), "replace", str(tmp_path)]
+    assert order == [str(tmp_path / f".manifest.json.{os.getpid()}.tmp"), "replace", str(tmp_path)]
 
 
 def test_a_newer_schema_is_refused_by_name(tmp_path: Path) -> None:
