@@ -167,7 +167,7 @@ def make_plan(
     for split, wished in wishes.items():
         asked = np.frombuffer(wished.keys, "S32")
         is_new = _find_new(asked, known)
-        actions[split][wished.places] = np.where(is_new, Action.ASK, Action.COPY)
+        actions[split][np.frombuffer(wished.places, np.int64)] = np.where(is_new, Action.ASK, Action.COPY)
         known.append(asked[is_new])
         if estimate:
             total += np.frombuffer(wished.estimates).reshape(-1, len(total))[is_new].sum(axis=0)
@@ -179,7 +179,7 @@ def make_plan(
 class _Wishes:
     """The rows of a split that are to be asked unless an earlier row makes the same request, and their raw keys."""
 
-    places: list[int] = field(default_factory=list)
+    places: "array[int]" = field(default_factory=lambda: array("q"))
     keys: bytearray = field(default_factory=bytearray)
     estimates: "array[float]" = field(default_factory=lambda: array("d"))
 
@@ -308,11 +308,13 @@ def _find_new(keys: Digests, known: Sequence[Digests]) -> Bools:
     """Which of `keys` come for the first time, and are in none of `known`."""
     import polars as pl
 
-    is_new = np.zeros(len(keys), np.bool_)
-    is_new[np.unique(keys, return_index=True)[1]] = True
+    # Eight bytes tell nearly all keys apart, and are compared at a hundredth of the price; the others are, in whole.
     starts = pl.Series(_take_starts(keys))
+    alike = np.flatnonzero(starts.is_duplicated().to_numpy())
+    is_new = np.ones(len(keys), np.bool_)
+    is_new[alike] = False
+    is_new[alike[np.unique(keys[alike], return_index=True)[1]]] = True
     for earlier in known:
-        # Eight bytes tell nearly all keys apart, and are compared at a hundredth of the price.
         maybe = is_new & starts.is_in(pl.Series(_take_starts(earlier)).implode()).to_numpy()
         if maybe.any():
             is_new[maybe] = ~np.isin(keys[maybe], earlier)
