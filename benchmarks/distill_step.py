@@ -43,12 +43,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import distill.run
 from distill.config import DistillConfig
-from distill.pretrained import load_tokenizer
-from distill.stream import iterate_batches
-from distill.train import CLIP_NORM
+from distill.data.batches import iterate_batches
+from distill.models.pretrained import load_tokenizer
+from distill.training.loop import CLIP_NORM
 from shared.console import say
 from shared.example import Example
-from shared.row import Answer, Row, Status
+from shared.schema import Answer, Row, Status
 from shared.shards.folder import TeacherFolder
 from shared.shards.manifest import Manifest
 from shared.sources import MINILM, resolve_model

@@ -21,12 +21,13 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "harvest"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import aiohttp
 import httpx
 import uvloop
-from fault_server import WORDS, FaultServer, make_reply, spread_logprobs
+
+from tests.harvest.fault_server import WORDS, FaultServer, make_reply, spread_logprobs
 
 QUESTION = "Is the review positive or negative? Answer with one word."
 TEXT = "a film of such warmth and wit that one forgives its length, and most of its songs"
@@ -87,8 +88,8 @@ async def ask_with_httpx(url: str, rows: int, concurrency: int) -> None:
 
 def harvest(url: str, texts: Path, out: Path, concurrency: int) -> float:
     """Seconds that the engine takes to ask about all texts and seal the answers."""
-    from harvest.engine import Engine
-    from harvest.plan import Scope, make_plan
+    from harvest.asking.engine import Engine
+    from harvest.asking.plan import Scope, make_plan
     from harvest.teachers.endpoint import EndpointConfig, EndpointTeacher
     from shared.console import track
     from shared.shards import Manifest, TeacherFolder

@@ -24,13 +24,13 @@ from pathlib import Path
 import orjson
 import polars as pl
 
+from harvest.asking.engine import SHARD_BYTES
+from harvest.asking.plan import request_key
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
-from harvest.engine import SHARD_BYTES
-from harvest.plan import request_key
 from harvest.teachers.registry import prepare_teacher
 from shared.console import track
 from shared.keys import RequestKeys
-from shared.row import Answer, Row, Status
+from shared.schema import Answer, Row, Status
 from shared.shards import Manifest, TeacherFolder
 from shared.tasks import find_task, load_task
 

@@ -48,7 +48,7 @@ SHORT_TEXTS = ("a film", "so dull", "great scenes and a fine plot", "good", "bad
 def write_shards(out: Path, rows: int, width: int, texts: list[str]) -> None:
     """A shard folder as harvest leaves one."""
     from shared.example import Example
-    from shared.row import Answer, Row, Status
+    from shared.schema import Answer, Row, Status
     from shared.shards.folder import TeacherFolder
     from shared.shards.manifest import Manifest
 
@@ -79,13 +79,13 @@ def write_shards(out: Path, rows: int, width: int, texts: list[str]) -> None:
 
 def stream_ours(folder: Path, width: int) -> tuple[int, float]:
     """Rows and seconds of a pass of distill's."""
-    from distill.devices import choose_device
-    from distill.features import find_vectors
-    from distill.pretrained import load_tokenizer
-    from distill.split import read_split
-    from distill.stream import Part, Source, count_batches
-    from distill.tokens import TextEncoder
-    from distill.train import load_batches
+    from distill.compute.devices import choose_device
+    from distill.data.batches import Part, Source, count_batches
+    from distill.data.split import read_split
+    from distill.data.tokens import TextEncoder
+    from distill.data.vectors import find_vectors
+    from distill.models.pretrained import load_tokenizer
+    from distill.training.loop import load_batches
     from shared.shards.manifest import choose_teacher, load_manifest
     from shared.sources import MINILM, resolve_model
 
@@ -113,7 +113,7 @@ def stream_datasets(folder: Path, width: int) -> tuple[int, float]:
     from datasets import disable_progress_bars, load_dataset
     from torch.utils.data import DataLoader
 
-    from distill.pretrained import load_tokenizer
+    from distill.models.pretrained import load_tokenizer
     from shared.sources import MINILM, resolve_model
 
     disable_progress_bars()

@@ -26,10 +26,10 @@ from typing import Any
 import uvloop
 import yaml
 
-from harvest.engine import Engine
-from harvest.plan import Scope, make_plan
+from harvest.asking.engine import Engine
+from harvest.asking.plan import Scope, make_plan
+from harvest.chat.scoring import separate_first_tokens, spell_word
 from harvest.rendering import Layout, draw
-from harvest.scoring import separate_first_tokens, spell_word
 from harvest.teachers.vllm import VllmConfig, VllmTeacher
 from shared.console import track
 from shared.shards import Manifest, TeacherFolder
@@ -178,8 +178,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model
         if model is None:
-            sys.path.insert(0, str(Path(__file__).parents[1] / "tests/real"))
-            from tiny_llava import make_tiny_llava
+            sys.path.insert(0, str(Path(__file__).parents[1]))
+            from tests.real.tiny_llava import make_tiny_llava
 
             tiny = make_tiny_llava(Path(folder), image_size=arguments.size, width=TINY_WIDTH)
             model, options = str(tiny), {**ON_A_CPU, **options}

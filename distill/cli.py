@@ -263,7 +263,7 @@ def evaluate(
 ) -> None:
     """Score a trained student again."""
     require_extra("distill", "torch", "transformers", "safetensors")
-    from distill.evaluate import evaluate_run
+    from distill.scoring.predict import evaluate_run
 
     result = evaluate_run(run_folder, shards, split, device, precision)
     if as_json:
@@ -280,7 +280,7 @@ def export(
 ) -> None:
     """Write a trained student as one model folder: merged weights, tokenizer, card. transformers alone loads it."""
     require_extra("distill", "torch", "transformers", "safetensors")
-    from distill.export import export_run
+    from distill.runs.export import export_run
 
     export_run(run_folder, target)
     say(f"{target}: loads with AutoModelForSequenceClassification.from_pretrained")
@@ -295,7 +295,7 @@ def push(
 ) -> None:
     """Export a trained student to the Hugging Face hub, with the token in HF_TOKEN."""
     require_extra("distill", "torch", "transformers", "safetensors")
-    from distill.export import push_run
+    from distill.runs.export import push_run
 
     say(f"{run_folder} is now {push_run(run_folder, repo, private)}")
 

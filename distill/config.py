@@ -38,13 +38,14 @@ class DistillConfig:
     has, or that of the authors' code. `soft` "kl" takes the teacher's own label distribution as the soft targets, in
     place of the aligner's; without L_m there is no aligner then. `contrastive_temperature` is that of the loss
     "contrastive". A run with alpha = 0 and no L_m has no teacher; with gamma = 0 too it is plain fine-tuning. `control`
-    puts something that knows nothing in the teacher's place (see distill.controls and distill.first_phase).
+    puts something that knows nothing in the teacher's place (see distill.data.controls and distill.methods.controls).
 
-    `lora_rank` trains low-rank updates of the student's encoder, on the layers `lora_targets` (see distill.adapters),
-    and its head; None trains all weights. `gradient_checkpointing` saves memory and costs a second forward pass.
+    `lora_rank` trains low-rank updates of the student's encoder, on the layers `lora_targets` (see
+    distill.models.adapters), and its head; None trains all weights. `gradient_checkpointing` saves memory and costs a
+    second forward pass.
 
     `further_shards` are other teachers' answers to the same examples, whose vectors are joined to those of `shards`
-    (see distill.teachers). `vectors` are the columns that h_t is made of, one after the other; unless given, the
+    (see distill.data.answers). `vectors` are the columns that h_t is made of, one after the other; unless given, the
     embedding, or where there is none label_logprobs. `reply_encoder` reads the column reply.
 
     `frozen_layers` leaves the embeddings and that many first layers as they are; what they give for a text is computed

@@ -17,31 +17,31 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from distill.adapters import write_trained
-from distill.aligner import Aligner
-from distill.card import find_comparable, make_card
-from distill.checkpoint import Checkpoints
+from distill.compute.devices import Device, choose_device
+from distill.compute.processes import Processes, connect_processes
 from distill.config import DistillConfig
-from distill.controls import make_lookup
-from distill.cpu import keep_freed_memory, quicken
-from distill.devices import Device, choose_device
-from distill.evaluate import predict, predict_aligner, score, scored_rows
-from distill.features import Array, TeacherVectors, measure_vectors
-from distill.first_phase import fit_smoothing, look_up_targets, pseudo_label, smooth_like
-from distill.folder import CHECKPOINT, choose_run_folder, working_folder
-from distill.frozen import Lower, keep_outputs, take_lower
+from distill.data.answers import Answers, gather_distributions, gather_vectors, join_teachers, open_teachers
+from distill.data.batches import Lookup, Part, Source
+from distill.data.controls import make_lookup
+from distill.data.distributions import read_label_logprobs
+from distill.data.split import Bools, Split, keep_labels, read_split
+from distill.data.tokens import TextEncoder
+from distill.data.vectors import Array, TeacherVectors, measure_vectors
 from distill.losses.objective import Objective
-from distill.metrics import find_metric
-from distill.pretrained import load_student, load_tokenizer, save_student
-from distill.processes import Processes, connect_processes
-from distill.split import Bools, Split, keep_labels, read_split
-from distill.stream import Lookup, Part, Source
-from distill.student import Student
-from distill.teacher_labels import read_label_logprobs
-from distill.teachers import Answers, gather_distributions, gather_vectors, join_teachers, open_teachers
-from distill.tokens import TextEncoder
-from distill.trackers import check_trackers, open_trackers
-from distill.train import Data, EpochRecord, Scores, Trained, derive_seed, train
+from distill.methods.controls import fit_smoothing, look_up_targets, pseudo_label, smooth_like
+from distill.models.adapters import write_trained
+from distill.models.aligner import Aligner
+from distill.models.classifier import Student
+from distill.models.cpu_kernels import keep_freed_memory, quicken
+from distill.models.lower_layers import Lower, keep_outputs, take_lower
+from distill.models.pretrained import load_student, load_tokenizer, save_student
+from distill.runs.card import find_comparable, make_card
+from distill.runs.folder import CHECKPOINT, choose_run_folder, working_folder
+from distill.runs.trackers import check_trackers, open_trackers
+from distill.scoring.metrics import find_metric
+from distill.scoring.predict import predict, predict_aligner, score, scored_rows
+from distill.training.checkpoint import Checkpoints
+from distill.training.loop import Data, EpochRecord, Scores, Trained, derive_seed, train
 from shared.console import say, silence, track
 from shared.errors import DataError, ShardError, UsageError
 from shared.keys import canonical_json
@@ -83,7 +83,7 @@ def run_distillation(
 
     A checkpoint is kept every `checkpoint_steps` steps of the student, or else every five minutes. A run that was
     stopped goes on from it when it is called again, and comes to the same weights. In several processes (see
-    distill.processes) each returns the same.
+    distill.compute.processes) each returns the same.
     """
     started = time.perf_counter()
     if checkpoint_steps is not None and checkpoint_steps < 1:

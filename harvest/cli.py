@@ -186,7 +186,7 @@ def run(flags: dict[str, Any]) -> None:
 @command
 def teachers(as_json: AsJson = False) -> None:
     """List the teachers: what each gives and needs, and what of that is not here."""
-    from harvest.listing import describe_teachers, print_teachers
+    from harvest.looking.listing import describe_teachers, print_teachers
 
     print_json(describe_teachers()) if as_json else print_teachers()
 
@@ -200,7 +200,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Say what is kept, by teacher and split; what was spent; what failed and why."""
-    from harvest.status import print_status, read_status
+    from harvest.looking.status import print_status, read_status
 
     summaries = read_status(shards)
     print_json(summaries) if as_json else print_status(summaries)
@@ -243,7 +243,7 @@ def reparse(
     """Read the kept replies of an endpoint again, with the parser of this version. Asks nothing; the bill stays."""
     from dataclasses import asdict
 
-    from harvest.reparse import reparse
+    from harvest.looking.reparse import reparse
 
     report = reparse(shards, teacher)
     if as_json:
@@ -270,7 +270,7 @@ def show(
     images: Annotated[Path | None, typer.Option("--images", help="Write the pictures into this folder.")] = None,
 ) -> None:
     """Look at rows: the example, the picture that the teacher saw, its reply, its label distribution."""
-    from harvest.show import show_rows
+    from harvest.looking.show import show_rows
 
     show_rows(shards, teacher, split, rows, sample_id, images)
 
@@ -377,7 +377,7 @@ def _print_report(report: Any, as_json: bool) -> None:
     if report.unaskable:
         lines.append(f"cannot be asked: {report.unaskable:,}")
     if report.forecast is not None:
-        from harvest.forecast import describe_forecast
+        from harvest.asking.forecast import describe_forecast
 
         lines += describe_forecast(report.forecast)
     if report.stopped:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harvest.plan import EVERY_SPLIT, Share
+from harvest.asking.plan import EVERY_SPLIT, Share
 from shared.errors import UsageError
-from shared.row import Status
+from shared.schema import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class TeacherChoice:
 class HarvestConfig:
     """One harvest. `out` defaults to data/<task>; `splits` None is all of the task's; for the rest see Scope.
 
-    `onto` is a teacher folder whose answers get the vectors of this harvest's teacher (harvest.onto).
+    `onto` is a teacher folder whose answers get the vectors of this harvest's teacher (harvest.teachers.onto).
     """
 
     task: TaskChoice

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import uvloop
 
-from harvest.card import write_card
+from harvest.asking.engine import INTERRUPTED, Engine, Outcome
+from harvest.asking.forecast import Forecast, make_forecast, measure
+from harvest.asking.inflight import InFlightLog
+from harvest.asking.plan import Action, Plan, Scope, find_first, make_plan, request_key
 from harvest.config import HarvestConfig
-from harvest.engine import INTERRUPTED, Engine, Outcome
-from harvest.forecast import Forecast, make_forecast, measure
-from harvest.inflight import InFlightLog
-from harvest.onto import OntoAnswers
-from harvest.plan import Action, Plan, Scope, find_first, make_plan, request_key
+from harvest.looking.card import write_card
 from harvest.teachers.base import RemoteTeacher, Teacher
+from harvest.teachers.onto import OntoAnswers
 from harvest.teachers.registry import prepare_teacher
 from shared.console import say, track
 from shared.errors import UsageError
 from shared.keys import RequestKeys
-from shared.row import Answer, Row
+from shared.schema import Answer, Row
 from shared.shards import Claim, Kept, Manifest, TeacherFolder, load_manifest, read_kept
 from shared.shards.manifest import MANIFEST_NAME, check_recipe
 from shared.tasks import LoadedTask, find_task, load_task

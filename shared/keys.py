@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from shared.row import SCHEMA_VERSION
+from shared.schema import SCHEMA_VERSION
 
 # One encoder for all calls: json.dumps would build a new one each time, at twice the cost of a small request.
 _encoder = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

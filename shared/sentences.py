@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from shared.errors import SourceError
-from shared.frozen import FrozenModel, choose_device
+from shared.frozen_models import FrozenModel, choose_device
 
 _BATCH_TOKENS = 1024  # padding included: bounds memory, and keeps a short text from waiting for a long one
 

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from distill.compare.charts import Bar, Line, draw_forest, draw_legend, draw_lines, pad_span
-from distill.compare.rows import Disagreement
+from distill.compare.disagreements import Disagreement
 
 _OUTCOMES = {
     "helps": ("The teacher helps", "good"),

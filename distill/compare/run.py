@@ -5,12 +5,12 @@ from typing import Any
 
 import orjson
 
+from distill.compare.disagreements import find_disagreements
 from distill.compare.plan import Plan
 from distill.compare.report import write_report
 from distill.compare.results import choose_runs, describe, judge_runs
-from distill.compare.rows import find_disagreements
 from distill.compare.runner import run_cells
-from shared.shards.disk import replace_file
+from shared.disk import replace_file
 from shared.shards.manifest import choose_teacher, load_manifest
 
 RESULT, REPORT = "comparison.json", "report.html"

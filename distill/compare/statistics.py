@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from distill.metrics import find_metric
+from distill.scoring.metrics import find_metric
 
 Array = np.ndarray[Any, Any]
 

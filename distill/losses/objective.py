@@ -21,7 +21,7 @@ from distill.losses.row_mse import row_mse
 from distill.losses.soft_distance import soft_distance
 from distill.losses.soft_mse import soft_mse
 from distill.losses.task import task_loss
-from distill.outputs import Outputs
+from distill.models.outputs import Outputs
 
 SOFT = {"paper": soft_distance, "code": soft_mse}
 Match = Callable[[Tensor, Tensor], Tensor]

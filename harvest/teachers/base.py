@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from shared.example import Example
-from shared.row import Answer
+from shared.schema import Answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from harvest.prompts import lay_out
+from harvest.chat.prompts import lay_out
 from harvest.rendering import Drawing, Layout, draw, encode, prepare_text
 from harvest.teachers.base import Reply, Request
 from shared.errors import DataError
 from shared.example import Example
-from shared.row import Answer, Status
+from shared.schema import Answer, Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from shared.errors import SourceError
-from shared.frozen import FrozenModel, choose_device
+from shared.frozen_models import FrozenModel, choose_device
 
 _BATCH_PICTURES = 16
 

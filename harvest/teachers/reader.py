@@ -15,7 +15,7 @@ from harvest.teachers.batches import DrawnRequest, answer_drawn, answer_in_batch
 from harvest.teachers.ocr import LineReader, describe_recogniser
 from shared.errors import require_extra
 from shared.example import Example
-from shared.row import Answer, Status
+from shared.schema import Answer, Status
 from shared.sentences import SentenceEncoder
 from shared.sources import MPNET
 from shared.tasks import Task

@@ -8,7 +8,7 @@ from importlib import import_module
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from harvest.teachers.needs import Needs, find_missing, find_missing_locally
+from harvest.teachers.requirements import Needs, find_missing, find_missing_locally
 from harvest.teachers.vision_models import VISION_MODELS, VisionModel, find_vision_model
 from shared.errors import TeacherError, UsageError
 from shared.options import make_config
@@ -92,7 +92,7 @@ ENTRIES = (
     ),
     TeacherEntry(
         "encoder",
-        "harvest.teachers.vision",
+        "harvest.teachers.encoder",
         "VisionEncoderTeacher",
         "VisionEncoderConfig",
         ("embedding",),

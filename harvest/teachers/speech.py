@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from harvest.prompts import lay_out
+from harvest.chat.prompts import lay_out
 from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
 from harvest.teachers.batches import answer_in_batches
 from harvest.teachers.windows import split_words
 from shared.errors import SourceError, require_extra
 from shared.example import Example
-from shared.frozen import FrozenModel, choose_device
-from shared.row import Answer, Status
+from shared.frozen_models import FrozenModel, choose_device
+from shared.schema import Answer, Status
 from shared.tasks import Task
 
 _UNKNOWN_SHARE = 0.5  # of letters that SpeechT5 does not know: from there on it would teach another text

@@ -22,9 +22,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from shared.errors import CorruptShardError, LockedError, ShardError
-from shared.row import Row, row_schema, rows_to_batch
-from shared.shards.disk import (
+from shared.disk import (
     TEMPORARY,
     explain_disk_errors,
     is_locked,
@@ -33,6 +31,8 @@ from shared.shards.disk import (
     remove_file,
     take_lock,
 )
+from shared.errors import CorruptShardError, LockedError, ShardError
+from shared.schema import Row, row_schema, rows_to_batch
 from shared.shards.journal import Journal, JournalReader
 from shared.shards.manifest import (
     MANIFEST_NAME,

@@ -18,8 +18,8 @@ from typing import Self
 
 import pyarrow as pa
 
+from shared.disk import explain_disk_errors, fsync_path, make_folder
 from shared.errors import CorruptShardError, ShardError
-from shared.shards.disk import explain_disk_errors, fsync_path, make_folder
 
 _CONTINUATION = b"\xff\xff\xff\xff"
 _PREFIX_BYTES = 8  # continuation marker and length of the metadata

@@ -8,10 +8,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from shared.disk import replace_file
 from shared.errors import CorruptShardError, RecipeMismatchError, SchemaVersionError, ShardError, UsageError
 from shared.keys import canonical_json
-from shared.row import SCHEMA_VERSION
-from shared.shards.disk import replace_file
+from shared.schema import SCHEMA_VERSION
 
 MANIFEST_NAME = "manifest.json"
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shared.disk import is_locked
 from shared.errors import CorruptShardError
 from shared.example import Example
 from shared.fingerprints import FINGERPRINTED, Fingerprints, fingerprint_rows
-from shared.row import Answer, Row, Status
-from shared.shards.disk import is_locked
+from shared.schema import Answer, Row, Status
 from shared.shards.journal import JournalReader
 from shared.shards.manifest import Manifest, Shard, load_manifest
 

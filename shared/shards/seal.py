@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shared.shards.disk import fsync_path, make_folder, temporary_path
+from shared.disk import fsync_path, make_folder, temporary_path
 from shared.shards.journal import JournalReader, strip_id
 from shared.shards.manifest import Manifest, Shard, Superseded
 from shared.shards.read import identify_rows, journal_split

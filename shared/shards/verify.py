@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shared.disk import is_locked
 from shared.errors import ShardError
-from shared.row import row_schema
-from shared.shards.disk import is_locked
+from shared.schema import row_schema
 from shared.shards.journal import JournalReader, check_schema
 from shared.shards.manifest import Manifest, Shard, find_teachers, load_manifest, shard_id
 from shared.shards.read import (

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import DataError
-from shared.tasks.rows import Part, list_columns, read_frames
+from shared.tasks.frames import Part, list_columns, read_frames
 from shared.tasks.tables import Table
 from shared.tasks.task import Source, Task
 

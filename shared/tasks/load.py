@@ -24,7 +24,7 @@ from shared.errors import DataError, MissingExtraError, SourceError, UsageError
 from shared.example import Example
 from shared.sources import find_data_files
 from shared.tasks.check import Check
-from shared.tasks.rows import Part, read_frames
+from shared.tasks.frames import Part, read_frames
 from shared.tasks.tables import open_table
 from shared.tasks.task import Source, Task
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from distill_rows import WORDS, WriteFolder, make_rows, with_answer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
-from shared.row import Row, Status
+from shared.schema import Row, Status
 from shared.shards.folder import TeacherFolder
 from shared.shards.manifest import Manifest
+from tests.distill.distill_rows import WORDS, WriteFolder, make_rows, with_answer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from shared.example import Example
-from shared.row import Answer, Row, Status
+from shared.schema import Answer, Row, Status
 
 WORDS = ["bad", "awful", "poor", "good", "fine", "great", "film", "plot", "actor", "scene", "a", "the", "and", "so"]
 WIDTH = 12  # of the teacher's vectors

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from distill_rows import WIDTH, WriteFolder, make_rows, with_answer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import distill.run
 from distill.config import DistillConfig
 from distill.run import run_distillation
 from shared.errors import CorruptShardError, DataError, Error, SourceError, UsageError
-from shared.row import Row
+from shared.schema import Row
 from shared.shards.manifest import choose_teacher, load_manifest, save_manifest
 from shared.shards.read import find_damage
+from tests.distill.distill_rows import WIDTH, WriteFolder, make_rows, with_answer
 
 Check = Callable[..., str]
 

@@ -8,18 +8,18 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from distill_rows import WIDTH, WriteFolder, make_rows, with_answer, without_label
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from distill.aligner import Aligner
 from distill.config import Control, DistillConfig
-from distill.evaluate import evaluate_run
+from distill.models.aligner import Aligner
+from distill.models.classifier import Student
 from distill.run import run_distillation
-from distill.student import Student
-from distill.train import derive_seed
+from distill.scoring.predict import evaluate_run
+from distill.training.loop import derive_seed
 from shared.errors import CorruptShardError, DataError, SchemaVersionError, ShardError, UsageError
-from shared.row import Row, Status
+from shared.schema import Row, Status
+from tests.distill.distill_rows import WIDTH, WriteFolder, make_rows, with_answer, without_label
 
 
 def configure(shards: Path, student: Path, **options: Any) -> DistillConfig:
@@ -129,7 +129,7 @@ def test_a_hidden_label_changes_nothing(write_folder: WriteFolder, tiny_student:
     shown = write_folder({"train": [rows], "validation": dev}, task="shown")
     first, metrics = run(shown, tiny_student, labels=8)
     assert metrics["rows"]["labelled"] == 8
-    from distill.split import keep_labels, read_split
+    from distill.data.split import keep_labels, read_split
     from shared.shards.manifest import choose_teacher, load_manifest
 
     folder = choose_teacher(shown)

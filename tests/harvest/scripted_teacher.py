@@ -10,7 +10,7 @@ import numpy as np
 from harvest.teachers.base import Estimate, Reply, Request
 from shared.errors import DataError, TeacherError
 from shared.example import Example
-from shared.row import Answer, Status
+from shared.schema import Answer, Status
 
 
 @dataclass

@@ -19,10 +19,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from harvest.chat.prompts import Draw
+from harvest.chat.scoring import LabelWords
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import run_harvest
-from harvest.prompts import Draw
-from harvest.scoring import LabelWords
 from harvest.teachers.endpoint import EndpointConfig, EndpointTeacher
 from shared.errors import TeacherError
 from shared.example import Example

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from distill.config import DistillConfig
-from distill.evaluate import evaluate_run
 from distill.run import run_distillation
+from distill.scoring.predict import evaluate_run
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import run_harvest
 from shared.sources import MINILM
@@ -77,7 +77,7 @@ def test_an_adapter_of_smollm2_trains_and_peft_loads_it(smollm2: Path, shards: P
     from peft import PeftModel
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    from distill.pretrained import load_classifier
+    from distill.models.pretrained import load_classifier
     from shared.sources import resolve_model
 
     config = DistillConfig(

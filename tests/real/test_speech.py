@@ -19,7 +19,7 @@ from harvest.teachers.base import Reply, Request
 from harvest.teachers.speech import SpeechConfig, SpeechTeacher
 from shared.errors import SourceError
 from shared.example import Example
-from shared.row import Answer, Status
+from shared.schema import Answer, Status
 from shared.shards import verify_shards
 from shared.tasks import TASKS
 

@@ -16,17 +16,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from harvest.asking.pictures import find_picture
 from harvest.cli import app
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import run_harvest
-from harvest.pictures import find_picture
-from harvest.status import read_status
+from harvest.looking.status import read_status
 from harvest.teachers.base import Reply, Request
 from harvest.teachers.diffusion import DiffusionConfig, DiffusionTeacher
 from shared.errors import SourceError
 from shared.example import Example
 from shared.options import make_config
-from shared.row import Answer, Status
+from shared.schema import Answer, Status
 from shared.shards import verify_shards
 from shared.tasks import TASKS
 
@@ -41,7 +41,7 @@ MANY = [f"{text} take {number}" for number, text in enumerate(TEXTS * 3)]
 @pytest.fixture(scope="module")
 def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of tiny pipelines by name."""
-    from tiny_diffusion import make_sdxl, make_stable_diffusion  # diffusers takes seconds to import
+    from tests.real.tiny_diffusion import make_sdxl, make_stable_diffusion  # diffusers takes seconds to import
 
     home = tmp_path_factory.mktemp("pipelines")
     return {

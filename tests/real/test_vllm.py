@@ -21,7 +21,16 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
-from vllm_runs import (
+
+from harvest.rendering import Layout, draw
+from harvest.teachers.base import Reply, Request
+from harvest.teachers.vllm import Vector, VllmConfig, VllmTeacher
+from shared.errors import TeacherError, UsageError
+from shared.example import Example
+from shared.schema import Status
+from shared.shards import load_manifest, read_kept, verify_shards
+from shared.tasks import Task
+from tests.real.vllm_runs import (
     ENGINE,
     ENVIRONMENT,
     QUESTION,
@@ -34,15 +43,6 @@ from vllm_runs import (
     read_rows,
     write_reviews,
 )
-
-from harvest.rendering import Layout, draw
-from harvest.teachers.base import Reply, Request
-from harvest.teachers.vllm import Vector, VllmConfig, VllmTeacher
-from shared.errors import TeacherError, UsageError
-from shared.example import Example
-from shared.row import Status
-from shared.shards import load_manifest, read_kept, verify_shards
-from shared.tasks import Task
 
 pytestmark = pytest.mark.vllm
 
@@ -65,7 +65,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("vllm")
-    from tiny_llava import make_tiny_llava
+    from tests.real.tiny_llava import make_tiny_llava
 
     return make_tiny_llava(tmp_path_factory.mktemp("llava"))
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from shard_rows import make_manifest
 
 from shared.example import Example
 from shared.fingerprints import FINGERPRINTED, fingerprint_rows
-from shared.row import Answer, Row, Status
+from shared.schema import Answer, Row, Status
 from shared.shards import TeacherFolder, load_manifest
+from tests.shared.shards.shard_rows import make_manifest
 
 EXAMPLES = (
     Example("a", "text"),

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from shared.keys import RequestKeys, canonical_json
-from shared.row import SCHEMA_VERSION
+from shared.schema import SCHEMA_VERSION
 
 RECIPE = {"teacher": "t", "model": "m", "temperature": 0.0}
 

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from shared.errors import SourceError
-from shared.frozen import FrozenModel
+from shared.frozen_models import FrozenModel
 from shared.sentences import Pooling, SentenceEncoder, read_pooling, split_by_length
 from shared.sources import MINILM, resolve_model
 

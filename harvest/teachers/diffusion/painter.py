@@ -9,7 +9,7 @@ import numpy as np
 
 from harvest.teachers.diffusion.config import EDGE, STRENGTH, DiffusionConfig, DiffusionVector
 from shared.errors import SourceError, TeacherError
-from shared.frozen import FrozenModel, choose_device
+from shared.frozen_models import FrozenModel, choose_device
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 # The pipelines whose prompts and latents are known, and what paints over a picture with the same parts.

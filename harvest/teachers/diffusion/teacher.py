@@ -20,8 +20,8 @@ from harvest.teachers.picture_encoder import PictureEncoder
 from harvest.teachers.windows import split_words
 from shared.errors import DataError, SourceError, require_extra
 from shared.example import Example
-from shared.frozen import FrozenModel
-from shared.row import Answer, Status
+from shared.frozen_models import FrozenModel
+from shared.schema import Answer, Status
 from shared.tasks import Task
 
 LATENT_CHANNELS, LATENT_SCALE = 4, 8  # of Stable Diffusion and SDXL: a latent has an eighth of the picture's edges

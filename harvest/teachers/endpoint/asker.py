@@ -7,20 +7,20 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from harvest.pricing import CHAT_OVERHEAD_TOKENS, Price, Usage, bound_image_tokens, bound_tokens, guess_tokens
-from harvest.prompts import build_prompt
+from harvest.chat.dialects import Scoring
+from harvest.chat.pricing import CHAT_OVERHEAD_TOKENS, Price, Usage, bound_image_tokens, bound_tokens, guess_tokens
+from harvest.chat.prompts import build_prompt
+from harvest.chat.reply import Reading, join_votes, parse
+from harvest.chat.scoring import LabelWords
 from harvest.rendering import Layout, Page, render
-from harvest.scoring import LabelWords
 from harvest.teachers.endpoint.budget import Budget
 from harvest.teachers.endpoint.client import Client, Exchange, Job
 from harvest.teachers.endpoint.config import EndpointConfig
-from harvest.teachers.endpoint.dialects import Scoring
+from harvest.teachers.endpoint.elicitation import Means
 from harvest.teachers.endpoint.limiter import Slot
-from harvest.teachers.endpoint.means import Means
-from harvest.teachers.endpoint.parse import Reading, join_votes, parse
 from shared.errors import DataError
 from shared.example import Example
-from shared.row import Answer, Status
+from shared.schema import Answer, Status
 from shared.tasks import Task
 
 BROKEN = "answered 200 but "  # how the error of a reply begins that was billed and did not arrive whole

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from harvest.prompts import Draw
+from harvest.chat.dialects import DIALECTS, Scoring
+from harvest.chat.prompts import Draw
 from harvest.rendering import Layout
-from harvest.teachers.endpoint.dialects import DIALECTS, Scoring
 from shared.errors import UsageError
 
 AUTO = "auto"

@@ -6,14 +6,14 @@ Servers ignore fields that they do not know and answer 200 all the same, so what
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from harvest.scoring import Alternative, LabelWords
+from harvest.chat.dialects import DIALECTS, Dialect, Scoring, recognise_host, recognise_models
+from harvest.chat.scoring import Alternative, LabelWords
 from harvest.teachers.endpoint.asker import Asked
 from harvest.teachers.endpoint.client import Client
 from harvest.teachers.endpoint.config import AUTO, EndpointConfig
-from harvest.teachers.endpoint.dialects import DIALECTS, Dialect, Scoring, recognise_host, recognise_models
-from harvest.teachers.endpoint.means import Means, find_first_tokens
+from harvest.teachers.endpoint.elicitation import Means, find_first_tokens
 from shared.errors import TeacherError, UsageError
-from shared.row import Status
+from shared.schema import Status
 
 MODELS_PATH = "/v1/models"
 # More mass than this on tokens that begin several label words, and the distribution is not worth its price.

@@ -8,18 +8,18 @@ from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from harvest.pricing import Price, Usage, find_price, guess_image_tokens, guess_tokens
-from harvest.prompts import build_prompt, describe_prompt
+from harvest.chat.dialects import DIALECTS, Scoring, recognise_host
+from harvest.chat.pricing import Price, Usage, find_price, guess_image_tokens, guess_tokens
+from harvest.chat.prompts import build_prompt, describe_prompt
+from harvest.chat.scoring import LabelWords
 from harvest.rendering import prepare_text
-from harvest.scoring import LabelWords
 from harvest.teachers.base import Estimate, Probe, Reply, Request, estimate_bytes
 from harvest.teachers.endpoint.asker import Asked, Asker, Bill
 from harvest.teachers.endpoint.budget import Budget
 from harvest.teachers.endpoint.client import Client, Meters
 from harvest.teachers.endpoint.config import AUTO, EndpointConfig
-from harvest.teachers.endpoint.dialects import DIALECTS, Scoring, recognise_host
+from harvest.teachers.endpoint.elicitation import Means, read_means
 from harvest.teachers.endpoint.limiter import Limiter
-from harvest.teachers.endpoint.means import Means, read_means
 from harvest.teachers.endpoint.probe import find_means
 from harvest.teachers.endpoint.secret import read_secret
 from harvest.teachers.endpoint.stream import Stream

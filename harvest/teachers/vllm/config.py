@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from harvest.prompts import Draw
+from harvest.chat.prompts import Draw
 from harvest.rendering import Layout
 from shared.errors import UsageError
 

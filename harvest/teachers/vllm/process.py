@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from harvest.scoring import separate_first_tokens, spell_word
+from harvest.chat.scoring import separate_first_tokens, spell_word
 from harvest.teachers.vllm.config import DEFAULT_TOPK
 from harvest.teachers.vllm.messages import Failure, Job, Ready, Result, Settings
 from shared.errors import UsageError

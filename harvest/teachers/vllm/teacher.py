@@ -14,22 +14,22 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from harvest.pricing import guess_image_tokens, guess_tokens
-from harvest.prompts import build_prompt, describe_prompt
+from harvest.chat.dialects import DIALECTS, Scoring
+from harvest.chat.pricing import guess_image_tokens, guess_tokens
+from harvest.chat.prompts import build_prompt, describe_prompt
+from harvest.chat.reply import Form, parse
+from harvest.chat.scoring import LabelWords
 from harvest.rendering import prepare_text
-from harvest.scoring import LabelWords
+from harvest.rendering.ahead import Drawers, DrawnPage
 from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
-from harvest.teachers.drawing import Drawers, DrawnPage
-from harvest.teachers.endpoint.dialects import DIALECTS, Scoring
-from harvest.teachers.endpoint.parse import Form, parse
 from harvest.teachers.vllm.config import Vector, VllmConfig
 from harvest.teachers.vllm.engine import EngineProcess
 from harvest.teachers.vllm.messages import Job, Picture, Ready, Result, Settings
 from shared.console import say
 from shared.errors import DataError, require_extra
 from shared.example import Example
-from shared.frozen import FrozenModel
-from shared.row import Answer, Status
+from shared.frozen_models import FrozenModel
+from shared.schema import Answer, Status
 from shared.tasks import Task
 
 DRAWN_AHEAD = 64

@@ -1,0 +1,1 @@
+"""Where a run computes: the device, and the processes that share a run."""

@@ -1,0 +1,110 @@
+"""One run in several processes, as torchrun or `accelerate launch` start them.
+
+Every process draws the same batches and trains the same aligner; of a batch's texts, each runs the student over its own
+share. Their outputs are gathered before the losses see them, so that a loss over the whole batch (a distance of means,
+a contrast of rows) is the same as in one process, and not a mean of losses over parts. Gradients flow through a
+process's own rows only, and are summed: that sum is the gradient of the one loss over the whole batch.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+
+from distill.models.outputs import Outputs
+from shared.errors import UsageError
+
+Array = np.ndarray[Any, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """`count` processes train together; this one is number `rank`. Only the first writes files and messages."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def share(self, rows: int) -> Array:
+        """The rows of a batch that this process computes; one at least, so that all take part in every step."""
+        return np.arange(self.rank, rows, self.count) if self.rank < rows else np.zeros(1, np.int64)
+
+    def gather(self, own: Tensor, rows: int) -> Tensor:
+        """All `rows` rows of a batch, where `own` (m, d) are those of `share`. Gradients reach `own` only."""
+        if self.count == 1:
+            return own
+        everything = own.new_zeros(rows, own.shape[1])
+        mine = own[: len(range(self.rank, rows, self.count))]  # none, where `share` had to take another's row
+        everything[self.rank :: self.count] = mine.detach()
+        distributed.all_reduce(everything)
+        everything[self.rank :: self.count] = mine
+        return everything
+
+    def gather_outputs(self, own: Outputs, rows: int) -> Outputs:
+        """`gather` of what a student gives."""
+        if self.count == 1:
+            return own
+        widths = [own.main.shape[1], own.auxiliary.shape[1], own.projected.shape[1]]
+        together = self.gather(torch.cat([own.main, own.auxiliary, own.projected], dim=1), rows)
+        return Outputs(*torch.split(together, widths, dim=1))
+
+    def sum_gradients(self, module: nn.Module) -> None:
+        """Replace each gradient by its sum over the processes."""
+        if self.count == 1:
+            return
+        gradients = [weight.grad for weight in module.parameters() if weight.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        sums = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, total in zip(gradients, sums, strict=True):
+            gradient.copy_(total.view_as(gradient))
+
+    def copy_weights(self, module: nn.Module) -> None:
+        """Give every process the first one's weights."""
+        if self.count > 1:
+            for weight in module.state_dict().values():
+                distributed.broadcast(weight, 0)
+
+    def agree(self, value: T) -> T:
+        """The first process's `value`, a small object that can be pickled."""
+        if self.count == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box, 0)
+        return box[0]
+
+
+@contextmanager
+def connect_processes() -> Iterator[Processes]:
+    """Join the other processes of this run, where a launcher started several. Raises UsageError if that fails."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        yield Processes()
+        return
+    try:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(local_rank())
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, and the processes cannot connect: {error}. Start them with: "
+            "torchrun --nproc-per-node N -m distill.cli run ..."
+        ) from error
+    try:
+        yield Processes(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
+
+def local_rank() -> int:
+    """The number of this process on its machine, which is the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))

@@ -1,0 +1,252 @@
+"""One or several teachers of the same examples: their answers joined by example, and the vectors h_t they come to.
+
+The first teacher's shards say what the examples, their labels and their splits are; further ones add vectors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from distill.config import Column
+from distill.data.replies import encode_replies
+from distill.data.split import Ints, Split, describe_number, describe_row, read_split
+from distill.data.vectors import (
+    Array,
+    JoinedVectors,
+    TeacherVectors,
+    Vectors,
+    find_column,
+    find_vectors,
+    has_column,
+    join_vectors,
+    make_scratch,
+    rank_answered,
+    read_first,
+)
+from shared.console import say
+from shared.errors import DataError, UsageError
+from shared.shards.manifest import Manifest, choose_teacher
+from shared.shards.read import RowGroup, check_readable, count_unsealed, read_row_group
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A teacher's folder of shards, all of them whole."""
+
+    folder: Path
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """A teacher's answers to a split. `place` is where each row of the first teacher's lies in `split`, None if there.
+
+    It is a row's number, and -1 where this teacher has no whole answer.
+    """
+
+    teacher: Teacher
+    split: Split
+    place: Ints | None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedVectors:
+    """A further teacher's vectors in the order of the first one's answered rows; `rank` is a row's place among them."""
+
+    widths: tuple[int, ...]
+    array: Array
+    rank: Ints
+
+    @property
+    def width(self) -> int:
+        """Numbers in h_t."""
+        return sum(self.widths)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
+        """See distill.data.vectors.TeacherVectors."""
+        return np.asarray(self.array[self.rank[rows + start]])
+
+
+def open_teachers(shards: Sequence[Path], teacher: str | None) -> tuple[Teacher, ...]:
+    """The teachers of some folders; `teacher` chooses among those of the first one.
+
+    Raises ShardError for a folder that is none or is damaged (see shared.shards.read.check_readable), and UsageError
+    for one that is given twice or whose labels are not those of the first.
+    """
+    opened: list[Teacher] = []
+    for path in shards:
+        folder = choose_teacher(path, None if opened else teacher)
+        if folder.resolve() in [other.folder.resolve() for other in opened]:
+            raise UsageError(f"the shards {folder} are given twice")
+        manifest = check_readable(folder)
+        if opened:
+            _check_same_task(opened[0], Teacher(folder, manifest))
+        if waiting := sum(count_unsealed(folder, manifest).values()):
+            say(f"{folder}: {waiting:,} rows are not sealed yet and stay out; harvest run seals them")
+        opened.append(Teacher(folder, manifest))
+    return tuple(opened)
+
+
+def _check_same_task(first: Teacher, other: Teacher) -> None:
+    def describe(manifest: Manifest) -> str:
+        return f"{manifest.kind} over {', '.join(manifest.labels)}" if manifest.labels else manifest.kind
+
+    a, b = first.manifest, other.manifest
+    if (a.kind, a.labels) != (b.kind, b.labels):
+        raise UsageError(
+            f"{first.folder} is a {describe(a)}, and {other.folder} is a {describe(b)}: shards that are trained on "
+            "together must have the same labels in the same order"
+        )
+
+
+def join_teachers(teachers: Sequence[Teacher], split: Split) -> tuple[Split, tuple[Answers, ...]]:
+    """A split of the first teacher with only those rows answered that every teacher answered, and all their answers.
+
+    Rows are joined by `sample_id`, whatever the draw, with a further teacher's first draw. How many are left out for
+    want of an answer is said. Raises ShardError where a further teacher has no such split, and DataError where no row
+    is left, or an example has another text there.
+    """
+    if len(teachers) == 1:
+        return split, (Answers(teachers[0], split, None),)
+    ids, texts = _hash_rows(split)
+    answered = split.answered.copy()
+    joined = [Answers(teachers[0], split, None)]
+    for teacher in teachers[1:]:
+        other = read_split(teacher.folder, teacher.manifest, split.name)
+        other_ids, other_texts = _hash_rows(other)
+        usable = np.flatnonzero(other.answered & other.first)
+        order = usable[np.argsort(other_ids[usable], kind="stable")]
+        position = np.searchsorted(other_ids[order], ids)
+        found = order[np.minimum(position, len(order) - 1)] if len(order) else np.zeros(len(ids), np.int64)
+        hit = (other_ids[found] == ids) & bool(len(order))
+        differs = hit & (other_texts[found] != texts)
+        if differs.any():
+            row = int(np.argmax(differs))
+            raise DataError(
+                f"{describe_number(split, row)} has another text than {describe_number(other, int(found[row]))}: the "
+                "two teachers were not asked about the same data"
+            )
+        lost = int((answered & ~hit).sum())
+        answered &= hit
+        if lost:
+            say(f"{teacher.folder}: {lost:,} rows of {split.name} have no whole answer there and are left out")
+        if not answered.any():
+            raise DataError(
+                f"{teacher.folder} and {teachers[0].folder} have no answered example of the split {split.name} in "
+                "common; were both harvested from the same data?"
+            )
+        joined.append(Answers(teacher, other, np.where(hit, found, -1)))
+    return replace(split, answered=answered), tuple(joined)
+
+
+def _hash_rows(split: Split) -> tuple[Array, Array]:
+    """A number for each row's sample_id and one for its texts, 64 bits of a hash: 16 bytes a row for a join."""
+
+    def digest(*values: Any) -> int:
+        return int.from_bytes(blake2b(repr(values).encode(), digest_size=8).digest(), "big")
+
+    ids, texts = [], []
+    for group in split.groups:
+        table = read_row_group(group, ["sample_id", "text", "text_pair"])
+        ids.append(np.fromiter(map(digest, table["sample_id"].to_pylist()), np.uint64, group.rows))
+        pairs = zip(table["text"].to_pylist(), table["text_pair"].to_pylist(), strict=True)
+        texts.append(np.fromiter((digest(*pair) for pair in pairs), np.uint64, group.rows))
+    return np.concatenate(ids), np.concatenate(texts)
+
+
+def gather_vectors(
+    answers: Sequence[Answers], split: Split, columns: Sequence[Column], reply_encoder: str, work: Path
+) -> TeacherVectors:
+    """All teachers' vectors, one after the other as one wide vector; `split` is what join_teachers gave.
+
+    Of each teacher those `columns` that it gave, or, where none are named, what find_vectors finds. A further teacher's
+    are copied to a nameless file in `work`, in the order of the first one's rows. Raises DataError for a column that no
+    teacher gave, and for a teacher that gave none of them.
+    """
+    for column in columns:
+        if not any(has_column(one.split, column) for one in answers):
+            find_column(answers[0].split, column)  # says so
+    parts = []
+    for one in answers:
+        own = [column for column in columns if has_column(one.split, column)]
+        if columns and not own:
+            raise DataError(
+                f"{one.teacher.folder} has none of the columns {', '.join(columns)}: leave it out of --shards, or name "
+                "one that it has with --vectors"
+            )
+        vectors = (
+            join_vectors(
+                [
+                    encode_replies(one.teacher.folder, one.teacher.manifest, one.split, reply_encoder)
+                    if column == "reply"
+                    else find_column(one.split, column)
+                    for column in own
+                ]
+            )
+            if own
+            else find_vectors(one.split)
+        )
+        _check_labels(one, vectors)
+        parts.append(vectors if one.place is None else fetch_vectors(one, split, vectors, work))
+    return join_vectors(parts)
+
+
+def _check_labels(answers: Answers, vectors: TeacherVectors) -> None:
+    labels = len(answers.teacher.manifest.labels)
+    for part in vectors.parts if isinstance(vectors, JoinedVectors) else (vectors,):
+        if isinstance(part, Vectors) and part.source == "label_logprobs" and part.width != labels + 1:
+            group, row, _ = read_first(answers.split, [])
+            raise DataError(
+                f"{describe_row(group, row)} has label_logprobs of {part.width - 1} numbers, and its manifest has "
+                f"{labels} labels: these are another task's answers. See: harvest verify {answers.teacher.folder}"
+            )
+
+
+def gather_distributions(answers: Sequence[Answers], split: Split, labels: int, work: Path) -> list[TeacherVectors]:
+    """The label log-probabilities, and the log of the residual, of all teachers that gave some: (labels + 1) wide.
+
+    Raises DataError where none did.
+    """
+    if not any(has_column(one.split, "label_logprobs") for one in answers):
+        find_column(answers[0].split, "label_logprobs")  # says so
+    vectors = Vectors("label_logprobs", labels + 1)
+    return [
+        vectors if one.place is None else fetch_vectors(one, split, vectors, work)
+        for one in answers
+        if has_column(one.split, "label_logprobs")
+    ]
+
+
+def fetch_vectors(answers: Answers, split: Split, vectors: TeacherVectors, work: Path) -> FetchedVectors:
+    """A further teacher's vectors, copied once in the order of the answered rows of the first teacher's `split`.
+
+    Raises DataError, naming the row, for a vector that is missing or not finite.
+    """
+    assert answers.place is not None
+    wanted = answers.place[split.answered]
+    order = np.argsort(wanted, kind="stable")
+    array: Array | None = None
+    for group, start in zip(answers.split.groups, answers.split.starts(), strict=True):
+        low, high = np.searchsorted(wanted, [start, start + group.rows], sorter=order)
+        if low == high:
+            continue
+        rows, places = np.unique(wanted[order[low:high]] - start, return_inverse=True)
+        block = vectors.decode(read_row_group(group, vectors.columns), rows, group, start)
+        finite = np.isfinite(block).all(axis=1)
+        if not finite.all():
+            raise DataError(f"{describe_row(group, int(rows[np.argmin(finite)]))} has a vector that is not finite")
+        if array is None:
+            array = make_scratch(work, block.dtype, (len(wanted), vectors.width))
+        array[order[low:high]] = block[places]
+    assert array is not None, "join_teachers leaves no split without answers"
+    return FetchedVectors(vectors.widths, array, rank_answered(split))

@@ -1,0 +1,142 @@
+"""The rows of one split as training needs to know them before it reads them: which can be used, and their labels."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from shared.errors import DataError, ShardError
+from shared.schema import Status
+from shared.shards.manifest import Manifest
+from shared.shards.read import RowGroup, list_row_groups, read_row_group
+
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One entry a row in every array; a row's number counts through `groups` in order. About 15 bytes a row.
+
+    `answered` is true where the teacher's answer is whole (status ok); `first` where the row is its example's first
+    draw. `target` is a class index (int64) or a value (float32); it means nothing where `labelled` is false.
+    """
+
+    name: str
+    groups: tuple[RowGroup, ...]
+    answered: Bools
+    first: Bools
+    labelled: Bools
+    target: np.ndarray[Any, Any]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def starts(self) -> list[int]:
+        """The number of each group's first row."""
+        return [0, *np.cumsum([group.rows for group in self.groups]).tolist()][:-1]
+
+
+def read_split(folder: Path, manifest: Manifest, name: str) -> Split:
+    """Look through a split's light columns.
+
+    Raises ShardError for a split without sealed rows, and DataError for a label outside the task's, naming the row.
+    """
+    groups = tuple(list_row_groups(folder, manifest, name))
+    if not groups:
+        kept = sorted({shard.split for shard in manifest.shards})
+        raise ShardError(
+            f"{folder} has no sealed rows of the split {name!r}; it has {', '.join(kept) or 'none at all'}. "
+            f"Run: harvest run --teacher {manifest.teacher} --task {manifest.task}"
+        )
+    regression = manifest.kind == "regression"
+    column = "target" if regression else "label"
+    rows = sum(group.rows for group in groups)
+    # Filled in place: parts that are put together at the end would need twice the memory.
+    answered, first, labelled = (np.empty(rows, np.bool_) for _ in range(3))
+    targets = np.empty(rows, np.float32 if regression else np.int64)
+    start = 0
+    for group in groups:
+        here = slice(start, start + group.rows)
+        start += group.rows
+        table = read_row_group(group, ["status", "draw", column])
+        answered[here] = pc.equal(table["status"], Status.OK.value).to_numpy()
+        first[here] = table["draw"].to_numpy() == 0
+        labelled[here] = table[column].is_valid().to_numpy()
+        target = table[column].fill_null(0).to_numpy()
+        usable = np.isfinite(target) if regression else (target >= 0) & (target < len(manifest.labels))
+        if not usable.all():
+            row = int(np.argmin(usable))
+            limit = "a number" if regression else f"one of the task's {len(manifest.labels)} labels"
+            raise DataError(f"{describe_row(group, row)} has {column} {target[row]}, which is not {limit}")
+        targets[here] = target
+    return Split(name, groups, answered, first, labelled, targets)
+
+
+def describe_row(group: RowGroup, row: int) -> str:
+    """A row of a shard, for a message: the file and the example."""
+    sample_id = read_row_group(group, ["sample_id"])["sample_id"][row].as_py()
+    return f"{group.path}: the row of example {sample_id!r}"
+
+
+def describe_number(split: Split, number: int) -> str:
+    """describe_row of a row by its number in the split."""
+    for group, start in zip(split.groups, split.starts(), strict=True):
+        if start <= number < start + group.rows:
+            return describe_row(group, number - start)
+    raise IndexError(number)
+
+
+def keep_labels(split: Split, count: int, seed: int) -> Bools:
+    """True for the labelled rows that keep their label when only `count` examples of the split may have one.
+
+    Stratified: each class keeps its share of `count`, rounded by largest remainder, and at least one label where
+    `count` allows it. Within a class those with the smallest sha256 of seed and sample id stay, so the choice depends
+    neither on the order of rows nor on how they are sharded. Only answered rows count. All draws of an example go
+    together. Raises DataError where the split has fewer labelled examples than `count`.
+    """
+    digests = np.concatenate(
+        [
+            np.fromiter(
+                (
+                    int.from_bytes(sha256(f"{seed}\0{sample_id}".encode()).digest()[:8], "big")
+                    for sample_id in read_row_group(group, ["sample_id"])["sample_id"].to_pylist()
+                ),
+                np.uint64,
+                group.rows,
+            )
+            for group in split.groups
+        ]
+    )
+    usable = split.labelled & split.answered
+    candidates = np.flatnonzero(usable)
+    _, unique = np.unique(digests[candidates], return_index=True)  # sorted by digest; one draw an example
+    candidates = candidates[unique]
+    if count > len(candidates):
+        raise DataError(
+            f"the split {split.name} has {len(candidates)} labelled examples with an answer, "
+            f"and {count} labels were asked for"
+        )
+    strata = split.target[candidates] if split.target.dtype == np.int64 else np.zeros(len(candidates), np.int64)
+    chosen = []
+    for stratum, share in zip(*_share_out(strata, count), strict=True):
+        chosen.append(candidates[strata == stratum][:share])
+    return usable & np.isin(digests, digests[np.concatenate(chosen)])
+
+
+def _share_out(strata: np.ndarray[Any, Any], count: int) -> tuple[Ints, Ints]:
+    """The strata, and how many of `count` each gets."""
+    names, sizes = np.unique(strata, return_counts=True)
+    exact = sizes * count / sizes.sum()
+    shares = np.floor(exact).astype(np.int64)
+    if count >= len(names):
+        shares = np.maximum(shares, 1)
+    order = np.argsort(-(exact - shares), kind="stable")
+    while (missing := count - shares.sum()) > 0:
+        shares[[i for i in order if shares[i] < sizes[i]][:missing]] += 1
+    while (surplus := shares.sum() - count) > 0:
+        shares[np.argsort(-shares, kind="stable")[:surplus]] -= 1
+    return names, shares

@@ -1,0 +1,269 @@
+"""The teacher's vectors h_t, as they lie in the shards, and their mean and deviation."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+
+from distill.config import Column
+from distill.data.split import Ints, Split, describe_row
+from shared.errors import DataError
+from shared.shards.read import RowGroup, read_row_group
+
+Array = np.ndarray[Any, Any]
+
+Stored = Literal["embedding", "label_logprobs"]
+
+LOG_FLOOR = -16.0  # natural log of a probability of 1e-7: below it lies what a float32 endpoint cannot tell from 0
+_ROUNDING = 1e-5  # a sum of probabilities in float32 may miss 1 by as much
+COLUMNS: dict[Stored, tuple[str, ...]] = {
+    "embedding": ("embedding",),
+    "label_logprobs": ("label_logprobs", "residual_mass"),
+}
+
+
+class TeacherVectors(Protocol):
+    """Where h_t comes from. `columns` are those of a shard that `decode` needs a table of."""
+
+    @property
+    def width(self) -> int:
+        """Numbers in h_t."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Those of the parts that h_t is made of, one after the other."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a shard that hold them; none where they lie elsewhere."""
+
+    def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
+        """h_t of some `rows` of a row group, (n, width), in the type that they are kept in.
+
+        `start` is the number of the group's first row in the split. Raises DataError naming a row that has none, or one
+        of another width.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """A column of the shards: `embedding`, or the label log-probabilities and the log of the residual mass."""
+
+    source: Stored
+    width: int
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """One part."""
+        return (self.width,)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a shard that hold them."""
+        return COLUMNS[self.source]
+
+    def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
+        """See TeacherVectors. A residual that is not given is what the labels leave."""
+        if self.source == "embedding":
+            return _decode_lists(table["embedding"], rows, self.width, "embedding", group)
+        logprobs = _decode_lists(table["label_logprobs"], rows, self.width - 1, "label_logprobs", group)
+        given = table["residual_mass"].take(pa.array(rows)).to_numpy()  # NaN where it is null
+        left = 1 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
+        left = np.where(left < _ROUNDING, 0, left)
+        residual = np.where(np.isnan(given), left, given)[:, None]
+        with np.errstate(divide="ignore"):
+            log_residual = np.log(np.maximum(residual, 0))
+        logs: Array = np.maximum(np.concatenate([logprobs, log_residual], axis=1), LOG_FLOOR)
+        return logs.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardVectors:
+    """Vectors that lie beside the shards: an array (rows, width) for each shard's file, NaN in a row that has none."""
+
+    name: str
+    width: int
+    arrays: Mapping[Path, Array]
+    offsets: Mapping[tuple[Path, int], int]  # of a row group's first row in its shard
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """One part."""
+        return (self.width,)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
+        """See TeacherVectors."""
+        found = self.arrays[group.path][rows + self.offsets[group.path, group.index]]
+        missing = np.isnan(found).all(axis=1)
+        if missing.any():
+            raise DataError(f"{describe_row(group, int(rows[np.argmax(missing)]))} has no {self.name}")
+        return np.asarray(found)
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedVectors:
+    """Several one after the other, as one wide vector."""
+
+    parts: tuple[TeacherVectors, ...]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Those of all parts."""
+        return tuple(width for part in self.parts for width in part.widths)
+
+    @property
+    def width(self) -> int:
+        """Their sum."""
+        return sum(self.widths)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of all parts, each once."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.columns))
+
+    def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
+        """See TeacherVectors."""
+        return np.concatenate([part.decode(table, rows, group, start) for part in self.parts], axis=1)
+
+
+def join_vectors(parts: Sequence[TeacherVectors]) -> TeacherVectors:
+    """One after the other; a single one as it is."""
+    return parts[0] if len(parts) == 1 else JoinedVectors(tuple(parts))
+
+
+def find_vectors(split: Split) -> Vectors:
+    """What the answered rows of a split hold: `embedding` if their first has one, else `label_logprobs`.
+
+    Raises DataError where it has neither.
+    """
+    group, row, table = read_first(split, ["embedding", "label_logprobs"])
+    for source in COLUMNS:
+        if (vectors := _find_column(table, row, source)) is not None:
+            return vectors
+    raise DataError(
+        f"{describe_row(group, row)} has neither an embedding nor label_logprobs: its teacher gave nothing to "
+        "distil from. Ask one that does, take its words with --vectors reply, or train with --loss none --alpha 0"
+    )
+
+
+def has_column(split: Split, column: Column) -> bool:
+    """Whether the first answered row of a split has something in a column."""
+    _, row, table = read_first(split, [column])
+    return bool(table[column].is_valid()[row].as_py())
+
+
+def find_column(split: Split, column: Column) -> Vectors:
+    """A column of numbers of the answered rows of a split. Raises DataError where their first has none."""
+    group, row, table = read_first(split, [column])
+    vectors = None if column == "reply" else _find_column(table, row, column)
+    if vectors is None:
+        raise DataError(
+            f"{describe_row(group, row)} has no {column}: its teacher gave none. See what it gave with: harvest show; "
+            "and choose with --vectors"
+        )
+    return vectors
+
+
+def read_first(split: Split, columns: Sequence[str]) -> tuple[RowGroup, int, pa.Table]:
+    """The first answered row of a split: its row group, its place there, and the group's table.
+
+    Raises DataError where there is none.
+    """
+    for group, start in zip(split.groups, split.starts(), strict=True):
+        rows = np.flatnonzero(split.answered[start : start + group.rows])
+        if len(rows):
+            return group, int(rows[0]), read_row_group(group, columns)
+    raise DataError(f"the split {split.name} has no row with an answer (status ok); see: harvest status")
+
+
+def _find_column(table: pa.Table, row: int, source: Stored) -> Vectors | None:
+    values = table[source][row].values
+    if values is None:
+        return None
+    return Vectors(source, len(values) + (source == "label_logprobs"))  # and the residual
+
+
+def _decode_lists(column: pa.ChunkedArray, rows: Array, width: int, name: str, group: RowGroup) -> Array:
+    lists = column.take(pa.array(rows)).combine_chunks()
+    lengths = lists.value_lengths().fill_null(-1).to_numpy()
+    if (lengths != width).any():
+        row = int(np.argmax(lengths != width))
+        what = f"no {name}" if lengths[row] < 0 else f"{name} of {lengths[row]} numbers"
+        raise DataError(
+            f"{describe_row(group, int(rows[row]))} has {what}, where others have {width}; run: harvest verify"
+        )
+    values: Array = lists.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(rows), width)
+
+
+def iterate_vectors(split: Split, vectors: TeacherVectors) -> Iterator[Array]:
+    """The answered rows' vectors, in the order of the shards, a row group at a time."""
+    for group, start in zip(split.groups, split.starts(), strict=True):
+        rows = np.flatnonzero(split.answered[start : start + group.rows])
+        if len(rows):
+            yield vectors.decode(read_row_group(group, vectors.columns), rows, group, start)
+
+
+def make_scratch(folder: Path, dtype: Any, shape: tuple[int, ...]) -> Array:
+    """An array in a nameless file in `folder`: memory does not grow with it, and no ending of the run leaves it."""
+    path = folder / f"scratch-{uuid4().hex}.npy"  # one a process
+    array: Array = np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape)
+    path.unlink()  # the mapping keeps its bytes
+    return array
+
+
+def measure_vectors(split: Split, vectors: TeacherVectors) -> tuple[Array, Array]:
+    """Mean and deviation, float32 (width,), over the answered rows, to standardise by; constant dimensions have 1.
+
+    Where h_t has several parts, the deviations of part k of K are multiplied by sqrt(K width_k / width): so the parts
+    count the same, however wide they are, and the mean variance over all dimensions stays 1.
+
+    One pass, a row group at a time. Raises DataError, naming the row, for a vector that is not finite, and where all
+    rows have the same.
+    """
+    count = 0
+    mean = np.zeros(vectors.width)
+    squares = np.zeros(vectors.width)
+    for group, start in zip(split.groups, split.starts(), strict=True):
+        rows = np.flatnonzero(split.answered[start : start + group.rows])
+        if not len(rows):
+            continue
+        block = vectors.decode(read_row_group(group, vectors.columns), rows, group, start).astype(np.float64)
+        finite = np.isfinite(block).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                f"{describe_row(group, int(rows[np.argmin(finite)]))} has a vector that is not finite "
+                f"(NaN or infinity). Harvest it again, or have that teacher's vectors left out with --vectors"
+            )
+        # Chan, Golub and LeVeque (1979): merging the moments of two sets
+        block_mean = block.mean(axis=0)
+        difference = block_mean - mean
+        total = count + len(rows)
+        squares += ((block - block_mean) ** 2).sum(axis=0) + difference**2 * (count * len(rows) / total)
+        mean += difference * (len(rows) / total)
+        count = total
+    deviation = np.sqrt(squares / count)
+    constant = deviation < 1e-6
+    if constant.all() and count > 1:
+        raise DataError(
+            f"the teacher gave all {count:,} rows of the split {split.name} the same vector: there is nothing to learn "
+            "from it. Look at rows with: harvest show"
+        )
+    deviation[constant] = 1.0
+    parts = np.repeat(vectors.widths, vectors.widths)
+    deviation *= np.sqrt(len(vectors.widths) * parts / vectors.width)
+    return mean.astype(np.float32), deviation.astype(np.float32)
+
+
+def rank_answered(split: Split) -> Ints:
+    """A row's place among the answered ones; it means nothing for the others."""
+    return np.cumsum(split.answered) - 1

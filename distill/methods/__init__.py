@@ -1,0 +1,1 @@
+"""The methods: the only room where data, models and losses meet."""

@@ -1,0 +1,172 @@
+"""Student models and their tokenizers as transformers keeps them: loaded, cut down, and written again."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers.processors import Sequence as Processors
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging
+
+from distill.config import LoraTargets
+from distill.models.adapters import add_lora, is_adapter, load_adapter, save_adapter, unwrap
+from shared.errors import Error, SourceError
+from shared.sources import ResolvedModel
+
+
+def load_student(
+    source: ResolvedModel,
+    outputs: int,
+    labels: Sequence[str] = (),
+    layers: int | None = None,
+    dropout: float | None = None,
+    lora_rank: int | None = None,
+    lora_targets: LoraTargets = "default",
+    gradient_checkpointing: bool = False,
+) -> Any:
+    """A transformers classifier in float32 with `outputs` outputs, where 1 makes a regressor.
+
+    `labels` become its id2label; `layers` keeps only its first ones; `dropout` replaces every dropout rate of its
+    config. A head that the checkpoint lacks starts from torch's current seed. `lora_rank` freezes the encoder and
+    gives it low-rank updates (see distill.models.adapters). `gradient_checkpointing` computes each layer twice, and
+    keeps only its input between. Raises SourceError, also for a checkpoint that classifies over another number of
+    labels.
+    """
+    with _loading(source):
+        config = AutoConfig.from_pretrained(source.location, **_origin(source))
+        _check_labels(source, config, outputs)
+        if layers is not None:
+            if layers > config.num_hidden_layers:
+                raise SourceError(f"the student {source.source} has {config.num_hidden_layers} layers, not {layers}")
+            config.num_hidden_layers = layers
+            if getattr(config, "layer_types", None) is not None:
+                config.layer_types = config.layer_types[:layers]
+        if dropout is not None:
+            for name, value in vars(config).items():
+                # A layerdrop leaves out whole layers.
+                if "drop" in name and "layerdrop" not in name and isinstance(value, int | float):
+                    setattr(config, name, dropout)
+        config.use_cache = False  # a causal model would keep keys and values for tokens that never come
+        config.num_labels = outputs
+        config.problem_type = "regression" if outputs == 1 else "single_label_classification"
+        if labels:
+            config.id2label = dict(enumerate(labels))
+            config.label2id = {name: i for i, name in enumerate(labels)}
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            source.location,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **_origin(source),
+        )
+    if gradient_checkpointing:
+        if not model.supports_gradient_checkpointing:
+            raise SourceError(f"the student {source.source} has no gradient checkpointing: train it without")
+        # transformers gave it a new name in 5.2x; the first argument is that of torch's checkpoint
+        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})
+    if lora_rank is None:
+        return model
+    return add_lora(model, source, lora_rank, lora_targets, loaded["missing_keys"])
+
+
+def load_classifier(source: ResolvedModel) -> Any:
+    """A classifier as it was saved, in float32; an adapter, on its base model. Raises SourceError."""
+    with _loading(source):
+        if is_adapter(source.location):
+            return load_adapter(source.location)
+        return AutoModelForSequenceClassification.from_pretrained(
+            source.location, dtype=torch.float32, **_origin(source)
+        )
+
+
+def load_tokenizer(source: ResolvedModel) -> Any:
+    """The fast tokenizer of a model, able to pad and to set two texts apart. Raises SourceError.
+
+    One without a padding token pads with its end token, and one that puts nothing between the texts of a pair (most
+    causal models' do not) puts its end token there: what is saved with the student does the same.
+    """
+    vocabularies = ("tokenizer.json", "vocab.*", "*.model")
+    if source.kind == "folder" and not any(any(Path(source.location).glob(name)) for name in vocabularies):
+        # transformers would make one that knows no word
+        raise SourceError(f"the student {source.source} has no tokenizer: it needs a tokenizer.json")
+    with _loading(source):
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **_origin(source))
+    if not tokenizer.is_fast:
+        raise SourceError(f"the student {source.source} has no fast tokenizer: it needs a tokenizer.json")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise SourceError(f"the student {source.source} has a tokenizer with neither a padding nor an end token")
+    if tokenizer.eos_token is not None:
+        _separate_pairs(tokenizer)
+    return tokenizer
+
+
+def save_student(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Write what inference needs: a whole model as transformers reads it, or an adapter as peft does."""
+    with quiet_transformers():
+        if unwrap(model) is model:
+            model.save_pretrained(folder)
+        else:
+            save_adapter(model, folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _separate_pairs(tokenizer: Any) -> None:
+    one, two = (tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
+    if two > one:
+        return
+    backend, end = tokenizer.backend_tokenizer, (tokenizer.eos_token, tokenizer.eos_token_id)
+    between = TemplateProcessing(single="$A", pair=f"$A {end[0]} $B:1", special_tokens=[end])
+    before = [] if backend.post_processor is None else [backend.post_processor]
+    backend.post_processor = Processors([*before, between])
+
+
+def _origin(source: ResolvedModel) -> dict[str, Any]:
+    return {"local_files_only": True} if source.kind == "folder" else {"revision": source.revision}
+
+
+def _check_labels(source: ResolvedModel, config: Any, outputs: int) -> None:
+    """Refuse a classifier of other labels: its head would be thrown away, which its user may not expect."""
+    is_classifier = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+    if is_classifier and config.num_labels != outputs:
+        raise SourceError(
+            f"the student {source.source} has a head of {config.num_labels} outputs "
+            f"({', '.join(map(str, config.id2label.values()))}), and the task needs {outputs}: take the model that it "
+            "was trained from"
+        )
+
+
+@contextmanager
+def _loading(source: ResolvedModel) -> Iterator[None]:
+    """Turn what transformers raises into a SourceError."""
+    try:
+        with quiet_transformers():
+            yield
+    except Error:
+        raise
+    except Exception as error:  # its readers raise errors of many kinds at a file that was cut short
+        again = f"hf download {source.location} --force-download" if source.kind == "hub" else "copy its files again"
+        raise SourceError(
+            f"transformers cannot load the student {source.source} as a text classifier: {error}. If its download was "
+            f"cut short: {again}"
+        ) from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from reporting that a new head is new, and from drawing bars of its own."""
+    verbosity = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

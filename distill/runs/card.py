@@ -1,0 +1,232 @@
+"""The model card of a run: a README.md with its own numbers, which the Hugging Face hub reads as it is.
+
+It claims nothing that was not measured: a split that was not scored, and each control that was not run beside the run,
+is said to be absent.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, get_args
+
+from distill.config import Control
+from distill.runs.folder import read_metrics
+from shared.errors import UsageError
+
+Metrics = Mapping[str, Any]
+
+# Settings that make a variant: two runs that differ in these alone can be held against each other.
+_VARIANT = {
+    *(
+        "teacher",
+        "vectors",
+        "reply_encoder",
+        "loss",
+        "soft",
+        "semantics",
+        "alpha",
+        "beta",
+        "gamma",
+        "tau",
+        "contrastive_temperature",
+    ),
+    *("teacher_decay", "control", "schedule", "aligner_lr", "aligner_pretraining", "labelled_per_batch"),
+}
+_ELSEWHERE = {"seed", "shards", "further_shards", "device", "buffer_rows"}  # of no matter, or compared as a hash
+_CONTROLS = tuple(name for name in get_args(Control) if name != "none")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?", re.ASCII)
+
+
+def find_comparable(metrics: Metrics, runs: Path) -> list[dict[str, Any]]:
+    """Finished runs in the folder `runs` on the same shards and student, with as many labels and student steps."""
+    found = []
+    for path in sorted(runs.glob("*/metrics.json")):
+        try:
+            other = read_metrics(path.parent)
+            if _describe_setting(other) == _describe_setting(metrics):
+                found.append(other)
+        except (UsageError, KeyError):
+            continue  # of another version
+    return found
+
+
+def make_card(name: str, metrics: Metrics, comparable: Sequence[Metrics], *, folder: str | None = None) -> str:
+    """The card of the run `name`. `comparable` are runs to hold against it, itself among them or not.
+
+    `folder` is where its model lies, as a reader of the card would name it: a hub id, or runs/<name>/student, which it
+    is unless given.
+    """
+    adapter = metrics["config"].get("lora_rank") is not None and folder is None
+    sections = [
+        _make_header(name, metrics, adapter),
+        f"# {name}",
+        _introduce(metrics),
+        _show_scores(metrics),
+        _show_comparison(metrics, comparable),
+        _show_data(metrics),
+        _show_training(metrics),
+        _show_use(metrics, folder or f"runs/{name}/student", adapter),
+        "## Licence\n\nNot settled here: those of the student's base, of the texts and of the teacher's answers apply.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _describe_setting(metrics: Metrics) -> dict[str, Any]:
+    config = {name: value for name, value in metrics["config"].items() if name not in _VARIANT | _ELSEWHERE}
+    config["shards"] = sorted(metrics["manifest_sha256"].values())
+    return {**config, "student": metrics["student_fingerprint"], "steps": metrics["student_steps"]}
+
+
+def _make_header(name: str, metrics: Metrics, adapter: bool) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    base = metrics["student"].partition("@")[0]
+    scores = [("validation", metrics["dev_best"]), ("test", metrics["test"])]
+    data = ModelCardData(
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="text-classification",
+        base_model=base if _HUB_ID.fullmatch(metrics["student"]) and not Path(base).exists() else None,
+        tags=["knowledge-distillation", "harvest-distill"],
+        model_name=name,
+        eval_results=[
+            EvalResult(
+                task_type="text-classification",
+                dataset_type=metrics["task"],
+                dataset_name=metrics["task"],
+                dataset_split=split,
+                metric_type=metrics["metric"],
+                metric_value=round(value, 6),
+            )
+            for split, value in scores
+            if value is not None
+        ],
+    )
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def _introduce(metrics: Metrics) -> str:
+    what = "a regressor" if metrics["labels"] == [] else f"a classifier ({', '.join(metrics['labels'])})"
+    start = f"{_name_student(metrics)}, trained on {metrics['task']} as {what}"
+    if not _has_teacher(metrics):
+        return f"{start}, without a teacher: the variant `{metrics['variant']}`."
+    return (
+        f"{start}, with the kept answers of the teacher `{metrics['teacher']}`: the variant `{metrics['variant']}` of "
+        "ARMADA ([arXiv:2603.10877](https://arxiv.org/abs/2603.10877)), by harvest-distill."
+    )
+
+
+def _show_scores(metrics: Metrics) -> str:
+    rows = metrics["rows"]
+    lines = [
+        "## Scores",
+        "",
+        f"| | {metrics['metric']} |",
+        "|---|---:|",
+        f"| validation, {rows['dev']:,} rows, epoch {metrics['best_epoch']} | {metrics['dev_best']:.4f} |",
+        f"| validation, last epoch | {metrics['dev_last']:.4f} |",
+        f"| test | {'not measured' if metrics['test'] is None else format(metrics['test'], '.4f')} |",
+    ]
+    if metrics["aligner_dev"] is not None:
+        lines.append(f"| the aligner alone, on the teacher's vectors, validation | {metrics['aligner_dev']:.4f} |")
+    lines += ["", f"The validation score chose the epoch, so it flatters. One run, seed {metrics['seed']}."]
+    return "\n".join(lines)
+
+
+def _show_comparison(metrics: Metrics, comparable: Sequence[Metrics]) -> str:
+    if not _has_teacher(metrics):
+        return "## Did the teacher help?\n\nThere was none: this is a run to hold others against."
+    by_variant: dict[str, dict[int, Metrics]] = {}
+    for run in (*comparable, metrics):
+        by_variant.setdefault(run["variant"], {})[run["seed"]] = run
+    lines = ["## Did the teacher help?", ""]
+    if len(by_variant) > 1:
+        lines += [
+            f"Runs beside this one on the same rows, labels and student, with {metrics['student_steps']:,} steps each; "
+            f"means of {metrics['metric']}:",
+            "",
+            "| variant | seeds | validation | test |",
+            "|---|---:|---:|---:|",
+        ]
+        for variant, runs in sorted(by_variant.items()):
+            dev = fmean(run["dev_best"] for run in runs.values())
+            tests = [run["test"] for run in runs.values()]
+            test = "" if None in tests else f"{fmean(tests):.4f}"
+            lines.append(f"| {variant} | {len(runs)} | {dev:.4f} | {test} |")
+        lines.append("")
+    ran = {run["control"] for runs in by_variant.values() for run in runs.values()}
+    absent = [name for name in ("undistilled", "heads-only") if name not in by_variant]
+    absent += [name for name in _CONTROLS if name not in ran]
+    if absent:
+        lines.append(f"Not run beside it: {', '.join(absent)}.")
+    if "undistilled" in absent:
+        lines.append("Without an undistilled student nothing here says that the teacher helped.")
+    elif not ran & set(_CONTROLS):
+        lines.append("Without a control, a gain may be that of regularisation and not the teacher's.")
+    else:
+        lines.append("A difference in this table comes without an interval: `distill compare` gives one.")
+    return "\n".join(lines)
+
+
+def _show_data(metrics: Metrics) -> str:
+    rows = metrics["rows"]
+    lines = [
+        "## Data",
+        "",
+        f"{metrics['task']} ({metrics['texts']}): {rows['answered']:,} of {rows['train']:,} training rows have a whole "
+        f"answer of the teacher, {rows['labelled']:,} showed their label.",
+        "",
+        "| answers of | sha256 of the recipe | sha256 of the manifest |",
+        "|---|---|---|",
+    ]
+    for path, manifest in metrics["manifest_sha256"].items():
+        teacher = Path(path).name.removeprefix("teacher=")
+        lines.append(f"| {teacher} | `{metrics['recipe_sha256'][path]}` | `{manifest}` |")
+    if metrics["truncated_texts"]:
+        cut = f"{metrics['truncated_texts']:,} training texts were cut to {metrics['config']['max_length']} tokens."
+        lines += ["", cut]
+    return "\n".join(lines)
+
+
+def _show_training(metrics: Metrics) -> str:
+    config = {name: value for name, value in metrics["config"].items() if name not in _ELSEWHERE | {"student"}}
+    packages = ", ".join(f"{name} {version}" for name, version in metrics["packages"].items() if version)
+    precision = "bfloat16" if metrics["bfloat16"] else "float32"
+    return "\n".join(
+        [
+            "## Training",
+            "",
+            f"{metrics['student_steps']:,} steps of the student and {metrics['aligner_steps']:,} of the aligner, "
+            f"{metrics['seconds']:.0f} seconds on {metrics['processes']} x {metrics['device']} in {precision}, "
+            f"finished {metrics['finished_at']}. Commit {metrics['git_revision'] or 'unknown'}; {packages}.",
+            "",
+            f"Student before training: `{metrics['student_fingerprint']}`.",
+            "",
+            *(f"- `{name}`: {value}" for name, value in sorted(config.items())),
+        ]
+    )
+
+
+def _show_use(metrics: Metrics, folder: str, adapter: bool) -> str:
+    lines = ["## Use", ""]
+    if not adapter:
+        code = ["from transformers import pipeline", f'classify = pipeline("text-classification", model="{folder}")']
+    else:
+        lines += [f"This is a LoRA adapter of {_name_student(metrics)}; `distill export` merges the two.", ""]
+        code = [
+            "from peft import PeftModel",
+            "from transformers import AutoConfig, AutoModelForSequenceClassification",
+            f'config = AutoConfig.from_pretrained("{folder}")',
+            "base = AutoModelForSequenceClassification.from_pretrained(BASE, config=config)",
+            f'model = PeftModel.from_pretrained(base, "{folder}")',
+        ]
+    return "\n".join([*lines, *(f"    {line}" for line in code)])
+
+
+def _name_student(metrics: Metrics) -> str:
+    student: str = metrics["student"]
+    return f"`{Path(student).name}`" if Path(student).is_absolute() else f"`{student}`"  # no path of this machine
+
+
+def _has_teacher(metrics: Metrics) -> bool:
+    return metrics["variant"] not in ("undistilled", "heads-only")

@@ -1,0 +1,90 @@
+"""Where a run is written: out/<name>/ when it is done, a hidden folder beside it until then."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distill.compute.processes import Processes
+from shared.errors import LockedError, UsageError
+from shared.shards.manifest import check_name
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def choose_run_folder(out: Path, name: str | None, default: str, overwrite: bool) -> Path:
+    """Where the run goes. Raises UsageError for a name that is taken, unless `overwrite`."""
+    target = out / check_name("the run's name", name or default)
+    if overwrite or not target.exists():
+        return target
+    if name is not None:
+        raise UsageError(f"{target} exists already: give another --name, or --overwrite to replace it")
+    number = 2
+    while (numbered := out / f"{default}-{number}").exists():
+        number += 1
+    return numbered
+
+
+def read_metrics(run_folder: Path) -> dict[str, Any]:
+    """The metrics.json of a finished run. Raises UsageError where there is none."""
+    try:
+        metrics: dict[str, Any] = json.loads((run_folder / "metrics.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{run_folder} is not a finished run ({error}); distill run makes them") from None
+    return metrics
+
+
+@contextmanager
+def working_folder(target: Path, overwrite: bool, processes: Processes) -> Iterator[Path]:
+    """A folder beside `target` that becomes it when the block ends well.
+
+    When the block does not, the folder stays if it holds a CHECKPOINT, for the next run of that name to go on from;
+    that is all that the next run finds in it. Raises LockedError while another process works in it.
+    """
+    work = target.parent / f".{target.name}.partial"
+    if not processes.is_first:
+        processes.agree(None)
+        yield work
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    with _lock_folder(work, target):
+        try:
+            for path in work.iterdir():
+                if path.name != CHECKPOINT:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            processes.agree(None)  # the others may look into it now
+            yield work
+            if overwrite and target.exists():
+                shutil.rmtree(target)
+            os.rename(work, target)
+            (target / CHECKPOINT).unlink(missing_ok=True)
+        finally:
+            if not (work / CHECKPOINT).exists():
+                shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _lock_folder(work: Path, target: Path) -> Iterator[None]:
+    """Hold a folder exclusively. The lock is the folder's own, so that it leaves no file and dies with the process."""
+    descriptor = os.open(work, os.O_RDONLY)
+    try:
+        if not _take(descriptor, work):
+            raise LockedError(
+                f"another process is training {target}: wait for it to end, stop it, or give this run another --name"
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, work: Path) -> bool:
+    """Lock an open folder; false where somebody holds it, or has just finished and renamed it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.stat(work).st_ino == os.fstat(descriptor).st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False

@@ -1,0 +1,1 @@
+"""From a model to one score a row, and to the task's metric."""

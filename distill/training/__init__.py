@@ -1,0 +1,1 @@
+"""The training loop. It knows no model and no loss."""

@@ -1,0 +1,245 @@
+"""Carries out a plan: asks the teacher, makes every reply durable, and knows how it went.
+
+What the engine guarantees, whichever teacher it drives: a reply is acknowledged only when it survives a crash; a
+request that is kept is never made again; one bad row never stops a run, a bad share of rows does; an interrupt lets
+what is in flight arrive.
+"""
+
+import asyncio
+import signal
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+
+from harvest.asking.inflight import InFlightLog
+from harvest.asking.pictures import keep_pictures
+from harvest.asking.plan import Action, Plan, request_key
+from harvest.teachers.base import RemoteTeacher, Reply, Request, Teacher
+from shared.console import Tracker
+from shared.errors import TooManyFailuresError
+from shared.example import Example
+from shared.keys import RequestKeys
+from shared.schema import Answer, Row, Status
+from shared.shards import TeacherFolder
+from shared.tasks import LoadedTask
+
+COMMIT_SECONDS = 0.1  # how long a reply may wait for others to share an fsync with
+BUFFERED_ROWS = 4096  # replies that may wait for the disk before the teacher is held back
+SHARD_BYTES = 64 * 2**20  # a journal of this size is sealed while the run goes on
+COPIED_AT_ONCE = 4096
+FAILURES_LOOKED_AT = 200
+FAILURES_AT_LEAST = 20
+INTERRUPTED = "interrupted"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run did. `statuses` counts the rows it wrote by status; `stopped` says why it ended early, if it did."""
+
+    asked: int = 0
+    copied: int = 0
+    statuses: Counter[Status] = field(default_factory=Counter)
+    cost_usd: float = 0.0
+    stopped: str | None = None
+
+    @property
+    def failed(self) -> int:
+        """Rows that this run wrote and that no student can learn from."""
+        return sum(self.statuses.values()) - self.statuses[Status.OK] - self.statuses[Status.UNASKED]
+
+
+class Engine:
+    """One run of one plan into one teacher folder."""
+
+    def __init__(
+        self,
+        loaded: LoadedTask,
+        teacher: Teacher,
+        plan: Plan,
+        folder: TeacherFolder,
+        tracker: Tracker,
+        failure_limit: float,
+    ) -> None:
+        self._loaded, self._teacher, self._plan, self._folder = loaded, teacher, plan, folder
+        self._tracker = tracker
+        self._failure_limit = failure_limit
+        self._keys = RequestKeys(teacher.recipe())
+        self._splits: dict[str, str] = {}  # of the requests in flight, by key: a plan asks each key once
+        self._recent_failures: deque[bool] = deque(maxlen=FAILURES_LOOKED_AT)
+        self._too_many: TooManyFailuresError | None = None
+        self._writer = GroupCommit(folder)
+        self._remote = teacher if isinstance(teacher, RemoteTeacher) else None
+        self.outcome = Outcome()
+
+    async def run(self) -> Outcome:
+        """Ask, copy and carry all rows of the plan; what was answered is durable and sealed when this returns.
+
+        Raises TeacherError, TooManyFailuresError or ShardError after what was answered is durable.
+        """
+        main_task = asyncio.current_task()
+        assert main_task is not None
+        self._main_task = main_task
+        in_flight = InFlightLog(self._folder.path, self._folder.worker)
+        try:
+            async with self._writer:
+                with _on_interrupt(self._interrupt):
+                    await self._ask_all(in_flight)
+            in_flight.clear()
+            if self._too_many is not None:
+                raise self._too_many
+            if self.outcome.stopped is None:
+                for split in self._plan.actions:
+                    await asyncio.to_thread(self._copy_split, split)
+        finally:
+            in_flight.close()
+        await asyncio.to_thread(self._folder.seal)
+        return self.outcome
+
+    async def _ask_all(self, in_flight: InFlightLog) -> None:
+        # One stream over all splits: between two, hundreds of connections would idle, close and be made again.
+        async with aclosing(self._teacher.answer(self._requests(in_flight))) as replies:
+            async for reply in replies:
+                request = reply.request
+                self.outcome.asked += 1
+                split = self._splits.pop(request.key)
+                if reply.pictures:  # before the row: none may name a picture that a crash took
+                    await asyncio.to_thread(keep_pictures, self._folder.path, reply.pictures)
+                await self._keep(split, Row(request.example, request.key, request.draw, reply.answer))
+                self._watch_failures(reply)
+        if self._remote is not None and self._remote.stopped is not None:
+            self.outcome.stopped = self._remote.stopped
+
+    async def _requests(self, in_flight: InFlightLog) -> AsyncIterator[Request]:
+        """The requests as the teacher has room for them; rows that need none are written on the way."""
+        for split in self._plan.actions:
+            for example, action in self._plan.rows(self._loaded, split, Action.ASK, Action.CARRY, Action.FAIL):
+                if self.outcome.stopped is not None or self._too_many is not None:
+                    return  # the teacher lets what is in flight arrive, and ends
+                key, problem = request_key(self._keys, self._teacher, example)
+                if action == Action.CARRY:
+                    await self._keep(split, Row(example, key, 0, Answer(Status.UNASKED)))
+                elif problem is not None:
+                    await self._keep(split, Row(example, key, 0, Answer(Status.FAILED, error=problem)))
+                else:
+                    in_flight.add(key)
+                    self._splits[key] = split
+                    yield Request(key, example)
+
+    async def _keep(self, split: str, row: Row) -> None:
+        self.outcome.statuses[row.answer.status] += 1
+        self.outcome.cost_usd += row.answer.cost_usd
+        await self._writer.put(split, row)
+        self._tracker.advance(1, self._describe_progress())
+
+    def _copy_split(self, split: str) -> None:
+        """Give the rows that say the same as another its answer. They cost nothing, and their bill says so."""
+        wanted: dict[str, list[Example]] = {}
+        for example, _ in self._plan.rows(self._loaded, split, Action.COPY):
+            key, _ = request_key(self._keys, self._teacher, example)
+            wanted.setdefault(key, []).append(example)
+            if len(wanted) == COPIED_AT_ONCE:
+                self._copy_rows(split, wanted)
+                wanted = {}
+        self._copy_rows(split, wanted)
+
+    def _copy_rows(self, split: str, wanted: dict[str, list[Example]]) -> None:
+        # The last answer counts: an earlier one may be the failure that was just asked again, or this very row's.
+        rows = {row.request_key: row for row in self._folder.find_rows(wanted) if row.answer.status != Status.UNASKED}
+        copies = []
+        for key, row in rows.items():
+            answer = replace(row.answer, cost_usd=0.0, attempts=0, prompt_tokens=0, completion_tokens=0)
+            copies += [Row(example, key, row.draw, answer) for example in wanted[key]]
+        self._folder.append(split, copies)
+        self._folder.commit()
+        self.outcome.copied += len(copies)
+        for copy in copies:
+            self.outcome.statuses[copy.answer.status] += 1
+        self._tracker.advance(len(copies), self._describe_progress())
+
+    def _watch_failures(self, reply: Reply) -> None:
+        self._recent_failures.append(reply.answer.status in (Status.FAILED, Status.UNPARSABLE))
+        failures, seen = sum(self._recent_failures), len(self._recent_failures)
+        if seen >= FAILURES_AT_LEAST and failures > self._failure_limit * seen:
+            self._too_many = TooManyFailuresError(
+                f"{failures} of the last {seen} requests failed, more than --failure-limit {self._failure_limit} "
+                f"allows; the last one ({reply.request.example.sample_id}): {reply.answer.error}. Everything that was "
+                "answered is kept. Mend the cause, then ask the failed rows again with --retry failed"
+            )
+
+    def _interrupt(self) -> None:
+        """First interrupt: ask nothing more and let what is in flight arrive. Second: give up waiting."""
+        if self.outcome.stopped is not None:
+            self._main_task.cancel()
+        self.outcome.stopped = INTERRUPTED
+
+    def _describe_progress(self) -> str:
+        if self._remote is not None:
+            return self._remote.describe_progress()
+        return f"{self.outcome.failed} failed" if self.outcome.failed else ""
+
+
+class GroupCommit:
+    """Makes rows durable in groups, one fsync for many, in a thread, while more arrive.
+
+    An asynchronous context manager: leaving it, for whatever reason, makes durable what was put before.
+    """
+
+    def __init__(self, folder: TeacherFolder) -> None:
+        self._folder = folder
+        self._rows: dict[str, list[Row]] = {}
+        self._waiting = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._closing = asyncio.Event()
+        self._task: asyncio.Task[None]
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(self._commit_until_closed())
+
+    async def __aexit__(self, *_: object) -> None:
+        self._closing.set()
+        await self._task
+
+    async def put(self, split: str, row: Row) -> None:
+        """Take a row; waits while too many wait for the disk. Raises what stopped the writing, if anything did."""
+        await self._has_room.wait()
+        if self._task.done():
+            self._task.result()
+        self._rows.setdefault(split, []).append(row)
+        self._waiting += 1
+        if self._waiting >= BUFFERED_ROWS:
+            self._has_room.clear()
+
+    async def _commit_until_closed(self) -> None:
+        try:
+            closing = False
+            while not closing:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), COMMIT_SECONDS)
+                closing = self._closing.is_set()
+                rows, self._rows, self._waiting = self._rows, {}, 0
+                self._has_room.set()
+                if rows:
+                    await asyncio.to_thread(self._write, rows)
+        finally:
+            self._has_room.set()  # a writer that failed must not leave anybody waiting
+
+    def _write(self, rows: dict[str, list[Row]]) -> None:
+        for split, some in rows.items():
+            self._folder.append(split, some)
+        self._folder.commit()
+        for split in rows:
+            if self._folder.unsealed_bytes(split) >= SHARD_BYTES:
+                self._folder.seal(split)
+
+
+@contextmanager
+def _on_interrupt(act: Callable[[], None]) -> Iterator[None]:
+    """Call `act` instead of raising KeyboardInterrupt while the block runs."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, act)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)

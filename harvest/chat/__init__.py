@@ -1,0 +1,1 @@
+"""A chat model's question and its reply: no HTTP, no GPU."""

@@ -1,0 +1,239 @@
+"""From a reply's bytes to an answer: a pure function of the bytes and of what was asked.
+
+No reply can make it raise: one that cannot be read becomes an unparsable row that keeps its bytes.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from harvest.chat.dialects import Dialect, Scoring
+from harvest.chat.errors import read_error, shorten
+from harvest.chat.pricing import Usage
+from harvest.chat.scoring import Distribution, LabelWords, Position, score_positions, score_token_ids, score_votes
+from shared.schema import Answer, Status
+
+MAX_TOKEN_COUNT = 2**31 - 1  # what the row's schema holds
+_REFUSALS = frozenset({"content_filter", "safety", "refusal", "prohibited_content", "blocklist", "recitation"})
+_CUTS = frozenset({"length", "max_tokens"})
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a reply must bring. `words` is None for a task without labels; `numeric` where a number is asked for."""
+
+    dialect: Dialect
+    scoring: Scoring
+    words: LabelWords | None = None
+    first_tokens: Sequence[Sequence[int]] = ()
+    numeric: bool = False
+    keep_topk: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A parsed reply: the answer, without its bill; the usage that the reply reports, if it does; and for the probe the
+    number of its choices, its positions, and the probability on tokens that begin several label words.
+    """
+
+    answer: Answer
+    usage: Usage | None = None
+    choices: int = 0
+    positions: Sequence[Position] = ()
+    ambiguous_mass: float = 0.0
+
+
+def parse(raw: bytes, form: Form) -> Reading:
+    """Read one reply that was answered 200. Never raises; see the module."""
+    usage: Usage | None = None
+    try:
+        body = _load(raw)
+        if isinstance(body, list) and body and all(isinstance(part, str) for part in body):
+            body = _merge_votes(body)
+        usage = read_usage(body)
+        return _read_body(raw, body, usage, form)
+    except Exception as error:
+        return Reading(
+            _fail(raw, Status.UNPARSABLE, f"the reply cannot be read: {type(error).__name__}: {error}"), usage
+        )
+
+
+def _load(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return json.loads(raw)  # forgives what servers do send: NaN, half a surrogate pair, a byte order mark
+
+
+def join_votes(replies: Sequence[bytes]) -> bytes:
+    """Several replies to the same question as one raw value, which `parse` reads as one reply with several choices."""
+    return json.dumps([reply.decode("utf-8", "replace") for reply in replies], ensure_ascii=False).encode()
+
+
+def read_usage(body: Any) -> Usage | None:
+    """The usage that a reply's body reports, None where it reports none that can be one."""
+    usage = body.get("usage") if isinstance(body, dict) else None
+    if not isinstance(usage, dict):
+        return None
+    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    if prompt is None or completion is None:
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    cost = usage.get("cost")
+    if not isinstance(cost, int | float) or isinstance(cost, bool) or not 0 <= cost < math.inf:
+        cost = None
+    return Usage(prompt, completion, cached or 0, cost)
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKEN_COUNT:
+        return value
+    return None
+
+
+def _merge_votes(bodies: Sequence[str]) -> Mapping[str, Any]:
+    choices: list[Any] = []
+    usages: list[Usage | None] = []
+    merged: dict[str, Any] = {}
+    for text in bodies:
+        try:
+            body = json.loads(text)
+        except ValueError:
+            continue  # one broken vote: the others count
+        merged = merged or body
+        choices.extend(body.get("choices") or ())
+        usages.append(read_usage(body))
+    known = [usage for usage in usages if usage is not None]
+    usage = {
+        "prompt_tokens": sum(u.prompt_tokens for u in known),
+        "completion_tokens": sum(u.completion_tokens for u in known),
+        "prompt_tokens_details": {"cached_tokens": sum(u.cached_tokens for u in known)},
+        "cost": math.fsum(u.cost_usd or 0.0 for u in known) if any(u.cost_usd is not None for u in known) else None,
+    }
+    return {**merged, "choices": choices, "usage": usage if len(known) == len(bodies) else None}
+
+
+def _read_body(raw: bytes, body: Any, usage: Usage | None, form: Form) -> Reading:
+    if not isinstance(body, dict):
+        return Reading(_fail(raw, Status.UNPARSABLE, "the reply is no JSON object"))
+    choices = body.get("choices")
+    error = body if body.get("error") and not choices else choices[0] if choices and choices[0].get("error") else None
+    if error is not None:
+        text = read_error(json.dumps(error).encode())[1]
+        return Reading(_fail(raw, Status.FAILED, f"answered 200 with an error: {text}"), usage)
+    if not choices:
+        return Reading(_fail(raw, Status.UNPARSABLE, "the reply holds no choices"), usage)
+    choice = choices[0]
+    message = choice.get("message") or {}
+    finish = choice.get("finish_reason")
+    finish = shorten(finish) if isinstance(finish, str) else ""
+    reply = _read_text(message)
+    positions = form.dialect.read_positions(choice) if form.scoring in _WITH_LOGPROBS or form.keep_topk else []
+    refusal = message.get("refusal")
+    if refusal or finish.lower() in _REFUSALS:
+        why = shorten(str(refusal)) if refusal else f"finish_reason is {finish}"
+        verdict = _Verdict(Status.REFUSED, f"the endpoint refused to answer: {why}")
+    else:
+        verdict = _READERS[form.scoring](form, choices, positions, finish.lower() in _CUTS)
+    distribution = verdict.distribution
+    topk_ids, topk_logprobs = _read_topk(positions) if form.keep_topk else (None, None)
+    answer = Answer(
+        status=verdict.status,
+        reply=None if reply is None else _encodable(reply),
+        finish_reason=finish or None,
+        label_logprobs=None if distribution is None else distribution.label_logprobs,
+        residual_mass=None if distribution is None else distribution.residual_mass,
+        topk_ids=topk_ids,
+        topk_logprobs=topk_logprobs,
+        raw=raw,
+        error=verdict.error,
+        prompt_tokens=None if usage is None else usage.prompt_tokens,
+        completion_tokens=None if usage is None else usage.completion_tokens,
+    )
+    return Reading(answer, usage, len(choices), positions, 0.0 if distribution is None else distribution.ambiguous_mass)
+
+
+def _read_text(message: Mapping[str, Any]) -> str | None:
+    content = message.get("content")
+    if isinstance(content, list):  # parts, as some routes send them
+        content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    status: Status
+    error: str | None = None
+    distribution: Distribution | None = None
+
+
+def _read_logprobs(form: Form, choices: Sequence[Any], positions: Sequence[Position], cut: bool) -> _Verdict:
+    # The distribution is complete once the word has begun, so a reply that was cut after it is not truncated.
+    assert form.words is not None
+    if not positions:
+        return _Verdict(Status.UNPARSABLE, "no log-probabilities came back")
+    if form.scoring is Scoring.TOKEN_IDS:
+        return _Verdict(Status.OK, None, score_token_ids(form.first_tokens, positions[0]))
+    if not positions[0].top:
+        return _Verdict(Status.UNPARSABLE, "no alternatives came back, only the token that was said")
+    return _Verdict(Status.OK, None, score_positions(form.words, positions))
+
+
+def _read_votes(form: Form, choices: Sequence[Any], positions: Sequence[Position], cut: bool) -> _Verdict:
+    assert form.words is not None
+    answers = [_read_text(choice.get("message") or {}) or "" for choice in choices]
+    if all(form.words.match_answer(answer) is None for answer in answers):
+        if cut:
+            return _Verdict(Status.TRUNCATED, "the answer was cut before it named a label; raise --max-tokens")
+        return _Verdict(Status.UNPARSABLE, "the answer names no label, or several")
+    return _Verdict(Status.OK, None, score_votes(form.words, answers))
+
+
+def _read_plain(form: Form, choices: Sequence[Any], positions: Sequence[Position], cut: bool) -> _Verdict:
+    text = _read_text(choices[0].get("message") or {}) or ""
+    if cut:
+        return _Verdict(Status.TRUNCATED, "the answer was cut at its length limit; raise --max-tokens")
+    if not text.strip():
+        return _Verdict(Status.UNPARSABLE, "the reply holds no text")
+    if form.numeric:
+        try:
+            number = float(text.strip().rstrip("."))
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            return _Verdict(Status.UNPARSABLE, "the answer is no number")
+    return _Verdict(Status.OK)
+
+
+Reader = Callable[[Form, Sequence[Any], Sequence[Position], bool], _Verdict]
+_WITH_LOGPROBS = frozenset({Scoring.TOKEN_IDS, Scoring.TOP_LOGPROBS})
+_READERS: Mapping[Scoring, Reader] = {
+    Scoring.TOKEN_IDS: _read_logprobs,
+    Scoring.TOP_LOGPROBS: _read_logprobs,
+    Scoring.CHOICE: _read_votes,  # a constrained answer is one vote
+    Scoring.VOTES: _read_votes,
+    Scoring.TEXT: _read_plain,
+}
+
+
+def _read_topk(
+    positions: Sequence[Position],
+) -> tuple[list[list[int]], list[list[float]]] | tuple[None, None]:
+    tokens = [[token for token in position.top if token.token_id is not None] for position in positions]
+    if not any(tokens):
+        return None, None
+    return [[t.token_id or 0 for t in top] for top in tokens], [[t.logprob for t in top] for top in tokens]
+
+
+def _fail(raw: bytes, status: Status, error: str) -> Answer:
+    return Answer(status=status, raw=raw, error=shorten(error))
+
+
+def _encodable(text: str) -> str:
+    # JSON can spell half of a surrogate pair; no UTF-8, and so no shard, can hold it.
+    return text.encode("utf-8", "replace").decode()

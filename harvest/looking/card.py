@@ -1,0 +1,54 @@
+"""The dataset card of a task's shards: a README.md that the Hugging Face hub reads as it is."""
+
+from pathlib import Path
+
+from shared.disk import lock_file, replace_file
+from shared.shards import Manifest, find_teachers, load_manifest
+
+
+def write_card(task_folder: Path) -> None:
+    """Write `task_folder`/README.md from the manifests of all teachers below it. Workers may do so at the same time."""
+    with lock_file(task_folder / ".card.lock"):
+        manifests = {path: load_manifest(path) for path in find_teachers(task_folder)}
+        replace_file(task_folder / "README.md", _make_card(task_folder, manifests).encode())
+
+
+def _make_card(task_folder: Path, manifests: dict[Path, Manifest]) -> str:
+    lines = ["---", "configs:"]
+    for path, manifest in manifests.items():
+        lines += [f"- config_name: {manifest.teacher}", "  data_files:"]
+        for split in _list_splits(manifest):
+            pattern = f"{path.relative_to(task_folder)}/split={split}/*.parquet"
+            lines += [f"  - split: {split}", f'    path: "{pattern}"']
+    first = next(iter(manifests.values()))
+    lines += ["---", "", f"# {first.task}: a teacher's answers", ""]
+    lines.append(f"Texts: {first.source}. Labels: {', '.join(first.labels) or 'a number'}.")
+    for manifest in manifests.values():
+        lines += [
+            "",
+            f"## {manifest.teacher}",
+            "",
+            "| split | rows | of planned | dollars |",
+            "|---|---:|---:|---:|",
+        ]
+        for split in _list_splits(manifest):
+            shards = manifest.shards_of(split)
+            rows, cost = sum(s.rows for s in shards), sum(s.cost_usd for s in shards)
+            lines.append(f"| {split} | {rows:,} | {manifest.planned.get(split, rows):,} | {cost:.4f} |")
+    lines += [
+        "",
+        "A row is one example with the teacher's answer to it: its text and label, `embedding` (the teacher's vector), "
+        "`reply`, `label_logprobs` (natural logs, one a label, with the rest of the probability in `residual_mass`), "
+        "`raw`, and the bill. `manifest.json` beside the shards has the recipe and their hashes.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _list_splits(manifest: Manifest) -> list[str]:
+    return sorted({shard.split for shard in manifest.shards}, key=_split_order)
+
+
+def _split_order(split: str) -> tuple[int, str]:
+    known = ("train", "validation", "test")
+    return (known.index(split) if split in known else len(known), split)

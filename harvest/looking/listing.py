@@ -1,0 +1,55 @@
+"""The list of teachers: what each gives and needs, and whether that is here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+
+from harvest.teachers.registry import ENTRIES
+from harvest.teachers.requirements import Needs, find_missing_locally
+from shared.console import results
+
+_WORDS = {"embedding": "vector", "reply": "text", "label_logprobs": "logits", "image": "image"}
+
+
+def describe_teachers() -> Mapping[str, Any]:
+    """By name: the columns that a teacher's rows fill, its needs, and what of them is missing here.
+
+    The hub is not asked: a model that would have to come from there does not count as missing.
+    """
+    return {
+        entry.name: {
+            "gives": entry.gives,
+            "needs": _describe_needs(entry.needs),
+            "missing": find_missing_locally(entry.needs),
+            "model": entry.defaults.get(entry.needs.weights or ""),
+            "summary": entry.summary,
+        }
+        for entry in ENTRIES
+    }
+
+
+def print_teachers() -> None:
+    """Print the same as a table."""
+    from rich.table import Table
+
+    table = Table("teacher", "gives", "needs", "here", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("what it does", overflow="fold")
+    for entry in ENTRIES:
+        table.add_row(
+            entry.name,
+            " ".join(_WORDS[name] for name in entry.gives),
+            "\n".join([entry.needs.given, _describe_needs(entry.needs)]).strip(),
+            "no" if find_missing_locally(entry.needs) else "yes",
+            entry.summary,
+        )
+    results.print(table)
+    results.print(
+        "here: packages and GPU. Whether the model can be had is found out when the teacher is chosen.\n"
+        "A vision-language model that a server of yours runs: --teacher llava --endpoint URL, say.",
+        markup=False,
+    )
+
+
+def _describe_needs(needs: Needs) -> str:
+    return ", ".join(([needs.extra] if needs.extra else []) + (["GPU"] if needs.gpu else []) + [needs.memory])

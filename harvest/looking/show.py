@@ -1,0 +1,106 @@
+"""Looking at rows: the example, the picture that the teacher saw, its reply, its label distribution."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from harvest.asking.pictures import find_picture
+from harvest.chat.prompts import find_drawn, lay_out
+from shared.console import results
+from shared.errors import ShardError, UsageError
+from shared.schema import Row, row_schema
+from shared.shards import Manifest, choose_teacher, iterate_pieces, iterate_rows, load_manifest
+
+BAR_WIDTH = 30
+
+
+def show_rows(
+    path: Path, teacher: str | None, split: str | None, count: int, sample_id: str | None, images: Path | None
+) -> None:
+    """Print rows of a teacher folder; write their pictures into `images` where it is given."""
+    folder = choose_teacher(path, teacher)
+    manifest = load_manifest(folder)
+    splits = list(manifest.planned)
+    if split is not None and split not in splits:
+        raise UsageError(f"{folder} has no split {split!r}; it has: {', '.join(splits)}")
+    shown = 0
+    for row in _iterate(folder, manifest, split or splits[0]):
+        if sample_id is not None and row.example.sample_id != sample_id:
+            continue
+        _print_row(row, manifest)
+        if images is not None:
+            _write_pictures(row, manifest, folder, images)
+        shown += 1
+        if shown == count:
+            return
+    if not shown:
+        raise ShardError(f"{folder} has no such row in its split {split or splits[0]}")
+
+
+def _iterate(folder: Path, manifest: Manifest, split: str) -> Iterator[Row]:
+    for piece in iterate_pieces(folder, manifest, row_schema().names, split):
+        yield from iterate_rows(piece.table.filter(piece.current))
+
+
+def _print_row(row: Row, manifest: Manifest) -> None:
+    from rich.panel import Panel
+    from rich.text import Text
+
+    example, answer = row.example, row.answer
+    body = Text(lay_out(example) + "\n")
+    if example.label is not None:
+        body.append(f"\nlabel: {manifest.labels[example.label]}", "green")
+    if example.target is not None:
+        body.append(f"\ntarget: {example.target:g}", "green")
+    body.append(f"\nstatus: {answer.status}", "bold")
+    if answer.error:
+        body.append(f"  {answer.error}", "red")
+    if answer.reply is not None:
+        body.append(f"\nreply: {answer.reply}")
+    if answer.label_logprobs is not None:
+        for label, logprob in zip(manifest.labels, answer.label_logprobs, strict=True):
+            body.append(f"\n{_draw_bar(label, math.exp(logprob))}")
+        body.append(f"\n{_draw_bar('(no label)', answer.residual_mass or 0.0)}")
+    if answer.embedding is not None:
+        vector = answer.embedding
+        body.append(f"\nembedding: {len(vector)} numbers, norm {float((vector.astype(float) ** 2).sum() ** 0.5):.3g}")
+    if answer.asked_at is not None:
+        body.append(f"\nasked {answer.asked_at:%Y-%m-%d %H:%M:%S}, {answer.attempts} attempts, ${answer.cost_usd:.6f}")
+    results.print(Panel(body, title=example.sample_id, title_align="left"))
+
+
+def _draw_bar(name: str, probability: float) -> str:
+    return f"{name:>16} {probability:6.1%} {'█' * round(BAR_WIDTH * probability)}"
+
+
+def _write_pictures(row: Row, manifest: Manifest, folder: Path, images: Path) -> None:
+    """Draw the pages again: the same text and layout give the same picture, and its hash says whether they did.
+
+    Of a teacher that was shown none, copy the pictures that it made.
+    """
+    from harvest.rendering import Layout, render
+
+    drawn = find_drawn(manifest.recipe, row.example)
+    if drawn is None:
+        _copy_pictures(row, manifest, folder, images)
+        return
+    layout = {key: value for key, value in manifest.recipe["layout"].items() if key not in ("version", "fonts")}
+    images.mkdir(parents=True, exist_ok=True)
+    for number, page in enumerate(render(drawn, Layout(**layout))):
+        path = images / f"{row.example.sample_id.replace('/', '_')}-{number}.png"
+        path.write_bytes(page.png)
+        seen = list(row.answer.image_sha256 or ())
+        same = number < len(seen) and seen[number] == page.sha256
+        results.print(f"{path}{'' if same or not seen else ': not the bytes that the teacher saw'}", soft_wrap=True)
+
+
+def _copy_pictures(row: Row, manifest: Manifest, folder: Path, images: Path) -> None:
+    kept = [path for digest in row.answer.image_sha256 or () if (path := find_picture(folder, digest)).is_file()]
+    if not kept:
+        made = "; it kept none of those that it made (--keep-images does)" if row.answer.image_sha256 else ""
+        raise UsageError(f"the teacher {manifest.teacher} saw no pictures: its recipe draws nothing{made}")
+    images.mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(kept):
+        path = images / f"{row.example.sample_id.replace('/', '_')}-{number}.png"
+        path.write_bytes(picture.read_bytes())
+        results.print(path, soft_wrap=True)

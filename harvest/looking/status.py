@@ -1,0 +1,133 @@
+"""What is kept, by teacher and split; what was spent; what failed and why; what a crash may have left in flight."""
+
+from pathlib import Path
+from typing import Any
+
+from harvest.asking.inflight import read_in_flight
+from shared.console import results
+from shared.errors import ShardError
+from shared.schema import Status
+from shared.shards import load_manifest, summarise_folder
+from shared.shards.manifest import MANIFEST_NAME
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """The status of one teacher folder, of all of a task's, or of all below data/: the object that `--json` prints."""
+    folders = _find_folders(path)
+    if not folders:
+        raise ShardError(f"{path} holds no teacher's answers; `harvest run --teacher T --task K` makes some")
+    teachers = [_read_teacher(folder) for folder in folders]
+    return {
+        key: sum(teacher[key] for teacher in teachers)
+        for key in ("rows", "kept", "asked", "failed", "cost_usd", "seconds")
+    } | {"teachers": teachers}
+
+
+def print_status(status: dict[str, Any]) -> None:
+    """Print what read_status gave as tables for a person."""
+    from rich.table import Table
+
+    for teacher in status["teachers"]:
+        table = Table(
+            "split",
+            "planned",
+            "kept",
+            "ok",
+            "failed",
+            "unasked",
+            "not sealed",
+            "dollars",
+            "MB",
+            title=teacher["folder"],
+        )
+        for split, counts in teacher["splits"].items():
+            table.add_row(
+                split,
+                f"{counts['planned']:,}",
+                f"{counts['kept']:,}",
+                f"{counts['statuses'].get(Status.OK, 0):,}",
+                f"{counts['failed']:,}",
+                f"{counts['statuses'].get(Status.UNASKED, 0):,}",
+                f"{counts['unsealed']:,}",
+                f"{counts['cost_usd']:.4f}",
+                f"{counts['bytes'] / 1e6:.1f}",
+            )
+        results.print(table)
+        for split, counts in teacher["splits"].items():
+            for cause, rows in counts["failures"]:
+                results.print(f"  {split}: {rows:,} x {cause}", markup=False, soft_wrap=True)
+        if teacher["in_flight"]:
+            results.print(
+                f"  {teacher['in_flight']:,} requests had left and were not answered when a run was killed: they will "
+                "be asked again, and a paid endpoint may bill them twice"
+            )
+
+
+def _find_folders(path: Path) -> list[Path]:
+    """The teacher folders at `path` or below it that hold something, if it is only requests that were in flight."""
+    for folders in ([path], path.glob("teacher=*/"), path.glob("*/teacher=*/")):
+        found = [folder for folder in sorted(folders) if _holds_something(folder)]
+        if found:
+            return found
+    return []
+
+
+def _holds_something(folder: Path) -> bool:
+    files = (MANIFEST_NAME, "split=*/*.parquet", "journal/split=*/*.arrows")
+    return any(next(folder.glob(file), None) for file in files) or bool(read_in_flight(folder))
+
+
+def _read_teacher(folder: Path) -> dict[str, Any]:
+    in_flight = read_in_flight(folder)
+    if in_flight and not (folder / MANIFEST_NAME).exists():  # killed while it found out what the endpoint gives
+        task, teacher = folder.parent.name, folder.name.removeprefix("teacher=")
+        nothing: dict[str, Any] = dict.fromkeys(("rows", "kept", "asked", "failed", "cost_usd", "seconds"), 0)
+        about = {"folder": str(folder), "task": task, "teacher": teacher, "source": ""}
+        return {**about, **nothing, "in_flight": len(in_flight), "splits": {}}
+    summary = summarise_folder(folder)
+    splits = {}
+    for name, split in summary.splits.items():
+        statuses = {status: rows for status, rows in split.statuses.items() if rows}
+        failed = split.rows - statuses.get(Status.OK, 0) - statuses.get(Status.UNASKED, 0)
+        splits[name] = {
+            "planned": split.rows if split.planned is None else split.planned,
+            "kept": split.rows,
+            "failed": failed,
+            "statuses": statuses,
+            "failures": split.failures,
+            "unsealed": split.unsealed,
+            "cost_usd": split.cost_usd,
+            "prompt_tokens": split.prompt_tokens,
+            "completion_tokens": split.completion_tokens,
+            "bytes": split.bytes,
+        }
+    return {
+        "folder": str(folder),
+        "task": summary.manifest.task,
+        "teacher": summary.manifest.teacher,
+        "source": summary.manifest.source,
+        "rows": sum(split["planned"] for split in splits.values()),
+        "kept": sum(split["kept"] for split in splits.values()),
+        "asked": 0,
+        "failed": sum(split["failed"] for split in splits.values()),
+        "cost_usd": summary.cost_usd,
+        "seconds": 0.0,
+        "in_flight": _count_in_flight(folder),
+        "splits": splits,
+    }
+
+
+def _count_in_flight(folder: Path) -> int:
+    """Requests that left and that no row answers."""
+    import numpy as np
+
+    from shared.shards import read_kept
+
+    keys = read_in_flight(folder)
+    if not keys:
+        return 0
+    manifest = load_manifest(folder)
+    left = np.array([bytes.fromhex(key) for key in sorted(keys)], "S32")
+    for split in manifest.planned:
+        left = left[~np.isin(left, read_kept(folder, manifest, split).request_keys)]
+    return len(left)

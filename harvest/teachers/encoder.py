@@ -1,0 +1,75 @@
+"""`encoder`: any vision encoder of transformers (CLIP, SigLIP, DINOv2, ViT, ...), frozen, over the drawn text.
+
+What the vector of a page is, harvest.teachers.picture_encoder says; that of a text of several pages is their mean.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from harvest.rendering import Layout
+from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
+from harvest.teachers.batches import DrawnRequest, answer_drawn, answer_in_batches, describe_drawn
+from harvest.teachers.picture_encoder import PictureEncoder
+from shared.errors import require_extra
+from shared.example import Example
+from shared.schema import Answer, Status
+from shared.tasks import Task
+
+_BATCH_ROWS = 64
+_EMS = 14  # a page is this many of the largest letters wide
+
+
+@dataclass(frozen=True, slots=True)
+class VisionEncoderConfig:
+    """Options of the encoder. `size` (width, height) in pixels is that of the drawn page.
+
+    None is the model's own input size, at which nothing is resampled; another size is scaled to that.
+    """
+
+    model: str
+    size: tuple[int, int] | None = None
+
+
+class VisionEncoderTeacher:
+    """See the module. Keeps the protocol of harvest.teachers.base.Teacher."""
+
+    def __init__(self, config: VisionEncoderConfig, task: Task, name: str) -> None:
+        require_extra("vision", "torch", "transformers")
+        self.name = name
+        self._size = config.size
+        self._encoder = PictureEncoder(config.model)
+
+    @cached_property
+    def _layout(self) -> Layout:
+        width, height = self._size or self._encoder.input_size
+        # Letters as small as 10 pixels where the page is small: a text that needs more room goes over several pages.
+        largest = min(32, max(10, width // _EMS))
+        return Layout(
+            width, height, margin=width // 28, min_font_size=min(16, max(10, width // 28)), max_font_size=largest
+        )
+
+    def recipe(self) -> Mapping[str, Any]:
+        """Layout, model and how its pictures are prepared; the task's question plays no part."""
+        return {"teacher": "encoder", "layout": self._layout.fingerprint(), **self._encoder.describe()}
+
+    def content(self, example: Example) -> Mapping[str, Any]:
+        """The text that is drawn. Raises DataError where a character of it cannot be."""
+        return describe_drawn(example)
+
+    def estimate(self, example: Example) -> Estimate:
+        """Free, but for the bytes of the vector."""
+        return Estimate(bytes=estimate_bytes(example, 2 * self._encoder.width))
+
+    def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
+        """Encode in batches; one row that cannot be drawn does not stop the others."""
+        return answer_in_batches(requests, _BATCH_ROWS, lambda batch: answer_drawn(batch, self._layout, self._encode))
+
+    def _encode(self, drawn: Sequence[DrawnRequest]) -> list[Answer]:
+        pages = [np.repeat(drawing.pixels[:, :, None], 3, axis=2) for one in drawn for drawing in one.drawings]
+        vectors = iter(self._encoder.encode(pages))
+        means = [np.mean([next(vectors) for _ in one.drawings], axis=0) for one in drawn]
+        return [Answer(Status.OK, embedding=vector) for vector in means]

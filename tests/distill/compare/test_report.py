@@ -1,0 +1,76 @@
+"""The figures of a comparison, and the page that shows them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill.compare.calibration import measure_calibration
+from distill.compare.charts import make_ticks
+from distill.compare.disagreements import find_disagreements
+from distill.compare.results import count_confusion
+from shared.errors import UsageError
+from shared.shards.manifest import Manifest
+from tests.distill.compare.made_report import PARTS, SCORES, check_page, make_chosen, make_report
+
+
+def test_the_page_is_whole_and_asks_for_nothing() -> None:
+    result, html = make_report()
+    tags = check_page(html)
+    for part in PARTS:
+        assert f"<h2>{part}" in html
+    # two forests a number of labels, one efficiency curve, a learning curve each, one reliability diagram
+    assert tags.count("svg") == 4 + 1 + 2 + 1
+    assert tags.count("img") == 1
+    assert "a &lt;b&gt;fine&lt;/b&gt; film" in html
+    assert "a &lt;student&gt;, its embeddings and first 5 layers frozen" in html
+    assert "Every variant took 63 optimisation steps" in html
+    assert "$1.2500 for the teacher" in html
+    assert all(sentence.replace("'", "&#x27;") in html for sentence in result["sentences"])
+
+
+def test_the_figures_are_json_and_hold_the_verdict() -> None:
+    result, _ = make_report()
+    assert json.loads(json.dumps(result))["verdict"] == result["verdict"]
+    few, many = result["groups"]
+    assert (few["labels"], many["labels"], few["strongest_control"]) == (50, 1000, "self-training")
+    assert {variant["variant"] for variant in few["variants"]} == set(SCORES)
+    assert set(few["against_undistilled"]) == set(SCORES) - {"undistilled"}
+    assert set(few["against_strongest_control"]) == set(SCORES) - {"self-training"}
+    first = few["variants"][0]
+    assert first["score"] == pytest.approx(np.mean(first["scores"]))
+    gain = few["against_undistilled"]["armada"]
+    scores = {variant["variant"]: variant["score"] for variant in few["variants"]}
+    assert gain["mean"] == pytest.approx(scores["armada"] - scores["undistilled"])
+    assert result["verdicts"][0]["outcome"] == "helps"
+    assert result["sentences"][0].startswith("With 50 labels, reader's answers (armada) help: +0.")
+
+
+def test_calibration_restated() -> None:
+    logits = np.log(np.array([[[0.9, 0.1], [0.8, 0.2], [0.45, 0.55]], [[0.9, 0.1], [0.3, 0.7], [0.45, 0.55]]]))
+    found = measure_calibration(logits, np.array([0, 0, 1]))
+    assert sum(found.share) == pytest.approx(1)
+    # By confidence: .9 and .9 right; .8 right; .7 wrong; .55 and .55 right.
+    assert len(found.share) in (4, 5)
+    by_bin = [s * abs(r - c) for s, r, c in zip(found.share, found.right, found.confidence, strict=True)]
+    assert found.error == pytest.approx(sum(by_bin))
+    assert found.error == pytest.approx((2 * 0.45 + 0.7 + 0.2 + 2 * 0.1) / 6)
+
+
+def test_confusions_are_means_over_seeds() -> None:
+    logits = np.array([[[1, 0], [0, 1.0]], [[1, 0], [1, 0.0]]])
+    assert count_confusion(logits, np.array([0, 1])) == [[1, 0], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.02, 0.13), (0.61, 0.66), (-3, 250)])
+def test_ticks_are_few_and_inside(low: float, high: float) -> None:
+    ticks = make_ticks(low, high)
+    assert 3 <= len(ticks) <= 9
+    assert low <= ticks[0] < ticks[-1] <= high
+
+
+def test_a_folder_of_pictures_that_is_not_there_is_named(tmp_path: Path) -> None:
+    manifest = Manifest("films", "reader", "classification", ("bad", "good"), "accuracy", {}, "made")
+    with pytest.raises(UsageError, match="harvest show"):
+        find_disagreements(make_chosen(np.random.default_rng(0)), tmp_path, manifest, tmp_path / "none")

@@ -1,0 +1,141 @@
+"""Whole comparisons of a tiny student: resumed, killed, refused; and their report."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from distill.cli import app
+from distill.compare.plan import Plan
+from distill.compare.run import REPORT, RESULT, run_comparison
+from distill.compare.runner import CELLS
+from shared.errors import DataError, UsageError
+from tests.distill.compare.made_report import check_page
+from tests.distill.distill_rows import WriteFolder, make_rows
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def shards(write_folder: WriteFolder) -> Path:
+    """A task whose teacher answered the test rows too."""
+    return write_folder({"train": [make_rows(64)], "validation": [make_rows(24, 1)], "test": [make_rows(40, 2)]})
+
+
+def plan(shards: Path, student: Path, **changes: Any) -> Plan:
+    common = {"student": str(student), "epochs": 2, "batch_size": 16, "student_lr": 2e-3, "precision": "float32"}
+    variants = {
+        "undistilled": {"loss": "none", "alpha": 0.0, "gamma": 0.0},
+        "armada": {"semantics": "code"},
+        "shuffled": {"semantics": "code", "control": "shuffled-teacher"},
+    }
+    defaults = {"common": common, "variants": variants, "seeds": (0, 1), "labels": (20, 40), "workers": 2}
+    return Plan(name="toy", shards=shards, **{**defaults, **changes})
+
+
+@pytest.mark.real
+def test_a_comparison_its_resume_and_its_report(shards: Path, tiny_student: Path, tmp_path: Path) -> None:
+    chosen = plan(shards, tiny_student, choices={"student_lr": [1e-5, 2e-3]}, labels=(20,))
+    folder, result = run_comparison(chosen, tmp_path / "runs")
+    cells = sorted((folder / CELLS).iterdir())
+    assert len(cells) == 3 * 2 * 2
+    assert {path.name for path in cells[0].iterdir()} == {"metrics.json", "predictions.npz", "log.jsonl"}
+    assert json.loads((folder / RESULT).read_text()) == json.loads(json.dumps(result))
+    (group,) = result["groups"]
+    for variant in group["variants"]:
+        assert variant["choice_scores"][1] == pytest.approx(variant["validation"]) or variant["choice"] == {
+            "student_lr": 1e-5
+        }
+        assert variant["validation"] == pytest.approx(max(variant["choice_scores"]))
+        assert len(variant["curve"]) == 2
+    assert result["student_steps"] == 2 * 4
+    (verdict,) = result["verdicts"]
+    assert (verdict["variant"], verdict["strongest"]) == ("armada", "shuffled")
+    assert result["verdict"].startswith("With 20 labels, t's answers (armada)")
+
+    check_page((folder / REPORT).read_text())
+
+    times = {cell: (cell / "metrics.json").stat().st_mtime_ns for cell in cells}
+    (folder / CELLS / cells[0].name / "metrics.json").touch()
+    del times[cells[0]]
+    for path in cells[1].iterdir():
+        path.unlink()
+    cells[1].rmdir()
+    del times[cells[1]]
+    _, again = run_comparison(chosen, tmp_path / "runs")
+    assert all((cell / "metrics.json").stat().st_mtime_ns == before for cell, before in times.items())
+    assert again["groups"][0]["against_undistilled"] == group["against_undistilled"]
+
+    with pytest.raises(UsageError, match="was trained otherwise: epochs was 2 and is 3"):
+        run_comparison(
+            plan(shards, tiny_student, labels=(20,), common={**chosen.common, "epochs": 3}), tmp_path / "runs"
+        )
+
+
+@pytest.mark.real
+def test_killed_it_loses_only_the_cells_that_run_and_leaves_no_process(
+    shards: Path, tiny_student: Path, tmp_path: Path
+) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from tests.distill.compare.test_run import plan\nfrom distill.compare.runner import run_cells\n"
+        "if __name__ == '__main__':\n"
+        "    run_cells(plan(Path(sys.argv[1]), Path(sys.argv[2]), workers=1), Path(sys.argv[3]))\n"
+    )
+    (tmp_path / "child.py").write_text(script)
+    folder = tmp_path / "runs" / "toy"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen(
+        [sys.executable, tmp_path / "child.py", shards, tiny_student, folder],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while len(finished := list(folder.glob(f"{CELLS}/[!.]*"))) < 2:
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    while find_session(child.pid):
+        assert time.monotonic() < deadline, "a worker outlived the process that was killed"
+        time.sleep(0.05)
+    kept = {cell: (cell / "metrics.json").stat().st_mtime_ns for cell in finished}
+    _, result = run_comparison(plan(shards, tiny_student), tmp_path / "runs")
+    assert len(result["groups"]) == 2
+    assert all((cell / "metrics.json").stat().st_mtime_ns == before for cell, before in kept.items())
+
+
+def find_session(leader: int) -> list[str]:
+    """The processes of a session, but for those that have ended and wait to be collected."""
+    listed = subprocess.run(["ps", "-eo", "sess=,stat=,pid="], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if line.split()[0] == str(leader) and "Z" not in line.split()[1]]
+
+
+@pytest.mark.real
+def test_no_test_rows_is_an_error(write_folder: WriteFolder, tiny_student: Path, tmp_path: Path) -> None:
+    shards = write_folder({"train": [make_rows(32)], "validation": [make_rows(16, 1)]})
+    with pytest.raises(DataError, match="no predictions of a test split"):
+        run_comparison(plan(shards, tiny_student, labels=(None,), workers=1), tmp_path / "runs")
+
+
+def test_the_command_names_what_is_wrong(tmp_path: Path, shards: Path) -> None:
+    runs = ["--out", str(tmp_path / "runs"), "--workers", "1"]
+    for arguments, message in (
+        (["--shards", str(tmp_path / "none")], "holds no teacher's answers"),
+        (["--shards", str(shards), "--seed", "1"], "with one seed nothing tells luck from effect"),
+        (["--shards", str(shards), "--set", "alpha=7"], "alpha is 7"),
+        ([], "needs shards"),
+    ):
+        done = CliRunner().invoke(app, ["compare", *arguments, *runs])
+        assert done.exit_code in (1, 2)
+        assert message in done.stderr
+    assert not (tmp_path / "runs").exists()

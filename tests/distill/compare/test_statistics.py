@@ -1,0 +1,105 @@
+"""The paired test: what it computes, and how often it is right where the truth is known."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from distill.compare.statistics import compare, correct_holm, make_pseudovalues
+from distill.scoring.metrics import METRICS
+from shared.errors import UsageError
+from tests.distill.compare.simulated_comparison import measure_error, simulate
+
+
+@pytest.mark.parametrize(
+    ("metric", "classes"), [("accuracy", 3), ("f1", 2), ("f1", 3), ("matthews", 3), ("pearson", 1)]
+)
+def test_pseudovalues_are_those_of_leaving_each_row_out(metric: str, classes: int) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(40, classes))
+    target = rng.normal(size=40) + logits[:, 0] if classes == 1 else rng.integers(classes, size=40)
+    score = METRICS[metric]
+    keep = ~np.eye(40, dtype=bool)
+    expected = [40 * score(logits, target) - 39 * score(logits[rows], target[rows]) for rows in keep]
+    assert make_pseudovalues(metric, logits, target) == pytest.approx(expected)
+
+
+def test_pseudovalues_of_accuracy_are_right_and_wrong() -> None:
+    logits, target = np.array([[2.0, 1], [1, 2], [3, 0]]), np.array([0, 0, 0])
+    assert make_pseudovalues("accuracy", logits, target) == pytest.approx([1, 0, 1])
+    with pytest.raises(UsageError, match="distill knows"):
+        make_pseudovalues("bleu", logits, target)
+
+
+def test_compare_restated_from_sums_of_squares() -> None:
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(0.3, 1, (4, 30)) + rng.normal(0, 0.5, (4, 1)) + rng.normal(0, 1, 30), np.zeros((4, 30))
+    found = compare(first, second)
+    total = ((first - first.mean()) ** 2).sum()
+    between_seeds = 30 * ((first.mean(axis=1) - first.mean()) ** 2).sum()
+    between_rows = 4 * ((first.mean(axis=0) - first.mean()) ** 2).sum()
+    seed, row, rest = between_seeds / 3, between_rows / 29, (total - between_seeds - between_rows) / (3 * 29)
+    assert row > rest, "else the case is not the general one"
+    error = np.sqrt((seed + row - rest) / 120)
+    freedom = 3 * ((seed + row - rest) / seed) ** 2
+    assert found.standard_error == pytest.approx(error)
+    assert found.freedom == pytest.approx(freedom)
+    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, freedom, first.mean(), error))
+    assert found.p == pytest.approx(1 - stats.t.cdf(first.mean() / error, freedom))
+    assert found.by_seed == pytest.approx(first.mean(axis=1))
+    reverse = compare(second, first)
+    assert (reverse.mean, reverse.p) == pytest.approx((-found.mean, 1 - found.p))
+
+
+def test_rows_that_answer_alike_in_all_seeds_make_it_a_test_over_seeds() -> None:
+    """Where rows do not differ it is the t test over seeds: four degrees of freedom for five of them."""
+    by_seed = np.array([0.1, 0.2, 0.0, 0.3, 0.1])
+    found = compare(np.tile(by_seed[:, None], 50), np.zeros((5, 50)))
+    assert found.freedom == pytest.approx(4)
+    assert found.p == pytest.approx(stats.ttest_1samp(by_seed, 0, alternative="greater").pvalue)
+
+
+def test_no_difference_and_a_constant_one() -> None:
+    same = np.random.default_rng(0).integers(2, size=(5, 40)).astype(float)
+    assert (compare(same, same).p, compare(same, same).low, compare(same, same).high) == (1, 0, 0)
+    assert (compare(same + 1, same).p, compare(same, same + 1).p) == (0, 1)
+
+
+@pytest.mark.parametrize("shapes", [((1, 40), (1, 40)), ((5, 1), (5, 1)), ((5, 40), (4, 40))])
+def test_what_cannot_be_compared(shapes: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    with pytest.raises(ValueError, match="cannot be compared"):
+        compare(np.zeros(shapes[0]), np.zeros(shapes[1]))
+
+
+def test_holm() -> None:
+    assert correct_holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert correct_holm([0.9, 0.8]) == [1, 1]
+    assert correct_holm([]) == []
+
+
+@pytest.mark.parametrize("seed_deviation", [0.0, 0.03, 0.15])
+def test_a_difference_of_nothing_is_rarely_significant(seed_deviation: float) -> None:
+    """The level holds whether the seeds or the rows vary more; a test over rows alone would be fooled by the seeds."""
+    rng = np.random.default_rng(2)
+    claims, claims_of_rows = 0, 0
+    for _ in range(400):
+        right = simulate(rng, {"a": 0.0, "b": 0.0}, seed_deviation)
+        claims += compare(right["a"], right["b"]).p < 0.05
+        rows = (right["a"] - right["b"]).mean(axis=0)
+        claims_of_rows += stats.ttest_1samp(rows, 0, alternative="greater").pvalue < 0.05
+    assert claims <= 400 * 0.07  # 5%, and two standard errors
+    if seed_deviation == 0.15:
+        assert claims_of_rows > 400 * 0.2
+
+
+def test_the_interval_covers_the_truth() -> None:
+    rng = np.random.default_rng(3)
+    _, unit = measure_error(rng, 0.05)
+    gain = 2 * unit
+    truth = np.mean(
+        [np.subtract(*(v.mean() for v in simulate(rng, {"a": gain, "b": 0.0}, 0.05).values())) for _ in range(2000)]
+    )
+    covered = 0
+    for _ in range(400):
+        found = compare(*simulate(rng, {"a": gain, "b": 0.0}, 0.05).values())
+        covered += found.low <= truth <= found.high
+    assert covered >= 400 * 0.93

@@ -1,0 +1,31 @@
+"""Where a run computes."""
+
+import pytest
+import torch
+
+from distill.compute.devices import choose_device
+from shared.errors import UsageError
+
+
+def test_precision_is_what_was_asked_for() -> None:
+    x = torch.randn(4, 4)
+    with choose_device("cpu", "bfloat16").autocast():
+        assert (x @ x).dtype == torch.bfloat16
+    with choose_device("cpu", "float32").autocast():
+        assert (x @ x).dtype == torch.float32
+
+
+def test_auto_takes_bfloat16_only_where_the_cpu_has_it() -> None:
+    with open("/proc/cpuinfo") as file:
+        flags = file.read()
+    assert choose_device("cpu", "auto").bfloat16 == ("avx512_bf16" in flags or "amx_tile" in flags)
+
+
+def test_auto_takes_a_gpu_where_there_is_one() -> None:
+    assert choose_device("auto", "float32").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x"])
+def test_a_device_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"device '{name}' cannot be used"):
+        choose_device(name, "auto")

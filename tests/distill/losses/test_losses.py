@@ -1,0 +1,398 @@
+"""Every loss against a plain restatement in numpy float64, its gradient, and what it must not see."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from distill.config import Loss, Semantics
+from distill.losses.cka import LEAST_ROWS, cka
+from distill.losses.contrastive import contrastive
+from distill.losses.label_kl import label_kl
+from distill.losses.mean_cosine import mean_cosine
+from distill.losses.mean_distance import mean_distance
+from distill.losses.mean_dot import mean_dot
+from distill.losses.mean_mse import mean_mse
+from distill.losses.objective import MATCH, Objective
+from distill.losses.procrustes import procrustes
+from distill.losses.row_distance import row_distance
+from distill.losses.row_mse import row_mse
+from distill.losses.soft_distance import soft_distance
+from distill.losses.soft_mse import soft_mse
+from distill.losses.task import task_loss
+from distill.models.aligner import Aligner
+from distill.models.outputs import Outputs
+
+Array = np.ndarray[Any, Any]
+N, C, D, TAU, TEMPERATURE = 7, 3, 5, 5.0, 0.3
+SEEDS = range(5)
+SEMANTICS: tuple[Semantics, ...] = get_args(Semantics)
+LOSSES: list[Loss] = [loss for loss in get_args(Loss) if loss != "none"]
+
+
+def find_match(semantics: Semantics, loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:
+    return partial(contrastive, temperature=TEMPERATURE) if loss == "contrastive" else MATCH[semantics, loss]
+
+
+MATCHES = [find_match(semantics, loss) for semantics in SEMANTICS for loss in LOSSES]
+
+
+def draw(seed: int, *shape: int, scale: float = 3.0) -> Array:
+    return np.random.default_rng(seed).normal(scale=scale, size=shape)
+
+
+def softmax(x: Array) -> Array:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def norm(x: Array) -> Array:
+    return np.asarray(np.sqrt((x**2).sum(axis=-1)))
+
+
+# The restatements follow the equations row by row, and share nothing with what they check.
+
+
+def restate_task(o: Array, y: Array, labelled: Array) -> float:
+    each = [
+        -np.log(softmax(o[i])[int(y[i])]) if o.shape[1] > 1 else (o[i, 0] - y[i]) ** 2
+        for i in range(len(o))
+        if labelled[i]
+    ]
+    return float(np.mean(each)) if each else 0.0
+
+
+def restate_soft(semantics: Semantics, t: Array, s: Array, tau: float) -> float:
+    regression = t.shape[1] == 1
+    if semantics == "paper":
+        phi: Callable[[Array], Array] = (lambda x: x) if regression else softmax
+        return float(np.mean([norm(phi(t[i] / tau) - phi(s[i] / tau)) for i in range(len(t))]))
+    if regression:
+        return float(np.mean((t - s) ** 2))
+    return float(tau**2 * np.mean((softmax(t / tau) - softmax(s / tau)) ** 2))
+
+
+def restate_match(semantics: Semantics, loss: Loss, t: Array, s: Array) -> float:
+    t_mean, s_mean = t.sum(axis=0) / len(t), s.sum(axis=0) / len(s)
+    if loss == "cosine":
+        dot = float((t_mean * s_mean).sum())
+        return 1 - dot if semantics == "paper" else 1 - dot / float(norm(t_mean) * norm(s_mean))
+    if loss == "euclid":
+        return float(norm(t_mean - s_mean) if semantics == "paper" else ((t_mean - s_mean) ** 2).mean())
+    if loss == "elementwise":
+        return float(norm(t - s).sum() / len(t) if semantics == "paper" else ((t - s) ** 2).mean())
+    return {"cka": restate_cka, "procrustes": restate_procrustes, "contrastive": restate_contrastive}[loss](t, s)
+
+
+def restate_hsic(x: Array, y: Array) -> float:
+    """The estimator of Song et al. (2012), equation 5, term by term."""
+    n, one = len(x), np.ones(len(x))
+    k, m = x @ x.T, y @ y.T
+    k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
+    product = (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2))
+    return float((np.trace(k @ m) + product - 2 / (n - 2) * (one @ k @ m @ one)) / (n * (n - 3)))
+
+
+def restate_cka(t: Array, s: Array) -> float:
+    return 1 - restate_hsic(t, s) / float(np.sqrt(restate_hsic(t, t) * restate_hsic(s, s)))
+
+
+def restate_procrustes(t: Array, s: Array) -> float:
+    a, b = t - t.mean(axis=0), s - s.mean(axis=0)
+    a, b = a / np.sqrt((a**2).sum()), b / np.sqrt((b**2).sum())
+    u, _, v = np.linalg.svd(a.T @ b)
+    return float(((a @ (u @ v) - b) ** 2).sum())
+
+
+def restate_contrastive(t: Array, s: Array) -> float:
+    scores = [[float(x @ y / (norm(x) * norm(y))) / TEMPERATURE for y in t] for x in s]
+    return float(-np.mean([np.log(np.exp(row[i]) / np.exp(row).sum()) for i, row in enumerate(scores)]))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("labelled", [[1] * N, [1, 0, 0, 1, 1, 0, 1], [0] * N])
+def test_task_loss(seed: int, labelled: list[int]) -> None:
+    mask = np.array(labelled, bool)
+    o, y = draw(seed, N, C), np.random.default_rng(seed).integers(C, size=N)
+    got = task_loss(torch.from_numpy(o), torch.from_numpy(y), torch.from_numpy(mask))
+    assert float(got) == pytest.approx(restate_task(o, y, mask), abs=1e-6)
+    values, target = draw(seed, N, 1), draw(seed + 100, N)
+    got = task_loss(torch.from_numpy(values), torch.from_numpy(target), torch.from_numpy(mask))
+    assert float(got) == pytest.approx(restate_task(values, target, mask), abs=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [-1, 0, 2])
+def test_a_hidden_label_changes_nothing(hidden: int) -> None:
+    o = torch.from_numpy(draw(0, N, C)).requires_grad_()
+    mask = torch.tensor([True, False, True, True, False, True, True])
+    y = torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    loss = task_loss(o, y, mask)
+    (gradient,) = torch.autograd.grad(loss, o)
+    other = task_loss(o, torch.where(mask, y, hidden), mask)
+    (other_gradient,) = torch.autograd.grad(other, o)
+    assert torch.equal(loss, other)
+    assert torch.equal(gradient, other_gradient)
+    assert not gradient[~mask].any()
+
+
+@pytest.mark.parametrize("hidden", [float("nan"), float("inf"), -3.0])
+def test_a_hidden_target_changes_nothing(hidden: float) -> None:
+    o = torch.from_numpy(draw(0, N, 1)).requires_grad_()
+    mask = torch.tensor([True, False, True, True, False, True, True])
+    y = torch.from_numpy(draw(1, N))
+    (gradient,) = torch.autograd.grad(task_loss(o, y, mask), o)
+    (other,) = torch.autograd.grad(task_loss(o, torch.where(mask, y, hidden), mask), o)
+    assert torch.equal(gradient, other)
+
+
+def test_a_batch_without_labels_has_no_task_term_and_no_gradient_of_it() -> None:
+    o = torch.from_numpy(draw(0, N, C)).requires_grad_()
+    loss = task_loss(o, torch.full((N,), -100), torch.zeros(N, dtype=torch.bool))
+    (gradient,) = torch.autograd.grad(loss, o)
+    assert loss.item() == 0.0
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("width", [C, 1])
+@pytest.mark.parametrize(("semantics", "loss"), [("paper", soft_distance), ("code", soft_mse)])
+def test_soft_targets(seed: int, width: int, semantics: Semantics, loss: Callable[..., Tensor]) -> None:
+    t, s = draw(seed, N, width), draw(seed + 50, N, width)
+    got = loss(torch.from_numpy(t), torch.from_numpy(s), TAU, width == 1)
+    assert float(got) == pytest.approx(restate_soft(semantics, t, s, TAU), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("semantics", SEMANTICS)
+def test_match(seed: int, loss: Loss, semantics: Semantics) -> None:
+    t, s = draw(seed, N, D), draw(seed + 50, N, D)
+    got = find_match(semantics, loss)(torch.from_numpy(t), torch.from_numpy(s))
+    assert float(got) == pytest.approx(restate_match(semantics, loss, t, s), abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [mean_dot, mean_cosine, mean_distance, mean_mse])
+def test_batch_means_do_not_see_who_is_who(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    t, s = torch.from_numpy(draw(0, N, D)), torch.from_numpy(draw(1, N, D))
+    assert float(loss(t[torch.randperm(N)], s)) == pytest.approx(float(loss(t, s)), abs=1e-12)
+
+
+@pytest.mark.parametrize("semantics", get_args(Semantics))
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_teacher_shuffled_within_the_batch_leaves_cosine_and_euclid_as_they_are(
+    semantics: Semantics, seed: int
+) -> None:
+    """The paper leaves this open: neither the term nor what it does to the student can tell the pairing."""
+    torch.manual_seed(seed)
+    aligner = Aligner(torch.zeros(D), torch.ones(D), C, semantics).double().eval()
+    vectors = torch.from_numpy(draw(seed, N, D))
+    projected = aligner(vectors).projected
+    student = torch.from_numpy(draw(seed + 50, *projected.shape)).requires_grad_()
+    shuffled = aligner(vectors[torch.randperm(N)]).projected
+    for loss in LOSSES:
+        match, sees = find_match(semantics, loss), loss not in ("cosine", "euclid")
+        terms = [match(teacher, student) for teacher in (projected, shuffled)]
+        gradients = [torch.autograd.grad(term, student)[0] for term in terms]
+        assert torch.allclose(*terms, rtol=0, atol=1e-10) is not sees
+        assert torch.allclose(*gradients, rtol=0, atol=1e-10) is not sees
+
+
+@pytest.mark.parametrize(
+    "loss", [row_distance, row_mse, cka, procrustes, partial(contrastive, temperature=TEMPERATURE)]
+)
+def test_terms_of_rows_see_who_is_who(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    t, s = torch.from_numpy(draw(0, N, D)), torch.from_numpy(draw(1, N, D))
+    assert abs(float(loss(t.flip(0), s)) - float(loss(t, s))) > 1e-3
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_gradients_of_match(match: Callable[[Tensor, Tensor], Tensor]) -> None:
+    t = torch.from_numpy(draw(0, N, D)).requires_grad_()
+    s = torch.from_numpy(draw(1, N, D)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: match(t, x), s)
+    assert torch.autograd.grad(match(t, s), t, allow_unused=True)[0] is None
+
+
+@pytest.mark.parametrize("soft", [soft_distance, soft_mse])
+@pytest.mark.parametrize("width", [C, 1])
+def test_gradients_of_soft_targets(soft: Callable[..., Tensor], width: int) -> None:
+    t = torch.from_numpy(draw(0, N, width)).requires_grad_()
+    s = torch.from_numpy(draw(1, N, width)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: soft(t, x, TAU, width == 1), s)
+    assert torch.autograd.grad(soft(t, s, TAU, width == 1), t, allow_unused=True)[0] is None
+
+
+def test_gradients_of_the_task_loss() -> None:
+    mask = torch.tensor([True, False, True, True, False, True, True])
+    o, v = torch.from_numpy(draw(0, N, C)).requires_grad_(), torch.from_numpy(draw(0, N, 1)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: task_loss(x, torch.tensor([0, 1, 2, 0, 1, 2, 0]), mask), o)
+    assert torch.autograd.gradcheck(lambda x: task_loss(x, torch.from_numpy(draw(1, N)), mask), v)
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_equal_inputs_have_finite_gradients(match: Callable[[Tensor, Tensor], Tensor]) -> None:
+    s = torch.from_numpy(draw(0, N, D)).requires_grad_()
+    (gradient,) = torch.autograd.grad(match(s.detach().clone(), s), s)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("rows", range(1, LEAST_ROWS))
+def test_a_batch_too_small_for_cka_gives_none(rows: int) -> None:
+    s = torch.from_numpy(draw(1, rows, D)).requires_grad_()
+    loss = cka(torch.from_numpy(draw(0, rows, D)), s)
+    (gradient,) = torch.autograd.grad(loss, s)
+    assert float(loss.detach()) == 0
+    assert torch.equal(gradient, torch.zeros_like(s))
+
+
+@pytest.mark.parametrize("match", MATCHES)
+@pytest.mark.parametrize("same", ["teacher", "student", "both"])
+def test_rows_that_are_all_alike_have_finite_gradients(match: Callable[[Tensor, Tensor], Tensor], same: str) -> None:
+    t, s = (torch.from_numpy(draw(seed, N, D)).float() for seed in (0, 1))
+    t = t[:1].repeat(N, 1) if same != "student" else t
+    s = (s[:1].repeat(N, 1) if same != "teacher" else s).requires_grad_()
+    loss = match(t, s)
+    (gradient,) = torch.autograd.grad(loss, s)
+    assert torch.isfinite(loss)
+    assert torch.isfinite(gradient).all()
+
+
+def test_the_unbiased_cka_of_independent_spaces_is_near_nothing_where_the_biased_one_is_near_all() -> None:
+    """Twelve rows in 500 dimensions: the case of a batch."""
+    values = [1 - float(cka(*(torch.from_numpy(draw(2 * seed + i, 12, 500)) for i in (0, 1)))) for seed in range(40)]
+    biased = []
+    for seed in range(40):
+        x, y = (draw(2 * seed + i, 12, 500) for i in (0, 1))
+        k, m = ((z - z.mean(axis=0)) @ (z - z.mean(axis=0)).T for z in (x, y))
+        biased.append(float((k * m).sum() / np.sqrt((k**2).sum() * (m**2).sum())))
+    assert abs(np.mean(values)) < 0.05
+    assert np.mean(biased) > 0.9
+
+
+@pytest.mark.parametrize("loss", [cka, procrustes])
+@pytest.mark.parametrize("width", [3, D, 40])
+def test_a_rotation_a_shift_and_a_scale_change_nothing(loss: Callable[[Tensor, Tensor], Tensor], width: int) -> None:
+    t, s = draw(0, N, width), draw(1, N, width)
+    q, _ = np.linalg.qr(draw(2, width, width))
+    moved = 0.3 * t @ q + 5
+    assert float(loss(torch.from_numpy(t), torch.from_numpy(moved))) == pytest.approx(0, abs=1e-9)
+    before, after = (float(loss(torch.from_numpy(x), torch.from_numpy(s))) for x in (t, moved))
+    assert before == pytest.approx(after, abs=1e-9)
+    assert before > 0.05
+
+
+def test_a_student_that_ran_away_gives_a_number_that_is_none() -> None:
+    t, s = torch.ones(N, D), torch.full((N, D), torch.nan, requires_grad=True)
+    assert torch.isnan(procrustes(t, s))
+
+
+def restate_label_kl(q: Array, s: Array, tau: float) -> float:
+    """Row by row, from probabilities."""
+    each = []
+    for logs, logits in zip(q, s, strict=True):
+        teacher, student = np.exp(logs) ** (1 / tau), softmax(logits / tau)
+        teacher = teacher / teacher.sum()
+        each.append(np.exp(logs).sum() * (teacher * np.log(teacher / student)).sum())
+    return float(tau**2 * np.mean(each))
+
+
+def draw_partial(seed: int, residual: float = 0.2) -> Array:
+    """Log-probabilities of labels, with a residual of about `residual` that differs by row."""
+    return np.log(softmax(draw(seed, N, C)) * (1 - residual * np.random.default_rng(seed).uniform(0, 2, (N, 1))))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("tau", [1.0, TAU])
+def test_label_kl(seed: int, tau: float) -> None:
+    q, s = draw_partial(seed), draw(seed + 50, N, C)
+    assert float(label_kl(torch.from_numpy(q), torch.from_numpy(s), tau)) == pytest.approx(
+        restate_label_kl(q, s, tau), abs=1e-6
+    )
+
+
+def test_gradients_of_label_kl() -> None:
+    q = torch.from_numpy(draw_partial(0)).requires_grad_()
+    s = torch.from_numpy(draw(1, N, C)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: label_kl(q, x, TAU), s)
+    assert torch.autograd.grad(label_kl(q, s, TAU), q, allow_unused=True)[0] is None
+
+
+def test_a_partial_distribution_is_taken_as_it_is() -> None:
+    """At tau = 1 the gradient is that of the cross-entropy to the partial distribution: (mass p - q) / n."""
+    q, s = draw_partial(0), torch.from_numpy(draw(1, N, C)).requires_grad_()
+    (gradient,) = torch.autograd.grad(label_kl(torch.from_numpy(q), s, 1.0), s)
+    mass = np.exp(q).sum(axis=1, keepdims=True)
+    assert mass.min() < 0.8
+    expected = (mass * softmax(s.detach().numpy()) - np.exp(q)) / N
+    np.testing.assert_allclose(gradient.numpy(), expected, atol=1e-12)
+
+
+def test_a_row_on_no_label_teaches_nothing() -> None:
+    q, s = torch.from_numpy(draw_partial(0)), torch.from_numpy(draw(1, N, C)).requires_grad_()
+    q[2] = -100.0  # what harvest writes for a label that was not seen
+    loss = label_kl(q, s, TAU)
+    (gradient,) = torch.autograd.grad(loss, s)
+    assert torch.isfinite(loss)
+    assert gradient[2].abs().max() < 1e-30
+    assert gradient.abs().amax(1)[[0, 1, 3, 4, 5, 6]].min() > 1e-4
+
+
+def make_outputs(seed: int, width: int) -> tuple[Outputs, tuple[Array, Array, Array]]:
+    arrays = (draw(seed, N, width), draw(seed + 1, N, width), draw(seed + 2, N, D))
+    return Outputs(*(torch.from_numpy(a).requires_grad_() for a in arrays)), arrays
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("width", [C, 1])
+@pytest.mark.parametrize("loss", get_args(Loss))
+@pytest.mark.parametrize("semantics", get_args(Semantics))
+@pytest.mark.parametrize("gamma", [0.0, 0.7])
+def test_the_whole_objective(seed: int, width: int, loss: Loss, semantics: Semantics, gamma: float) -> None:
+    alpha, beta = 0.3, 1.7
+    regression = width == 1
+    objective = Objective(semantics, loss, alpha, beta, gamma, TAU, regression, contrastive_temperature=TEMPERATURE)
+    teacher, (o_t, a_t, p_t) = make_outputs(seed * 10, width)
+    student, (o_s, a_s, p_s) = make_outputs(seed * 10 + 5, width)
+    mask = np.array([1, 1, 0, 1, 0, 1, 1], bool)
+    y = np.random.default_rng(seed).integers(C, size=N) if width > 1 else draw(seed, N)
+
+    task = restate_task(o_s, y, mask) + gamma * restate_task(a_s, y, mask)
+    soft = restate_soft(semantics, o_t, o_s, TAU) + gamma * restate_soft(semantics, a_t, a_s, TAU)
+    expected = (1 - alpha) * task + alpha * soft
+    if loss != "none":
+        expected += beta * restate_match(semantics, loss, p_t, p_s)
+    terms = objective.student_terms(student, teacher, torch.from_numpy(y), torch.from_numpy(mask))
+    assert float(terms["total"].detach()) == pytest.approx(expected, abs=1e-6)
+    terms["total"].backward()  # type: ignore[no-untyped-call]
+    assert teacher.main.grad is None
+    assert teacher.auxiliary.grad is None
+    assert teacher.projected.grad is None
+
+    aligner = objective.aligner_loss(teacher, torch.from_numpy(y), torch.from_numpy(mask))
+    expected = restate_task(o_t, y, mask) + gamma * restate_task(a_t, y, mask)
+    assert float(aligner.detach()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_without_a_teacher_only_the_labels_count() -> None:
+    student, (o, a, _) = make_outputs(0, C)
+    y, mask = np.array([0, 1, 2, 0, 1, 2, 0]), np.ones(N, bool)
+    objective = Objective("paper", "none", 0.0, 1.0, 0.5, TAU, regression=False)
+    terms = objective.student_terms(student, None, torch.from_numpy(y), torch.from_numpy(mask))
+    assert set(terms) == {"total", "task"}
+    expected = restate_task(o, y, mask) + 0.5 * restate_task(a, y, mask)
+    assert float(terms["total"].detach()) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.25, 0.0])
+def test_a_schedule_hands_the_teachers_weight_to_the_labels(strength: float) -> None:
+    teacher, _ = make_outputs(0, C)
+    student, _ = make_outputs(5, C)
+    y, mask = torch.tensor([0, 1, 2, 0, 1, 2, 0]), torch.ones(N, dtype=torch.bool)
+    objective = Objective("paper", "elementwise", 0.3, 1.7, 0.7, TAU, regression=False)
+    terms = objective.student_terms(student, teacher, y, mask, strength)
+    expected = (1 - 0.3 * strength) * terms["task"] + strength * (0.3 * terms["soft"] + 1.7 * terms["match"])
+    assert float(terms["total"].detach()) == pytest.approx(float(expected.detach()), abs=1e-9)

@@ -1,0 +1,143 @@
+"""Runs that train an adapter, from the shards to a scored student; and what their checkpoints hold."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from distill.config import DistillConfig
+from distill.data.tokens import TextEncoder
+from distill.models.pretrained import load_tokenizer
+from distill.run import run_distillation
+from distill.runs.folder import CHECKPOINT
+from distill.scoring.predict import evaluate_run
+from distill.training.checkpoint import Checkpoints
+from shared.errors import UsageError
+from shared.sources import resolve_model
+from tests.distill.distill_rows import WriteFolder, make_rows
+
+
+@pytest.fixture
+def shards(write_folder: WriteFolder) -> Path:
+    return write_folder({"train": [make_rows(64, pairs=True)], "validation": [make_rows(40, 1, pairs=True)]})
+
+
+@pytest.mark.parametrize(
+    ("family", "control"), [("bert", "self-training"), ("llama", "none"), ("llama", "frozen-aligner")]
+)
+def test_an_adapter_is_trained_kept_and_scored(
+    shards: Path, tiny_student: Path, tiny_causal: Path, tmp_path: Path, family: str, control: Any
+) -> None:
+    config = DistillConfig(
+        shards=shards,
+        student=str(tiny_student if family == "bert" else tiny_causal),
+        lora_rank=4,
+        lora_targets="all-linear",
+        control=control,
+        loss="none",
+        epochs=8,
+        batch_size=8,
+        student_lr=1e-2,
+        device="cpu",
+    )
+    folder, metrics = run_distillation(config, tmp_path / "runs", "mine")
+    assert metrics["dev_best"] > 0.7
+    assert not list(folder.glob("student/model*"))
+    kept = load_file(folder / "student/adapter_model.safetensors")
+    assert any("lora_A" in name for name in kept)
+    adapter = json.loads((folder / "student/adapter_config.json").read_text())
+    assert (adapter["r"], adapter["lora_alpha"], adapter["task_type"]) == (4, 8, "SEQ_CLS")
+    assert adapter["base_model_name_or_path"] == config.student
+    again = evaluate_run(folder, None, "validation", "cpu", "float32")
+    assert again["score"] == pytest.approx(metrics["dev_best"])
+
+
+def test_interrupted_it_goes_on_to_the_same_adapter(
+    shards: Path, tiny_causal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DistillConfig(
+        shards=shards,
+        student=str(tiny_causal),
+        lora_rank=2,
+        epochs=3,
+        batch_size=16,
+        control="frozen-aligner",
+        gradient_checkpointing=True,
+        device="cpu",
+    )
+    run_distillation(config, tmp_path, "whole")
+    is_due, steps = Checkpoints.is_due, 0
+
+    def interrupt(self: Checkpoints, step: int) -> bool:
+        nonlocal steps
+        steps += 1
+        if steps == 7:
+            raise KeyboardInterrupt
+        return is_due(self, step)
+
+    monkeypatch.setattr(Checkpoints, "is_due", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_distillation(config, tmp_path, "stopped", checkpoint_steps=2)
+    assert (tmp_path / ".stopped.partial" / CHECKPOINT).exists()
+    run_distillation(config, tmp_path, "stopped", checkpoint_steps=2)
+    assert steps == 7 + 6, "the second went on from the sixth step of twelve"
+    for name in ("student/adapter_model.safetensors", "heads.safetensors", "aligner.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
+
+
+def test_a_checkpoint_of_an_adapter_holds_no_frozen_weight(
+    shards: Path, tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distill.training import loop as train
+
+    captured: list[dict[str, Any]] = []
+    capture = train.capture
+    monkeypatch.setattr(train, "capture", lambda *args: captured.append(capture(*args)) or captured[-1])
+    config = DistillConfig(shards=shards, student=str(tiny_student), lora_rank=2, epochs=2, device="cpu")
+    run_distillation(config, tmp_path / "runs", "mine", checkpoint_steps=1)
+    state = captured[-1]
+    encoder = [name for name in state["student"] if ".encoder." in name]
+    assert encoder
+    assert all("lora_" in name for name in encoder)
+    assert state["progress"]["best"]["weights"].keys() == {
+        name.removeprefix("model.") for name in state["student"] if name.startswith("model.")
+    }
+
+
+def test_targets_without_an_adapter_are_refused(shards: Path) -> None:
+    with pytest.raises(UsageError, match="give lora_rank"):
+        DistillConfig(shards=shards, lora_targets="all-linear")
+    with pytest.raises(UsageError, match="lora_rank is 0"):
+        DistillConfig(shards=shards, lora_rank=0)
+
+
+def test_a_causal_tokenizer_pads_and_sets_a_pair_apart(tiny_causal: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(resolve_model(str(tiny_causal)))
+    assert tokenizer.pad_token == "</s>"
+    tokens, _ = TextEncoder(tokenizer, 64).encode(["good film", "a plot"], ["bad", None])
+    end = tokenizer.eos_token_id
+    assert tokenizer.convert_ids_to_tokens(tokens.ids.tolist()) == ["good", "film", "</s>", "bad", "a", "plot"]
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    again = load_tokenizer(resolve_model(str(tmp_path)))  # and not twice
+    assert again("good film", "bad").input_ids == [*tokens.ids[:2], end, tokens.ids[3]]
+
+
+def test_an_encoders_tokenizer_stays_as_it_is(tiny_student: Path) -> None:
+    tokenizer = load_tokenizer(resolve_model(str(tiny_student)))
+    assert tokenizer("good", "bad").tokens() == ["[CLS]", "good", "[SEP]", "bad", "[SEP]"]
+
+
+def test_dropout_leaves_no_layer_out(tmp_path: Path) -> None:
+    from transformers import OPTConfig, OPTModel
+
+    from distill.models.pretrained import load_student
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 16, "num_attention_heads": 1}
+    OPTModel(OPTConfig(vocab_size=20, num_hidden_layers=1, **sizes)).save_pretrained(tmp_path)
+    config = load_student(resolve_model(str(tmp_path)), 2, dropout=0.3).config
+    assert (config.dropout, config.layerdrop) == (0.3, 0.0)

@@ -1,0 +1,71 @@
+"""Where a run is written: all at once, by one process, and what is left when it does not end well."""
+
+from pathlib import Path
+
+import pytest
+
+from distill.runs.folder import CHECKPOINT, choose_run_folder, working_folder
+from distill.compute.processes import Processes
+from shared.errors import LockedError, UsageError
+
+
+def test_a_folder_appears_all_at_once(tmp_path: Path) -> None:
+    target = tmp_path / "runs" / "a"
+    with working_folder(target, False, Processes()) as work:
+        (work / "metrics.json").write_text("{}")
+        (work / CHECKPOINT).write_text("x")
+        assert not target.exists()
+    assert [path.name for path in target.iterdir()] == ["metrics.json"]
+    assert [path.name for path in target.parent.iterdir()] == ["a"]
+
+
+def test_without_a_checkpoint_nothing_is_left_and_with_one_only_that(tmp_path: Path) -> None:
+    def fail(checkpoint: bool) -> None:
+        with working_folder(tmp_path / "a", False, Processes()) as work:
+            assert {path.name for path in work.iterdir()} <= {CHECKPOINT}
+            (work / "log.jsonl").write_text("half")
+            (work / "trackers").mkdir()
+            if checkpoint:
+                (work / CHECKPOINT).write_text("x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail(checkpoint=False)
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            fail(checkpoint=True)
+    assert (tmp_path / ".a.partial" / CHECKPOINT).exists()
+
+
+def test_only_one_process_works_on_a_run(tmp_path: Path) -> None:
+    with working_folder(tmp_path / "a", False, Processes()):
+        with (
+            pytest.raises(LockedError, match="another process is training"),
+            working_folder(tmp_path / "a", False, Processes()),
+        ):
+            pass
+        with working_folder(tmp_path / "b", False, Processes()):
+            pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_finished_run_is_replaced_when_the_new_one_is_done(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").write_text("")
+    with pytest.raises(ZeroDivisionError), working_folder(tmp_path / "a", True, Processes()):
+        raise ZeroDivisionError
+    assert (tmp_path / "a" / "old").exists()
+    with working_folder(tmp_path / "a", True, Processes()) as work:
+        (work / "new").write_text("")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["new"]
+
+
+def test_names(tmp_path: Path) -> None:
+    assert choose_run_folder(tmp_path, None, "x", False) == tmp_path / "x"
+    for taken in ("x", "x-2"):
+        (tmp_path / taken).mkdir()
+    assert choose_run_folder(tmp_path, None, "x", False) == tmp_path / "x-3"
+    assert choose_run_folder(tmp_path, "x", "y", True) == tmp_path / "x"
+    with pytest.raises(UsageError, match="exists already"):
+        choose_run_folder(tmp_path, "x", "y", False)

@@ -1,0 +1,83 @@
+"""The file that training goes on from: whole or absent, and never that of another run."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.training import checkpoint
+from distill.training.checkpoint import Checkpoints
+from shared.errors import Error, UsageError
+
+IDENTITY = {"seed": 3, "loss": "euclid", "labels": None}
+
+
+def test_what_was_saved_last_is_loaded(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "c.pt", IDENTITY)
+    assert checkpoints.load() is None
+    for step in (1, 2):
+        checkpoints.save({"step": step, "student": {"w": torch.full((3,), float(step))}})
+    state = Checkpoints(tmp_path / "c.pt", dict(IDENTITY)).load()
+    assert state is not None
+    assert state["step"] == 2
+    assert state["student"]["w"].tolist() == [2, 2, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_the_time_of_earlier_processes_adds_up(tmp_path: Path) -> None:
+    first = Checkpoints(tmp_path / "c.pt", IDENTITY)
+    first.seconds_before = 40.0
+    first.save({})
+    second = Checkpoints(tmp_path / "c.pt", IDENTITY)
+    second.load()
+    assert 40 <= second.seconds_before < 45
+
+
+def test_due_by_steps_or_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_steps = Checkpoints(tmp_path / "c.pt", IDENTITY, steps=3)
+    assert [step for step in range(1, 10) if by_steps.is_due(step)] == [3, 6, 9]
+    assert not Checkpoints(tmp_path / "c.pt", IDENTITY, steps=1, writes=False).is_due(1)
+    by_time = Checkpoints(tmp_path / "c.pt", IDENTITY)
+    assert not by_time.is_due(1)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    assert by_time.is_due(1)
+
+
+def test_another_runs_checkpoint_is_refused_by_name_or_discarded(tmp_path: Path) -> None:
+    Checkpoints(tmp_path / "c.pt", IDENTITY).save({})
+    Checkpoints(tmp_path / "c.pt", IDENTITY).settle(discard=True)
+    assert (tmp_path / "c.pt").exists(), "one's own is kept"
+    other = Checkpoints(tmp_path / "c.pt", {**IDENTITY, "seed": 4, "labels": 50})
+    with pytest.raises(UsageError, match="seed was 3 and is 4; labels was None and is 50"):
+        other.settle(discard=False)
+    other.settle(discard=True)
+    assert not (tmp_path / "c.pt").exists()
+    other.settle(discard=False)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "c.pt", IDENTITY)
+    checkpoints.save({"w": torch.zeros(100)})
+    content = (tmp_path / "c.pt").read_bytes()
+    (tmp_path / "c.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(Error, match=r"c\.pt cannot be read .*; remove it"):
+        checkpoints.load()
+
+
+def test_a_disk_that_is_full_costs_the_checkpoint_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = Checkpoints(tmp_path / "c.pt", IDENTITY)
+    checkpoints.save({"step": 1})
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    checkpoints.save({"step": 2})
+    assert "cannot be written" in capsys.readouterr().err
+    state = checkpoints.load()
+    assert state is not None
+    assert state["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]

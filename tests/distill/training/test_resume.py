@@ -1,0 +1,132 @@
+"""A run that is killed, again and again, comes to the same weights as one that is not: bit for bit, on a CPU."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from distill.config import DistillConfig
+from distill.run import run_distillation
+from shared.errors import UsageError
+from tests.distill.distill_rows import WriteFolder, make_rows, without_label
+
+STEPS = 8  # of 64 rows in batches of 8
+EPOCHS = 4
+
+# Children of a server that has loaded torch once: a process of its own costs two seconds.
+server = multiprocessing.get_context("forkserver")
+server.set_forkserver_preload(["distill.run", "torch._dynamo", "transformers.models.bert.modeling_bert"])
+
+
+def train(config: DistillConfig, out: Path, checkpoint_steps: int, kill_after: int | None, torn: bool) -> None:
+    """Run in a process; kill it after so many steps of its own: before it saves, or in the middle of saving."""
+    from distill.training.checkpoint import Checkpoints
+
+    torch.set_num_threads(1)
+    is_due, save = Checkpoints.is_due, torch.save
+    steps = 0
+
+    def count(self: Checkpoints, step: int) -> bool:
+        nonlocal steps
+        steps += 1
+        if steps == kill_after and not torn:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return is_due(self, step) or steps == kill_after
+
+    def save_half(state: Any, file: Any) -> None:
+        save(state, file)
+        if steps == kill_after:
+            file.truncate(file.tell() // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Checkpoints.is_due = count  # type: ignore[method-assign]
+    torch.save = save_half
+    run_distillation(config, out, "mine", checkpoint_steps=checkpoint_steps)
+
+
+def start(*arguments: Any) -> int | None:
+    process = server.Process(target=train, args=arguments)
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+@pytest.fixture
+def shards(write_folder: WriteFolder) -> Path:
+    train = [row if i % 2 else without_label(row) for i, row in enumerate(make_rows(64))]
+    return write_folder({"train": [train[:30], train[30:]], "validation": [make_rows(20, 1)]})
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_steps", "options"),
+    [
+        (1, {"schedule": "interleaved", "semantics": "code"}),
+        (3, {"aligner_pretraining": 1, "warmup": 0.2, "decay": "linear", "buffer_rows": 20}),
+    ],
+)
+def test_killed_at_random_steps_a_run_comes_to_the_same_weights(
+    shards: Path, tiny_student: Path, tmp_path: Path, checkpoint_steps: int, options: dict[str, Any]
+) -> None:
+    kill_at_random(shards, tiny_student, tmp_path, checkpoint_steps, 5, EPOCHS, options)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_ten_random_steps_a_run_comes_to_the_same_weights(
+    shards: Path, tiny_student: Path, tmp_path: Path, seed: int
+) -> None:
+    options = {"loss": "elementwise", "warmup": 0.1, "decay": "linear", "buffer_rows": 20, "seed": seed}
+    kill_at_random(shards, tiny_student, tmp_path, 1, 10, 9, options)
+
+
+def kill_at_random(
+    shards: Path, student: Path, tmp_path: Path, checkpoint_steps: int, kills: int, epochs: int, options: dict[str, Any]
+) -> None:
+    """Train once whole and once killed so often, before saving and amid it in turn; compare all that they wrote."""
+    config = DistillConfig(
+        shards=shards, student=str(student), epochs=epochs, batch_size=8, student_lr=1e-3, device="cpu", **options
+    )
+    assert start(config, tmp_path / "whole", checkpoint_steps, None, False) == 0
+    chance = random.Random(5 + config.seed)
+    for kill in range(kills):
+        # Each process gets some steps further than its checkpoint, so the kills are spread over the run.
+        assert (
+            start(config, tmp_path / "killed", checkpoint_steps, chance.randint(3, 7), kill % 2 == 1) == -signal.SIGKILL
+        )
+        assert not (tmp_path / "killed" / "mine").exists()
+    assert start(config, tmp_path / "killed", checkpoint_steps, None, False) == 0
+
+    for name in ("student/model.safetensors", "heads.safetensors", "aligner.safetensors"):
+        whole, killed = (tmp_path / out / "mine" / name for out in ("whole", "killed"))
+        assert whole.read_bytes() == killed.read_bytes(), name
+    logs = [
+        [
+            {**json.loads(line), "seconds": 0}
+            for line in (tmp_path / out / "mine" / "log.jsonl").read_text().splitlines()
+        ]
+        for out in ("whole", "killed")
+    ]
+    assert logs[0] == logs[1]
+    assert len(logs[0]) == epochs
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["mine"]
+
+
+def test_other_settings_do_not_go_on(shards: Path, tiny_student: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"shards": shards, "student": str(tiny_student), "epochs": 1, "batch_size": 8}
+    assert start(DistillConfig(**options), tmp_path, 1, 5, False) == -signal.SIGKILL
+    other = DistillConfig(**options, student_lr=1e-3, labels=10)
+    with pytest.raises(UsageError, match=r"labels was None and is 10; student_lr was 2e-05 and is 0\.001"):
+        run_distillation(other, tmp_path, "mine")
+    assert (tmp_path / ".mine.partial" / "checkpoint.pt").exists()
+    folder, metrics = run_distillation(other, tmp_path, "mine", overwrite=True)
+    assert metrics["student_steps"] == STEPS
+    assert np.isfinite(metrics["dev_best"])
+    assert list(tmp_path.glob(".*")) == []
+    assert folder.name == "mine"

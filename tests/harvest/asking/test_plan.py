@@ -1,0 +1,151 @@
+"""What a plan asks, keeps, copies and carries."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from harvest.asking.plan import Action, Plan, Scope, Share, make_plan, request_key
+from harvest.teachers.base import Teacher
+from shared.example import Example
+from shared.fingerprints import fingerprint_rows
+from shared.keys import RequestKeys
+from shared.schema import Status
+from shared.shards import STATUSES, Kept
+from shared.tasks import LoadedTask, find_task, load_task
+from tests.harvest.scripted_teacher import ScriptedTeacher
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> LoadedTask:
+    """Six texts, two of which are equal, and one that cannot be asked; labels of two kinds."""
+    texts = ["one", "two", "three", "two", "unaskable", "six"]
+    for split in ("train", "validation"):
+        frame = pl.DataFrame({"text": [f"{split} {t}" for t in texts], "label": ["a", "b"] * 3})
+        frame.write_parquet(tmp_path / f"{split}.parquet")
+    return load_task(find_task(str(tmp_path), text_column="text", label_column="label"))
+
+
+def plan_for(loaded: LoadedTask, kept: dict[str, Kept] | None = None, **scope: object) -> Plan:
+    return make_plan(loaded, ScriptedTeacher(), Scope(**{"splits": ("train",), "limits": {}, **scope}), kept or {})
+
+
+def keep(loaded: LoadedTask, split: str, rows: dict[int, Status], teacher: Teacher | None = None) -> dict[str, Kept]:
+    """What a folder would keep if these rows of a split had ended so."""
+    teacher = teacher or ScriptedTeacher()
+    examples = list(loaded.examples(split))
+    frame = pl.concat(frame for _, frame in loaded.frames([split]))
+    keys = RequestKeys(teacher.recipe())
+    return {
+        split: Kept(
+            np.array([bytes.fromhex(request_key(keys, teacher, examples[row])[0]) for row in rows], "S32"),
+            fingerprint_rows(frame)[list(rows)],
+            np.zeros(len(rows), np.int32),
+            np.array([STATUSES.index(status) for status in rows.values()], np.uint8),
+        )
+    }
+
+
+def test_new_rows_are_asked_equal_ones_copied_and_impossible_ones_fail(loaded: LoadedTask) -> None:
+    plan = plan_for(loaded)
+    assert plan.actions["train"].tolist() == [
+        Action.ASK,
+        Action.ASK,
+        Action.ASK,
+        Action.COPY,
+        Action.FAIL,
+        Action.ASK,
+    ]
+    assert plan.planned == {"train": 6}
+    assert "cannot be asked" in str(plan.first_failure)
+
+
+def test_kept_rows_are_left_alone_and_their_answer_serves_equal_rows(loaded: LoadedTask) -> None:
+    plan = plan_for(loaded, keep(loaded, "train", {1: Status.OK, 5: Status.TRUNCATED}))
+    assert plan.actions["train"][[1, 3, 5]].tolist() == [Action.KEEP, Action.COPY, Action.KEEP]
+
+
+def test_a_failed_row_is_kept_until_its_status_is_retried(loaded: LoadedTask) -> None:
+    kept = keep(loaded, "train", {0: Status.FAILED, 5: Status.OK})
+    assert plan_for(loaded, kept).actions["train"][0] == Action.KEEP
+    retried = plan_for(loaded, kept, retry=(Status.FAILED,)).actions["train"]
+    assert retried[0] == Action.ASK
+    assert retried[5] == Action.KEEP
+
+
+def test_rows_of_a_split_that_is_not_asked_are_carried_and_asked_later(loaded: LoadedTask) -> None:
+    first = plan_for(loaded, splits=("train", "validation"), asked=("train",))
+    assert set(first.actions["validation"].tolist()) == {Action.CARRY}
+    carried = keep(loaded, "validation", {0: Status.UNASKED, 1: Status.UNASKED})
+    again = plan_for(loaded, carried, splits=("validation",), asked=())
+    assert again.actions["validation"][:3].tolist() == [Action.KEEP, Action.KEEP, Action.CARRY]
+    asked = plan_for(loaded, carried, splits=("validation",))
+    assert asked.actions["validation"][:2].tolist() == [Action.ASK, Action.ASK]
+
+
+def test_kept_rows_are_counted_by_status(loaded: LoadedTask) -> None:
+    kept = keep(loaded, "train", {0: Status.OK, 1: Status.OK, 2: Status.FAILED, 3: Status.TRUNCATED})
+    assert plan_for(loaded, kept).kept == {Status.OK: 2, Status.TRUNCATED: 1, Status.FAILED: 1}
+    assert plan_for(loaded, kept, retry=(Status.FAILED,)).kept == {Status.OK: 2, Status.TRUNCATED: 1}
+
+
+def test_a_row_whose_text_was_changed_is_asked(loaded: LoadedTask, tmp_path: Path) -> None:
+    kept = keep(loaded, "train", dict.fromkeys(range(6), Status.OK))
+    frame = pl.read_parquet(tmp_path / "train.parquet")
+    frame = frame.with_columns(pl.when(pl.int_range(pl.len()) == 2).then(pl.lit("new")).otherwise("text").alias("text"))
+    frame.write_parquet(tmp_path / "train.parquet")
+    changed = load_task(find_task(str(tmp_path), text_column="text", label_column="label"))
+    plan = plan_for(changed, kept)
+    assert np.flatnonzero(plan.actions["train"] == Action.ASK).tolist() == [2]
+    assert plan.count(Action.KEEP) == 5
+
+
+def test_equal_texts_are_not_trusted_where_their_requests_have_changed(loaded: LoadedTask) -> None:
+    """The recipe is the same and the code that makes requests is not: then every key is computed."""
+
+    class Other(ScriptedTeacher):
+        def content(self, example: Example) -> Mapping[str, Any]:
+            return {"text": example.text.upper() if "three" in example.text else example.text, "version": 2}
+
+    kept = keep(loaded, "train", dict.fromkeys(range(6), Status.OK), Other())
+    assert plan_for(loaded, kept).count(Action.KEEP) == 0
+
+
+def test_rows_of_an_action_are_found_again(loaded: LoadedTask) -> None:
+    plan = plan_for(loaded, keep(loaded, "train", {1: Status.OK}))
+    rows = [(example.text, action) for example, action in plan.rows(loaded, "train", Action.FAIL, Action.COPY)]
+    assert rows == [("train two", Action.COPY), ("train unaskable", Action.FAIL)]
+    assert [action for _, action in plan.rows(loaded, "train", Action.CARRY)] == []
+
+
+def test_the_same_text_in_two_splits_is_asked_once(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        pl.DataFrame({"text": ["same", f"{split}"], "label": [0, 1]}).write_parquet(tmp_path / f"{split}.parquet")
+    loaded = load_task(find_task(str(tmp_path), text_column="text", label_column="label"))
+    plan = plan_for(loaded, splits=("train", "validation"))
+    assert plan.actions["train"].tolist() == [Action.ASK, Action.ASK]
+    assert plan.actions["validation"].tolist() == [Action.COPY, Action.ASK]
+
+
+def test_a_larger_limit_contains_the_rows_of_a_smaller_one(tmp_path: Path) -> None:
+    pl.DataFrame({"text": [f"text {i}" for i in range(500)], "label": [0, 1] * 250}).write_csv(tmp_path / "all.csv")
+    loaded = load_task(find_task(str(tmp_path / "all.csv"), text_column="text", label_column="label"))
+    rows = {
+        limit: set(np.flatnonzero(plan_for(loaded, limits={"train": limit}).actions["train"])) for limit in (20, 50)
+    }
+    assert {limit: len(chosen) for limit, chosen in rows.items()} == {20: 20, 50: 50}
+    assert rows[20] < rows[50]
+    everywhere = plan_for(loaded, splits=("train", "test"), limits={"*": 5, "test": 3})
+    assert everywhere.planned == {"train": 5, "test": 3}
+
+
+def test_workers_share_out_all_rows_and_no_row_twice(loaded: LoadedTask) -> None:
+    whole = plan_for(loaded).actions["train"]
+    shares = [plan_for(loaded, share=Share(index, 3)).actions["train"] for index in range(3)]
+    owners = np.sum([share != Action.LEAVE for share in shares], axis=0)
+    assert owners.tolist() == [1] * len(whole)
+    together = np.max(shares, axis=0)
+    assert together.tolist() == whole.tolist()  # equal rows have one owner, who copies

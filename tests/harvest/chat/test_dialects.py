@@ -1,0 +1,136 @@
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from harvest.chat.dialects import DIALECTS, Scoring, recognise_host, recognise_models
+from harvest.chat.scoring import Alternative, LabelWords, Position
+from harvest.teachers.endpoint.config import EndpointConfig
+from harvest.teachers.endpoint.elicitation import Means
+
+WORDS = LabelWords(["yes", "no"])
+
+
+def parameters(dialect: str, scoring: Scoring, first_tokens: Any = (), **options: Any) -> dict[str, Any]:
+    config = EndpointConfig("http://h/v1", "m", **options)
+    return Means(DIALECTS[dialect], scoring, first_tokens).build_parameters(config, WORDS)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://api.openai.com/v1", "openai"),
+        ("https://eu.api.openai.com/v1", "openai"),
+        ("https://openrouter.ai/api/v1", "openrouter"),
+        ("https://api.together.xyz/v1", "together"),
+        ("https://generativelanguage.googleapis.com/v1beta/openai", "gemini"),
+        ("https://api.anthropic.com/v1", "anthropic"),
+        ("https://notopenrouter.ai/v1", None),
+        ("http://localhost:8000/v1", None),
+    ],
+)
+def test_well_known_hosts(url: str, name: str | None) -> None:
+    dialect = recognise_host(url)
+    assert (None if dialect is None else dialect.name) == name
+
+
+@pytest.mark.parametrize(
+    ("models", "name"),
+    [
+        ({"object": "list", "data": [{"id": "x", "owned_by": "vllm"}]}, "vllm"),
+        ({"data": [{"id": "x", "owned_by": "llamacpp"}]}, "llamacpp"),
+        ({"data": [{"id": "x", "owned_by": "somebody"}]}, "compatible"),
+        ({"data": "x"}, "compatible"),
+        (None, "compatible"),
+    ],
+)
+def test_servers_sign_their_models(models: Any, name: str) -> None:
+    assert recognise_models(models).name == name
+
+
+def test_openai_asks_by_its_names() -> None:
+    assert parameters("openai", Scoring.TOP_LOGPROBS) == {
+        "model": "m",
+        "max_completion_tokens": 8,
+        "temperature": 0.0,
+        "logprobs": True,
+        "top_logprobs": 20,
+    }
+
+
+def test_choice_is_a_strict_schema_where_nothing_shorter_exists() -> None:
+    schema = parameters("openai", Scoring.CHOICE)["response_format"]["json_schema"]
+    assert schema["strict"] is True
+    assert schema["schema"]["properties"]["label"]["enum"] == ["yes", "no"]
+    assert parameters("together", Scoring.CHOICE)["response_format"]["schema"] == schema["schema"]
+
+
+def test_vllm_names_tokens_by_id() -> None:
+    asked = parameters("vllm", Scoring.TOKEN_IDS, ((5, 7), (9,)))
+    assert asked["logprob_token_ids"] == [5, 7, 9]
+    assert asked["top_logprobs"] >= 3
+    assert asked["return_tokens_as_token_ids"] is True
+    assert asked["max_tokens"] == 1
+    assert parameters("vllm", Scoring.CHOICE)["structured_outputs"] == {"choice": ["yes", "no"]}
+
+
+def test_llamacpp_has_a_grammar() -> None:
+    means = Means(DIALECTS["llamacpp"], Scoring.CHOICE)
+    words = LabelWords(['a "quoted" word', "new\nline"])
+    grammar = means.build_parameters(EndpointConfig("http://h/v1", "m"), words)["grammar"]
+    assert grammar == r'root ::= "a \"quoted\" word" | "new\nline"'
+
+
+def test_openrouter_goes_only_to_providers_that_give_what_is_asked() -> None:
+    asked = parameters("openrouter", Scoring.TOP_LOGPROBS)
+    assert asked["provider"] == {"require_parameters": True}
+
+
+def test_together_asks_with_a_number_and_answers_in_parallel_lists() -> None:
+    assert parameters("together", Scoring.TOP_LOGPROBS)["logprobs"] == 20
+    read = DIALECTS["together"].read_positions
+    lists = {"tokens": ["yes"], "token_logprobs": [-0.1], "token_ids": [5], "top_logprobs": [{"yes": -0.1, "no": -2.5}]}
+    assert read({"logprobs": lists}) == [
+        Position(Alternative("yes", -0.1), [Alternative("yes", -0.1), Alternative("no", -2.5)])
+    ]
+    assert read({"logprobs": {"tokens": ["yes"], "token_logprobs": [-0.1]}}) == [Position(Alternative("yes", -0.1), [])]
+    content = {"content": [{"token": "yes", "logprob": -0.1, "top_logprobs": []}]}
+    assert read({"logprobs": content}) == [Position(Alternative("yes", -0.1), [])]
+
+
+def test_token_ids_are_read_in_both_spellings() -> None:
+    read = DIALECTS["vllm"].read_positions
+    vllm = {
+        "content": [
+            {"token": "token_id:12", "logprob": -0.1, "top_logprobs": [{"token": "token_id:12", "logprob": -0.1}]}
+        ]
+    }
+    assert read({"logprobs": vllm})[0].said.token_id == 12
+    llamacpp = {"content": [{"id": 12, "token": "yes", "logprob": -0.1, "top_logprobs": []}]}
+    assert read({"logprobs": llamacpp})[0].said == Alternative("yes", -0.1, 12)
+
+
+@pytest.mark.parametrize("logprobs", [None, {}, {"content": None}, {"content": []}])
+def test_missing_log_probabilities_are_no_positions(logprobs: Any) -> None:
+    for dialect in DIALECTS.values():
+        assert dialect.read_positions({"logprobs": logprobs}) == []
+        assert dialect.read_positions({}) == []
+
+
+def test_a_picture_is_a_data_url() -> None:
+    part = DIALECTS["openai"].make_image_part(b"\x89PNG")
+    assert base64.b64decode(part["image_url"]["url"].removeprefix("data:image/png;base64,")) == b"\x89PNG"
+
+
+def test_votes_are_sampled_and_everything_else_is_not() -> None:
+    assert parameters("anthropic", Scoring.VOTES)["temperature"] == 1.0
+    assert parameters("openai", Scoring.CHOICE)["temperature"] == 0.0
+    assert parameters("openai", Scoring.VOTES, temperature=0.5)["temperature"] == 0.5
+
+
+def test_the_users_own_fields_are_merged_and_null_removes_one() -> None:
+    asked = parameters("openai", Scoring.CHOICE, body={"reasoning_effort": "low", "temperature": None})
+    assert asked["reasoning_effort"] == "low"
+    assert "temperature" not in asked
+    json.dumps(asked)

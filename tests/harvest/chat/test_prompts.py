@@ -1,0 +1,52 @@
+"""What is drawn and what is written, in each mode, and that a recipe says enough to draw it again."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from harvest.chat.prompts import Draw, Prompt, build_prompt, describe_prompt, find_drawn, lay_out
+from harvest.rendering import Layout
+from shared.example import Example
+from shared.tasks import TASKS
+
+QUESTION = "Does the first imply the second?"
+PAIR = Example("1", "A man sleeps.", text_pair="Nobody is awake.")
+TASK = replace(TASKS["rte"], question=QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("draw", "prompt"),
+    [
+        (Draw.FIELDS, Prompt("A man sleeps.\n\nNobody is awake.", QUESTION)),
+        (Draw.ALL, Prompt(f"{QUESTION}\n\nA man sleeps.\n\nNobody is awake.", "")),
+        (Draw.NONE, Prompt(None, f"{QUESTION}\n\nA man sleeps.\n\nNobody is awake.")),
+    ],
+)
+def test_each_part_of_a_prompt_is_drawn_or_written(draw: Draw, prompt: Prompt) -> None:
+    assert build_prompt(QUESTION, PAIR, draw) == prompt
+
+
+def test_one_field_stands_alone() -> None:
+    assert lay_out(Example("1", "One.")) == "One."
+
+
+@pytest.mark.parametrize("draw", Draw)
+def test_a_recipe_that_was_written_and_read_says_what_was_drawn(draw: Draw) -> None:
+    layout = None if draw is Draw.NONE else Layout().fingerprint()
+    recipe = json.loads(json.dumps({"prompt": describe_prompt(TASK, draw), "layout": layout}))
+    assert find_drawn(recipe, PAIR) == build_prompt(QUESTION, PAIR, draw).drawn
+
+
+def test_a_teacher_without_words_sees_the_fields() -> None:
+    assert find_drawn({"layout": Layout().fingerprint()}, PAIR) == lay_out(PAIR)
+    assert find_drawn({"teacher": "scripted"}, PAIR) is None
+
+
+def test_all_that_changes_a_prompt_is_described() -> None:
+    described = {
+        json.dumps(describe_prompt(task, draw))
+        for task in (TASK, replace(TASK, question="?"), replace(TASK, label_words=("a", "b")))
+        for draw in Draw
+    }
+    assert len(described) == 9

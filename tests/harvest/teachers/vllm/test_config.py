@@ -1,0 +1,53 @@
+from typing import Any
+
+import pytest
+
+from harvest.chat.prompts import Draw
+from harvest.cli import _parse_settings
+from harvest.teachers.vllm import Vector, VllmConfig
+from shared.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"model": ""}, "--model"),
+        ({"max_tokens": 0}, "--max-tokens"),
+        ({"patience": -1.0}, "--patience"),
+        ({"temperature": float("nan")}, "--temperature"),
+        ({"top_logprobs": 5}, "--keep-topk"),
+        ({"vector": Vector.LAST, "keep_topk": True}, "--vector gives no reply"),
+        ({"vector": Vector.MEAN, "max_tokens": 5}, "--vector gives no reply"),
+        ({"engine": {"runner": "pooling"}}, "--engine runner is not taken: use --vector"),
+        ({"engine": {"revision": "main"}}, "--model NAME@REVISION"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_name(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        VllmConfig(**{"model": "org/model", **options})
+
+
+def test_only_what_changes_answers_is_in_the_recipe() -> None:
+    engine = {"tensor_parallel_size": 2, "gpu_memory_utilization": 0.8, "dtype": "bfloat16", "quantization": "fp8"}
+    assert VllmConfig("m", engine=engine).describe_engine() == {"dtype": "bfloat16", "quantization": "fp8"}
+
+
+def test_pages_and_kept_tokens() -> None:
+    assert VllmConfig("m", draw=Draw.NONE).layout is None
+    layout = VllmConfig("m", size=(336, 400)).layout
+    assert layout is not None
+    assert (layout.width, layout.height) == (336, 400)
+    assert [VllmConfig("m", keep_topk=True).topk, VllmConfig("m", keep_topk=True, top_logprobs=5).topk] == [20, 5]
+    assert VllmConfig("m").topk is None
+
+
+def test_engine_options_are_read_as_what_they_look_like() -> None:
+    texts = ["tensor-parallel-size=2", "enforce_eager=true", "dtype=float32", "limit_mm_per_prompt={image: 2}"]
+    assert _parse_settings("--engine", texts) == {
+        "tensor_parallel_size": 2,
+        "enforce_eager": True,
+        "dtype": "float32",
+        "limit_mm_per_prompt": {"image": 2},
+    }
+    with pytest.raises(UsageError, match="--engine eager: give NAME=VALUE"):
+        _parse_settings("--engine", ["eager"])
