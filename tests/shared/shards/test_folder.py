@@ -10,10 +10,10 @@ import pytest
 
 from shared.errors import (
     CorruptShardError,
+    DiskError,
     LockedError,
     RecipeMismatchError,
     SchemaVersionError,
-    ShardError,
     UsageError,
 )
 from shared.schema import Status
@@ -255,5 +255,5 @@ def test_a_torn_tail_is_dropped_and_told(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_of_the_folder_says_so(tmp_path: Path) -> None:
     (tmp_path / "teacher=tiny").touch()
-    with pytest.raises(ShardError, match="cannot be written"):
+    with pytest.raises(DiskError, match="cannot be written"):
         open_folder(tmp_path)
