@@ -76,6 +76,7 @@ def run_stubborn_harvest(task_folder: Path) -> int:
                 folder = None
         if sealed is not None:
             # No new try and no new folder: the rows stay in the journal, and the harvest goes on.
+            assert folder is not None
             try:
                 folder.seal(sealed or None)
             except DiskError:
@@ -97,7 +98,7 @@ class Acks:
 
 
 @contextmanager
-def interfere(at: int, act: Callable[[str, tuple], None]) -> Iterator[None]:
+def interfere(at: int, act: Callable[[str, tuple[Any, ...]], None]) -> Iterator[None]:
     """Call `act` in place of the `at`-th change of the folder, counted from 0."""
     counter = count()
     originals = [(owner, name, getattr(owner, name)) for owner, name in CHANGES]
@@ -120,7 +121,7 @@ def interfere(at: int, act: Callable[[str, tuple], None]) -> Iterator[None]:
             setattr(owner, name, original)
 
 
-def crash(name: str, args: tuple) -> None:
+def crash(name: str, args: tuple[Any, ...]) -> None:
     """Die as by SIGKILL: no handler runs, no buffer is written. A write gets half-way first."""
     if name == "pwrite":
         descriptor, content, offset = args
@@ -129,7 +130,7 @@ def crash(name: str, args: tuple) -> None:
     os._exit(CRASHED)
 
 
-def fail(name: str, args: tuple) -> None:
+def fail(name: str, args: tuple[Any, ...]) -> None:
     raise OSError(errno.EIO if name == "fsync" else errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

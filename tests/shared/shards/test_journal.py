@@ -2,6 +2,7 @@
 
 import os
 import resource
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def read_tear(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def limit_file_size(size: int):
+def limit_file_size(size: int) -> Iterator[None]:
     """A disk that is full at `size` bytes a file: the kernel writes what fits and refuses the rest."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
