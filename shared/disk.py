@@ -12,7 +12,7 @@ from shared.errors import DiskError, LockedError
 
 TEMPORARY = ".tmp"
 
-# is_locked holds a lock for an instant to look at it: that must not keep a worker from starting.
+# is_locked takes a lock for an instant to test it: that must not keep a worker from starting.
 _LOCK_ATTEMPTS = 5
 _LOCK_PAUSE_S = 0.02
 
@@ -30,7 +30,7 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
 
 
 def fsync_path(path: Path) -> None:
-    """Make a file's bytes, or a folder's names, survive a power loss."""
+    """Make the bytes of a file, or the names in a folder, survive a power loss."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -73,14 +73,14 @@ def replace_file(target: Path, content: bytes) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove `path` for good; one that is gone already is fine."""
+    """Remove the file `path`, if it is there, and make that survive a power loss."""
     path.unlink(missing_ok=True)
     fsync_path(path.parent)
 
 
 @contextmanager
 def lock_file(path: Path) -> Iterator[None]:
-    """Hold `path` exclusively, waiting for it. The kernel frees it when the process dies."""
+    """Wait until no other process holds the file `path`, then hold it. The kernel frees it when the process dies."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -124,7 +124,7 @@ def _lock_at_once(descriptor: int, path: Path) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock `path`. Writes nothing."""
+    """Tell whether a living process holds the lock `path`. Writes nothing."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

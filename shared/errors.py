@@ -19,7 +19,7 @@ from importlib.util import find_spec
 
 
 class Error(Exception):
-    """Base of the tree: something a person at the keyboard can act on."""
+    """Base of the tree: an error that the person at the keyboard can act on."""
 
     exit_code = 1
 
