@@ -61,7 +61,8 @@ def write_whole(target: Path) -> Iterator[Path]:
         fsync_path(temporary)
         os.replace(temporary, target)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise
     fsync_path(target.parent)
 
@@ -90,26 +91,46 @@ def lock_file(path: Path) -> Iterator[None]:
 
 
 def take_lock(path: Path, use: str, way_out: str) -> int:
-    """Lock `path` without waiting, and return the descriptor whose closing unlocks it.
+    """Lock the file `path` without waiting, and return the descriptor whose closing unlocks it.
 
-    `path` is a folder, or a file, which is made if need be and says which process holds it. The kernel frees the lock
-    when the process dies. Raises LockedError where another process holds it; the message is made of `use`, what the
-    lock is for ("data/films is being written"), and `way_out`, what to do besides waiting ("give another --name").
+    The file is made if need be, and says which process holds it. The kernel frees the lock when the process dies.
+    Raises LockedError where another process holds it; the message is made of `use`, what the lock is for
+    ("data/films is being written"), and `way_out`, what to do besides waiting ("give another --name").
     """
-    is_folder = path.is_dir()
-    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         if not _lock_at_once(descriptor, path):
-            holder = b"" if is_folder else os.pread(descriptor, 200, 0)
-            by = f"process {holder.decode(errors='replace')}" if holder else "another process"
-            raise LockedError(f"{use} by {by}: wait for it to end, stop it, or {way_out}")
-        if not is_folder:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace")
+            raise _make_refusal(use, f"process {holder or 'unknown'}", way_out)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+@contextmanager
+def hold_folder(folder: Path, use: str, way_out: str) -> Iterator[None]:
+    """Hold `folder` without waiting. The lock is the folder's own, so that it leaves no file.
+
+    The kernel frees it when the process dies. Raises LockedError, made as take_lock does, where another process holds
+    the folder, or held it and has just moved it away.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        raise _make_refusal(use, "another process", way_out) from None
+    try:
+        if not _lock_at_once(descriptor, folder):
+            raise _make_refusal(use, "another process", way_out)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _make_refusal(use: str, holder: str, way_out: str) -> LockedError:
+    return LockedError(f"{use} by {holder}: wait for it to end, stop it, or {way_out}")
 
 
 def _lock_at_once(descriptor: int, path: Path) -> bool:
@@ -117,9 +138,9 @@ def _lock_at_once(descriptor: int, path: Path) -> bool:
     for attempt in range(_LOCK_ATTEMPTS):
         if attempt:
             time.sleep(_LOCK_PAUSE_S)
-        with suppress(BlockingIOError):
+        with suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino
+            return os.path.samestat(os.stat(path), os.fstat(descriptor))
     return False
 
 

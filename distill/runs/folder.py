@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.compute.processes import Processes
-from shared.disk import take_lock
+from shared.disk import hold_folder
 from shared.errors import UsageError
 from shared.shards.manifest import check_name
 
@@ -51,7 +51,7 @@ def working_folder(target: Path, overwrite: bool, processes: Processes) -> Itera
         yield work
         return
     work.mkdir(parents=True, exist_ok=True)
-    with _lock_folder(work, target):
+    with hold_folder(work, f"{target} is being trained", "give this run another --name"):
         try:
             for path in work.iterdir():
                 if path.name != CHECKPOINT:
@@ -65,13 +65,3 @@ def working_folder(target: Path, overwrite: bool, processes: Processes) -> Itera
         finally:
             if not (work / CHECKPOINT).exists():
                 shutil.rmtree(work, ignore_errors=True)
-
-
-@contextmanager
-def _lock_folder(work: Path, target: Path) -> Iterator[None]:
-    """Hold the folder exclusively. The lock is the folder's own, so that it leaves no file."""
-    descriptor = take_lock(work, f"{target} is being trained", "give this run another --name")
-    try:
-        yield
-    finally:
-        os.close(descriptor)

@@ -41,8 +41,8 @@ class Checkpoints:
         A disk that is full costs the checkpoint and not the run.
         """
         try:
-            with write_whole(self.path) as temporary:
-                torch.save({"identity": self._identity, "spent": self._measure(), **state}, temporary)
+            with write_whole(self.path) as temporary, temporary.open("wb") as file:
+                torch.save({"identity": self._identity, "spent": self._measure(), **state}, file)
         except (OSError, RuntimeError) as error:
             say(f"the checkpoint {self.path} cannot be written ({error}); training goes on without it")
         self._saved_at = time.monotonic()
