@@ -127,7 +127,7 @@ def reference(model: Path) -> Any:
 def in_process(model: Path, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A harvest in process: label scores, replies of several tokens, and the most probable tokens of each."""
     out = tmp_path_factory.mktemp("in_process")
-    options = {"model": str(model), "engine": ENGINE, "max_tokens": REPLY_TOKENS}
+    options: dict[str, Any] = {"model": str(model), "engine": ENGINE, "max_tokens": REPLY_TOKENS}
     report = harvest(reviews, out, "vllm", keep_topk=True, top_logprobs=TOP, **options)
     assert (report.asked, report.failed) == (ROWS, 0)
     return out
@@ -155,7 +155,7 @@ def gather(column: pl.Series) -> np.ndarray[Any, Any]:
 def test_the_server_gives_the_same_scores_and_replies(
     in_process: Path, server: str, reviews: Path, tmp_path: Path
 ) -> None:
-    options = {"endpoint": server, "model": "tiny", "max_tokens": REPLY_TOKENS, "concurrency": 8}
+    options: dict[str, Any] = {"endpoint": server, "model": "tiny", "max_tokens": REPLY_TOKENS, "concurrency": 8}
     report = harvest(reviews, tmp_path, "endpoint", **options)
     assert (report.asked, report.failed) == (ROWS, 0)
     manifest = load_manifest(tmp_path / "teacher=endpoint")
@@ -246,8 +246,8 @@ def test_a_text_that_the_model_cannot_take_is_a_failed_row(teacher: VllmTeacher,
 
 def test_an_engine_that_dies_or_hangs_is_reported(teacher: VllmTeacher, runner: asyncio.Runner) -> None:
     runner.run(ask(teacher, ["it runs"]))
-    assert teacher._engine is not None
-    leader = teacher._engine._process.pid
+    command = b"harvest.teachers.vllm"
+    (leader,) = (pid for pid in list_children(os.getpid()) if command in Path(f"/proc/{pid}/cmdline").read_bytes())
     (core,) = (pid for pid in list_children(leader) if "Engine" in Path(f"/proc/{pid}/comm").read_text())
     pooling = teacher.recipe()["vector"]["pooling"]
     os.kill(core, signal.SIGKILL if pooling == "last" else signal.SIGSTOP)

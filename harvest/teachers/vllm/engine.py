@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import weakref
@@ -15,10 +14,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import harvest
 from harvest.teachers.vllm.messages import Failure, Job, Ready, Result, Settings
 from harvest.teachers.vllm.process import SHUTDOWN_SECONDS
 from shared.errors import TeacherError, UsageError
+from shared.workers import start_module
 
 SHOWN_LINES = 15
 LOOK_SECONDS = 5.0  # how often a silent engine's log is looked at
@@ -58,23 +57,12 @@ class EngineProcess:
         self.waiting = 0
         file, name = tempfile.mkstemp(prefix="harvest-vllm-", suffix=".log")
         self._log = Path(name)
-        ours, theirs = socket.socketpair()
-        root = str(Path(harvest.__file__).parents[1])
-        python_path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "harvest.teachers.vllm.process", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-                env={**_ENVIRONMENT, **os.environ, "PYTHONPATH": python_path},
+            self._process, self._connection = start_module(
+                "harvest.teachers.vllm.process", file, file, environment=_ENVIRONMENT, own_session=True
             )
         finally:
             os.close(file)
-            theirs.close()
-        self._connection = Connection(ours.detach())
         self.close = weakref.finalize(self, _end, self._process, self._connection, self._log)
         self._connection.send(settings)
         loop = asyncio.get_running_loop()

@@ -1,5 +1,6 @@
 """The student against transformers' own classifier."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def test_real_weights_are_served_by_transformers_as_they_are_trained(tmp_path: P
     expected = student(inputs).main.detach()
     student.model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    classify = pipeline("text-classification", model=str(tmp_path), top_k=None, function_to_apply="none")
+    classify: Any = pipeline("text-classification", model=str(tmp_path), top_k=None, function_to_apply="none")
     got = [{answer["label"]: answer["score"] for answer in answers} for answers in classify(TEXTS)]
     torch.testing.assert_close(torch.tensor([[g["bad"], g["good"]] for g in got]), expected, atol=1e-5, rtol=0)
 
@@ -184,7 +185,8 @@ def test_a_head_over_other_labels_is_refused(tiny_student: Path, tmp_path: Path)
 def test_a_broken_student_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     source = resolve_model(str(tmp_path))
-    for load in (lambda: load_student(source, 2), lambda: load_classifier(source)):
+    loaders: tuple[Callable[[], Any], ...] = (lambda: load_student(source, 2), lambda: load_classifier(source))
+    for load in loaders:
         with pytest.raises(SourceError, match=f"cannot load the student {tmp_path}"):
             load()
     with pytest.raises(SourceError, match=f"the student {tmp_path} has no tokenizer"):

@@ -173,7 +173,7 @@ def test_push_refuses_before_anything_is_sent(
         (tmp_path / "token").write_text(hub.token)
         with pytest.raises(UsageError, match="set HF_TOKEN"):
             push_run(folder, "me/mine", private=False)
-        with pytest.raises(UsageError, match="no name of a repository"):
+        with pytest.raises(UsageError, match="cannot be the name of a repository"):
             push_run(folder, "a/b/c", private=False)
         monkeypatch.setenv("HF_TOKEN", hub.token)
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
