@@ -253,6 +253,7 @@ def fill_texts(examples: list[Example], count: int, tokenizer: Any) -> list[Exam
     filled = []
     waiting: dict[int, list[str]] = {0: [], 1: []}
     for example in examples:
+        assert example.label is not None
         texts = waiting[example.label]
         texts.append(example.text)
         if len(tokenizer(" ".join(texts)).input_ids) >= LENGTH:

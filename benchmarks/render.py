@@ -178,8 +178,7 @@ def main() -> None:
     parser.add_argument("--reader", choices=("tesseract", "ppocr", "none"))
     arguments = parser.parse_args()
     name = arguments.reader or ("tesseract" if shutil.which("tesseract") else "ppocr")
-    readers = {"tesseract": lambda: read_with_tesseract, "ppocr": make_ppocr, "none": lambda: None}
-    read = readers[name]()
+    read = make_ppocr() if name == "ppocr" else read_with_tesseract if name == "tesseract" else None
     sentences = load_sentences()
 
     cells, ratios, edits, characters = [], [], 0, 0
@@ -190,7 +189,8 @@ def main() -> None:
             every = join_sentences(sentences, words, arguments.texts * (ROUNDS + 1))
             texts, *rounds = (every[start :: ROUNDS + 1] for start in range(ROUNDS + 1))
             compare_pages(texts, layout)
-            ours, plain = [], []  # pages a second, by round
+            ours: list[float] = []  # pages a second, by round
+            plain: list[float] = []
             for turn, unseen in enumerate(rounds):
                 for way, rates in ((render, ours), (render_plainly, plain))[:: 1 if turn % 2 else -1]:
                     seconds, pages = time_cpu(way, unseen, layout)

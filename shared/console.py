@@ -1,4 +1,4 @@
-"""What a command shows: messages and progress on standard error, results on standard output.
+"""Shows messages and progress on standard error, and results on standard output.
 
 Where standard error is no terminal, progress is a plain line every few seconds, so that a log file stays readable.
 """
@@ -102,7 +102,7 @@ class _LineTracker:
 
 
 def silence() -> None:
-    """Show nothing but errors from here on: for all but the first of several processes that do the same."""
+    """Show nothing but errors from now on. Called in all but the first of several processes that do the same work."""
     global _silent
     _silent = True
 
@@ -114,13 +114,13 @@ def say(message: str) -> None:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Print one JSON object on standard output: the whole of what `--json` prints there."""
+    """Print one JSON object on standard output. With `--json` a command prints nothing else there."""
     if not _silent:
         sys.stdout.write(json.dumps(value, default=str) + "\n")
 
 
 def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Make `function` a command body: an Error becomes its message and exit code, an interrupt exit code 130."""
+    """Wrap the body of a command: an Error ends it with its message and exit code, an interrupt with exit code 130."""
 
     @wraps(function)
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:

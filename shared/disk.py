@@ -1,4 +1,4 @@
-"""File operations that survive a crash: atomic replacement, durable folders, locks."""
+"""File operations that survive a crash: files that are whole or not there, durable folders, locks."""
 
 import fcntl
 import os
@@ -8,29 +8,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shared.errors import LockedError, ShardError
+from shared.errors import DiskError, LockedError
 
 TEMPORARY = ".tmp"
 
-# is_locked holds a lock for an instant to look at it: that must not keep a worker from starting.
+# is_locked takes a lock for an instant to test it: that must not keep a worker from starting.
 _LOCK_ATTEMPTS = 5
 _LOCK_PAUSE_S = 0.02
 
 
 @contextmanager
 def explain_disk_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a ShardError that says what it means for `path`."""
+    """Turn an OSError of the block into a DiskError that says what it means for `path`."""
     try:
         yield
     except OSError as error:
-        raise ShardError(
-            f"{path} cannot be written ({error}). Everything acknowledged before is safe; free disk space or "
+        raise DiskError(
+            f"{path} cannot be written ({error}). Everything that was kept before is safe; free disk space or "
             "mend the folder's permissions, then run the same command again"
         ) from error
 
 
 def fsync_path(path: Path) -> None:
-    """Make a file's bytes, or a folder's names, survive a power loss."""
+    """Make the bytes of a file, or the names in a folder, survive a power loss."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -47,32 +47,40 @@ def make_folder(path: Path) -> None:
     fsync_path(path.parent)
 
 
-def temporary_path(target: Path) -> Path:
-    """Where `target` is written before it is renamed; hidden, so that nobody takes it for data."""
-    return target.with_name(f".{target.name}{TEMPORARY}")
+@contextmanager
+def write_whole(target: Path) -> Iterator[Path]:
+    """Give the block a path beside `target` to write to, and rename it to `target` when the block ends well.
 
-
-def replace_file(target: Path, content: bytes) -> None:
-    """Replace `target` by `content`: after a crash at any point it has its old bytes or the new ones.
-
-    Several processes may do so at once: it then has the bytes of one of them.
+    After a crash at any point `target` has its old bytes or the new ones, and the new ones survive a power loss once
+    this returns. A block that fails leaves nothing; a process that is killed leaves a hidden file that ends in
+    TEMPORARY. Several processes may write at once: `target` then has the bytes of one of them.
     """
-    temporary = temporary_path(target.with_name(f"{target.name}.{os.getpid()}"))
-    temporary.write_bytes(content)
-    fsync_path(temporary)
-    os.replace(temporary, target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        yield temporary
+        fsync_path(temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     fsync_path(target.parent)
 
 
+def replace_file(target: Path, content: bytes) -> None:
+    """Replace `target` by `content`, as write_whole does."""
+    with write_whole(target) as temporary:
+        temporary.write_bytes(content)
+
+
 def remove_file(path: Path) -> None:
-    """Remove `path` for good; one that is gone already is fine."""
+    """Remove the file `path`, if it is there, and make that survive a power loss."""
     path.unlink(missing_ok=True)
     fsync_path(path.parent)
 
 
 @contextmanager
 def lock_file(path: Path) -> Iterator[None]:
-    """Hold `path` exclusively, waiting for it. The kernel frees it when the process dies."""
+    """Wait until no other process holds the file `path`, then hold it. The kernel frees it when the process dies."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -81,39 +89,42 @@ def lock_file(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def take_lock(path: Path) -> int:
-    """Lock `path` without waiting and write this process's id into it; closing the descriptor unlocks it.
+def take_lock(path: Path, use: str, way_out: str) -> int:
+    """Lock `path` without waiting, and return the descriptor whose closing unlocks it.
 
-    Raises LockedError, naming the process that holds it.
+    `path` is a folder, or a file, which is made if need be and says which process holds it. The kernel frees the lock
+    when the process dies. Raises LockedError where another process holds it; the message is made of `use`, what the
+    lock is for ("data/films is being written"), and `way_out`, what to do besides waiting ("give another --name").
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    is_folder = path.is_dir()
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _lock_at_once(descriptor)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "unknown"
-        os.close(descriptor)
-        raise LockedError(
-            f"{path.parent.parent} is being written by process {holder}; wait for it to end, stop it, or "
-            "give this run another worker name"
-        ) from None
+        if not _lock_at_once(descriptor, path):
+            holder = b"" if is_folder else os.pread(descriptor, 200, 0)
+            by = f"process {holder.decode(errors='replace')}" if holder else "another process"
+            raise LockedError(f"{use} by {by}: wait for it to end, stop it, or {way_out}")
+        if not is_folder:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _lock_at_once(descriptor: int) -> None:
-    for _ in range(_LOCK_ATTEMPTS - 1):
+def _lock_at_once(descriptor: int, path: Path) -> bool:
+    """Lock an open file; false where another process holds it, or held it and has just moved it away from `path`."""
+    for attempt in range(_LOCK_ATTEMPTS):
+        if attempt:
+            time.sleep(_LOCK_PAUSE_S)
         with suppress(BlockingIOError):
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        time.sleep(_LOCK_PAUSE_S)
-    return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino
+    return False
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock `path`. Writes nothing."""
+    """Tell whether a living process holds the lock `path`. Writes nothing."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -5,11 +5,12 @@ Error                     exit code 1
 ├── MissingExtraError     a feature's packages are not installed; names the extra
 ├── SourceError           a model or a data file that was named cannot be found or read
 ├── DataError             a row or a column of a task cannot be used; names file and row
-├── ShardError            a shard folder
+├── DiskError             a file or a folder cannot be written
+├── LockedError           another process writes to a shard folder, or trains in a run's folder
+├── ShardError            a shard folder cannot be used
 │   ├── CorruptShardError     its bytes are not those of the manifest
 │   ├── SchemaVersionError    it was written by a newer version
-│   ├── RecipeMismatchError   it holds the answers to another recipe
-│   └── LockedError           another process writes to it
+│   └── RecipeMismatchError   it holds the answers to another recipe
 └── TeacherError          the teacher cannot do, or stopped doing, what was asked
     └── TooManyFailuresError  the share of failed rows passed its limit; the run stopped
 """
@@ -18,7 +19,7 @@ from importlib.util import find_spec
 
 
 class Error(Exception):
-    """Base of the tree: something a person at the keyboard can act on."""
+    """Base of the tree: an error that the person at the keyboard can act on."""
 
     exit_code = 1
 
@@ -41,6 +42,14 @@ class DataError(Error):
     """A row, column or label of a task cannot be used."""
 
 
+class DiskError(Error):
+    """A file or a folder cannot be written: the disk is full, or its permissions forbid it."""
+
+
+class LockedError(Error):
+    """Another process is writing to the same share of a shard folder, or to the same run's folder."""
+
+
 class ShardError(Error):
     """A shard folder cannot be used."""
 
@@ -55,10 +64,6 @@ class SchemaVersionError(ShardError):
 
 class RecipeMismatchError(ShardError):
     """A shard folder holds the answers to another recipe."""
-
-
-class LockedError(ShardError):
-    """Another process is writing to the same share of a shard folder."""
 
 
 class TeacherError(Error):

@@ -1,4 +1,4 @@
-"""Fingerprints of what rows say, for finding among hundreds of thousands of rows those that are kept already."""
+"""Fingerprints of rows' texts, which find the rows that are kept already among hundreds of thousands."""
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,9 +12,9 @@ FINGERPRINTED = ("sample_id", "text", "text_pair", "choices")
 
 
 def fingerprint_rows(frame: "pl.DataFrame") -> Fingerprints:
-    """Two 64-bit hashes of each row's sample id and texts, shape (n, 2): equal where the rows say the same.
+    """Hash each row's sample id and texts to two 64-bit numbers, shape (n, 2): equal where the rows are equal.
 
-    Good within one process only: they are polars' own hashes, at a hundredth of the price of a digest a row.
+    The hashes are polars' own, which cost a hundredth of a digest a row and hold within one process only.
     """
     import polars as pl
 

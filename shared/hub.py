@@ -1,4 +1,4 @@
-"""Model repositories of the Hugging Face hub: made, and filled. Reading from the hub is shared.sources' affair."""
+"""Makes model repositories on the Hugging Face hub and uploads to them. shared.sources reads from the hub."""
 
 import os
 from collections.abc import Iterator
@@ -18,10 +18,11 @@ _TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads them
 
 
 def make_repository(name: str, private: bool) -> tuple[str, str]:
-    """Make the model repository `name`, if it is not there; its id, owner/name, and its address.
+    """Make the model repository `name`, if it is not there, and return its id (owner/name) and its address.
 
-    The token is taken from the environment only, and shown nowhere. Raises UsageError, before anything is sent, where
-    there is none, where the environment forbids the hub, or for a name that it does not take; Error where it refuses.
+    The token is taken from the environment only, and never shown. Raises UsageError, before anything is sent, where
+    there is no token, where the environment forbids the hub, or where the hub allows no such name. Raises Error where
+    the hub refuses.
     """
     require_extra("distill", "huggingface_hub")
     from huggingface_hub.errors import HFValidationError
@@ -30,7 +31,7 @@ def make_repository(name: str, private: bool) -> tuple[str, str]:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise UsageError(f"{name} is no name of a repository on the hub: {error}") from None
+        raise UsageError(f"{name} cannot be the name of a repository on the hub: {error}") from None
     if offline := next((name for name in _OFFLINE if os.environ.get(name, "").upper() in _TRUE), None):
         raise UsageError(f"{offline} is set, so nothing can be sent to the hub: unset it first")
     api = _connect()
@@ -40,7 +41,7 @@ def make_repository(name: str, private: bool) -> tuple[str, str]:
 
 
 def upload_folder(repository: str, folder: Path, message: str) -> None:
-    """Commit a folder's files to a repository, in one commit. Raises Error where the hub refuses."""
+    """Upload a folder's files to a repository, as one commit. Raises Error where the hub refuses."""
     api = _connect()
     with _sending(repository):
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
@@ -52,7 +53,7 @@ def _connect() -> "HfApi":
     token = next((os.environ[name] for name in _TOKENS if os.environ.get(name)), None)
     if token is None:
         raise UsageError(
-            f"there is no token for {hub_endpoint()}: set HF_TOKEN to one that may write (it is made under Settings, "
+            f"there is no token for {hub_endpoint()}: set HF_TOKEN to one that may write (make one under Settings, "
             "Access Tokens); nothing was sent"
         )
     return HfApi(endpoint=hub_endpoint(), token=token)
@@ -65,7 +66,7 @@ def _sending(repository: str) -> Iterator[None]:
 
     try:
         yield
-    # What huggingface_hub raises for a file that was not taken has its cause behind it.
+    # huggingface_hub wraps the error of a file that was refused: the cause says why.
     except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError, RuntimeError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise Error(

@@ -1,4 +1,4 @@
-"""Request keys: one sha256 for everything that changes a teacher's answer, and for nothing that does not."""
+"""Makes request keys: a sha256 of everything that changes a teacher's answer, and of nothing that does not."""
 
 import json
 from collections.abc import Mapping

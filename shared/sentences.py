@@ -14,16 +14,16 @@ _BATCH_TOKENS = 1024  # padding included: bounds memory, and keeps a short text 
 
 @dataclass(frozen=True, slots=True)
 class Pooling:
-    """How token vectors become one: their mean or the first token's; then to unit length, or as it is."""
+    """How a text's token vectors become one: the mean or the first token's, scaled to length 1 if `normalise`."""
 
     mode: Literal["mean", "cls"] = "mean"
     normalise: bool = False
 
 
 def read_pooling(model: FrozenModel) -> Pooling:
-    """The pooling that the files of a sentence-transformers model ask for; the plain mean where there are none.
+    """Read the pooling from the files of a sentence-transformers model; the plain mean where there are none.
 
-    Raises SourceError for one that is neither mean nor first token.
+    Raises SourceError for a pooling that is neither mean nor first token.
     """
     mode: Literal["mean", "cls"] = "mean"
     config = model.read_json("1_Pooling/config.json") or {}
@@ -32,15 +32,15 @@ def read_pooling(model: FrozenModel) -> Pooling:
         mode = "cls"
     elif modes - {"pooling_mode_mean_tokens"}:
         raise SourceError(
-            f"1_Pooling/config.json of {model.resolved.source} asks for {', '.join(sorted(modes))}; mean and first "
-            "token are what there is here. Choose another encoder"
+            f"1_Pooling/config.json of {model.resolved.source} asks for {', '.join(sorted(modes))}; only mean and "
+            "first token can be computed here. Choose another encoder"
         )
     modules = model.read_json("modules.json") or ()
     return Pooling(mode, any(module["type"].endswith("Normalize") for module in modules))
 
 
 class SentenceEncoder:
-    """A frozen text encoder. `source` is as shared.sources.resolve_model takes it; weights load with the first text."""
+    """A frozen text encoder, named as shared.sources.resolve_model takes it. Its weights load with the first text."""
 
     def __init__(self, source: str) -> None:
         self._source = FrozenModel(source)
@@ -50,19 +50,19 @@ class SentenceEncoder:
         self._window = 0
 
     def fingerprint(self) -> str:
-        """What identifies the weights: see shared.sources.fingerprint_model."""
+        """Identify the model, as shared.sources.fingerprint_model does."""
         return self._source.fingerprint
 
     @property
     def width(self) -> int:
-        """Dimensions of its vectors. Reads the model's files; imports no torch."""
+        """The dimensions of its vectors. Reads the model's files; imports no torch."""
         return self._source.width
 
     def encode(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """One vector a text, float32 of shape (n, d).
+        """Encode each text to one vector: float32 of shape (n, d).
 
-        A text longer than the model's window is encoded window by window and pooled over all of them: nothing of it
-        is cut off. Raises SourceError where the model cannot be loaded.
+        A text longer than the model's window is encoded window by window and pooled over all windows; nothing is cut
+        off. Raises SourceError where the model cannot be loaded.
         """
         import torch
 
@@ -104,7 +104,10 @@ class SentenceEncoder:
 
 
 def split_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Batches of indices of like length, so that little is padding: at most `budget` with padding, or one alone."""
+    """Group the indices of items of similar length, so that little is padding.
+
+    A batch holds at most `budget` of length, padding included, or one item that is longer alone.
+    """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * lengths[index] > budget:

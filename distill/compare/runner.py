@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from distill.compare.plan import Cell, Plan
@@ -19,6 +17,7 @@ from shared.console import say, silence, track
 from shared.errors import Error, UsageError
 from shared.shards.manifest import choose_teacher, hash_manifest
 from shared.shards.read import check_readable
+from shared.workers import end_with_parent
 
 CELLS, FROZEN = "cells", "frozen"
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -118,15 +117,7 @@ def _train_all(cells: Sequence[Cell], folder: Path, workers: int) -> None:
 
 def _start_worker() -> None:
     silence()
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Leave no worker behind a parent that was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)
+    end_with_parent()
 
 
 def _train_cell(cell: Cell, folder: Path) -> None:

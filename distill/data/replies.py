@@ -5,11 +5,9 @@
 The key is a hash of the shard's bytes and of the encoder, so a file is right for as long as it is found.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +16,7 @@ import pyarrow.compute as pc
 from distill.data.split import Split
 from distill.data.vectors import Array, ShardVectors
 from shared.console import track
-from shared.disk import explain_disk_errors, fsync_path, lock_file, make_folder
+from shared.disk import explain_disk_errors, lock_file, make_folder, write_whole
 from shared.errors import ShardError
 from shared.schema import Status
 from shared.sentences import SentenceEncoder
@@ -35,7 +33,7 @@ def encode_replies(folder: Path, manifest: Manifest, split: Split, encoder: str)
 
     `encoder` is a text encoder as shared.sources.resolve_model takes it, pooled as its own files say. Of processes that
     want the same, one makes them and the others wait. Raises SourceError for an encoder that cannot be loaded, and
-    ShardError where the folder cannot be written; a row without a reply is named when its vector is wanted.
+    DiskError where the folder cannot be written; a row without a reply is named when its vector is wanted.
     """
     sentences = SentenceEncoder(encoder)
     fingerprint = sentences.fingerprint()
@@ -89,14 +87,8 @@ def _write(file: Path, groups: Sequence[RowGroup], sentences: SentenceEncoder, a
         block = np.full((group.rows, vectors.shape[1]), np.nan, np.float16)
         block[rows] = vectors
         blocks.append(block)
-    temporary = file.with_name(f".{file.stem}-{uuid4().hex}.npy")
-    try:
-        np.save(temporary, np.concatenate(blocks))
-        fsync_path(temporary)
-        os.replace(temporary, file)
-        fsync_path(file.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with write_whole(file) as temporary, temporary.open("wb") as opened:
+        np.save(opened, np.concatenate(blocks))
 
 
 def _open(file: Path) -> Array:

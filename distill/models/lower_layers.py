@@ -3,10 +3,7 @@
 What is left to train costs as much as the layers above. The kept outputs take 4 bytes a token and dimension on disk.
 """
 
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from distill.compute.devices import Device
 from distill.data.batches import Source
 from distill.data.tokens import TextEncoder, Tokens, join_tokens
 from shared.console import track
-from shared.disk import temporary_path
+from shared.disk import lock_file, write_whole
 from shared.errors import SourceError
 
 BATCH_SIZE = 64
@@ -141,14 +138,14 @@ def keep_outputs(
     path.parent.mkdir(parents=True, exist_ok=True)
     lower.embeddings.to(device.device)
     lower.layers.to(device.device)
-    with _locked(path):
+    with lock_file(path.with_suffix(".lock")):
         if not path.exists():
             tokens = _collect_tokens(sources)
             values = _compute_all(lower, model, tokens, encoder, device)
-            temporary = temporary_path(path)
             fields = {"ids": tokens.ids, "types": tokens.types, "offsets": tokens.offsets}
-            save_file({name: torch.from_numpy(field) for name, field in fields.items()} | {"values": values}, temporary)
-            os.replace(temporary, path)
+            tensors = {name: torch.from_numpy(field) for name, field in fields.items()} | {"values": values}
+            with write_whole(path) as temporary:
+                save_file(tensors, temporary)
     with safe_open(path, "pt") as file:  # mapped, so that processes share it
         return KeptOutputs(*(file.get_tensor(name) for name in ("ids", "types", "offsets", "values")))
 
@@ -182,11 +179,3 @@ def _compute_all(lower: Lower, model: Any, tokens: Tokens, encoder: TextEncoder,
             tracker.advance(len(rows))
     assert values is not None
     return values
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = path.with_suffix(".lock")
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,6 +1,5 @@
 """Where a run is written: out/<name>/ when it is done, a hidden folder beside it until then."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.compute.processes import Processes
-from shared.errors import LockedError, UsageError
+from shared.disk import take_lock
+from shared.errors import UsageError
 from shared.shards.manifest import check_name
 
 CHECKPOINT = "checkpoint.pt"
@@ -69,22 +69,9 @@ def working_folder(target: Path, overwrite: bool, processes: Processes) -> Itera
 
 @contextmanager
 def _lock_folder(work: Path, target: Path) -> Iterator[None]:
-    """Hold a folder exclusively. The lock is the folder's own, so that it leaves no file and dies with the process."""
-    descriptor = os.open(work, os.O_RDONLY)
+    """Hold the folder exclusively. The lock is the folder's own, so that it leaves no file."""
+    descriptor = take_lock(work, f"{target} is being trained", "give this run another --name")
     try:
-        if not _take(descriptor, work):
-            raise LockedError(
-                f"another process is training {target}: wait for it to end, stop it, or give this run another --name"
-            )
         yield
     finally:
         os.close(descriptor)
-
-
-def _take(descriptor: int, work: Path) -> bool:
-    """Lock an open folder; false where somebody holds it, or has just finished and renamed it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.stat(work).st_ino == os.fstat(descriptor).st_ino
-    except (BlockingIOError, FileNotFoundError):
-        return False

@@ -1,6 +1,5 @@
 """Checkpoints: all that a run needs to go on to the same weights, in one file that is whole or is not there."""
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 
 from shared.console import say
-from shared.disk import fsync_path, temporary_path
+from shared.disk import write_whole
 from shared.errors import Error, UsageError
 
 SECONDS = 300.0  # between checkpoints, unless steps were asked for
@@ -41,16 +40,10 @@ class Checkpoints:
 
         A disk that is full costs the checkpoint and not the run.
         """
-        temporary = temporary_path(self.path)
         try:
-            with temporary.open("wb") as file:
-                torch.save({"identity": self._identity, "spent": self._measure(), **state}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-            fsync_path(self.path.parent)
+            with write_whole(self.path) as temporary:
+                torch.save({"identity": self._identity, "spent": self._measure(), **state}, temporary)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
             say(f"the checkpoint {self.path} cannot be written ({error}); training goes on without it")
         self._saved_at = time.monotonic()
 

@@ -75,7 +75,7 @@ class Engine:
     async def run(self) -> Outcome:
         """Ask, copy and carry all rows of the plan; what was answered is durable and sealed when this returns.
 
-        Raises TeacherError, TooManyFailuresError or ShardError after what was answered is durable.
+        Raises TeacherError, TooManyFailuresError or DiskError after what was answered is durable.
         """
         main_task = asyncio.current_task()
         assert main_task is not None

@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
-from threading import Thread
+from multiprocessing import get_context
 
 from harvest.rendering import Layout, draw, encode
 from harvest.teachers.base import Request
 from shared.errors import DataError
+from shared.workers import end_with_parent
 
 CHUNK = 8  # texts that go to a worker together: handing one over costs about as much as drawing it
 MAX_WORKERS = 8
@@ -58,7 +58,7 @@ class Drawers:
         About `ahead` requests, and a chunk for each worker, are drawn before they are taken.
         """
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._workers, get_context("spawn"), _end_with_parent)
+            self._pool = ProcessPoolExecutor(self._workers, get_context("spawn"), end_with_parent)
         loop = asyncio.get_running_loop()
         chunks: deque[tuple[list[Request], asyncio.Future[list[list[DrawnPage] | str]]]] = deque()
         most = self._workers + -(-ahead // CHUNK)
@@ -93,15 +93,3 @@ async def _take_chunks(requests: AsyncIterator[Request]) -> AsyncGenerator[list[
             chunk = []
     if chunk:
         yield chunk
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent does, killed or not: nothing else would tell it."""
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()

@@ -31,7 +31,7 @@ from shared.disk import (
     remove_file,
     take_lock,
 )
-from shared.errors import CorruptShardError, LockedError, ShardError
+from shared.errors import CorruptShardError, Error, LockedError, ShardError
 from shared.schema import Row, row_schema, rows_to_batch
 from shared.shards.journal import Journal, JournalReader
 from shared.shards.manifest import (
@@ -59,6 +59,10 @@ DEFAULT_WORKER = "w0"
 RECIPE_LOCK = "journal/.recipe.lock"
 
 
+def _take_worker_lock(folder: Path, lock: Path) -> int:
+    return take_lock(lock, f"{folder} is being written", "give this run another worker name")
+
+
 class Claim:
     """One worker's right to write to a teacher folder, taken before its recipe is known. A context manager.
 
@@ -70,7 +74,7 @@ class Claim:
         self.path = task_folder / f"teacher={check_name('teacher', teacher)}"
         with explain_disk_errors(self.path):
             make_folder(self.path / "journal")
-            self._descriptor: int | None = take_lock(self.path / "journal" / f"{worker}.lock")
+            self._descriptor: int | None = _take_worker_lock(self.path, self.path / "journal" / f"{worker}.lock")
 
     def __enter__(self) -> Self:
         return self
@@ -148,7 +152,7 @@ class TeacherFolder:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # What stopped the work is the error to show, not that the journal cannot be synced either.
-        with suppress(ShardError) if kind else nullcontext():
+        with suppress(Error) if kind else nullcontext():
             self.close()
 
     @property
@@ -159,7 +163,7 @@ class TeacherFolder:
     def append(self, split: str, rows: Sequence[Row]) -> None:
         """Write rows to the journal of `split`. They are acknowledged when `commit` returns, not before.
 
-        A row supersedes an earlier one of the same sample id and draw. Raises ShardError if the disk refuses.
+        A row supersedes an earlier one of the same sample id and draw. Raises DiskError if the disk refuses.
         """
         if not rows:
             return
@@ -183,7 +187,7 @@ class TeacherFolder:
         """Turn the journal of `split`, or of every split, into a shard; that acknowledges its rows.
 
         Journals that dead workers left are sealed along, and first, so that this worker's rows are the later
-        ones. Raises ShardError if the disk refuses; the rows are then still in the journal.
+        ones. Raises DiskError if the disk refuses; the rows are then still in the journal.
         """
         with self._lock():
             self._manifest = load_manifest(self.path)
@@ -317,7 +321,7 @@ class TeacherFolder:
     def _seal_abandoned(self, journal: Path) -> None:
         """Seal another worker's journal, unless it lives. Its lock keeps it from starting meanwhile."""
         try:
-            descriptor = take_lock(journal_lock(journal))
+            descriptor = _take_worker_lock(self.path, journal_lock(journal))
         except LockedError:
             return
         try:

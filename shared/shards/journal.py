@@ -19,7 +19,7 @@ from typing import Self
 import pyarrow as pa
 
 from shared.disk import explain_disk_errors, fsync_path, make_folder
-from shared.errors import CorruptShardError, ShardError
+from shared.errors import CorruptShardError, DiskError, ShardError
 
 _CONTINUATION = b"\xff\xff\xff\xff"
 _PREFIX_BYTES = 8  # continuation marker and length of the metadata
@@ -172,12 +172,12 @@ class Journal:
     def append(self, batch: pa.RecordBatch) -> None:
         """Write one batch. It is not acknowledged before `sync` has returned.
 
-        Raises ShardError if the disk refuses it; what was appended before stays whole.
+        Raises DiskError if the disk refuses it; what was appended before stays whole.
         """
         self._write(_encode_batch(batch, self._schema))
 
     def sync(self) -> None:
-        """Return when all that was appended survives a power loss. Raises ShardError if it may not."""
+        """Return when all that was appended survives a power loss. Raises DiskError if it may not."""
         self._check_usable()
         end = self._end
         if self._synced == end:
@@ -187,7 +187,7 @@ class Journal:
         except OSError as error:
             # The kernel may have dropped the pages that it could not write: a second fsync would lie.
             self._broken = True
-            raise ShardError(
+            raise DiskError(
                 f"the disk did not confirm the last rows of {self.path} ({error}). What was acknowledged "
                 "before is safe; check the disk, then run the same command again"
             ) from error
@@ -200,7 +200,7 @@ class Journal:
 
     def _check_usable(self) -> None:
         if self._broken:
-            raise ShardError(
+            raise DiskError(
                 f"{self.path} cannot be written any more after an earlier error; run the same command again"
             )
 

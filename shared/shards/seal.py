@@ -5,7 +5,6 @@ the caller saves the manifest that is returned. Runs under the folder's lock.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import file_digest
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shared.disk import fsync_path, make_folder, temporary_path
+from shared.disk import make_folder, write_whole
 from shared.shards.journal import JournalReader, strip_id
 from shared.shards.manifest import Manifest, Shard, Superseded
 from shared.shards.read import identify_rows, journal_split
@@ -75,7 +74,6 @@ def seal_journal(folder: Path, manifest: Manifest, journal: Path) -> Sealing:
         else:
             retired.append(shard.id)
             obsolete.append(folder / rewritten.path)
-    fsync_path(split_folder)
     superseded = manifest.superseded
     return Sealing(
         replace(
@@ -105,7 +103,6 @@ def rewrite_shard(folder: Path, manifest: Manifest, shard: Shard, revise: Callab
             f"{path} would have {rewritten.rows} rows that cost ${rewritten.cost_usd}, not {shard.rows} of "
             f"${shard.cost_usd}"
         )
-    fsync_path(path.parent)
     rewritten = replace(rewritten, cost_usd=shard.cost_usd)  # summed in another order, it may differ in its last digit
     shards = tuple(rewritten if other == shard else other for other in manifest.shards)
     return Sealing(replace(manifest, shards=shards), (path,))
@@ -167,24 +164,18 @@ def _drop_rows(tables: Iterable[pa.Table], is_lost: Callable[[int, bytes], bool]
 def _write_shard(
     folder: Path, split: str, number: int, identity: str, schema: pa.Schema, tables: Iterable[pa.Table]
 ) -> Shard:
-    """Write one Parquet file under its final name, its bytes durable. The caller makes its name durable."""
+    """Write one Parquet file, durable under its final name."""
     target = folder / f"split={split}" / f"part-{number:05d}-{identity}.parquet"
-    temporary = temporary_path(target)
     rows, cost_usd = 0, 0.0
-    try:
+    with write_whole(target) as temporary:  # a full disk gets its room back
         with pq.ParquetWriter(temporary, schema, **_writer_options(schema)) as writer:
             for group in _regroup(tables):
                 writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
                 rows += group.num_rows
                 cost_usd += pc.sum(group["cost_usd"]).as_py()
-        fsync_path(temporary)
-    except OSError:  # a full disk needs the room back
-        temporary.unlink(missing_ok=True)
-        raise
-    with temporary.open("rb") as file:
-        digest = file_digest(file, "sha256").hexdigest()
-    size = temporary.stat().st_size
-    os.replace(temporary, target)
+        with temporary.open("rb") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+        size = temporary.stat().st_size
     return Shard(target.relative_to(folder).as_posix(), split, rows, size, digest, cost_usd)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -30,10 +31,11 @@ def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def run(command: str, *arguments: str) -> dict:
+def run(command: str, *arguments: str) -> dict[str, Any]:
     result = CliRunner().invoke(app, [command, *arguments, "--json"])
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    printed: dict[str, Any] = json.loads(result.stdout)
+    return printed
 
 
 def flags(server: FaultServer, *more: str) -> list[str]:

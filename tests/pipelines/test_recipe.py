@@ -1,6 +1,7 @@
 """Recipes: read, or refused with the offending key named, before anything is asked or trained."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -55,7 +56,7 @@ def test_a_recipe_becomes_configs(tmp_path: Path) -> None:
         ({"distill": {"variants": {"a": {}}, "seeds": [0, 0]}}, "a seed stands there twice"),
     ],
 )
-def test_the_offending_key_is_named(tmp_path: Path, changes: dict, message: str) -> None:
+def test_the_offending_key_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_recipe(write(tmp_path, **changes))
 

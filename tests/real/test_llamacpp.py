@@ -173,9 +173,9 @@ def test_a_grammar_leaves_only_the_label_words(server: str, reviews: Path, tmp_p
 def test_the_dialect_is_recognised_and_a_model_that_cannot_see_is_named(server: str) -> None:
     task = Task("reviews", "classification", (), labels=("yes", "no"), label_words=("yes", "no"), question=QUESTION)
     teacher = EndpointTeacher(EndpointConfig(server, "smollm2"), task)
-    asyncio.run(teacher.probe(Example("1", REVIEWS[0][0]), [].append))
+    asyncio.run(teacher.probe(Example("1", REVIEWS[0][0]), print))
     assert teacher.recipe()["dialect"] == "llamacpp"
     assert teacher.recipe()["scoring"]["mode"] == "top_logprobs"
     blind = EndpointTeacher(EndpointConfig(server, "smollm2", draw=Draw.FIELDS), task)
     with pytest.raises(TeacherError, match=r"(?i)image"):
-        asyncio.run(blind.probe(Example("1", REVIEWS[0][0]), [].append))
+        asyncio.run(blind.probe(Example("1", REVIEWS[0][0]), print))

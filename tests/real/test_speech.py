@@ -108,7 +108,6 @@ def make_listener(folder: Path) -> None:
         conv_dim=(16, 16),
         conv_kernel=(10, 3),
         conv_stride=(5, 2),
-        num_feat_extract_layers=2,
         num_conv_pos_embeddings=8,
         num_conv_pos_embedding_groups=2,
     )
@@ -116,7 +115,7 @@ def make_listener(folder: Path) -> None:
     Wav2Vec2FeatureExtractor().save_pretrained(folder)
 
 
-def answer(models: dict[str, str], texts: Sequence[str], **options: Any) -> list[Answer]:
+def answer(models: dict[str, Any], texts: Sequence[str], **options: Any) -> list[Answer]:
     teacher = SpeechTeacher(SpeechConfig(**models, **options), TASKS["rte"], "speech")
 
     async def stream() -> AsyncIterator[Request]:

@@ -218,9 +218,9 @@ def test_a_killed_harvest_ends_as_one_that_was_not(pipelines: dict[str, Path], t
     killed, whole = (read_rows(tmp_path / name).sort("text") for name in ("killed", "whole"))
     assert killed["request_key"].to_list() == whole["request_key"].to_list()
     assert set(killed["status"]) == {"ok"}
-    vectors = [np.array(rows["embedding"].to_list(), np.float32) for rows in (killed, whole)]
-    assert vectors[0].shape == (24, 1024)
-    np.testing.assert_allclose(*vectors, rtol=2e-3, atol=TOLERANCE)  # kept as float16, whose steps are 1e-3 of a number
+    again, once = (np.array(rows["embedding"].to_list(), np.float32) for rows in (killed, whole))
+    assert again.shape == (24, 1024)
+    np.testing.assert_allclose(again, once, rtol=2e-3, atol=TOLERANCE)  # kept as float16: steps of 1e-3
     for (digest,) in killed["image_sha256"]:
         assert find_picture(tmp_path / "killed/teacher=diffusion", digest).is_file()
     assert verify_shards(tmp_path / "killed").ok

@@ -127,7 +127,7 @@ def reference(model: Path) -> Any:
 def in_process(model: Path, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A harvest in process: label scores, replies of several tokens, and the most probable tokens of each."""
     out = tmp_path_factory.mktemp("in_process")
-    options = {"model": str(model), "engine": ENGINE, "max_tokens": REPLY_TOKENS}
+    options: dict[str, Any] = {"model": str(model), "engine": ENGINE, "max_tokens": REPLY_TOKENS}
     report = harvest(reviews, out, "vllm", keep_topk=True, top_logprobs=TOP, **options)
     assert (report.asked, report.failed) == (ROWS, 0)
     return out
@@ -155,7 +155,7 @@ def gather(column: pl.Series) -> np.ndarray[Any, Any]:
 def test_the_server_gives_the_same_scores_and_replies(
     in_process: Path, server: str, reviews: Path, tmp_path: Path
 ) -> None:
-    options = {"endpoint": server, "model": "tiny", "max_tokens": REPLY_TOKENS, "concurrency": 8}
+    options: dict[str, Any] = {"endpoint": server, "model": "tiny", "max_tokens": REPLY_TOKENS, "concurrency": 8}
     report = harvest(reviews, tmp_path, "endpoint", **options)
     assert (report.asked, report.failed) == (ROWS, 0)
     manifest = load_manifest(tmp_path / "teacher=endpoint")

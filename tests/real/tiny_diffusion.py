@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import (
@@ -14,7 +14,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     CLIPConfig,
@@ -43,7 +43,8 @@ def train_tokenizer(texts: Sequence[str]) -> CLIPTokenizer:
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
     vocab = {word: number for number, word in enumerate(dict.fromkeys(words))}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=WINDOW)
+    tokenizer: Any = CLIPTokenizer  # its hints know merges as strings only
+    return cast(CLIPTokenizer, tokenizer(vocab=vocab, merges=merges, model_max_length=WINDOW))
 
 
 def make_parts(texts: Sequence[str], cross_attention: int, **unet: Any) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def make_stable_diffusion(folder: Path, texts: Sequence[str], safety: bool = Fal
     if safety:
         extractor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
         checker = make_strict_checker()
-    StableDiffusionPipeline(
+    pipeline: Any = StableDiffusionPipeline(  # diffusers gives its pipelines no hint of save_pretrained
         **parts,
         text_encoder=CLIPTextModel(describe_text_encoder(parts["tokenizer"])),
         # As that of Stable Diffusion 1.4.
@@ -105,7 +106,8 @@ def make_stable_diffusion(folder: Path, texts: Sequence[str], safety: bool = Fal
         safety_checker=checker,
         feature_extractor=extractor,
         requires_safety_checker=safety,
-    ).save_pretrained(folder)
+    )
+    pipeline.save_pretrained(folder)
     return folder
 
 
@@ -121,13 +123,14 @@ def make_sdxl(folder: Path, texts: Sequence[str]) -> Path:
         projection_class_embeddings_input_dim=WIDTH + 6 * 8,
     )
     config = describe_text_encoder(parts["tokenizer"])
-    StableDiffusionXLPipeline(
+    pipeline: Any = StableDiffusionXLPipeline(
         **parts,
         tokenizer_2=parts["tokenizer"],
         text_encoder=CLIPTextModel(config),
         text_encoder_2=CLIPTextModelWithProjection(config),
         scheduler=DDPMScheduler(),
-    ).save_pretrained(folder)
+    )
+    pipeline.save_pretrained(folder)
     return folder
 
 

@@ -89,10 +89,12 @@ def make_tiny_llava(folder: Path, image_size: int = IMAGE_SIZE, width: int = 64)
         eos_token_id=2,
         pad_token_id=3,
     )
+    picture = tokenizer.convert_tokens_to_ids("<image>")
+    assert isinstance(picture, int)
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=picture,
         vision_feature_layer=-1,
         image_seq_length=(image_size // PATCH_SIZE) ** 2,
     )

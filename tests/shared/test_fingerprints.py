@@ -12,7 +12,7 @@ from shared.schema import Answer, Row, Status
 from shared.shards import TeacherFolder, load_manifest
 from tests.shared.shards.shard_rows import make_manifest
 
-EXAMPLES = (
+EXAMPLES: tuple[Example, ...] = (
     Example("a", "text"),
     Example("b", "text"),
     Example("a", "text", "pair"),

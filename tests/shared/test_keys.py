@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,9 @@ def test_the_order_of_keys_does_not_matter() -> None:
         (RECIPE, {"text": "x"}, 1),
     ],
 )
-def test_whatever_changes_the_answer_changes_the_key(recipe: dict, content: dict, draw: int) -> None:
+def test_whatever_changes_the_answer_changes_the_key(
+    recipe: dict[str, Any], content: dict[str, Any], draw: int
+) -> None:
     assert RequestKeys(recipe).key(content, draw) != RequestKeys(RECIPE).key({"text": "x"})
 
 

@@ -1,6 +1,7 @@
 """What a user wrote becomes a config, or is refused by name."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,6 @@ def test_options_are_checked_and_converted_by_type() -> None:
         ({"model": "m", "rate": "fast"}, "the teacher t: --rate: .*not 'fast'"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(options: dict, message: str) -> None:
+def test_what_does_not_fit_is_refused_by_name(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_config(Config, options, "the teacher t", lambda name: f"--{name}")

@@ -5,6 +5,7 @@ import random
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,17 +37,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def compute_hidden(text: str) -> np.ndarray:
+def compute_hidden(text: str) -> np.ndarray[Any, Any]:
     """The model's last hidden state of one text alone, by transformers itself: (tokens, d)."""
     location = resolve_model(MINILM).location
     inputs = AutoTokenizer.from_pretrained(location)(text, return_tensors="pt")
     with torch.inference_mode():
-        return AutoModel.from_pretrained(location)(**inputs).last_hidden_state[0].numpy()
+        hidden: np.ndarray[Any, Any] = AutoModel.from_pretrained(location)(**inputs).last_hidden_state[0].numpy()
+    return hidden
 
 
 def test_vectors_are_the_normalised_mean_that_the_model_asks_for(encoder: SentenceEncoder) -> None:
     vectors = encoder.encode(TEXTS)
-    assert (vectors.dtype, vectors.shape) == (np.float32, (3, 384))
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (3, 384)
     for text, vector in zip(TEXTS, vectors, strict=True):
         mean = compute_hidden(text).mean(0)
         np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=2e-6)

@@ -28,4 +28,4 @@ class _DeclareOperators:
                 self.library.define(operator)
 
 
-sys.meta_path.insert(0, _DeclareOperators())  # type: ignore[arg-type]
+sys.meta_path.insert(0, _DeclareOperators())

@@ -15,7 +15,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import harvest
 from harvest.teachers.vllm.messages import Failure, Job, Ready, Result, Settings
 from harvest.teachers.vllm.process import SHUTDOWN_SECONDS
 from shared.errors import TeacherError, UsageError
@@ -59,7 +58,7 @@ class EngineProcess:
         file, name = tempfile.mkstemp(prefix="harvest-vllm-", suffix=".log")
         self._log = Path(name)
         ours, theirs = socket.socketpair()
-        root = str(Path(harvest.__file__).parents[1])
+        root = str(Path(__file__).parents[3])  # beside which `harvest` lies
         python_path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         try:
             self._process = subprocess.Popen(

@@ -41,7 +41,7 @@ def test_without_a_checkpoint_nothing_is_left_and_with_one_only_that(tmp_path: P
 def test_only_one_process_works_on_a_run(tmp_path: Path) -> None:
     with working_folder(tmp_path / "a", False, Processes()):
         with (
-            pytest.raises(LockedError, match="another process is training"),
+            pytest.raises(LockedError, match="is being trained by another process"),
             working_folder(tmp_path / "a", False, Processes()),
         ):
             pass

@@ -1,5 +1,7 @@
 """Metrics against hand counts and textbook values."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,8 +9,9 @@ from distill.scoring.metrics import accuracy, f1, find_metric, matthews, pearson
 from shared.errors import UsageError
 
 
-def one_hot(predicted: list[int], classes: int) -> np.ndarray:  # type: ignore[type-arg]
-    return np.eye(classes, dtype=np.float32)[predicted]
+def one_hot(predicted: list[int], classes: int) -> np.ndarray[Any, Any]:
+    rows: np.ndarray[Any, Any] = np.eye(classes, dtype=np.float32)[predicted]
+    return rows
 
 
 TRUTH = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])

@@ -29,8 +29,9 @@ def loaded(tmp_path: Path) -> LoadedTask:
     return load_task(find_task(str(tmp_path), text_column="text", label_column="label"))
 
 
-def plan_for(loaded: LoadedTask, kept: dict[str, Kept] | None = None, **scope: object) -> Plan:
-    return make_plan(loaded, ScriptedTeacher(), Scope(**{"splits": ("train",), "limits": {}, **scope}), kept or {})
+def plan_for(loaded: LoadedTask, kept: dict[str, Kept] | None = None, **scope: Any) -> Plan:
+    whole: dict[str, Any] = {"splits": ("train",), "limits": {}}
+    return make_plan(loaded, ScriptedTeacher(), Scope(**{**whole, **scope}), kept or {})
 
 
 def keep(loaded: LoadedTask, split: str, rows: dict[int, Status], teacher: Teacher | None = None) -> dict[str, Kept]:

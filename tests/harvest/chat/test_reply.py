@@ -179,10 +179,10 @@ def test_random_damage_never_raises() -> None:
         if i % 3:
             raw = encode(damage(json.loads(good)))
         else:
-            raw = bytearray(good)
+            flipped = bytearray(good)
             for _ in range(source.randrange(1, 5)):
-                raw[source.randrange(len(raw))] = source.randrange(256)
-            raw = bytes(raw)
+                flipped[source.randrange(len(flipped))] = source.randrange(256)
+            raw = bytes(flipped)
         for form in (FORM, VOTES, TEXT):
             answer = parse(raw, form).answer
             seen.add(answer.status)

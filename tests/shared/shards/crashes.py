@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shared.errors import ShardError
+from shared.errors import DiskError
 from shared.shards import TeacherFolder
 from tests.shared.shards.shard_rows import make_manifest, make_row
 
@@ -68,20 +68,21 @@ def run_stubborn_harvest(task_folder: Path) -> int:
                 append(folder, split, numbers, version)
                 folder.commit()
                 break
-            except ShardError:
+            except DiskError:
                 errors += 1
                 if folder is not None:
-                    with suppress(ShardError):
+                    with suppress(DiskError):
                         folder.close()
                 folder = None
         if sealed is not None:
             # No new try and no new folder: the rows stay in the journal, and the harvest goes on.
+            assert folder is not None
             try:
                 folder.seal(sealed or None)
-            except ShardError:
+            except DiskError:
                 errors += 1
     if folder is not None:
-        with suppress(ShardError):
+        with suppress(DiskError):
             folder.close()
     return errors
 
@@ -97,7 +98,7 @@ class Acks:
 
 
 @contextmanager
-def interfere(at: int, act: Callable[[str, tuple], None]) -> Iterator[None]:
+def interfere(at: int, act: Callable[[str, tuple[Any, ...]], None]) -> Iterator[None]:
     """Call `act` in place of the `at`-th change of the folder, counted from 0."""
     counter = count()
     originals = [(owner, name, getattr(owner, name)) for owner, name in CHANGES]
@@ -120,7 +121,7 @@ def interfere(at: int, act: Callable[[str, tuple], None]) -> Iterator[None]:
             setattr(owner, name, original)
 
 
-def crash(name: str, args: tuple) -> None:
+def crash(name: str, args: tuple[Any, ...]) -> None:
     """Die as by SIGKILL: no handler runs, no buffer is written. A write gets half-way first."""
     if name == "pwrite":
         descriptor, content, offset = args
@@ -129,7 +130,7 @@ def crash(name: str, args: tuple) -> None:
     os._exit(CRASHED)
 
 
-def fail(name: str, args: tuple) -> None:
+def fail(name: str, args: tuple[Any, ...]) -> None:
     raise OSError(errno.EIO if name == "fsync" else errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

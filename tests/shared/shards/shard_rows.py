@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +17,8 @@ LABELS = ("no", "yes")
 COST_USD = 0.25  # a sum of quarters is exact
 
 
-def make_manifest(teacher: str = "tiny", **changes: object) -> Manifest:
-    values = {
+def make_manifest(teacher: str = "tiny", **changes: Any) -> Manifest:
+    values: dict[str, Any] = {
         "task": "reviews",
         "kind": "classification",
         "labels": LABELS,
@@ -28,8 +29,8 @@ def make_manifest(teacher: str = "tiny", **changes: object) -> Manifest:
     return Manifest(teacher=teacher, **{**values, **changes})
 
 
-def make_row(number: int, reply: str = "yes", status: Status = Status.OK, **changes: object) -> Row:
-    answer = {
+def make_row(number: int, reply: str = "yes", status: Status = Status.OK, **changes: Any) -> Row:
+    answer: dict[str, Any] = {
         "reply": reply,
         "finish_reason": "stop",
         "label_logprobs": (-0.25, -1.5),
@@ -53,7 +54,7 @@ def make_row(number: int, reply: str = "yes", status: Status = Status.OK, **chan
     )
 
 
-def make_rows(*numbers: int, **changes: object) -> list[Row]:
+def make_rows(*numbers: int, **changes: Any) -> list[Row]:
     return [make_row(number, **changes) for number in numbers]
 
 
@@ -61,7 +62,8 @@ def make_key(number: int) -> str:
     return sha256(str(number).encode()).hexdigest()
 
 
-def read_parquet_files(folder: Path, split: str = "train") -> list[dict]:
+def read_parquet_files(folder: Path, split: str = "train") -> list[dict[str, Any]]:
     """What somebody who reads the Parquet files, and knows nothing of manifests, sees."""
     tables = [pq.read_table(path, partitioning=None) for path in sorted(folder.glob(f"split={split}/*.parquet"))]
-    return pa.concat_tables(tables).to_pylist() if tables else []
+    rows: list[dict[str, Any]] = pa.concat_tables(tables).to_pylist() if tables else []
+    return rows

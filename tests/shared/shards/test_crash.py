@@ -63,8 +63,8 @@ def _quick_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_quick_fsync")
 def test_a_crash_at_any_change_loses_and_doubles_nothing(crashed: list[Path], tmp_path: Path) -> None:
-    for folder in crashed:
-        task_folder = shutil.copytree(folder, tmp_path / folder.name)
+    for left in crashed:
+        task_folder = shutil.copytree(left, tmp_path / left.name)
         lines = (task_folder / "acked").read_text().splitlines()
         acked = [(split, int(number), int(version)) for split, number, version in map(str.split, lines)]
         found, folder = seal_and_read(task_folder)

@@ -3,17 +3,19 @@
 import multiprocessing
 import os
 import shutil
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from shared.errors import (
     CorruptShardError,
+    DiskError,
     LockedError,
     RecipeMismatchError,
     SchemaVersionError,
-    ShardError,
     UsageError,
 )
 from shared.schema import Status
@@ -24,21 +26,22 @@ from tests.shared.shards.shard_rows import make_key, make_manifest, make_row, ma
 PROCESSES = multiprocessing.get_context("spawn")
 
 
-def open_folder(task_folder: Path, worker: str = "w0", **changes: object) -> TeacherFolder:
+def open_folder(task_folder: Path, worker: str = "w0", **changes: Any) -> TeacherFolder:
     return TeacherFolder.open(task_folder, make_manifest(**changes), worker=worker)
 
 
 def kept_ids(folder: TeacherFolder, *numbers: int) -> list[bool]:
     """Whether each of the numbered rows is kept."""
     kept = folder.kept("train").request_keys
-    return np.isin(np.array([bytes.fromhex(make_key(number)) for number in numbers], "S32"), kept).tolist()
+    found: list[bool] = np.isin(np.array([bytes.fromhex(make_key(number)) for number in numbers], "S32"), kept).tolist()
+    return found
 
 
 def list_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def hold_folder(task_folder: Path, worker: str, connection) -> None:
+def hold_folder(task_folder: Path, worker: str, connection: Connection) -> None:
     """In a child: write and keep one row, then hold the folder until told to die."""
     with open_folder(task_folder, worker) as folder:
         folder.append("train", make_rows(100))
@@ -255,5 +258,5 @@ def test_a_torn_tail_is_dropped_and_told(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_of_the_folder_says_so(tmp_path: Path) -> None:
     (tmp_path / "teacher=tiny").touch()
-    with pytest.raises(ShardError, match="cannot be written"):
+    with pytest.raises(DiskError, match="cannot be written"):
         open_folder(tmp_path)

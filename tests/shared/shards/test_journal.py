@@ -2,6 +2,7 @@
 
 import os
 import resource
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from shared.errors import CorruptShardError, ShardError
+from shared.errors import CorruptShardError, DiskError, ShardError
 from shared.schema import row_schema, rows_to_batch
 from shared.shards.journal import Journal, JournalReader
 from tests.shared.shards.shard_rows import make_rows
@@ -46,7 +47,7 @@ def read_tear(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def limit_file_size(size: int):
+def limit_file_size(size: int) -> Iterator[None]:
     """A disk that is full at `size` bytes a file: the kernel writes what fits and refuses the rest."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -203,7 +204,7 @@ def test_a_full_disk_leaves_the_journal_whole(path: Path) -> None:
     journal = Journal.open(path, SCHEMA)
     journal.append(make_batch(0))
     size = journal.size
-    with limit_file_size(size + 300), pytest.raises(ShardError, match="Everything acknowledged before is safe"):
+    with limit_file_size(size + 300), pytest.raises(DiskError, match="Everything that was kept before is safe"):
         journal.append(make_batch(1))
     assert path.stat().st_size == size == journal.size
     journal.append(make_batch(2))
@@ -217,12 +218,12 @@ def test_rows_that_the_disk_did_not_confirm_are_never_acknowledged(path: Path, m
     journal.append(make_batch(0))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", raise_io_error)
-        with pytest.raises(ShardError, match="did not confirm"):
+        with pytest.raises(DiskError, match="did not confirm"):
             journal.sync()
     # The kernel reports a lost write once: a second fsync that succeeds proves nothing.
-    with pytest.raises(ShardError, match="run the same command again"):
+    with pytest.raises(DiskError, match="run the same command again"):
         journal.sync()
-    with pytest.raises(ShardError, match="run the same command again"):
+    with pytest.raises(DiskError, match="run the same command again"):
         journal.append(make_batch(1))
     journal.close()
 

@@ -55,8 +55,17 @@ def test_saving_keeps_the_old_manifest_until_the_new_one_is_whole(
     save_manifest(tmp_path, make_manifest())
     order: list[str] = []
     replace, fsync = os.replace, os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (order.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
-    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("replace"), replace(a, b))[1])
+
+    def note_fsync(descriptor: int) -> None:
+        order.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    def note_replace(source: Path, target: Path) -> None:
+        order.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
     save_manifest(tmp_path, make_manifest(planned={"train": 1}))
     assert order == [str(tmp_path / f".manifest.json.{os.getpid()}.tmp"), "replace", str(tmp_path)]
 

@@ -1,7 +1,9 @@
 """Reading a folder: row groups, rows, counts, and what makes it unfit to be read."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ from shared.shards.manifest import save_manifest
 from tests.shared.shards.shard_rows import COST_USD, make_key, make_manifest, make_row, make_rows
 
 
-def fill_folder(task_folder: Path, *, sealed: list[Row], unsealed: list[Row] = ()) -> Path:
+def fill_folder(task_folder: Path, *, sealed: Sequence[Row], unsealed: Sequence[Row] = ()) -> Path:
     with TeacherFolder.open(task_folder, make_manifest(planned={"train": 10})) as folder:
         folder.append("train", sealed)
         folder.seal()
@@ -67,7 +69,7 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     example = Example("bare", "a text", "its pair", ("one", "two"), target=1.5, target_text="words")
     bare = Row(example, make_key(4), 2, Answer(Status.UNASKED))
     folder = fill_folder(tmp_path, sealed=[full, bare], unsealed=[full])
-    for piece in iterate_pieces(folder, load_manifest(folder), full.answer.__dataclass_fields__):
+    for piece in iterate_pieces(folder, load_manifest(folder), list(full.answer.__dataclass_fields__)):
         if piece.row_group is None:
             (found,) = iterate_rows(piece.table)
             assert_equal_rows(found, full)
@@ -130,7 +132,7 @@ def test_identities_depend_on_sample_and_draw() -> None:
 
 
 def test_the_summary_counts_rows_causes_and_money(tmp_path: Path) -> None:
-    failed = {"status": Status.FAILED, "prompt_tokens": None, "completion_tokens": None}
+    failed: dict[str, Any] = {"status": Status.FAILED, "prompt_tokens": None, "completion_tokens": None}
     folder = fill_folder(
         tmp_path,
         sealed=[

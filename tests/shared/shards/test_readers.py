@@ -1,6 +1,7 @@
 """A sealed folder opens in other people's tools, with no help from this package."""
 
 from pathlib import Path
+from typing import Any
 
 import datasets
 import duckdb
@@ -29,7 +30,7 @@ def task_folder(tmp_path: Path) -> Path:
     return tmp_path / "reviews"
 
 
-def assert_values(rows: list[dict]) -> None:
+def assert_values(rows: list[dict[str, Any]]) -> None:
     """The rows, by sample id, have the values of make_row."""
     assert [row["sample_id"] for row in rows] == IDS
     for number, row in enumerate(rows):
@@ -55,6 +56,7 @@ def test_polars(task_folder: Path) -> None:
 def test_duckdb(task_folder: Path) -> None:
     query = f"select * from read_parquet('{task_folder}/**/*.parquet', hive_partitioning=true) order by sample_id"
     found = duckdb.sql(query)
+    assert found is not None
     rows = [dict(zip(found.columns, values, strict=True)) for values in found.fetchall()]
     assert [row["split"] for row in rows] == SPLITS
     assert {row["teacher"] for row in rows} == {"tiny-vlm"}

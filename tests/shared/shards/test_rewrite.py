@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from shared.errors import ShardError
+from shared.errors import DiskError
 from shared.shards import TeacherFolder, load_manifest, verify_shards
 from tests.shared.shards import crashes
 from tests.shared.shards.shard_rows import COST_USD, make_manifest, read_parquet_files
@@ -68,7 +68,7 @@ def test_a_disk_error_at_any_change_leaves_each_shard_old_or_new(
             try:
                 crashes.rewrite(task_folder)
                 failed = False
-            except ShardError:
+            except DiskError:
                 failed = True
         check_whole(task_folder / "teacher=tiny")
         finish_and_check(task_folder)

@@ -12,7 +12,7 @@ from shared.tasks import TASKS, load_task
 from shared.tasks.__main__ import describe_tasks
 
 # Two rows of a split with every column of the hub's files, and what the first becomes.
-GLUE = {
+GLUE: dict[str, tuple[dict[str, list[Any]], str, str | None]] = {
     "cola": ({"sentence": ["They sang.", "Sang they the."], "label": [1, 0]}, "They sang.", None),
     "mrpc": (
         {"sentence1": ["A sold B.", "X rose."], "sentence2": ["B was sold by A.", "Y fell."], "label": [1, 0]},
@@ -36,7 +36,7 @@ GLUE = {
         "In what way?",
     ),
 }
-SUPERGLUE = {
+SUPERGLUE: dict[str, tuple[dict[str, list[Any]], str, str | None]] = {
     "cb": (
         {"premise": ["Ann knew it rained.", "x"], "hypothesis": ["It rained.", "y"], "label": [0, 2]},
         "Ann knew it rained.",
@@ -73,7 +73,7 @@ SUPERGLUE = {
         "Money in the bank.",
     ),
 }
-PAIRS = {
+PAIRS: dict[str, tuple[str, dict[str, list[Any]], str, str | None]] = {
     **{name: ("nyu-mll/glue", *v) for name, v in GLUE.items()},
     **{name: ("aps/super_glue", *v) for name, v in SUPERGLUE.items()},
 }
@@ -123,7 +123,7 @@ def test_stsb(mirror: Path) -> None:
 
 
 def test_mnli_has_both_validation_splits(mirror: Path) -> None:
-    columns = {"hypothesis": ["h", "i"], "premise": ["p", "q"], "idx": [0, 1], "label": [2, 1]}
+    columns: dict[str, list[Any]] = {"hypothesis": ["h", "i"], "premise": ["p", "q"], "idx": [0, 1], "label": [2, 1]}
     for split in ("train", "validation_matched", "validation_mismatched", "test_matched", "test_mismatched"):
         label = [-1, -1] if split.startswith("test") else [2, 1]
         write_split(mirror / "nyu-mll/glue/mnli", split, {**columns, "premise": [split, "q"], "label": label})
@@ -139,7 +139,7 @@ def test_mnli_has_both_validation_splits(mirror: Path) -> None:
 
 
 def test_several_files_a_split_and_a_text_that_is_empty(mirror: Path) -> None:
-    columns = {
+    columns: dict[str, list[Any]] = {
         "question1": list("abcde"),
         "question2": ["f", "g", " ", "i", "j"],
         "idx": [4, 3, 2, 1, 0],

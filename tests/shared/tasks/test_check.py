@@ -1,6 +1,7 @@
 """shared.tasks.check: every kind of bad row is refused by file and row before anything is asked."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +172,15 @@ def test_empty_files(tmp_path: Path) -> None:
     assert refuse(nothing) == f"{nothing} has no rows"
 
 
+WRITERS = {".jsonl": "write_ndjson", ".csv": "write_csv", ".parquet": "write_parquet"}
+
+
 def test_a_bad_row_far_into_the_file(tmp_path: Path) -> None:
     """Rows are numbered through all of the blocks that a file is read in."""
     for suffix in (".jsonl", ".csv", ".parquet"):
         file = tmp_path / f"rows{suffix}"
         frame = pl.DataFrame({"text": [f"{'long ' * 20}{i}" for i in range(50_000)], "label": ["a", "b"] * 25_000})
         frame = frame.with_columns(text=pl.when(pl.int_range(pl.len()) == 41_234).then(pl.lit(" ")).otherwise("text"))
-        {".jsonl": frame.write_ndjson, ".csv": frame.write_csv, ".parquet": frame.write_parquet}[suffix](file)
+        write: Callable[[Path], None] = getattr(frame, WRITERS[suffix])
+        write(file)
         assert f"{file}, row 41234: the text is empty" in refuse(file)

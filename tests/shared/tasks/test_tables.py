@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -34,7 +35,8 @@ def refuse(path: Path) -> str:
 def compress(content: bytes, ending: str) -> bytes:
     if ending == ".zst":
         return pa.Codec("zstd").compress(content, asbytes=True)  # type: ignore[no-any-return]
-    return {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}[ending](content)
+    ways: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}
+    return ways[ending](content)
 
 
 @pytest.mark.parametrize("compression", ["", ".gz", ".bz2", ".zst"])

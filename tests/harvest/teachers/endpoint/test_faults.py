@@ -6,12 +6,11 @@ import httpx
 import pytest
 from multidict import CIMultiDict
 
+from harvest.chat.errors import MAX_ERROR_LENGTH, read_error
 from harvest.teachers.endpoint.faults import (
-    MAX_ERROR_LENGTH,
     Kind,
     classify_exception,
     classify_response,
-    read_error,
     read_retry_after,
 )
 

@@ -36,7 +36,12 @@ class Simulation:
 
         def call_later(delay: float, callback: Callable[[], None]) -> Timer:
             timer = Timer()
-            heapq.heappush(timers, (self.now + delay, next(order), lambda: timer.cancelled or callback()))
+
+            def ring() -> None:
+                if not timer.cancelled:
+                    callback()
+
+            heapq.heappush(timers, (self.now + delay, next(order), ring))
             return timer
 
         loop.call_later = call_later  # type: ignore[method-assign, assignment]
