@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shared.disk import fsync_path, make_folder, temporary_path
+from shared.schema import find_vector_type, row_schema, sum_column, sum_costs, upgrade_table
 from shared.shards.journal import JournalReader, strip_id
 from shared.shards.manifest import Manifest, Shard, Superseded
 from shared.shards.read import identify_rows, journal_split
@@ -25,7 +26,7 @@ ROW_GROUP_ROWS = 4096
 ROW_GROUP_BYTES = 64 << 20  # a row of a video teacher has half a megabyte: rows alone do not bound memory
 
 # Few distinct values. Hashes and floats have none in common, and a dictionary only costs them.
-_DICTIONARY_COLUMNS = ["status", "finish_reason", "error", "choices.list.element"]
+_DICTIONARY_COLUMNS = ["status", "finish_reason", "error", "choices.list.element", "messages.list.element.role"]
 _STATISTICS_COLUMNS = ["sample_id", "request_key", "label", "draw", "status", "cost_usd", "asked_at"]
 
 
@@ -82,24 +83,25 @@ def seal_journal(folder: Path, manifest: Manifest, journal: Path) -> Sealing:
             manifest,
             shards=(*kept, sealed),
             retired=tuple(retired),
-            superseded=Superseded(superseded.rows + lost.rows, superseded.cost_usd + lost.cost_usd),
+            superseded=Superseded(superseded.rows + lost.rows, sum_costs((superseded.cost_usd, lost.cost_usd))),
         ),
         tuple(obsolete),
     )
 
 
 def rewrite_shard(folder: Path, manifest: Manifest, shard: Shard, revise: Callable[[pa.Table], pa.Table]) -> Sealing:
-    """Write `shard` anew, each of its row groups as `revise` gives it: the same rows, and the same bill.
+    """Write `shard` anew in today's schema, each of its row groups as `revise` gives it: same rows, same bill.
 
-    Raises ValueError where it gives other rows or another bill, and nothing has changed then.
+    `revise` is given rows of today's schema, whatever the shard's. Raises ValueError where it gives other rows or
+    another bill, and nothing has changed then.
     """
     number = 1 + max(_shard_number(other) for other in manifest.shards_of(shard.split))
     path = folder / shard.path
     with pq.ParquetFile(path) as file:
-        rewritten = _write_shard(
-            folder, shard.split, number, shard.id, file.schema_arrow, map(revise, _iterate_groups(file))
-        )
-    if rewritten.rows != shard.rows or not math.isclose(rewritten.cost_usd, shard.cost_usd, abs_tol=1e-12):
+        schema = row_schema(find_vector_type(file.schema_arrow), manifest.labels)
+        revised = (revise(upgrade_table(table)) for table in _iterate_groups(file))
+        rewritten = _write_shard(folder, shard.split, number, shard.id, schema, revised)
+    if rewritten.rows != shard.rows or not _is_same_bill(rewritten.cost_usd, shard.cost_usd):
         (folder / rewritten.path).unlink()
         raise ValueError(
             f"{path} would have {rewritten.rows} rows that cost ${rewritten.cost_usd}, not {shard.rows} of "
@@ -111,6 +113,12 @@ def rewrite_shard(folder: Path, manifest: Manifest, shard: Shard, revise: Callab
     return Sealing(replace(manifest, shards=shards), (path,))
 
 
+def _is_same_bill(cost_usd: float | None, other_usd: float | None) -> bool:
+    if cost_usd is None or other_usd is None:
+        return cost_usd is other_usd
+    return math.isclose(cost_usd, other_usd, abs_tol=1e-12)
+
+
 @dataclass(frozen=True, slots=True)
 class _JournalRows:
     last: dict[bytes, int]  # identity -> number of its last row in the journal
@@ -120,7 +128,7 @@ class _JournalRows:
 @dataclass(slots=True)
 class _Lost:
     rows: int = 0
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
 
 
 def _scan_journal(path: Path) -> _JournalRows:
@@ -159,7 +167,7 @@ def _drop_rows(tables: Iterable[pa.Table], is_lost: Callable[[int, bytes], bool]
         ordinal += table.num_rows
         if any(mask):
             lost.rows += sum(mask)
-            lost.cost_usd += pc.sum(table["cost_usd"].filter(pa.array(mask))).as_py()
+            lost.cost_usd = sum_costs((lost.cost_usd, sum_column(table["cost_usd"].filter(pa.array(mask)))))
             table = table.filter(pc.invert(pa.array(mask)))
         yield table
 
@@ -170,13 +178,14 @@ def _write_shard(
     """Write one Parquet file under its final name, its bytes durable. The caller makes its name durable."""
     target = folder / f"split={split}" / f"part-{number:05d}-{identity}.parquet"
     temporary = temporary_path(target)
-    rows, cost_usd = 0, 0.0
+    rows = 0
+    cost_usd: float | None = 0.0
     try:
         with pq.ParquetWriter(temporary, schema, **_writer_options(schema)) as writer:
             for group in _regroup(tables):
                 writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
                 rows += group.num_rows
-                cost_usd += pc.sum(group["cost_usd"]).as_py()
+                cost_usd = sum_costs((cost_usd, sum_column(group["cost_usd"])))
         fsync_path(temporary)
     except OSError:  # a full disk needs the room back
         temporary.unlink(missing_ok=True)
