@@ -127,7 +127,7 @@ def judge_runs(chosen: Sequence[Chosen]) -> list[Verdict]:
 
 
 def describe(
-    plan: Plan, chosen: Sequence[Chosen], verdicts: Sequence[Verdict], manifest: Manifest, cost_usd: float
+    plan: Plan, chosen: Sequence[Chosen], verdicts: Sequence[Verdict], manifest: Manifest, cost_usd: float | None
 ) -> dict[str, Any]:
     """All figures of a comparison, as `--json` prints them. Differences are in units of the metric."""
     baseline = next(one.variant for one in chosen if one.role == "undistilled")
