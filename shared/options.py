@@ -205,8 +205,8 @@ def _convert(one: ListedOption, value: Any, owner: str, spelled: str) -> Any:
                 value = parse(list(texts))
             elif isinstance(value, str):
                 value = parse(value)
-        elif one.several and isinstance(value, str):
-            value = [part.strip() for part in value.split(",")]
+        elif one.several and isinstance(value, str | Path):
+            value = _split_text(one, value)
     except ValueError as error:
         raise UsageError(f"{owner}: {spelled} {' '.join(texts)}: {error}") from None
     if one.choices:
@@ -218,6 +218,13 @@ def _convert(one: ListedOption, value: Any, owner: str, spelled: str) -> Any:
         raise UsageError(f"{owner}: {spelled}: {problem['msg']}, not {problem['input']!r}") from None
     _check(one, converted, f"{owner}: {spelled}")
     return converted
+
+
+def _split_text(one: ListedOption, value: str | Path) -> list[str | Path]:
+    """One value for several: a text is several at its commas, but for paths, which may have commas themselves."""
+    if isinstance(value, Path) or get_args(_strip_none(one.kind))[0] is Path:
+        return [value]
+    return [part.strip() for part in value.split(",")]
 
 
 @cache
@@ -321,8 +328,9 @@ def _annotate(one: ListedOption, panel: str | None) -> Any:
     notes += [option.bounds] if option.bounds else []
     notes += [f"each {', '.join(one.choices)}"] if one.several and one.choices else []
     note = f" [dim]{escape('[' + '; '.join(notes) + ']')}[/dim]" if notes else ""
+    both = kind is bool and one.default is not False  # to say no to what is so unless said
     flag = typer.Option(
-        f"{one.flag}/--no-{one.flag.removeprefix('--')}" if kind is bool else one.flag,
+        f"{one.flag}/--no-{one.flag.removeprefix('--')}" if both else one.flag,
         help=f"{escape(option.help)}{note}".strip(),
         metavar=option.metavar,
         rich_help_panel=one.panel or panel,
