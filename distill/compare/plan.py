@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from distill.compare.verdict import find_role
-from distill.config import DistillConfig
+from distill.config import DistillConfig, make_distill_config
 from shared.errors import UsageError
 from shared.options import make_config
 from shared.shards.manifest import check_name
@@ -32,7 +31,7 @@ class Cell:
     def name(self) -> str:
         """The name of its folder."""
         labels = "all" if self.labels is None else self.labels
-        return f"{self.variant}-n{labels}-c{self.choice}-s{self.config.seed}"
+        return f"{self.variant}-n{labels}-c{self.choice}-s{self.config.training.seed}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,7 @@ class Plan:
             for name, options in variants.items()
             for index, candidate in enumerate(self.list_candidates(name))
         ]
-        roles = [find_role(cell.config) for cell in cells]
+        roles = [cell.config.method.role for cell in cells]
         for role, what in (("undistilled", "plain fine-tuning"), ("teacher", "a variant with the teacher")):
             if role not in roles:
                 raise UsageError(
@@ -109,22 +108,22 @@ class Plan:
         if taken := [key for key in (*OWN, "shards", "teacher") if key in chosen]:
             raise UsageError(f"{self.name}: {taken[0]} stands beside the variants, and not among their options")
         fixed = {"shards": self.shards, "teacher": self.teacher, "labels": labels, "seed": seed}
-        return make_config(DistillConfig, {**chosen, **fixed}, f"{self.name}: variants.{name}")
+        return make_distill_config(owner=f"{self.name}: variants.{name}", **{**chosen, **fixed})
 
 
 def default_variants(common: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Plain fine-tuning, its heads alone, the teacher by the common options, and every control that goes with them."""
-    teacher = make_config(DistillConfig, {**common, "shards": Path()}, "the common options")
+    teacher = make_distill_config(owner="the common options", **{**common, "shards": Path()})
     variants: dict[str, Mapping[str, Any]] = {
         "undistilled": {"loss": "none", "alpha": 0.0, "gamma": 0.0},
         "heads-only": {"loss": "none", "alpha": 0.0},
         teacher.variant: {},
     }
-    if not teacher.gamma:
+    if not teacher.method.gamma:
         del variants["heads-only"]
     for control in (*DEFAULT_CONTROLS, "frozen-aligner"):
         try:
-            replace(teacher, control=control)  # type: ignore[arg-type]
+            replace(teacher.method, control=control)  # type: ignore[arg-type]
         except UsageError:
             continue
         variants[control] = {"control": control}

@@ -13,7 +13,8 @@ from distill.compare.calibration import Calibration, measure_calibration
 from distill.compare.plan import Cell, Plan
 from distill.compare.runner import CELLS, read_metrics
 from distill.compare.statistics import compare, make_pseudovalues
-from distill.compare.verdict import Role, Verdict, find_role, judge, rank
+from distill.compare.verdict import Verdict, judge, rank
+from distill.config import Role
 from shared.errors import DataError
 from shared.shards.manifest import Manifest
 
@@ -78,7 +79,7 @@ def choose_runs(plan: Plan, cells: Sequence[Cell], folder: Path, manifest: Manif
             Chosen(
                 variant,
                 labels,
-                find_role(candidates[best][0].config),
+                candidates[best][0].config.method.role,
                 best,
                 plan.list_candidates(variant)[best],
                 tuple(scores.values()),

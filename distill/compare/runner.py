@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from distill.compare.plan import Cell, Plan
 from distill.config import DistillConfig
 from shared.console import say, silence, track
 from shared.errors import Error, UsageError
+from shared.options import flatten, list_options
 from shared.shards.manifest import choose_teacher, hash_manifest
 from shared.shards.read import check_readable
 from shared.workers import end_with_parent
@@ -63,8 +63,8 @@ def find_difference(folder: Path, cell: Cell, manifest: str) -> str | None:
     if not folder.exists():
         return None
     metrics = read_metrics(folder)
-    wanted = json.loads(json.dumps(asdict(cell.config), default=str))
-    defaults = json.loads(json.dumps(asdict(DistillConfig(shards=Path())), default=str))
+    wanted = flatten(cell.config)
+    defaults = {one.name: one.default for one in list_options(DistillConfig)}
     found = {**defaults, **metrics["config"]}  # an option that is younger than the cell had its default
     for name in wanted:
         if wanted.get(name) != found.get(name):

@@ -13,7 +13,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import distill.run
-from distill.config import DistillConfig
+from distill.config import make_distill_config
 from distill.run import run_distillation
 from shared.errors import CorruptShardError, DataError, Error, SourceError, UsageError
 from shared.schema import Row
@@ -32,7 +32,7 @@ def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
         monkeypatch.setattr(distill.run, "train", lambda *_: pytest.fail("training started"))
         out = tmp_path / "runs"
         with pytest.raises(error) as raised:
-            run_distillation(DistillConfig(shards=shards, student=str(student), epochs=1, **options), out)
+            run_distillation(make_distill_config(shards=shards, student=str(student), epochs=1, **options), out)
         assert raised.type is error
         assert not out.exists() or list(out.iterdir()) == []
         return str(raised.value)

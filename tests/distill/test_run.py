@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from distill.config import Control, DistillConfig
+from distill.config import DistillConfig, make_distill_config
+from distill.controls import Control
 from distill.models.aligner import Aligner
 from distill.models.classifier import Student
 from distill.run import run_distillation
@@ -24,7 +25,7 @@ from tests.distill.distill_rows import WIDTH, WriteFolder, make_rows, with_answe
 
 def configure(shards: Path, student: Path, **options: Any) -> DistillConfig:
     defaults: dict[str, Any] = {"epochs": 2, "student_lr": 2e-3, "batch_size": 16}
-    return DistillConfig(shards=shards, student=str(student), **{**defaults, **options})
+    return make_distill_config(shards=shards, student=str(student), **{**defaults, **options})
 
 
 def run(shards: Path, student: Path, **options: Any) -> tuple[Path, dict[str, Any]]:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.config import Control, DistillConfig
+from distill.config import make_distill_config
+from distill.controls import Control
 from distill.data.answers import FetchedVectors
 from distill.data.controls import permute_rows
 from distill.data.distributions import read_label_logprobs
@@ -48,7 +49,7 @@ def open_split(write_folder: WriteFolder) -> Any:
 
 
 def read(split: Split, control: Control = "none", seed: int = 0) -> Array:
-    config = DistillConfig(shards=Path("x"), soft="kl", loss="none", control=control, seed=seed)
+    config = make_distill_config(shards=Path("x"), soft="kl", loss="none", control=control, seed=seed)
     return read_label_logprobs(config, split, [Vectors("label_logprobs", 4)])
 
 
@@ -99,7 +100,7 @@ def test_several_teachers_are_mixed(open_split: Any) -> None:
     other = np.random.default_rng(1).dirichlet([1.0, 1.0, 1.0, 3.0], ROWS - 1)
     split = open_split(make_judged(draw_probabilities()))
     second = FetchedVectors((4,), np.log(other), rank_answered(split))
-    config = DistillConfig(shards=Path("x"), soft="kl", loss="none")
+    config = make_distill_config(shards=Path("x"), soft="kl", loss="none")
     got = read_label_logprobs(config, split, [Vectors("label_logprobs", 4), second])
     np.testing.assert_allclose(np.exp(got), ((p + other) / 2)[:, :3], rtol=1e-5)
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from distill.compute.devices import choose_device
-from distill.config import DistillConfig
+from distill.config import make_distill_config
 from distill.data.batches import Part, Source
 from distill.data.split import read_split
 from distill.data.tokens import TextEncoder
 from distill.data.vectors import Vectors
-from distill.losses.objective import Objective
+from distill.losses.objective import Objective, make_objective
 from distill.models.aligner import Aligner
 from distill.models.classifier import Student
 from distill.models.outputs import Outputs
@@ -67,7 +67,7 @@ class Loop:
     """One call of train(), with its parts at hand. `devs` are the dev scores of the epochs."""
 
     def __init__(self, folder: Path, student: Path, devs: list[float], **options: Any) -> None:
-        config = DistillConfig(shards=folder, batch_size=8, epochs=len(devs), semantics="code", **options)
+        config = make_distill_config(shards=folder, batch_size=8, epochs=len(devs), semantics="code", **options)
         teacher = choose_teacher(folder)
         split = read_split(teacher, load_manifest(teacher), "train")
         source = resolve_model(str(student))
@@ -79,7 +79,7 @@ class Loop:
         torch.manual_seed(0)
         self.student = Student(load_student(source, 2), "code", WIDTH)
         self.aligner = Aligner(torch.zeros(WIDTH), torch.ones(WIDTH), 2, "code")
-        self.watch = Watch(Objective("code", "euclid", 0.5, 1.0, 1.0, 5.0, regression=False), self.aligner)
+        self.watch = Watch(make_objective(config.method, False), self.aligner)
         self.tracker = Silent()
         self.records: list[EpochRecord] = []
         self.weights: list[Tensor] = []
@@ -150,7 +150,7 @@ def test_seeds_of_different_uses_differ() -> None:
     [("none", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]), ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25])],
 )
 def test_the_learning_rate_rises_and_falls_as_told(decay: str, expected: list[float]) -> None:
-    config = DistillConfig(shards=Path("x"), warmup=1 / 3, decay=decay)
+    config = make_distill_config(shards=Path("x"), warmup=1 / 3, decay=decay)
     factor = make_schedule(config, 6)
     assert [factor(step) for step in range(6)] == pytest.approx(expected)
 

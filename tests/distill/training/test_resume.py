@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.config import DistillConfig
+from distill.config import DistillConfig, make_distill_config
 from distill.run import run_distillation
 from shared.errors import UsageError
 from tests.distill.distill_rows import WriteFolder, make_rows, without_label
@@ -90,11 +90,11 @@ def kill_at_random(
     shards: Path, student: Path, tmp_path: Path, checkpoint_steps: int, kills: int, epochs: int, options: dict[str, Any]
 ) -> None:
     """Train once whole and once killed so often, before saving and amid it in turn; compare all that they wrote."""
-    config = DistillConfig(
+    config = make_distill_config(
         shards=shards, student=str(student), epochs=epochs, batch_size=8, student_lr=1e-3, device="cpu", **options
     )
     assert start(config, tmp_path / "whole", checkpoint_steps, None, False) == 0
-    chance = random.Random(5 + config.seed)
+    chance = random.Random(5 + config.training.seed)
     for kill in range(kills):
         # Each process gets some steps further than its checkpoint, so the kills are spread over the run.
         assert (
@@ -120,8 +120,8 @@ def kill_at_random(
 
 def test_other_settings_do_not_go_on(shards: Path, tiny_student: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"shards": shards, "student": str(tiny_student), "epochs": 1, "batch_size": 8}
-    assert start(DistillConfig(**options), tmp_path, 1, 5, False) == -signal.SIGKILL
-    other = DistillConfig(**options, student_lr=1e-3, labels=10)
+    assert start(make_distill_config(**options), tmp_path, 1, 5, False) == -signal.SIGKILL
+    other = make_distill_config(**options, student_lr=1e-3, labels=10)
     with pytest.raises(UsageError, match=r"labels was None and is 10; student_lr was 2e-05 and is 0\.001"):
         run_distillation(other, tmp_path, "mine")
     assert (tmp_path / ".mine.partial" / "checkpoint.pt").exists()
