@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeAlias
 from shared.example import Example
 from shared.schema import Answer
 
-# Reads a row's kept `raw` again: what its bytes say, by column of the row. What they do not say stays as it is.
+# Reads a row's kept `raw` again, without asking: what its bytes say, by column of the row. What they do not say stays
+# as it is. A teacher whose rows have a `raw` has a static method `make_reread`, from a recipe to this.
 Reread: TypeAlias = Callable[[bytes], Mapping[str, Any]]
 
 

@@ -8,15 +8,16 @@ A vision teacher of text has to be able to read; this one can, on a laptop. What
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from harvest.rendering import Layout, Page
 from harvest.rendering.ahead import RenderPool
 from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes
 from harvest.teachers.ocr import LineReader, describe_recogniser
-from harvest.teachers.pages import answer_pages, describe_drawn
+from harvest.teachers.pages import PAGE_SIZE, answer_pages, describe_drawn
 from shared.errors import require_extra
 from shared.example import Example
+from shared.options import Option, check_options
 from shared.schema import Answer, Status
 from shared.sentences import SentenceEncoder
 from shared.sources import MPNET
@@ -27,10 +28,13 @@ _BATCH_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class ReaderConfig:
-    """Options of the reader: its sentence encoder, and the size (width, height) of its pages in pixels."""
+    """Options of the reader."""
 
-    encoder: str = MPNET
-    size: tuple[int, int] = (512, 512)
+    encoder: Annotated[str, Option("The sentence encoder: a hub id, a folder, or pkg://module/path.")] = MPNET
+    size: Annotated[tuple[int, int], PAGE_SIZE] = (512, 512)
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 class ReaderTeacher:
@@ -45,6 +49,11 @@ class ReaderTeacher:
         self._renderer = RenderPool(self._layout)
         self._encoder = SentenceEncoder(config.encoder)
         self._reader: LineReader | None = None
+
+    @staticmethod
+    def make_reread(recipe: Mapping[str, Any]) -> Reread:
+        """What reads the kept lines of a row again, whatever the recipe. Its vector needs the encoder, and stays."""
+        return reread
 
     def recipe(self) -> Mapping[str, Any]:
         """Layout, recogniser and encoder; the task's question plays no part."""
@@ -104,11 +113,6 @@ class ReaderTeacher:
 def join_lines(raw: bytes) -> str:
     """The text of the lines that a row's `raw` holds, a JSON list of strings."""
     return "".join(json.loads(raw)).rstrip()
-
-
-def make_reread(recipe: Mapping[str, Any]) -> Reread:
-    """What reads the kept lines of a row again, whatever the recipe. Its vector needs the encoder, and stays."""
-    return reread
 
 
 def reread(raw: bytes) -> Mapping[str, Any]:

@@ -59,6 +59,18 @@ class EndpointTeacher:
         self._elicitation = self._choose_elicitation()
         self._progress = (-PROGRESS_SECONDS, "")
 
+    @staticmethod
+    def make_reread(recipe: Mapping[str, Any]) -> Reread:
+        """What reads a kept reply of `recipe` again. Raises UsageError for a recipe of another version."""
+        elicitation = read_elicitation(recipe)
+        if elicitation is None:
+            raise UsageError(
+                f"this version does not know replies of the dialect {recipe.get('dialect')!r} and the scoring "
+                f"{recipe.get('scoring')}, so there is nothing to read again; use the version that asked for them"
+            )
+        form = elicitation.make_form(read_words(recipe), numeric=wants_number(recipe), keep_topk=True)
+        return partial(reread, form=form)
+
     @property
     def remote(self) -> Remote:
         """Itself: probe, prices and progress."""
@@ -242,14 +254,3 @@ class EndpointTeacher:
                 )
 
             yield make_asker
-
-
-def make_reread(recipe: Mapping[str, Any]) -> Reread:
-    """What reads a kept reply of `recipe` again. Raises UsageError for a recipe of another version."""
-    elicitation = read_elicitation(recipe)
-    if elicitation is None:
-        raise UsageError(
-            f"the replies of dialect {recipe.get('dialect')!r}, scoring {recipe.get('scoring')}, are of a kind that this "
-            "version does not know, so there is nothing to read again; use the version that asked"
-        )
-    return partial(reread, form=elicitation.make_form(read_words(recipe), numeric=wants_number(recipe), keep_topk=True))

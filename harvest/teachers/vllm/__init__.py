@@ -8,6 +8,6 @@ engine.py    this side of that process: it is started, watched and ended
 """
 
 from harvest.teachers.vllm.config import Vector, VllmConfig
-from harvest.teachers.vllm.teacher import VllmTeacher, make_reread
+from harvest.teachers.vllm.teacher import VllmTeacher
 
-__all__ = ["Vector", "VllmConfig", "VllmTeacher", "make_reread"]
+__all__ = ["Vector", "VllmConfig", "VllmTeacher"]

@@ -80,6 +80,14 @@ class VllmTeacher:
         self._engine: EngineProcess | None = None
         self._ready: Ready | None = None
 
+    @staticmethod
+    def make_reread(recipe: Mapping[str, Any]) -> Reread | None:
+        """What reads a kept reply of `recipe` again; None for a pass that gave vectors: they are no replies."""
+        if "vector" in recipe:
+            return None
+        form = make_form(read_words(recipe), numeric=wants_number(recipe), topk=recipe["parameters"].get("topk"))
+        return partial(_reread, form=form)
+
     def recipe(self) -> Mapping[str, Any]:
         """Model, tokenizer, prompt, layout, and what is had of them. Reads the model's small files; loads nothing."""
         config = self._config
@@ -238,14 +246,6 @@ def make_form(words: LabelWords | None, *, numeric: bool, topk: int | None) -> F
     scoring = Scoring.TEXT if words is None else Scoring.TOKEN_IDS
     elicitation = Elicitation(DIALECTS["vllm"], scoring)
     return elicitation.make_form(words, numeric=numeric, keep_topk=topk is not None, topk=topk)
-
-
-def make_reread(recipe: Mapping[str, Any]) -> Reread | None:
-    """What reads a kept reply of `recipe` again; None for a pass that gave vectors: they are no replies."""
-    if "vector" in recipe:
-        return None
-    form = make_form(read_words(recipe), numeric=wants_number(recipe), topk=recipe["parameters"].get("topk"))
-    return partial(_reread, form=form)
 
 
 def _reread(raw: bytes, form: Form) -> Mapping[str, Any]:
