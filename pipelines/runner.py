@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from harvest.asking.interrupt import KeyboardInterrupts
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import Report, run_harvest
 from pipelines.recipe import Recipe
@@ -52,7 +53,7 @@ def run_recipe(recipe: Recipe, seeds: Sequence[int] | None = None) -> Result:
     plans = {variant: make_run_configs(recipe, variant, options, seeds) for variant, options in variants}
     from distill.run import run_distillation
 
-    report = run_harvest(harvest)
+    report = run_harvest(harvest, interrupt=KeyboardInterrupts())
     say(f"the teacher was asked {report.asked:,} times; {report.kept:,} rows had been answered before")
     results = []
     metric = ""
