@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from distill.data.columns import Array
 from distill.data.split import Split
-from distill.data.vectors import Array, ShardVectors
+from distill.data.vectors import ShardVectors
 from shared.console import track
 from shared.disk import explain_disk_errors, fsync_path, lock_file, make_folder
 from shared.errors import ShardError
