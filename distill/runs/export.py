@@ -5,9 +5,9 @@ import tempfile
 from pathlib import Path
 
 from distill.models.adapters import merge_adapter
+from distill.models.pretrained import load_classifier, load_tokenizer, save_student
 from distill.runs.card import find_comparable, make_card
 from distill.runs.folder import read_metrics
-from distill.models.pretrained import load_classifier, load_tokenizer, save_student
 from shared.console import say
 from shared.errors import UsageError
 from shared.hub import make_repository, upload_folder

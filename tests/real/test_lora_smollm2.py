@@ -9,7 +9,7 @@ import pytest
 
 from distill.config import make_distill_config
 from distill.run import run_distillation
-from distill.scoring.predict import evaluate_run
+from distill.runs.evaluate import evaluate_run
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import run_harvest
 from shared.sources import MINILM

@@ -12,8 +12,8 @@ from distill.config import make_distill_config
 from distill.data.tokens import TextEncoder
 from distill.models.pretrained import load_tokenizer
 from distill.run import run_distillation
+from distill.runs.evaluate import evaluate_run
 from distill.runs.folder import CHECKPOINT
-from distill.scoring.predict import evaluate_run
 from distill.training.checkpoint import Checkpoints
 from shared.errors import UsageError
 from shared.sources import resolve_model
@@ -99,11 +99,11 @@ def test_a_checkpoint_of_an_adapter_holds_no_frozen_weight(
     config = make_distill_config(shards=shards, student=str(tiny_student), lora_rank=2, epochs=2, device="cpu")
     run_distillation(config, tmp_path / "runs", "mine", checkpoint_steps=1)
     state = captured[-1]
-    encoder = [name for name in state["student"] if ".encoder." in name]
+    encoder = [name for name in state["learners"]["student"] if ".encoder." in name]
     assert encoder
     assert all("lora_" in name for name in encoder)
     assert state["progress"]["best"]["weights"].keys() == {
-        name.removeprefix("model.") for name in state["student"] if name.startswith("model.")
+        name.removeprefix("model.") for name in state["learners"]["student"] if name.startswith("model.")
     }
 
 

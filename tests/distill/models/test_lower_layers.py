@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2Mod
 from distill.config import DistillConfig, make_distill_config
 from distill.models.lower_layers import take_lower
 from distill.run import Keep, run_distillation
-from distill.scoring.predict import evaluate_run
+from distill.runs.evaluate import evaluate_run
 from shared.errors import SourceError, UsageError
 
 
@@ -28,6 +28,7 @@ def test_frozen_layers_stay_and_the_saved_student_is_whole(toy: Path, tiny_stude
         *(
             "metrics.json",
             "README.md",
+            "row_scores.parquet",
             "predictions.npz",
             "student",
             "heads.safetensors",
