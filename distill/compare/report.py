@@ -95,6 +95,8 @@ def _write_head(result: Mapping[str, Any]) -> str:
             f" <small>Adjusted p {verdict['p']:.3f} for both, {verdict['p_undistilled']:.3f} against plain "
             "fine-tuning.</small></div>"
         )
+    if not cards:
+        cards.append('<div class="verdict plain"><b>No verdict</b>With one seed nothing tells luck from effect.</div>')
     return (
         f"<h1>Did {escape(result['teacher'])} help, or was it regularisation?</h1>"
         f'<p class="soft">{escape(result["task"])} · student {escape(student)} · {len(result["seeds"])} seeds · '
@@ -111,6 +113,8 @@ def _write_forests(result: Mapping[str, Any]) -> str:
         for d in group[table].values()
         for end in (d["low"], d["high"], 0.0)
     ]
+    if not ends:
+        return ""
     span = pad_span(min(ends), max(ends))
     parts = []
     for group in result["groups"]:

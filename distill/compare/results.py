@@ -120,7 +120,9 @@ def _read_predictions(folder: Path, cells: Sequence[Cell]) -> tuple[Array, Array
 
 
 def judge_runs(chosen: Sequence[Chosen]) -> list[Verdict]:
-    """The verdict on each teacher variant, for each number of labels."""
+    """The verdict on each teacher variant, for each number of labels; none where one seed cannot tell luck from effect."""
+    if len(chosen[0].logits) < 2:
+        return []
     groups: dict[int | None, dict[str, Array]] = {}
     for one in chosen:
         groups.setdefault(one.labels, {})[one.variant] = one.pseudovalues
@@ -136,7 +138,8 @@ def describe(
     for labels in dict.fromkeys(one.labels for one in chosen):
         group = [one for one in chosen if one.labels == labels]
         values = {one.variant: one.pseudovalues for one in group}
-        against = rank(values, baseline)
+        tested = values if len(plan.seeds) > 1 else {}
+        against = rank(tested, baseline) if tested else {}
         controls = [one.variant for one in group if one.role == "control"]
         strongest = max(controls, key=lambda name: values[name].mean(), default=None)
         groups.append(
@@ -147,7 +150,7 @@ def describe(
                 "against_undistilled": {name: {**asdict(d), "p_holm": p} for name, (d, p) in against.items()},
                 "against_strongest_control": {}
                 if strongest is None
-                else {name: asdict(compare(v, values[strongest])) for name, v in values.items() if name != strongest},
+                else {name: asdict(compare(v, values[strongest])) for name, v in tested.items() if name != strongest},
             }
         )
     sentences = say_verdicts(verdicts, manifest)
