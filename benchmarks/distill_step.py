@@ -42,7 +42,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import distill.run
-from distill.config import DistillConfig
+from distill.config import DistillConfig, make_distill_config
 from distill.data.batches import iterate_batches
 from distill.models.pretrained import load_tokenizer
 from distill.training.loop import CLIP_NORM
@@ -156,9 +156,9 @@ def train_plain(begun: Begun) -> Iterator[Turn]:
     """Fine-tune the bare model, an epoch a turn."""
     student, device, data, config = copy_plain(begun.student), begun.device, begun.data, begun.config
     model = student.model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.student_lr, fused=True)
-    for epoch in range(1, config.epochs + 1):
-        made = iterate_batches(data.student, data.steps, config.seed, epoch, data.encoder)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.training.student_lr, fused=True)
+    for epoch in range(1, config.training.epochs + 1):
+        made = iterate_batches(data.student, data.steps, config.training.seed, epoch, data.encoder)
         batches = [batch.to(device.device) for batch in made]
         model.train()
         begun.wait()
@@ -180,8 +180,8 @@ def train_armada(begun: Begun) -> Iterator[Turn]:
     student, aligner, device = copy_plain(begun.student), deepcopy(begun.aligner), begun.device.device
     config, objective = begun.config, begun.objective
     loader = DataLoader(pad_everything(begun), BATCH, shuffle=True)
-    student_optimizer = torch.optim.AdamW(student.parameters(), lr=config.student_lr)
-    aligner_optimizer = torch.optim.AdamW(aligner.parameters(), lr=config.aligner_lr)
+    student_optimizer = torch.optim.AdamW(student.parameters(), lr=config.training.student_lr)
+    aligner_optimizer = torch.optim.AdamW(aligner.parameters(), lr=config.method.aligner_lr)
 
     def step(module: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
         optimizer.zero_grad()
@@ -190,7 +190,7 @@ def train_armada(begun: Begun) -> Iterator[Turn]:
         optimizer.step()
         return loss.item()
 
-    for _ in range(config.epochs):
+    for _ in range(config.training.epochs):
         begun.wait()
         started = begun.now()
         aligner.train()
@@ -271,11 +271,11 @@ def compare(name: str, config: DistillConfig, out: Path, now: Callable[[], float
         begun = ours.begun
         tokens = np.concatenate([block.read().tokens.lengths for block in begun.data.student[0].source.blocks()])
         runs = {"ours": ours.turns(), "plain": train_plain(begun), "armada": train_armada(begun)}
-        for epoch in range(config.epochs):
+        for epoch in range(config.training.epochs):
             for contender in list(runs)[epoch % 3 :] + list(runs)[: epoch % 3]:
                 turns[contender].append(next(runs[contender]))
                 seconds, dev = turns[contender][-1]
-                say(f"{name}, epoch {epoch + 1}/{config.epochs}, {contender}: {seconds:.2f} s, dev {dev:.3f}")
+                say(f"{name}, epoch {epoch + 1}/{config.training.epochs}, {contender}: {seconds:.2f} s, dev {dev:.3f}")
         bfloat16 = begun.device.bfloat16
     ratios = {
         "plain": median(o[0] / p[0] for o, p in zip(turns["ours"], turns["plain"], strict=True)),
@@ -329,7 +329,7 @@ def main() -> None:
         for name, make in makers.items():
             folder = Path(temporary, name)
             write_shards(folder, make(), dev, arguments.width)
-            config = DistillConfig(
+            config = make_distill_config(
                 shards=folder,
                 semantics=arguments.semantics,
                 epochs=arguments.epochs,

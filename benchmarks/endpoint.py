@@ -89,10 +89,11 @@ async def ask_with_httpx(url: str, rows: int, concurrency: int) -> None:
 def harvest(url: str, texts: Path, out: Path, concurrency: int) -> float:
     """Seconds that the engine takes to ask about all texts and seal the answers."""
     from harvest.asking.engine import Engine
+    from harvest.asking.manifest import make_manifest
     from harvest.asking.plan import Scope, make_plan
     from harvest.teachers.endpoint import EndpointConfig, EndpointTeacher
     from shared.console import track
-    from shared.shards import Manifest, TeacherFolder
+    from shared.shards import TeacherFolder
     from shared.tasks import find_task, load_task
 
     loaded = load_task(
@@ -100,18 +101,7 @@ def harvest(url: str, texts: Path, out: Path, concurrency: int) -> float:
     )
     config = EndpointConfig(url, "m", dialect="compatible", scoring="top_logprobs", concurrency=concurrency)
     teacher = EndpointTeacher(config, loaded.task)
-    task = loaded.task
-    manifest = Manifest(
-        task=task.name,
-        teacher=teacher.name,
-        kind=task.kind,
-        labels=task.labels,
-        target_range=task.target_range,
-        metric=task.metric,
-        recipe=teacher.recipe(),
-        source=loaded.source,
-    )
-    with TeacherFolder.open(out, manifest, worker="w0") as folder:
+    with TeacherFolder.open(out, make_manifest(loaded, teacher), worker="w0") as folder:
         plan = make_plan(loaded, teacher, Scope(tuple(loaded.splits), {}), {})
         folder.plan(plan.planned)
         rows = sum(plan.planned.values())

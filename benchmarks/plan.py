@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -25,13 +26,14 @@ import orjson
 import polars as pl
 
 from harvest.asking.engine import SHARD_BYTES
+from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import request_key
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.teachers.registry import prepare_teacher
 from shared.console import track
 from shared.keys import RequestKeys
 from shared.schema import Answer, Row, Status
-from shared.shards import Manifest, TeacherFolder
+from shared.shards import TeacherFolder
 from shared.tasks import find_task, load_task
 
 LABELS = ("contradiction", "entailment", "neutral")
@@ -87,16 +89,7 @@ def build(folder: Path, rows: int, kept: int) -> None:
     )
     teacher = prepare_teacher(config.teacher)(loaded.task)
     keys = RequestKeys(teacher.recipe())
-    manifest = Manifest(
-        task=loaded.task.name,
-        teacher=teacher.name,
-        kind=loaded.task.kind,
-        labels=loaded.task.labels,
-        metric=loaded.task.metric,
-        recipe=teacher.recipe(),
-        source=loaded.source,
-        planned=loaded.splits,
-    )
+    manifest = replace(make_manifest(loaded, teacher), planned=loaded.splits)
     left = kept
     with (
         TeacherFolder.open(folder / "data" / "pairs", manifest) as shards,

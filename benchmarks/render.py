@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from harvest.rendering import Layout, draw, prepare_text, render
+from harvest.rendering import Layout, prepare_text, render
 from harvest.rendering.fonts import find_fonts
 from harvest.rendering.page import _ASCENT, _LINE_EXTENT
 from shared.sources import resolve_file
@@ -114,7 +114,7 @@ def render_plainly(text: str, layout: Layout) -> list[bytes]:
 def compare_pages(texts: Sequence[str], layout: Layout) -> None:
     """Raise SystemExit unless both ways draw the same pixels."""
     for text in texts:
-        ours = [drawing.pixels for drawing in draw(text, layout)]
+        ours = [page.pixels for page in render(text, layout)]
         plain = [np.asarray(Image.open(io.BytesIO(png)).convert("L")) for png in render_plainly(text, layout)]
         if len(ours) != len(plain) or not all(map(np.array_equal, ours, plain)):
             sys.exit(f"the two ways draw another picture at {layout.width} pixels of: {text[:80]}")
@@ -146,11 +146,9 @@ def make_ppocr() -> Callable[[str, Layout], str]:
     reader = LineReader()
 
     def read(text: str, layout: Layout) -> str:
-        drawings = draw(text, layout)
-        crops = [
-            page.pixels[line.top : line.bottom, line.left : line.right] for page in drawings for line in page.lines
-        ]
-        ends = [line.ends_with for page in drawings for line in page.lines]
+        pages = render(text, layout)
+        crops = [page.pixels[line.top : line.bottom, line.left : line.right] for page in pages for line in page.lines]
+        ends = [line.ends_with for page in pages for line in page.lines]
         return "".join(said + end for said, end in zip(reader.read(crops), ends, strict=True))
 
     return read
@@ -200,7 +198,7 @@ def main() -> None:
             cell: dict[str, Any] = {
                 "pixels": size,
                 "words": round(statistics.mean(len(text.split()) for text in texts)),
-                "pages_a_text": round(sum(len(draw(text, layout)) for text in texts) / len(texts), 2),
+                "pages_a_text": round(sum(len(render(text, layout)) for text in texts) / len(texts), 2),
                 "pages_a_second_a_core": round(statistics.median(ours)),
                 "plain": round(statistics.median(plain)),
                 "ratio": round(ratio, 2),

@@ -27,12 +27,13 @@ import uvloop
 import yaml
 
 from harvest.asking.engine import Engine
+from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import Scope, make_plan
 from harvest.chat.scoring import separate_first_tokens, spell_word
-from harvest.rendering import Layout, draw
+from harvest.rendering import Layout, render
 from harvest.teachers.vllm import VllmConfig, VllmTeacher
 from shared.console import track
-from shared.shards import Manifest, TeacherFolder
+from shared.shards import TeacherFolder
 from shared.tasks import LoadedTask, Task, find_task, load_task
 
 QUESTION = "Is this film review positive? Answer with one word, yes or no."
@@ -71,7 +72,7 @@ def chat_bare(connection: Connection, model: str, options: dict[str, Any], size:
     while texts := connection.recv():
         conversations = []
         for text in texts:
-            pictures = [Image.fromarray(page.pixels).convert("RGB") for page in draw(text, Layout(*size))]
+            pictures = [Image.fromarray(page.pixels).convert("RGB") for page in render(text, Layout(*size))]
             parts: list[Any] = [{"type": "image_pil", "image_pil": picture} for picture in pictures]
             conversations.append([{"role": "user", "content": [*parts, {"type": "text", "text": QUESTION}]}])
         started = time.perf_counter()
@@ -93,17 +94,7 @@ def load_texts(folder: Path, texts: Sequence[str]) -> LoadedTask:
 
 def harvest(runner: asyncio.Runner, teacher: VllmTeacher, loaded: LoadedTask, out: Path) -> float:
     """Seconds from the plan to sealed shards, over the training rows."""
-    task = loaded.task
-    manifest = Manifest(
-        task=task.name,
-        teacher=teacher.name,
-        kind=task.kind,
-        labels=task.labels,
-        metric=task.metric,
-        recipe=teacher.recipe(),
-        source=loaded.source,
-    )
-    with TeacherFolder.open(out, manifest, worker="w0") as folder:
+    with TeacherFolder.open(out, make_manifest(loaded, teacher), worker="w0") as folder:
         started = time.perf_counter()
         plan = make_plan(loaded, teacher, Scope((SPLIT,), {}), {})
         folder.plan(plan.planned)
@@ -161,7 +152,7 @@ def measure(model: str, options: dict[str, Any], size: tuple[int, int], rows: in
             os.killpg(bare.pid, signal.SIGCONT)
             print(f"round {turn}: { ({n: round(r[-1], 1) for n, r in rates.items()}) }", file=sys.stderr)
         ours.send([])
-        teacher.close()
+        runner.run(teacher.aclose())
         ours.recv()
         bare.kill()
     return rates

@@ -1,26 +1,15 @@
 """The `distill` command."""
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any
 
 import typer
 
-from distill.config import (
-    DEFAULT_STUDENT,
-    Column,
-    Control,
-    Decay,
-    DistillConfig,
-    LoraTargets,
-    Loss,
-    Precision,
-    Schedule,
-    Semantics,
-    Soft,
-    TeacherDecay,
-)
+from distill.config import UNDISTILLED, DistillConfig, TrainingConfig, make_distill_config
+from distill.losses.registry import LOSSES
 from shared.console import command, print_json, say
 from shared.errors import require_extra
+from shared.options import make_config, make_parameters, spell_flags, take_options
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +21,7 @@ app = typer.Typer(
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")
 ]
+Out = Annotated[Path, typer.Option(help="Where runs are kept.")]
 
 
 @app.callback()
@@ -41,94 +31,13 @@ def main_options() -> None:
 
 @app.command()
 @command
+@take_options(make_parameters(DistillConfig))
 def run(
-    shards: Annotated[
-        list[Path],
-        typer.Option(
-            help="data/<task>/, or data/<task>/teacher=<name>/; may be repeated: further teachers of the same examples."
-        ),
-    ],
-    teacher: Annotated[str | None, typer.Option(help="Which teacher's answers, where the task has several.")] = None,
-    vectors: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="embedding, label_logprobs or reply: what the teacher's vector is made of; may be repeated. "
-            "The embedding, unless given."
-        ),
-    ] = None,
-    reply_encoder: Annotated[
-        str, typer.Option(help="The frozen text encoder of --vectors reply: a hub id, a folder, or pkg://module/path.")
-    ] = DEFAULT_STUDENT,
-    student: Annotated[str, typer.Option(help="A hub id, a folder, or pkg://module/path.")] = DEFAULT_STUDENT,
-    student_layers: Annotated[
-        int | None,
-        typer.Option(help="Keep only the student's first layers: 6 of bert-base-uncased is BERT-6L."),
-    ] = None,
-    frozen_layers: Annotated[
-        int | None,
-        typer.Option(help="Leave the embeddings and this many first layers as they are, computed once a text."),
-    ] = None,
-    lora_rank: Annotated[
-        int | None,
-        typer.Option("--lora", metavar="RANK", help="Train low-rank updates of this rank, and not the encoder itself."),
-    ] = None,
-    lora_targets: Annotated[
-        LoraTargets, typer.Option(help="Which layers they update: those peft knows for the architecture, or all.")
-    ] = "default",
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Less memory for the student, a second forward pass.")
-    ] = False,
-    loss: Annotated[Loss, typer.Option(help="L_m, which brings the student to the teacher's vectors.")] = "euclid",
-    soft: Annotated[
-        Soft,
-        typer.Option(help="Soft targets from the aligner, or kl: the teacher's own label distribution."),
-    ] = "aligner",
-    semantics: Annotated[
-        Semantics, typer.Option(help="Modules and losses as in the paper, or as in its authors' code.")
-    ] = "paper",
+    options: dict[str, Any],
     undistilled: Annotated[
         bool,
         typer.Option("--undistilled", help="Plain fine-tuning: the same as --loss none --alpha 0 --gamma 0."),
     ] = False,
-    alpha: Annotated[float, typer.Option(help="Weight of the teacher's soft targets against the labels.")] = 0.5,
-    beta: Annotated[float, typer.Option(help="Weight of L_m.")] = 1.0,
-    gamma: Annotated[float, typer.Option(help="Weight of the auxiliary heads.")] = 1.0,
-    tau: Annotated[float, typer.Option(help="Temperature of the soft targets.")] = 5.0,
-    contrastive_temperature: Annotated[float, typer.Option(help="Temperature of --loss contrastive.")] = 0.1,
-    teacher_decay: Annotated[
-        TeacherDecay, typer.Option(help="Let alpha and beta fall to 0 over the run: in a line, or a half cosine.")
-    ] = "none",
-    control: Annotated[
-        Control, typer.Option(help="Put what knows nothing in the teacher's place: see docs/method.md.")
-    ] = "none",
-    schedule: Annotated[
-        Schedule,
-        typer.Option(help="A pass of the aligner, then one of the student; or a step of each in turn."),
-    ] = "two-pass",
-    epochs: Annotated[int, typer.Option()] = 10,
-    batch_size: Annotated[int, typer.Option()] = 32,
-    labels: Annotated[
-        int | None,
-        typer.Option(help="Keep this many labels of the training split, chosen by seed; hide the rest."),
-    ] = None,
-    labelled_per_batch: Annotated[
-        int | None, typer.Option(help="Labelled rows in each batch; as they come, unless given.")
-    ] = None,
-    max_length: Annotated[int, typer.Option(help="Tokens a text is cut to.")] = 128,
-    student_lr: Annotated[float, typer.Option(help="The student's learning rate.")] = 2e-5,
-    aligner_lr: Annotated[float, typer.Option(help="The aligner's learning rate.")] = 3e-3,
-    warmup: Annotated[float, typer.Option(help="Share of the steps in which the student's rate rises.")] = 0.0,
-    decay: Annotated[Decay, typer.Option(help="linear lets the student's rate fall to 0 at the last step.")] = "none",
-    aligner_pretraining: Annotated[
-        int, typer.Option(help="Passes of the aligner over the labelled vectors before the first epoch.")
-    ] = 0,
-    dropout: Annotated[float | None, typer.Option(help="In place of the student's own dropout.")] = None,
-    seed: Annotated[int, typer.Option()] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    precision: Annotated[
-        Precision, typer.Option(help="auto is bfloat16 where the hardware computes it natively.")
-    ] = "auto",
-    buffer_rows: Annotated[int, typer.Option(help="Rows in memory at a time.")] = 16384,
     checkpoint_steps: Annotated[
         int | None,
         typer.Option(help="Steps of the student between checkpoints; every five minutes, unless given."),
@@ -137,7 +46,7 @@ def run(
         list[str] | None,
         typer.Option("--tracker", help="tensorboard, wandb or trackio: log the epochs there, too; may be repeated."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    out: Out = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The run's name; <task>-<variant>-s<seed> unless given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
     as_json: AsJson = False,
@@ -146,47 +55,10 @@ def run(
 
     A run that was stopped goes on from its last checkpoint when the same command is given again.
     """
-    if undistilled:
-        loss, alpha, gamma = "none", 0.0, 0.0
-    config = DistillConfig(
-        shards=shards[0],
-        further_shards=tuple(shards[1:]),
-        teacher=teacher,
-        vectors=cast(tuple[Column, ...], tuple(vectors or ())),  # the config checks them
-        reply_encoder=reply_encoder,
-        student=student,
-        student_layers=student_layers,
-        frozen_layers=frozen_layers,
-        lora_rank=lora_rank,
-        lora_targets=lora_targets,
-        gradient_checkpointing=gradient_checkpointing,
-        loss=loss,
-        soft=soft,
-        semantics=semantics,
-        alpha=alpha,
-        beta=beta,
-        gamma=gamma,
-        tau=tau,
-        contrastive_temperature=contrastive_temperature,
-        teacher_decay=teacher_decay,
-        control=control,
-        schedule=schedule,
-        epochs=epochs,
-        batch_size=batch_size,
-        labelled_per_batch=labelled_per_batch,
-        labels=labels,
-        max_length=max_length,
-        student_lr=student_lr,
-        aligner_lr=aligner_lr,
-        warmup=warmup,
-        decay=decay,
-        aligner_pretraining=aligner_pretraining,
-        dropout=dropout,
-        seed=seed,
-        device=device,
-        precision=precision,
-        buffer_rows=buffer_rows,
-    )
+    given = {**options, **(UNDISTILLED if undistilled else {})}
+    config = make_distill_config(owner="distill run", spell=spell_flags(DistillConfig), **given)
+    for problem in LOSSES.broken.values():
+        say(problem)
     require_extra("distill", "torch", "transformers", "safetensors")
     from distill.run import run_distillation
 
@@ -225,7 +97,7 @@ def compare(
     images: Annotated[
         Path | None, typer.Option(help="Pictures of the test rows, as harvest show --images writes them.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    out: Out = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The comparison's name; the plan's, unless given.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Train cells of other settings again, in place of an error.")
@@ -251,21 +123,20 @@ def compare(
 
 @app.command("eval")
 @command
+@take_options([each for each in make_parameters(TrainingConfig) if each.name in ("device", "precision")])
 def evaluate(
+    options: dict[str, Any],
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="runs/<name>/.")],
     shards: Annotated[Path | None, typer.Option(help="Score on these shards; those of the run, unless given.")] = None,
     split: Annotated[str, typer.Option(help="The split to score on.")] = "validation",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    precision: Annotated[
-        Precision, typer.Option(help="auto is bfloat16 where the hardware computes it natively.")
-    ] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Score a trained student again."""
     require_extra("distill", "torch", "transformers", "safetensors")
-    from distill.scoring.predict import evaluate_run
+    from distill.runs.evaluate import evaluate_run
 
-    result = evaluate_run(run_folder, shards, split, device, precision)
+    machine = make_config(TrainingConfig, options, "distill eval", spell_flags(TrainingConfig))
+    result = evaluate_run(run_folder, shards, split, machine.device, machine.precision)
     if as_json:
         print_json(result)
     else:
@@ -305,5 +176,5 @@ def main() -> None:
     app()
 
 
-if __name__ == "__main__":  # torchrun -m distill.cli
+if __name__ == "__main__":
     main()

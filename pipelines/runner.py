@@ -6,11 +6,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from harvest.asking.interrupt import KeyboardInterrupts
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import Report, run_harvest
 from pipelines.recipe import Recipe
 from shared.console import say
-from shared.options import make_config
 
 if TYPE_CHECKING:
     from distill.config import DistillConfig
@@ -53,14 +53,14 @@ def run_recipe(recipe: Recipe, seeds: Sequence[int] | None = None) -> Result:
     plans = {variant: make_run_configs(recipe, variant, options, seeds) for variant, options in variants}
     from distill.run import run_distillation
 
-    report = run_harvest(harvest)
+    report = run_harvest(harvest, interrupt=KeyboardInterrupts())
     say(f"the teacher was asked {report.asked:,} times; {report.kept:,} rows had been answered before")
     results = []
     metric = ""
     for variant, configs in plans.items():
         runs = []
         for config in configs:
-            name = f"{recipe.name}-{variant}-s{config.seed}"
+            name = f"{recipe.name}-{variant}-s{config.training.seed}"
             _, metrics = run_distillation(config, recipe.distill.runs, name, overwrite=True)
             runs.append(metrics)
         metric = runs[0]["metric"]
@@ -100,7 +100,7 @@ def make_run_configs(
     recipe: Recipe, variant: str, options: Mapping[str, Any], seeds: Sequence[int]
 ) -> "list[DistillConfig]":
     """One training run a seed. Raises UsageError that names the offending key."""
-    from distill.config import DistillConfig
+    from distill.config import make_distill_config
 
     chosen = {
         "shards": recipe.harvest.out or Path("data") / recipe.harvest.task,
@@ -108,7 +108,8 @@ def make_run_configs(
         **recipe.distill.common,
         **options,
     }
-    return [make_config(DistillConfig, {**chosen, "seed": seed}, f"distill.variants.{variant}") for seed in seeds]
+    owner = f"distill.variants.{variant}"
+    return [make_distill_config(owner=owner, **{**chosen, "seed": seed}) for seed in seeds]
 
 
 def print_result(result: Result) -> None:

@@ -113,6 +113,11 @@ def say(message: str) -> None:
         messages.print(message, markup=False, soft_wrap=True)
 
 
+def show_cost(cost_usd: float | None) -> str:
+    """US dollars for a person: "$0.1234", or "unknown dollars" where no price is known."""
+    return "unknown dollars" if cost_usd is None else f"${cost_usd:,.4f}"
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object on standard output. With `--json` a command prints nothing else there."""
     if not _silent:

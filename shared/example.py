@@ -1,6 +1,14 @@
 """One labelled or unlabelled text of a task, as both stages see it."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Message(NamedTuple):
+    """One turn of a conversation: `role` is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -8,7 +16,9 @@ class Example:
     """One text of a task.
 
     `sample_id` is stable across runs and unique within its split. At most one of `label` (index into the task's
-    labels), `target` (regression) and `target_text` (generation) is set; all None is an unlabelled row.
+    labels), `target` (regression) and `target_text` (generation) is set; all None is an unlabelled row. `references`
+    are all texts that are right answers, where a task has several. `messages` is the conversation before the answer,
+    where the task is one; `text` is then all of it in one piece.
     """
 
     sample_id: str
@@ -18,3 +28,5 @@ class Example:
     label: int | None = None
     target: float | None = None
     target_text: str | None = None
+    references: tuple[str, ...] | None = None
+    messages: tuple[Message, ...] | None = None

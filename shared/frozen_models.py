@@ -67,8 +67,8 @@ class FrozenModel:
             raise SourceError(f"{self._source} cannot be loaded with {loader.__name__}: {reason}") from error
 
 
-def choose_device() -> str:
-    """The device for a frozen model: the GPU where there is one."""
+def choose_inference_device() -> str:
+    """Name the device that a frozen model computes on: the GPU where there is one."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,9 +1,14 @@
 """A row of a shard: one example, the request made of it, and the teacher's answer; and its Arrow schema.
 
-The schema is the contract between the two stages. Its version is part of the manifest; a reader refuses a newer one.
+The schema is the contract between the two stages. Its version stands in the manifest and in every file: a reader
+refuses a newer one, and reads an older one as if it were this (see upgrade_table).
+
+Version 2 adds `messages`, `references`, `reply_ids`, `reply_logprobs` and `topk_tail`, lets `cost_usd` be null, and
+makes `label` an int64, which is what the `datasets` library wants of a column with named classes.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -11,10 +16,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from shared.example import Example
+from shared.example import Example, Message
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_VERSION_KEY = b"harvest_distill.schema_version"
+# Columns by the version that has them first.
+_ADDED = {2: ("messages", "references", "reply_ids", "reply_logprobs", "topk_tail")}
 
 
 class Status(StrEnum):
@@ -33,8 +42,14 @@ class Answer:
     """What one request brought back, and its bill.
 
     `label_logprobs` are natural logs, one a label of the task, never renormalised: with `residual_mass`, the
-    probability on no label, their exponentials sum to 1. `topk_ids` and `topk_logprobs` hold one list a generated
-    token. `embedding` is the teacher's vector h_t, shape (d,).
+    probability on no label, their exponentials sum to 1.
+
+    Of a reply of n tokens, `reply_ids` and `reply_logprobs` are the tokens that were said and their natural
+    log-probabilities, shape (n,), the end token included where the engine reports it. `topk_ids` and `topk_logprobs`
+    hold one list a token: the K most probable ones, among which the said one need not be. `topk_tail`, shape (n,), is
+    the natural log of what the probabilities of those K lack to 1, from the numbers as they came, before any rounding.
+
+    `embedding` is the teacher's vector h_t, shape (d,). `cost_usd` is None where no price is known.
     """
 
     status: Status
@@ -42,15 +57,18 @@ class Answer:
     finish_reason: str | None = None
     label_logprobs: Sequence[float] | None = None
     residual_mass: float | None = None
+    reply_ids: Sequence[int] | None = None
+    reply_logprobs: Sequence[float] | None = None
     topk_ids: Sequence[Sequence[int]] | None = None
     topk_logprobs: Sequence[Sequence[float]] | None = None
+    topk_tail: Sequence[float] | None = None
     embedding: np.ndarray[Any, np.dtype[np.floating[Any]]] | None = None
     raw: bytes | None = None
     error: str | None = None
     image_sha256: Sequence[str] | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
     latency_ms: float | None = None
     asked_at: datetime | None = None
     attempts: int = 0
@@ -66,18 +84,31 @@ class Row:
     answer: Answer
 
 
-def row_schema(vector_type: pa.DataType | None = None) -> pa.Schema:
-    """The Arrow schema of a row; `vector_type` is the element type of `embedding`, float16 unless given."""
+def row_schema(vector_type: pa.DataType | None = None, labels: Sequence[str] = ()) -> pa.Schema:
+    """Build the Arrow schema of a row.
+
+    `vector_type` is the element type of `embedding`, float16 unless given. `labels` are the names of the classes: they
+    go into the schema's metadata as Hugging Face's ClassLabel, so that `datasets.load_dataset("parquet", ...)` shows
+    names (https://huggingface.co/docs/datasets/package_reference/main_classes#datasets.Features).
+
+    `topk_logprobs` and `topk_tail` are float16, which rounds a logarithm l by at most one part in 2048. A divergence
+    weighs l by its probability p, so that all buckets of a position together are off by at most 2^-11 of its entropy:
+    less than the noise of the engine that computed them. `reply_logprobs` is float32: one number a token costs little,
+    and they are summed over whole replies.
+    """
     vector_type = vector_type or pa.float16()
+    message = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])
     return pa.schema(
         [
             pa.field("sample_id", pa.string(), nullable=False),
             pa.field("text", pa.string(), nullable=False),
             pa.field("text_pair", pa.string()),
+            pa.field("messages", pa.list_(message)),
             pa.field("choices", pa.list_(pa.string())),
-            pa.field("label", pa.int32()),
+            pa.field("label", pa.int64()),
             pa.field("target", pa.float32()),
             pa.field("target_text", pa.string()),
+            pa.field("references", pa.list_(pa.string())),
             pa.field("request_key", pa.string(), nullable=False),
             pa.field("draw", pa.int32(), nullable=False),
             pa.field("image_sha256", pa.list_(pa.string())),
@@ -86,23 +117,97 @@ def row_schema(vector_type: pa.DataType | None = None) -> pa.Schema:
             pa.field("finish_reason", pa.string()),
             pa.field("label_logprobs", pa.list_(pa.float32())),
             pa.field("residual_mass", pa.float32()),
+            pa.field("reply_ids", pa.list_(pa.int32())),
+            pa.field("reply_logprobs", pa.list_(pa.float32())),
             pa.field("topk_ids", pa.list_(pa.list_(pa.int32()))),
             pa.field("topk_logprobs", pa.list_(pa.list_(pa.float16()))),
+            pa.field("topk_tail", pa.list_(pa.float16())),
             pa.field("embedding", pa.list_(vector_type)),
             pa.field("raw", pa.binary()),
             pa.field("error", pa.string()),
             pa.field("prompt_tokens", pa.int32()),
             pa.field("completion_tokens", pa.int32()),
-            pa.field("cost_usd", pa.float64(), nullable=False),
+            pa.field("cost_usd", pa.float64()),
             pa.field("latency_ms", pa.float32()),
             pa.field("asked_at", pa.timestamp("us", tz="UTC")),
             pa.field("attempts", pa.int32(), nullable=False),
         ],
-        metadata={"harvest_distill.schema_version": str(SCHEMA_VERSION)},
+        metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode(), **_name_classes(labels)},
     )
 
 
-_EXAMPLE_FIELDS = ("sample_id", "text", "text_pair", "choices", "label", "target", "target_text")
+def _name_classes(labels: Sequence[str]) -> dict[bytes, bytes]:
+    """The schema metadata in which `datasets` looks for the features that an Arrow type does not tell."""
+    if not labels:
+        return {}
+    features = {"label": {"names": list(labels), "_type": "ClassLabel"}}
+    return {b"huggingface": json.dumps({"info": {"features": features}}, ensure_ascii=False).encode()}
+
+
+def row_schema_of(version: int, vector_type: pa.DataType | None = None) -> pa.Schema:
+    """Build the schema that `version` wrote, for checking a file of it. Its metadata is only the version."""
+    fields = [field for field in row_schema(vector_type) if field.name not in _list_added(version)]
+    if version < 2:
+        older = {"label": pa.field("label", pa.int32()), "cost_usd": pa.field("cost_usd", pa.float64(), nullable=False)}
+        fields = [older.get(field.name, field) for field in fields]
+    return pa.schema(fields, metadata={_VERSION_KEY: str(version).encode()})
+
+
+def read_version(schema: pa.Schema) -> int:
+    """The version of the schema that a file's own schema says; this one where it says none."""
+    return int((schema.metadata or {}).get(_VERSION_KEY, SCHEMA_VERSION))
+
+
+def find_vector_type(schema: pa.Schema) -> pa.DataType | None:
+    """The element type of `embedding` in a file's schema; None where there is no such list."""
+    at = schema.get_field_index("embedding")
+    return schema.field(at).type.value_type if at >= 0 and pa.types.is_list(schema.field(at).type) else None
+
+
+def find_added(schema: pa.Schema) -> frozenset[str]:
+    """The columns of this version that a file of an older one cannot have: they are read as null."""
+    return _list_added(read_version(schema))
+
+
+def _list_added(version: int) -> frozenset[str]:
+    return frozenset(name for since, names in _ADDED.items() if since > version for name in names)
+
+
+def upgrade_table(table: pa.Table, names: Sequence[str] | None = None) -> pa.Table:
+    """Bring rows of an older version to this one: columns that it lacks are null, all others keep their values.
+
+    `names` are the columns that are wanted, all unless given. Columns that no version knows are left out.
+    """
+    schema = row_schema(find_vector_type(table.schema))
+    fields = [
+        field
+        for field in schema
+        if (names is None or field.name in names)
+        and (field.name in table.column_names or field.name in find_added(table.schema))
+    ]
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in fields
+    ]
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields, metadata=schema.metadata))
+
+
+def sum_costs(costs: Iterable[float | None]) -> float | None:
+    """US dollars of several things together; None, which is "unknown", where that of one of them is not known."""
+    total = 0.0
+    for cost in costs:
+        if cost is None:
+            return None
+        total += cost
+    return total
+
+
+def sum_column(costs: pa.ChunkedArray) -> float | None:
+    """sum_costs of a column of a table; 0 of an empty one."""
+    return None if costs.null_count else float(pc.sum(costs, min_count=0).as_py())
+
+
+_EXAMPLE_FIELDS = tuple(Example.__dataclass_fields__)
 _ANSWER_FIELDS = tuple(Answer.__dataclass_fields__)
 
 
@@ -116,10 +221,20 @@ def rows_to_batch(rows: Sequence[Row], schema: pa.Schema) -> pa.RecordBatch:
         columns[name] = [getattr(r.example, name) for r in rows]
     for name in _ANSWER_FIELDS:
         columns[name] = [getattr(r.answer, name) for r in rows]
-    vector_type = schema.field("embedding").type.value_type.to_pandas_dtype()
-    columns["embedding"] = [None if v is None else np.asarray(v, vector_type) for v in columns["embedding"]]
-    columns["topk_logprobs"] = [
-        None if tokens is None else [np.asarray(token, np.float16) for token in tokens]
-        for tokens in columns["topk_logprobs"]
-    ]
-    return pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+    columns["messages"] = [_spell_messages(messages) for messages in columns["messages"]]
+    return pa.record_batch([make_column(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def make_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """An Arrow array of `values`, numbers rounded to the precision of `kind`, which Arrow refuses for float16."""
+    numbers = kind.value_type if pa.types.is_list(kind) else None
+    if numbers is not None and pa.types.is_floating(numbers):
+        values = [None if one is None else np.asarray(one, numbers.to_pandas_dtype()) for one in values]
+    elif numbers is not None and pa.types.is_list(numbers) and pa.types.is_floating(numbers.value_type):
+        dtype = numbers.value_type.to_pandas_dtype()
+        values = [None if one is None else [np.asarray(token, dtype) for token in one] for one in values]
+    return pa.array(values, kind)
+
+
+def _spell_messages(messages: Sequence[Message] | None) -> list[dict[str, str]] | None:
+    return None if messages is None else [message._asdict() for message in messages]

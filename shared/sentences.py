@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from shared.errors import SourceError
-from shared.frozen_models import FrozenModel, choose_device
+from shared.frozen_models import FrozenModel, choose_inference_device
 
 _BATCH_TOKENS = 1024  # padding included: bounds memory, and keeps a short text from waiting for a long one
 
@@ -89,6 +89,10 @@ class SentenceEncoder:
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors.astype(np.float32)
 
+    def close(self) -> None:
+        """Let go of the weights; the next text loads them again."""
+        self._model = self._tokenizer = None
+
     def _load(self) -> None:
         import torch
         from transformers import AutoModel, AutoTokenizer
@@ -100,7 +104,7 @@ class SentenceEncoder:
         positions = getattr(model.config, "max_position_embeddings", None)
         limits = [self._tokenizer.model_max_length, *([] if positions is None else [positions - 2])]
         self._window = min(limits)
-        self._model = model.to(choose_device()).eval()
+        self._model = model.to(choose_inference_device()).eval()
 
 
 def split_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from distill.compare.verdict import find_role
-from distill.config import DistillConfig
+from distill.config import DistillConfig, make_distill_config
 from shared.errors import UsageError
 from shared.options import make_config
 from shared.shards.manifest import check_name
@@ -31,8 +30,12 @@ class Cell:
     @property
     def name(self) -> str:
         """The name of its folder."""
-        labels = "all" if self.labels is None else self.labels
-        return f"{self.variant}-n{labels}-c{self.choice}-s{self.config.seed}"
+        return name_cell(self.variant, self.labels, self.choice, self.config.training.seed)
+
+
+def name_cell(variant: str, labels: int | None, choice: int, seed: int) -> str:
+    """Name the folder of a cell."""
+    return f"{variant}-n{'all' if labels is None else labels}-c{choice}-s{seed}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,8 @@ class Plan:
 
     `choices` maps options to values: every combination is a candidate of each variant, and the validation split
     chooses among them. A variant may have `choices` of its own, of as many candidates. `labels` None means all. The
-    defaults of `variants` are plain fine-tuning, the common options, and every control that goes with them.
+    defaults of `variants` are plain fine-tuning, the common options, and every control that goes with them. One seed
+    makes a table and no verdict. `keep_students` keeps the trained models, which need much more room than their scores.
     """
 
     name: str
@@ -53,14 +57,15 @@ class Plan:
     seeds: Sequence[int] = (0, 1, 2, 3, 4)
     labels: Sequence[int | None] = (None,)
     workers: int | None = None
+    keep_students: bool = False
 
     def __post_init__(self) -> None:
         check_name("the comparison's name", self.name)
         for what, values in (("seed", self.seeds), ("number of labels", self.labels)):
             if len(set(values)) < len(values):
                 raise UsageError(f"{self.name}: a {what} stands there twice")
-        if len(self.seeds) < 2:
-            raise UsageError(f"{self.name}: with one seed nothing tells luck from effect; give at least 2, better 5")
+        if not self.seeds:
+            raise UsageError(f"{self.name}: give at least one seed")
         if not self.labels:
             raise UsageError(f"{self.name}: give at least one number of labels, or leave labels out")
         if self.workers is not None and self.workers < 1:
@@ -92,7 +97,7 @@ class Plan:
             for name, options in variants.items()
             for index, candidate in enumerate(self.list_candidates(name))
         ]
-        roles = [find_role(cell.config) for cell in cells]
+        roles = [cell.config.method.role for cell in cells]
         for role, what in (("undistilled", "plain fine-tuning"), ("teacher", "a variant with the teacher")):
             if role not in roles:
                 raise UsageError(
@@ -109,26 +114,42 @@ class Plan:
         if taken := [key for key in (*OWN, "shards", "teacher") if key in chosen]:
             raise UsageError(f"{self.name}: {taken[0]} stands beside the variants, and not among their options")
         fixed = {"shards": self.shards, "teacher": self.teacher, "labels": labels, "seed": seed}
-        return make_config(DistillConfig, {**chosen, **fixed}, f"{self.name}: variants.{name}")
+        return make_distill_config(owner=f"{self.name}: variants.{name}", **{**chosen, **fixed})
 
 
 def default_variants(common: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Plain fine-tuning, its heads alone, the teacher by the common options, and every control that goes with them."""
-    teacher = make_config(DistillConfig, {**common, "shards": Path()}, "the common options")
+    teacher = make_distill_config(owner="the common options", **{**common, "shards": Path()})
     variants: dict[str, Mapping[str, Any]] = {
         "undistilled": {"loss": "none", "alpha": 0.0, "gamma": 0.0},
         "heads-only": {"loss": "none", "alpha": 0.0},
         teacher.variant: {},
     }
-    if not teacher.gamma:
+    if not teacher.method.gamma:
         del variants["heads-only"]
     for control in (*DEFAULT_CONTROLS, "frozen-aligner"):
         try:
-            replace(teacher, control=control)  # type: ignore[arg-type]
+            replace(teacher.method, control=control)  # type: ignore[arg-type]
         except UsageError:
             continue
         variants[control] = {"control": control}
     return variants
+
+
+def make_comparison(options: Mapping[str, Any], owner: str, *, name: str, shards: Path, teacher: str | None) -> Plan:
+    """Make a comparison of the keys of a plan but for `name`, `shards` and `teacher`, and check all of its cells.
+
+    Raises UsageError that names `owner` and the key.
+    """
+    for key in ("name", "shards", "teacher"):
+        if key in options:
+            raise UsageError(f"{owner} has no option {key}: it follows from the rest")
+    for key in ("common", "choices", "variants"):
+        if not isinstance(options.get(key, {}), Mapping):
+            raise UsageError(f"{owner}: {key} is not a mapping")
+    plan = make_config(Plan, {**options, "name": name, "shards": shards, "teacher": teacher}, owner)
+    plan.list_cells()
+    return plan
 
 
 def make_plan(path: Path | None, options: Sequence[str], choices: Sequence[str], changes: Mapping[str, Any]) -> Plan:

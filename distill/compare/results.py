@@ -13,7 +13,8 @@ from distill.compare.calibration import Calibration, measure_calibration
 from distill.compare.plan import Cell, Plan
 from distill.compare.runner import CELLS, read_metrics
 from distill.compare.statistics import compare, make_pseudovalues
-from distill.compare.verdict import Role, Verdict, find_role, judge, rank
+from distill.compare.verdict import Verdict, judge, rank
+from distill.config import Role
 from shared.errors import DataError
 from shared.shards.manifest import Manifest
 
@@ -78,7 +79,7 @@ def choose_runs(plan: Plan, cells: Sequence[Cell], folder: Path, manifest: Manif
             Chosen(
                 variant,
                 labels,
-                find_role(candidates[best][0].config),
+                candidates[best][0].config.method.role,
                 best,
                 plan.list_candidates(variant)[best],
                 tuple(scores.values()),
@@ -119,7 +120,9 @@ def _read_predictions(folder: Path, cells: Sequence[Cell]) -> tuple[Array, Array
 
 
 def judge_runs(chosen: Sequence[Chosen]) -> list[Verdict]:
-    """The verdict on each teacher variant, for each number of labels."""
+    """The verdict on each teacher variant, for each number of labels; none where one seed cannot tell luck from effect."""
+    if len(chosen[0].logits) < 2:
+        return []
     groups: dict[int | None, dict[str, Array]] = {}
     for one in chosen:
         groups.setdefault(one.labels, {})[one.variant] = one.pseudovalues
@@ -127,7 +130,7 @@ def judge_runs(chosen: Sequence[Chosen]) -> list[Verdict]:
 
 
 def describe(
-    plan: Plan, chosen: Sequence[Chosen], verdicts: Sequence[Verdict], manifest: Manifest, cost_usd: float
+    plan: Plan, chosen: Sequence[Chosen], verdicts: Sequence[Verdict], manifest: Manifest, cost_usd: float | None
 ) -> dict[str, Any]:
     """All figures of a comparison, as `--json` prints them. Differences are in units of the metric."""
     baseline = next(one.variant for one in chosen if one.role == "undistilled")
@@ -135,7 +138,8 @@ def describe(
     for labels in dict.fromkeys(one.labels for one in chosen):
         group = [one for one in chosen if one.labels == labels]
         values = {one.variant: one.pseudovalues for one in group}
-        against = rank(values, baseline)
+        tested = values if len(plan.seeds) > 1 else {}
+        against = rank(tested, baseline) if tested else {}
         controls = [one.variant for one in group if one.role == "control"]
         strongest = max(controls, key=lambda name: values[name].mean(), default=None)
         groups.append(
@@ -146,7 +150,7 @@ def describe(
                 "against_undistilled": {name: {**asdict(d), "p_holm": p} for name, (d, p) in against.items()},
                 "against_strongest_control": {}
                 if strongest is None
-                else {name: asdict(compare(v, values[strongest])) for name, v in values.items() if name != strongest},
+                else {name: asdict(compare(v, values[strongest])) for name, v in tested.items() if name != strongest},
             }
         )
     sentences = say_verdicts(verdicts, manifest)

@@ -29,8 +29,7 @@ def run_comparison(
     manifest = load_manifest(shards)
     chosen = choose_runs(plan, cells, folder, manifest)
     verdicts = judge_runs(chosen)
-    cost = sum(shard.cost_usd for shard in manifest.shards) + manifest.superseded.cost_usd
-    result = describe(plan, chosen, verdicts, manifest, cost)
+    result = describe(plan, chosen, verdicts, manifest, manifest.cost_usd)
     rows = find_disagreements(chosen, shards, manifest, images)
     replace_file(folder / RESULT, orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
     replace_file(folder / REPORT, write_report(result, rows).encode())

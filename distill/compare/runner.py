@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ from distill.compare.plan import Cell, Plan
 from distill.config import DistillConfig
 from shared.console import say, silence, track
 from shared.errors import Error, UsageError
+from shared.options import flatten, list_options
 from shared.shards.manifest import choose_teacher, hash_manifest
 from shared.shards.read import check_readable
 from shared.workers import end_with_parent
 
-CELLS, FROZEN = "cells", "frozen"
+CELLS, FROZEN, STUDENT = "cells", "frozen", "student"
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -34,7 +34,7 @@ def run_cells(plan: Plan, folder: Path, overwrite: bool = False) -> list[Cell]:
     kept = folder / CELLS
     missing = []
     for cell in cells:
-        difference = find_difference(kept / cell.name, cell, manifest)
+        difference = find_difference(kept / cell.name, cell, manifest, plan.keep_students)
         if difference and not overwrite:
             raise UsageError(
                 f"{kept / cell.name} was trained otherwise: {difference}. Give this comparison another name, or "
@@ -48,7 +48,7 @@ def run_cells(plan: Plan, folder: Path, overwrite: bool = False) -> list[Cell]:
         say(f"{folder}: {len(cells) - len(missing):,} of {len(cells):,} cells are finished already")
     if missing:
         kept.mkdir(parents=True, exist_ok=True)
-        _train_all(missing, folder, min(plan.workers or count_cores(), len(missing)))
+        _train_all(missing, folder, min(plan.workers or count_cores(), len(missing)), plan.keep_students)
         shutil.rmtree(folder / FROZEN, ignore_errors=True)
     return cells
 
@@ -58,19 +58,21 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def find_difference(folder: Path, cell: Cell, manifest: str) -> str | None:
+def find_difference(folder: Path, cell: Cell, manifest: str, keep_student: bool = False) -> str | None:
     """How a finished cell differs from what is wanted, in words; None where it does not, or there is none."""
     if not folder.exists():
         return None
     metrics = read_metrics(folder)
-    wanted = json.loads(json.dumps(asdict(cell.config), default=str))
-    defaults = json.loads(json.dumps(asdict(DistillConfig(shards=Path())), default=str))
+    wanted = flatten(cell.config)
+    defaults = {one.name: one.default for one in list_options(DistillConfig)}
     found = {**defaults, **metrics["config"]}  # an option that is younger than the cell had its default
     for name in wanted:
         if wanted.get(name) != found.get(name):
             return f"{name} was {found.get(name)!r} and is {wanted.get(name)!r}"
     if manifest not in metrics["manifest_sha256"].values():
         return "the shards have changed since"
+    if keep_student and not (folder / STUDENT).exists():
+        return "its student was not kept"
     return None
 
 
@@ -83,7 +85,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def _train_all(cells: Sequence[Cell], folder: Path, workers: int) -> None:
+def _train_all(cells: Sequence[Cell], folder: Path, workers: int, keep_students: bool) -> None:
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # read when a worker loads its libraries
     context = multiprocessing.get_context("spawn")
@@ -95,7 +97,7 @@ def _train_all(cells: Sequence[Cell], folder: Path, workers: int) -> None:
             while waiting or running:
                 while waiting and len(running) < workers:
                     cell = waiting.pop()
-                    running[pool.submit(_train_cell, cell, folder)] = cell
+                    running[pool.submit(_train_cell, cell, folder, keep_students)] = cell
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     cell = running.pop(future)
@@ -120,10 +122,11 @@ def _start_worker() -> None:
     end_with_parent()
 
 
-def _train_cell(cell: Cell, folder: Path) -> None:
+def _train_cell(cell: Cell, folder: Path, keep_student: bool) -> None:
     import torch
 
     from distill.run import Keep, run_distillation
 
     torch.set_num_threads(1)
-    run_distillation(cell.config, folder / CELLS, cell.name, keep=Keep(student=False, frozen=folder / FROZEN))
+    keep = Keep(student=keep_student, frozen=folder / FROZEN)
+    run_distillation(cell.config, folder / CELLS, cell.name, keep=keep)

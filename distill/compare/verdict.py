@@ -7,10 +7,9 @@ from typing import Any, Literal
 import numpy as np
 
 from distill.compare.statistics import LEVEL, Difference, compare, correct_holm
-from distill.config import DistillConfig
+from distill.config import Role
 
 Array = np.ndarray[Any, Any]
-Role = Literal["undistilled", "control", "teacher"]
 Outcome = Literal["helps", "explained", "uncontrolled", "none", "hurts"]
 
 
@@ -37,13 +36,6 @@ class Verdict:
     undistilled: Difference
     strongest: str | None
     control: Difference | None
-
-
-def find_role(config: DistillConfig) -> Role:
-    """What a variant is in a comparison. All that knows no more than the labels and the texts is a control."""
-    if config.variant == "undistilled":
-        return "undistilled"
-    return "teacher" if config.uses_teacher and config.control == "none" else "control"
 
 
 def judge(groups: Iterable[tuple[int | None, Mapping[str, Array]]], roles: Mapping[str, Role]) -> list[Verdict]:

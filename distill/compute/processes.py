@@ -7,7 +7,7 @@ process's own rows only, and are summed: that sum is the gradient of the one los
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from distill.models.outputs import Outputs
 from shared.errors import UsageError
 
 Array = np.ndarray[Any, Any]
@@ -50,13 +49,12 @@ class Processes:
         everything[self.rank :: self.count] = mine
         return everything
 
-    def gather_outputs(self, own: Outputs, rows: int) -> Outputs:
-        """`gather` of what a student gives."""
+    def gather_all(self, own: Sequence[Tensor], rows: int) -> list[Tensor]:
+        """Gather several tensors (m, d) at once."""
         if self.count == 1:
-            return own
-        widths = [own.main.shape[1], own.auxiliary.shape[1], own.projected.shape[1]]
-        together = self.gather(torch.cat([own.main, own.auxiliary, own.projected], dim=1), rows)
-        return Outputs(*torch.split(together, widths, dim=1))
+            return list(own)
+        together = self.gather(torch.cat(list(own), dim=1), rows)
+        return list(torch.split(together, [tensor.shape[1] for tensor in own], dim=1))
 
     def sum_gradients(self, module: nn.Module) -> None:
         """Replace each gradient by its sum over the processes."""
@@ -97,7 +95,7 @@ def connect_processes() -> Iterator[Processes]:
     except (RuntimeError, ValueError) as error:
         raise UsageError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, and the processes cannot connect: {error}. Start them with: "
-            "torchrun --nproc-per-node N -m distill.cli run ..."
+            "torchrun --nproc-per-node N --no-python distill run ..."
         ) from error
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size())

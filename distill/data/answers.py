@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from distill.config import Column
 from distill.data.replies import encode_replies
@@ -18,8 +17,9 @@ from distill.data.split import Ints, Split, describe_number, describe_row, read_
 from distill.data.vectors import (
     Array,
     JoinedVectors,
-    TeacherVectors,
-    Vectors,
+    KeptVectors,
+    StoredVectors,
+    VectorColumn,
     find_column,
     find_vectors,
     has_column,
@@ -31,11 +31,11 @@ from distill.data.vectors import (
 from shared.console import say
 from shared.errors import DataError, UsageError
 from shared.shards.manifest import Manifest, choose_teacher
-from shared.shards.read import RowGroup, check_readable, count_unsealed, read_row_group
+from shared.shards.read import check_readable, count_unsealed, read_row_group
 
 
 @dataclass(frozen=True, slots=True)
-class Teacher:
+class TeacherShards:
     """A teacher's folder of shards, all of them whole."""
 
     folder: Path
@@ -49,55 +49,32 @@ class Answers:
     It is a row's number, and -1 where this teacher has no whole answer.
     """
 
-    teacher: Teacher
+    teacher: TeacherShards
     split: Split
     place: Ints | None
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedVectors:
-    """A further teacher's vectors in the order of the first one's answered rows; `rank` is a row's place among them."""
-
-    widths: tuple[int, ...]
-    array: Array
-    rank: Ints
-
-    @property
-    def width(self) -> int:
-        """Numbers in h_t."""
-        return sum(self.widths)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
-        """See distill.data.vectors.TeacherVectors."""
-        return np.asarray(self.array[self.rank[rows + start]])
-
-
-def open_teachers(shards: Sequence[Path], teacher: str | None) -> tuple[Teacher, ...]:
+def open_teachers(shards: Sequence[Path], teacher: str | None) -> tuple[TeacherShards, ...]:
     """The teachers of some folders; `teacher` chooses among those of the first one.
 
     Raises ShardError for a folder that is none or is damaged (see shared.shards.read.check_readable), and UsageError
     for one that is given twice or whose labels are not those of the first.
     """
-    opened: list[Teacher] = []
+    opened: list[TeacherShards] = []
     for path in shards:
         folder = choose_teacher(path, None if opened else teacher)
         if folder.resolve() in [other.folder.resolve() for other in opened]:
             raise UsageError(f"the shards {folder} are given twice")
         manifest = check_readable(folder)
         if opened:
-            _check_same_task(opened[0], Teacher(folder, manifest))
+            _check_same_task(opened[0], TeacherShards(folder, manifest))
         if waiting := sum(count_unsealed(folder, manifest).values()):
             say(f"{folder}: {waiting:,} rows are not sealed yet and stay out; harvest run seals them")
-        opened.append(Teacher(folder, manifest))
+        opened.append(TeacherShards(folder, manifest))
     return tuple(opened)
 
 
-def _check_same_task(first: Teacher, other: Teacher) -> None:
+def _check_same_task(first: TeacherShards, other: TeacherShards) -> None:
     def describe(manifest: Manifest) -> str:
         return f"{manifest.kind} over {', '.join(manifest.labels)}" if manifest.labels else manifest.kind
 
@@ -109,7 +86,7 @@ def _check_same_task(first: Teacher, other: Teacher) -> None:
         )
 
 
-def join_teachers(teachers: Sequence[Teacher], split: Split) -> tuple[Split, tuple[Answers, ...]]:
+def join_teachers(teachers: Sequence[TeacherShards], split: Split) -> tuple[Split, tuple[Answers, ...]]:
     """A split of the first teacher with only those rows answered that every teacher answered, and all their answers.
 
     Rows are joined by `sample_id`, whatever the draw, with a further teacher's first draw. How many are left out for
@@ -166,7 +143,7 @@ def _hash_rows(split: Split) -> tuple[Array, Array]:
 
 def gather_vectors(
     answers: Sequence[Answers], split: Split, columns: Sequence[Column], reply_encoder: str, work: Path
-) -> TeacherVectors:
+) -> VectorColumn:
     """All teachers' vectors, one after the other as one wide vector; `split` is what join_teachers gave.
 
     Of each teacher those `columns` that it gave, or, where none are named, what find_vectors finds. A further teacher's
@@ -201,10 +178,10 @@ def gather_vectors(
     return join_vectors(parts)
 
 
-def _check_labels(answers: Answers, vectors: TeacherVectors) -> None:
+def _check_labels(answers: Answers, vectors: VectorColumn) -> None:
     labels = len(answers.teacher.manifest.labels)
     for part in vectors.parts if isinstance(vectors, JoinedVectors) else (vectors,):
-        if isinstance(part, Vectors) and part.source == "label_logprobs" and part.width != labels + 1:
+        if isinstance(part, StoredVectors) and part.source == "label_logprobs" and part.width != labels + 1:
             group, row, _ = read_first(answers.split, [])
             raise DataError(
                 f"{describe_row(group, row)} has label_logprobs of {part.width - 1} numbers, and its manifest has "
@@ -212,14 +189,14 @@ def _check_labels(answers: Answers, vectors: TeacherVectors) -> None:
             )
 
 
-def gather_distributions(answers: Sequence[Answers], split: Split, labels: int, work: Path) -> list[TeacherVectors]:
+def gather_distributions(answers: Sequence[Answers], split: Split, labels: int, work: Path) -> list[VectorColumn]:
     """The label log-probabilities, and the log of the residual, of all teachers that gave some: (labels + 1) wide.
 
     Raises DataError where none did.
     """
     if not any(has_column(one.split, "label_logprobs") for one in answers):
         find_column(answers[0].split, "label_logprobs")  # says so
-    vectors = Vectors("label_logprobs", labels + 1)
+    vectors = StoredVectors("label_logprobs", labels + 1)
     return [
         vectors if one.place is None else fetch_vectors(one, split, vectors, work)
         for one in answers
@@ -227,7 +204,7 @@ def gather_distributions(answers: Sequence[Answers], split: Split, labels: int, 
     ]
 
 
-def fetch_vectors(answers: Answers, split: Split, vectors: TeacherVectors, work: Path) -> FetchedVectors:
+def fetch_vectors(answers: Answers, split: Split, vectors: VectorColumn, work: Path) -> KeptVectors:
     """A further teacher's vectors, copied once in the order of the answered rows of the first teacher's `split`.
 
     Raises DataError, naming the row, for a vector that is missing or not finite.
@@ -241,7 +218,7 @@ def fetch_vectors(answers: Answers, split: Split, vectors: TeacherVectors, work:
         if low == high:
             continue
         rows, places = np.unique(wanted[order[low:high]] - start, return_inverse=True)
-        block = vectors.decode(read_row_group(group, vectors.columns), rows, group, start)
+        block = vectors.decode(read_row_group(group, vectors.shard_columns), rows, group, start)
         finite = np.isfinite(block).all(axis=1)
         if not finite.all():
             raise DataError(f"{describe_row(group, int(rows[np.argmin(finite)]))} has a vector that is not finite")
@@ -249,4 +226,4 @@ def fetch_vectors(answers: Answers, split: Split, vectors: TeacherVectors, work:
             array = make_scratch(work, block.dtype, (len(wanted), vectors.width))
         array[order[low:high]] = block[places]
     assert array is not None, "join_teachers leaves no split without answers"
-    return FetchedVectors(vectors.widths, array, rank_answered(split))
+    return KeptVectors(vectors.widths, array, rank_answered(split))

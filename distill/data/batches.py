@@ -1,166 +1,144 @@
 """Shards to batches: row groups in random order, shuffled within a bounded buffer, batched by length.
 
 What an epoch gives depends on (seed, epoch) alone, so that a batch is named by (epoch, its index), and an epoch can be
-entered at any batch. Reading, tokenising and padding happen in a thread that works ahead of training.
+entered at any batch.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from queue import Empty, Queue
-from threading import Event, Thread
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from distill.data.columns import TEXT, Array, BatchColumn, Share, Tensors
 from distill.data.split import Bools, Split
-from distill.data.tokens import TextEncoder, Tokens, join_tokens
-from distill.data.vectors import TeacherVectors
 from shared.shards.read import RowGroup, read_row_group
 
-Array = np.ndarray[Any, Any]
-Lookup = Callable[[Array], Array]  # row numbers -> vectors (n, width)
-
-T = TypeVar("T")
-
 CHUNK = 16  # batches that are sorted by length together
-AHEAD = 8  # batches that wait, ready, for training
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Some rows of a split, one entry each; `number` is a row's place in the split."""
+    """Some rows of a split: the values of each of `columns`, by name; `number` is a row's place in the split."""
 
     number: Array
-    target: Array
-    labelled: Bools
-    tokens: Tokens | None
-    vectors: Array | None
+    columns: Mapping[str, BatchColumn]
+    values: Mapping[str, Any]
 
     def __len__(self) -> int:
         return len(self.number)
 
     def take(self, rows: Array) -> "Rows":
-        """Some of them, in the order of `rows`."""
-        return Rows(
-            self.number[rows],
-            self.target[rows],
-            self.labelled[rows],
-            None if self.tokens is None else self.tokens.take(rows),
-            None if self.vectors is None else self.vectors[rows],
-        )
+        """Pick some of them, in the order of `rows`."""
+        taken = {name: column.take(self.values[name], rows) for name, column in self.columns.items()}
+        return Rows(self.number[rows], self.columns, taken)
+
+    def measure(self) -> Array | None:
+        """Give each row's length, by the first column whose values have one; None where there is no such column."""
+        lengths = (column.measure(self.values[name]) for name, column in self.columns.items())
+        return next((each for each in lengths if each is not None), None)
 
     def sort_by_length(self) -> "Rows":
-        """Shortest text first; rows without text stay as they are."""
-        return self if self.tokens is None else self.take(np.argsort(self.tokens.lengths, kind="stable"))
+        """Put the shortest first; rows without a length stay as they are."""
+        lengths = self.measure()
+        return self if lengths is None else self.take(np.argsort(lengths, kind="stable"))
+
+    def collate(self, share: Share | None = None) -> "Batch":
+        """Make a batch of them; columns that each process needs its own share of have the rows that `share` picks."""
+        return Batch(self.number, {n: column.collate(self.values[n], share) for n, column in self.columns.items()})
 
 
 def join_rows(parts: Sequence[Rows]) -> Rows:
-    """All rows of all parts, one part after the other; the parts have the same columns."""
+    """Put all rows of all parts one after the other; the parts have the same columns."""
     if len(parts) == 1:
         return parts[0]
-    tokens = [part.tokens for part in parts if part.tokens is not None]
-    vectors = [part.vectors for part in parts if part.vectors is not None]
-    return Rows(
-        np.concatenate([part.number for part in parts]),
-        np.concatenate([part.target for part in parts]),
-        np.concatenate([part.labelled for part in parts]),
-        join_tokens(tokens) if tokens else None,
-        np.concatenate(vectors) if vectors else None,
-    )
+    columns = parts[0].columns
+    values = {name: column.join([part.values[name] for part in parts]) for name, column in columns.items()}
+    return Rows(np.concatenate([part.number for part in parts]), columns, values)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """n rows as tensors: `inputs` for the student's model, `vectors` float32 (n, width), `target` and `labelled`.
+    """n rows as tensors, by the name of their column; `number` is a row's place in the split.
 
-    Where several processes share a batch, `inputs` are this process's rows; all else is of all rows.
+    Where several processes share a batch, the texts are this process's; all else is of all rows.
     """
 
-    inputs: dict[str, Tensor]
-    vectors: Tensor | None
-    target: Tensor
-    labelled: Tensor
     number: Array
+    columns: Mapping[str, Tensors]
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def tensor(self, name: str) -> Tensor:
+        """Give a column that is one tensor, (n, ...)."""
+        tensor = self.columns[name]
+        assert isinstance(tensor, Tensor), f"{name} is several tensors"
+        return tensor
+
+    def inputs(self, name: str = TEXT) -> dict[str, Tensor]:
+        """Give a column that is several tensors, by name: a text is all that a model takes."""
+        tensors = self.columns[name]
+        assert isinstance(tensors, dict), f"{name} is one tensor"
+        return tensors
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on another device."""
-        return Batch(
-            {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()},
-            None if self.vectors is None else self.vectors.to(device, non_blocking=True),
-            self.target.to(device, non_blocking=True),
-            self.labelled.to(device, non_blocking=True),
-            self.number,
-        )
+        """Move all tensors to another device."""
+        return self._map(partial(Tensor.to, device=device, non_blocking=True))
 
     def pin(self) -> "Batch":
-        """The same in memory that a GPU copies from while it computes."""
-        return Batch(
-            {name: tensor.pin_memory() for name, tensor in self.inputs.items()},
-            None if self.vectors is None else self.vectors.pin_memory(),
-            self.target.pin_memory(),
-            self.labelled.pin_memory(),
-            self.number,
-        )
+        """Copy all tensors to memory that a GPU copies from while it computes."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        changed: dict[str, Tensors] = {
+            name: change(each) if isinstance(each, Tensor) else {key: change(tensor) for key, tensor in each.items()}
+            for name, each in self.columns.items()
+        }
+        return Batch(self.number, changed)
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`rows` rows that are in memory together, once `read`."""
+    """`rows` rows that are in memory together, once `read`; in another `order` than they are kept in, where given."""
 
     rows: int
-    read: Callable[[], Rows]
+    load: Callable[[], Rows]
+    order: Array | None = None
+
+    def read(self) -> Rows:
+        """Read the rows."""
+        return self.load() if self.order is None else self.load().take(self.order)
 
 
-class Source:
-    """The rows of a split that `wanted` marks, with their tokens, their vectors, or both.
+class RowSource:
+    """The rows of a split that `wanted` marks, with the values of each of `columns`.
 
-    `labelled` marks the rows whose label may be seen. `lookup` gives vectors in place of the shards' own. At most about
-    `buffer_rows` rows, rounded up to a row group, are in memory; a source of no more rows is read and tokenised once.
+    At most about `buffer_rows` rows, rounded up to a row group, are in memory; a source of no more rows is read once.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        wanted: Bools,
-        labelled: Bools,
-        *,
-        encoder: TextEncoder | None = None,
-        vectors: TeacherVectors | None = None,
-        lookup: Lookup | None = None,
-        buffer_rows: int,
-    ) -> None:
+    def __init__(self, split: Split, columns: Mapping[str, BatchColumn], *, wanted: Bools, buffer_rows: int) -> None:
         self.rows = int(wanted.sum())
-        self.truncated = 0  # texts that were cut, counted while the first pass reads them
-        self._split, self._wanted, self._labelled = split, wanted, labelled
-        self._encoder, self._vectors, self._lookup = encoder, vectors, lookup
-        self._buffer_rows = buffer_rows
+        self.columns = columns
+        self._wanted, self._buffer_rows = wanted, buffer_rows
         self._groups = [
             (group, start)
             for group, start in zip(split.groups, split.starts(), strict=True)
             if wanted[start : start + group.rows].any()
         ]
         self._kept: Rows | None = None
-        self._counted: set[int] = set()
 
     def blocks(self, rng: np.random.Generator | None = None) -> Iterator[Block]:
-        """All rows once, a buffer at a time: shuffled, or without `rng` in the order of the shards.
+        """Give all rows once, a buffer at a time: shuffled, or without `rng` in the order of the shards.
 
         What `rng` draws does not depend on which blocks are read.
         """
-
-        def make(rows: int, read: Callable[[], Rows]) -> Block:
-            if rng is None:
-                return Block(rows, read)
-            order = rng.permutation(rows)
-            return Block(rows, lambda: read().take(order))
-
         if self.rows <= self._buffer_rows:
-            yield make(self.rows, self._keep)
+            yield Block(self.rows, self._read_once, None if rng is None else rng.permutation(self.rows))
             return
         order = np.arange(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
         buffer: list[tuple[RowGroup, int]] = []
@@ -170,56 +148,37 @@ class Source:
             buffer.append((group, start))
             filled += int(self._wanted[start : start + group.rows].sum())
             if filled >= self._buffer_rows or index == order[-1]:
-                yield make(filled, partial(self._read, buffer))
+                load = partial(self._read, buffer)
+                yield Block(filled, load, None if rng is None else rng.permutation(filled))
                 buffer, filled = [], 0
 
-    def _keep(self) -> Rows:
+    def _read_once(self) -> Rows:
         if self._kept is None:
             self._kept = self._read(self._groups)
         return self._kept
 
     def _read(self, groups: Sequence[tuple[RowGroup, int]]) -> Rows:
+        needed = list(dict.fromkeys(name for column in self.columns.values() for name in column.shard_columns))
         numbers: list[Array] = []
-        tokens: list[Tokens] = []
-        vectors: list[Array] = []
-        read_vectors = self._vectors if self._lookup is None else None
-        columns = [
-            *(("text", "text_pair") if self._encoder else ()),
-            *(read_vectors.columns if read_vectors else ()),
-        ]
+        parts: dict[str, list[Any]] = {name: [] for name in self.columns}
         for group, start in groups:
             rows = np.flatnonzero(self._wanted[start : start + group.rows])
             numbers.append(rows + start)
-            table = read_row_group(group, columns)
-            if self._encoder is not None:
-                texts = (table[name].take(pa.array(rows)).to_pylist() for name in ("text", "text_pair"))
-                encoded, cut = self._encoder.encode(*texts)
-                tokens.append(encoded)
-                if start not in self._counted:
-                    self._counted.add(start)
-                    self.truncated += cut
-            if read_vectors is not None:
-                vectors.append(read_vectors.decode(table, rows, group, start))
-        number = np.concatenate(numbers)
-        if self._lookup is not None:
-            vectors = [self._lookup(number)]
-        return Rows(
-            number,
-            self._split.target[number],
-            self._labelled[number],
-            join_tokens(tokens) if tokens else None,
-            np.concatenate(vectors) if vectors else None,
-        )
+            table = read_row_group(group, needed) if needed else pa.table({})
+            for name, column in self.columns.items():
+                parts[name].append(column.decode(table, rows, group, start))
+        values = {name: column.join(parts[name]) for name, column in self.columns.items()}
+        return Rows(np.concatenate(numbers), self.columns, values)
 
 
 class Cursor:
     """Draws rows from a source without end: each cycle gives every row once, in an order of its own."""
 
-    def __init__(self, source: Source, seed: Sequence[int]) -> None:
+    def __init__(self, source: RowSource, seed: Sequence[int]) -> None:
         self._source, self._seed = source, list(seed)
         self._cycle = 0
         self._blocks: Iterator[Block] = iter(())
-        self._block = Block(0, lambda: join_rows([]))
+        self._block = Block(0, partial(join_rows, []))
         self._rows: Rows | None = None  # those of the block, once it was read
         self._position = 0
 
@@ -256,34 +215,32 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BatchPart:
     """A share of every batch: `rows` of a source, drawn over and over, or with `once` until it has given each row."""
 
-    source: Source
+    source: RowSource
     rows: int
     once: bool = False
 
 
-def count_batches(source: Source, batch_size: int) -> int:
-    """Batches of one pass."""
+def count_batches(source: RowSource, batch_size: int) -> int:
+    """Count the batches of one pass."""
     return -(-source.rows // batch_size)
 
 
 def iterate_batches(
-    parts: Sequence[Part],
+    parts: Sequence[BatchPart],
     steps: int,
     seed: int,
     epoch: int,
-    encoder: TextEncoder | None = None,
     *,
     start: int = 0,
-    share: Callable[[int], Array] | None = None,
+    share: Share | None = None,
 ) -> Iterator[Batch]:
-    """`steps` batches of an epoch, from batch `start` on, each made of rows of every part.
+    """Make the `steps` batches of an epoch, from batch `start` on, each of rows of every part.
 
     CHUNK batches are drawn and sorted by length at a time and come in random order, so that texts of like length share
-    a batch and yet no epoch goes from short to long. `encoder` pads the texts: all of a batch, or those that `share`
-    picks of its n.
+    a batch and yet no epoch goes from short to long. `share` is that of distill.data.columns.BatchColumn.collate.
     """
     rng = np.random.default_rng([seed, epoch])
     cursors = [Cursor(part.source, [seed, epoch, index]) for index, part in enumerate(parts)]
@@ -304,58 +261,4 @@ def iterate_batches(
                 rows.take(np.arange(index * part.rows, min((index + 1) * part.rows, len(rows))))
                 for part, rows in zip(parts, drawn, strict=True)
             ]
-            yield collate(join_rows(pieces), encoder, share)
-
-
-def collate(rows: Rows, encoder: TextEncoder | None = None, share: Callable[[int], Array] | None = None) -> Batch:
-    """Rows as tensors; texts, or those that `share` picks, are padded to the longest."""
-    inputs: dict[str, Tensor] = {}
-    if rows.tokens is not None and encoder is not None:
-        inputs = encoder.collate(rows.tokens if share is None else rows.tokens.take(share(len(rows))))
-    return Batch(
-        inputs,
-        None if rows.vectors is None else torch.from_numpy(rows.vectors.astype(np.float32)),
-        torch.from_numpy(rows.target),
-        torch.from_numpy(rows.labelled),
-        rows.number,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """The end of what a thread makes, and what it died of."""
-
-    error: BaseException | None
-
-
-def work_ahead(items: Iterator[T], ahead: int = AHEAD) -> Generator[T]:
-    """The same items, made by a thread that is at most `ahead` of them ahead.
-
-    What the thread raises is raised here. The thread ends when the items do, or when this generator is closed.
-    """
-    ready: Queue[T | _End] = Queue(ahead)
-    closed = Event()
-
-    def work() -> None:
-        end = _End(None)
-        try:
-            for item in items:
-                ready.put(item)
-                if closed.is_set():
-                    return
-        except BaseException as error:  # whatever it is, it is raised where the items are taken
-            end = _End(error)
-        ready.put(end)
-
-    thread = Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while not isinstance(item := ready.get(), _End):
-            yield item
-        if item.error is not None:
-            raise item.error
-    finally:
-        closed.set()
-        while thread.is_alive():  # it may wait for a place in the queue
-            with suppress(Empty):
-                ready.get(timeout=0.05)
+            yield join_rows(pieces).collate(share)

@@ -1,80 +1,114 @@
 """Teachers that know nothing: what a gain must beat before it is the teacher's and not a regulariser's.
 
-A control that changes the vectors is a lookup, from row numbers to vectors: everything after it is as in any run.
+Each puts other answers in the place of a teacher's own: everything after it is as in any run.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
+import torch
 
-from distill.config import Control
-from distill.data.batches import Lookup
+from distill.data.columns import Array
 from distill.data.split import Split
-from distill.data.vectors import Array, TeacherVectors, iterate_vectors, make_scratch, rank_answered
-from shared.shards.read import read_row_group
+from distill.data.vectors import (
+    ArrayVectors,
+    KeptVectors,
+    VectorColumn,
+    iterate_vectors,
+    make_scratch,
+    rank_answered,
+)
+from shared.shards.read import RowGroup, read_row_group
 
 MAX_COVARIANCE_WIDTH = 2048  # beyond it the matrix and its factors cost more than the run; variances are matched then
 
 
-def make_lookup(control: Control, split: Split, vectors: TeacherVectors, seed: int, folder: Path) -> Lookup | None:
-    """The vectors that a control puts in place of the teacher's own; None where the control keeps those."""
-    if control == "shuffled-teacher":
-        return shuffle_vectors(split, vectors, seed, folder)
-    if control == "random-vectors":
-        return draw_vectors(split, vectors, seed)
-    if control == "constant-target":
-        return repeat_vector(split, vectors, seed)
-    return None
+class TeacherSwap(Protocol):
+    """Puts something that knows nothing of a row in the place of the teacher's answer to it."""
+
+    def swap_vectors(self, split: Split, vectors: VectorColumn, seed: int, folder: Path) -> VectorColumn:
+        """Give the column of vectors in place of `vectors`; what it keeps lies in nameless files in `folder`."""
+
+    def swap_distributions(self, distributions: Array, seed: int) -> Array:
+        """Give logs (m, k) in place of the logs of `distributions` (m, k), one of each answered row."""
 
 
-def shuffle_vectors(split: Split, vectors: TeacherVectors, seed: int, folder: Path) -> Lookup:
-    """Give every answered row the vector of another one, by a permutation over the whole split that `seed` chooses.
+@dataclass(frozen=True, slots=True)
+class ShuffledTeacher:
+    """Gives every answered row the answer to another one, by a permutation of the whole split that the seed chooses.
 
-    Everything but the pairing stays: the same vectors, the same mean and deviation. The vectors are copied to a
-    nameless file in `folder` and read from there, so memory does not grow with their number.
+    Everything but the pairing stays: the same vectors, the same mean and deviation.
     """
-    count = int(split.answered.sum())
-    place = rank_answered(split)
-    permutation = permute_rows(count, seed)
-    copy = None
-    done = 0
-    for block in iterate_vectors(split, vectors):
-        if copy is None:
-            copy = make_scratch(folder, block.dtype, (count, vectors.width))
-        copy[done : done + len(block)] = block
-        done += len(block)
-    assert copy is not None, "find_vectors refuses a split without answers"
-    kept: Array = copy
 
-    def lookup(numbers: Array) -> Array:
-        return np.asarray(kept[permutation[place[numbers]]])
+    def swap_vectors(self, split: Split, vectors: VectorColumn, seed: int, folder: Path) -> KeptVectors:
+        """Copy the vectors to a nameless file, so that memory does not grow with their number, and pair them anew."""
+        count = int(split.answered.sum())
+        copy = None
+        done = 0
+        for block in iterate_vectors(split, vectors):
+            if copy is None:
+                copy = make_scratch(folder, block.dtype, (count, vectors.width))
+            copy[done : done + len(block)] = block
+            done += len(block)
+        assert copy is not None, "find_vectors refuses a split without answers"
+        place = permute_rows(count, seed)[rank_answered(split)]
+        return KeptVectors(vectors.widths, copy, place)
 
-    return lookup
+    def swap_distributions(self, distributions: Array, seed: int) -> Array:
+        """Pair the distributions anew, as the vectors are."""
+        return np.asarray(np.log(distributions)[permute_rows(len(distributions), seed)])
 
 
 def permute_rows(count: int, seed: int) -> Array:
-    """Which row's answer each of `count` rows gets when a teacher is shuffled."""
+    """Choose which row's answer each of `count` rows gets when a teacher is shuffled."""
     return np.random.default_rng([seed, 1]).permutation(count)
 
 
-def draw_vectors(split: Split, vectors: TeacherVectors, seed: int) -> Lookup:
-    """Give every row a draw of its own from the normal distribution with the vectors' mean and covariance.
+@dataclass(frozen=True, slots=True)
+class DrawnTeacher:
+    """Gives every row a draw of its own from the normal distribution with the answers' mean and covariance."""
 
-    x_i = m + L z_i with z_i ~ N(0, I) and L L^T = C, the covariance over the answered rows; for vectors wider than
-    MAX_COVARIANCE_WIDTH, C is its diagonal only. A row's draw depends on `seed` and its number alone.
-    """
-    mean, factor = measure_moments(split, vectors)
+    def swap_vectors(self, split: Split, vectors: VectorColumn, seed: int, folder: Path) -> "DrawnVectors":
+        """Give x_i = m + L z_i with z_i ~ N(0, I) and L L^T = C, the covariance over the answered rows.
 
-    def lookup(numbers: Array) -> Array:
-        normal = np.stack([_generator(seed, int(number)).standard_normal(vectors.width) for number in numbers])
-        drawn: Array = mean + (normal * factor if factor.ndim == 1 else normal @ factor.T)
+        For vectors wider than MAX_COVARIANCE_WIDTH, C is its diagonal only.
+        """
+        return DrawnVectors(vectors.widths, *measure_moments(split, vectors), seed)
+
+    def swap_distributions(self, distributions: Array, seed: int) -> Array:
+        """Draw logs with the mean and covariance of the logs, and make them distributions."""
+        logs = np.log(distributions)
+        rng = np.random.default_rng([seed, 3])
+        drawn = rng.multivariate_normal(logs.mean(axis=0), np.cov(logs.T, bias=True), len(logs), method="eigh")
+        return torch.from_numpy(drawn).log_softmax(1).numpy()
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnVectors(ArrayVectors):
+    """A draw for each row, which depends on `seed` and the row's number alone; see DrawnTeacher."""
+
+    widths: tuple[int, ...]
+    mean: Array
+    factor: Array
+    seed: int
+
+    @property
+    def width(self) -> int:
+        """Numbers in h_t."""
+        return sum(self.widths)
+
+    def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
+        """Draw the vectors of some rows: see BatchColumn."""
+        normal = np.stack([_generator(self.seed, int(row)).standard_normal(self.width) for row in rows + start])
+        drawn: Array = self.mean + (normal * self.factor if self.factor.ndim == 1 else normal @ self.factor.T)
         return drawn.astype(np.float32)
 
-    return lookup
 
-
-def measure_moments(split: Split, vectors: TeacherVectors) -> tuple[Array, Array]:
-    """Mean (d,) over the answered rows, and a factor L (d, d) of their covariance; its diagonal (d,) where d is large.
+def measure_moments(split: Split, vectors: VectorColumn) -> tuple[Array, Array]:
+    """Measure the mean (d,) over the answered rows, and a factor L (d, d) of their covariance, (d,) where d is large.
 
     Two passes, a row group at a time. Eigenvalues and not Cholesky's factor, since fewer rows than dimensions, or a
     constant dimension, make a covariance that is singular.
@@ -92,24 +126,28 @@ def measure_moments(split: Split, vectors: TeacherVectors) -> tuple[Array, Array
     return mean, directions * np.sqrt(np.maximum(values, 0))
 
 
-def repeat_vector(split: Split, vectors: TeacherVectors, seed: int) -> Lookup:
-    """Give every row the vector of one and the same answered row, that `seed` chooses.
+@dataclass(frozen=True, slots=True)
+class ConstantTeacher:
+    """Gives every row the answer to one and the same row, that the seed chooses.
 
     The aligner then gives one target for all, and can learn no more than how frequent the labels are. The mean vector
     would do for that too, but it standardises to 0, and so would be no direction at all for L_m.
     """
-    chosen = np.random.default_rng([seed, 2]).choice(np.flatnonzero(split.answered))
-    for group, start in zip(split.groups, split.starts(), strict=True):
-        if start <= chosen < start + group.rows:
-            row = np.array([chosen - start])
-            (vector,) = vectors.decode(read_row_group(group, vectors.columns), row, group, start)
 
-    def lookup(numbers: Array) -> Array:
-        return np.tile(vector, (len(numbers), 1))
+    def swap_vectors(self, split: Split, vectors: VectorColumn, seed: int, folder: Path) -> KeptVectors:
+        """Give every row one answered row's vector."""
+        chosen = np.random.default_rng([seed, 2]).choice(np.flatnonzero(split.answered))
+        for group, start in zip(split.groups, split.starts(), strict=True):
+            if start <= chosen < start + group.rows:
+                row = np.array([chosen - start])
+                vector = vectors.decode(read_row_group(group, vectors.shard_columns), row, group, start)
+        return KeptVectors(vectors.widths, vector, np.zeros(len(split), np.int64))
 
-    return lookup
+    def swap_distributions(self, distributions: Array, seed: int) -> Array:
+        """Give every row the mean distribution: it has a direction, where a mean vector has none."""
+        return np.broadcast_to(np.log(distributions.mean(axis=0)), distributions.shape)
 
 
 def _generator(seed: int, number: int) -> np.random.Generator:
-    """A generator of a row's own: a counter-based one, because thousands of them are made for a buffer."""
+    """Make a generator of a row's own: a counter-based one, because thousands of them are made for a buffer."""
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, number]))

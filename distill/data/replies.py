@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from distill.data.columns import Array
 from distill.data.split import Split
-from distill.data.vectors import Array, ShardVectors
+from distill.data.vectors import ShardVectors
 from shared.console import track
 from shared.disk import explain_disk_errors, lock_file, make_folder, write_whole
 from shared.errors import ShardError

@@ -7,10 +7,12 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
-Array = np.ndarray[Any, Any]
+from distill.data.columns import Array, Share, Tensors
+from shared.shards.read import RowGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +95,45 @@ class TextEncoder:
         if "token_type_ids" in self.input_names:
             inputs["token_type_ids"] = types
         return inputs
+
+
+class TextColumn:
+    """Texts and pairs of texts as tokens. `truncated` counts those that were cut, when they are read first.
+
+    It belongs to the one source that reads it.
+    """
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self.truncated = 0
+        self._encoder = encoder
+        self._counted: set[int] = set()  # row groups, by the number of their first row
+
+    @property
+    def shard_columns(self) -> tuple[str, ...]:
+        """The columns of a shard that hold the texts."""
+        return ("text", "text_pair")
+
+    def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Tokens:
+        """Encode the texts of some rows: see BatchColumn."""
+        texts = (table[name].take(pa.array(rows)).to_pylist() for name in self.shard_columns)
+        tokens, cut = self._encoder.encode(*texts)
+        if start not in self._counted:
+            self._counted.add(start)
+            self.truncated += cut
+        return tokens
+
+    def join(self, parts: Sequence[Tokens]) -> Tokens:
+        """Put texts one after the other."""
+        return join_tokens(parts)
+
+    def take(self, values: Tokens, rows: Array) -> Tokens:
+        """Pick the texts of some rows."""
+        return values.take(rows)
+
+    def measure(self, values: Tokens) -> Array:
+        """Give the number of tokens of each text."""
+        return values.lengths
+
+    def collate(self, values: Tokens, share: Share | None = None) -> Tensors:
+        """Pad the texts, or those that `share` picks, to the longest: the inputs that the model takes."""
+        return self._encoder.collate(values if share is None else values.take(share(len(values))))

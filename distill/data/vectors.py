@@ -8,13 +8,13 @@ from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from distill.config import Column
+from distill.data.columns import Array, ArrayColumn, BatchColumn, Share, Tensors
 from distill.data.split import Ints, Split, describe_row
 from shared.errors import DataError
 from shared.shards.read import RowGroup, read_row_group
-
-Array = np.ndarray[Any, Any]
 
 Stored = Literal["embedding", "label_logprobs"]
 
@@ -26,8 +26,8 @@ COLUMNS: dict[Stored, tuple[str, ...]] = {
 }
 
 
-class TeacherVectors(Protocol):
-    """Where h_t comes from. `columns` are those of a shard that `decode` needs a table of."""
+class VectorColumn(BatchColumn, Protocol):
+    """Where h_t comes from: a column of vectors, decoded to arrays (n, width) in the type that they are kept in."""
 
     @property
     def width(self) -> int:
@@ -37,20 +37,19 @@ class TeacherVectors(Protocol):
     def widths(self) -> tuple[int, ...]:
         """Those of the parts that h_t is made of, one after the other."""
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of a shard that hold them; none where they lie elsewhere."""
 
-    def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
-        """h_t of some `rows` of a row group, (n, width), in the type that they are kept in.
+class ArrayVectors(ArrayColumn):
+    """A column of vectors, (n, width), which become float32 in a batch."""
 
-        `start` is the number of the group's first row in the split. Raises DataError naming a row that has none, or one
-        of another width.
-        """
+    __slots__ = ()
+
+    def collate(self, values: Array, share: Share | None = None) -> Tensors:
+        """Make a tensor of all rows: the aligner reads them in every process."""
+        return torch.from_numpy(values.astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
-class Vectors:
+class StoredVectors(ArrayVectors):
     """A column of the shards: `embedding`, or the label log-probabilities and the log of the residual mass."""
 
     source: Stored
@@ -62,12 +61,12 @@ class Vectors:
         return (self.width,)
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def shard_columns(self) -> tuple[str, ...]:
         """The columns of a shard that hold them."""
         return COLUMNS[self.source]
 
     def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
-        """See TeacherVectors. A residual that is not given is what the labels leave."""
+        """Give the vectors of some rows: see BatchColumn. A residual that is not given is what the labels leave."""
         if self.source == "embedding":
             return _decode_lists(table["embedding"], rows, self.width, "embedding", group)
         logprobs = _decode_lists(table["label_logprobs"], rows, self.width - 1, "label_logprobs", group)
@@ -82,7 +81,7 @@ class Vectors:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardVectors:
+class ShardVectors(ArrayVectors):
     """Vectors that lie beside the shards: an array (rows, width) for each shard's file, NaN in a row that has none."""
 
     name: str
@@ -95,13 +94,8 @@ class ShardVectors:
         """One part."""
         return (self.width,)
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
     def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
-        """See TeacherVectors."""
+        """Give the vectors of some rows: see BatchColumn."""
         found = self.arrays[group.path][rows + self.offsets[group.path, group.index]]
         missing = np.isnan(found).all(axis=1)
         if missing.any():
@@ -110,10 +104,28 @@ class ShardVectors:
 
 
 @dataclass(frozen=True, slots=True)
-class JoinedVectors:
+class KeptVectors(ArrayVectors):
+    """Vectors in an array of their own: row i of the split has array[place[i]]."""
+
+    widths: tuple[int, ...]
+    array: Array
+    place: Ints
+
+    @property
+    def width(self) -> int:
+        """Numbers in h_t."""
+        return sum(self.widths)
+
+    def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
+        """Give the vectors of some rows: see BatchColumn."""
+        return np.asarray(self.array[self.place[rows + start]])
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedVectors(ArrayVectors):
     """Several one after the other, as one wide vector."""
 
-    parts: tuple[TeacherVectors, ...]
+    parts: tuple[VectorColumn, ...]
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -126,21 +138,21 @@ class JoinedVectors:
         return sum(self.widths)
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def shard_columns(self) -> tuple[str, ...]:
         """Those of all parts, each once."""
-        return tuple(dict.fromkeys(name for part in self.parts for name in part.columns))
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.shard_columns))
 
     def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
-        """See TeacherVectors."""
+        """Give the vectors of some rows: see BatchColumn."""
         return np.concatenate([part.decode(table, rows, group, start) for part in self.parts], axis=1)
 
 
-def join_vectors(parts: Sequence[TeacherVectors]) -> TeacherVectors:
+def join_vectors(parts: Sequence[VectorColumn]) -> VectorColumn:
     """One after the other; a single one as it is."""
     return parts[0] if len(parts) == 1 else JoinedVectors(tuple(parts))
 
 
-def find_vectors(split: Split) -> Vectors:
+def find_vectors(split: Split) -> StoredVectors:
     """What the answered rows of a split hold: `embedding` if their first has one, else `label_logprobs`.
 
     Raises DataError where it has neither.
@@ -161,7 +173,7 @@ def has_column(split: Split, column: Column) -> bool:
     return bool(table[column].is_valid()[row].as_py())
 
 
-def find_column(split: Split, column: Column) -> Vectors:
+def find_column(split: Split, column: Column) -> StoredVectors:
     """A column of numbers of the answered rows of a split. Raises DataError where their first has none."""
     group, row, table = read_first(split, [column])
     vectors = None if column == "reply" else _find_column(table, row, column)
@@ -185,11 +197,11 @@ def read_first(split: Split, columns: Sequence[str]) -> tuple[RowGroup, int, pa.
     raise DataError(f"the split {split.name} has no row with an answer (status ok); see: harvest status")
 
 
-def _find_column(table: pa.Table, row: int, source: Stored) -> Vectors | None:
+def _find_column(table: pa.Table, row: int, source: Stored) -> StoredVectors | None:
     values = table[source][row].values
     if values is None:
         return None
-    return Vectors(source, len(values) + (source == "label_logprobs"))  # and the residual
+    return StoredVectors(source, len(values) + (source == "label_logprobs"))  # and the residual
 
 
 def _decode_lists(column: pa.ChunkedArray, rows: Array, width: int, name: str, group: RowGroup) -> Array:
@@ -205,12 +217,12 @@ def _decode_lists(column: pa.ChunkedArray, rows: Array, width: int, name: str, g
     return values.reshape(len(rows), width)
 
 
-def iterate_vectors(split: Split, vectors: TeacherVectors) -> Iterator[Array]:
+def iterate_vectors(split: Split, vectors: VectorColumn) -> Iterator[Array]:
     """The answered rows' vectors, in the order of the shards, a row group at a time."""
     for group, start in zip(split.groups, split.starts(), strict=True):
         rows = np.flatnonzero(split.answered[start : start + group.rows])
         if len(rows):
-            yield vectors.decode(read_row_group(group, vectors.columns), rows, group, start)
+            yield vectors.decode(read_row_group(group, vectors.shard_columns), rows, group, start)
 
 
 def make_scratch(folder: Path, dtype: Any, shape: tuple[int, ...]) -> Array:
@@ -221,7 +233,7 @@ def make_scratch(folder: Path, dtype: Any, shape: tuple[int, ...]) -> Array:
     return array
 
 
-def measure_vectors(split: Split, vectors: TeacherVectors) -> tuple[Array, Array]:
+def measure_vectors(split: Split, vectors: VectorColumn) -> tuple[Array, Array]:
     """Mean and deviation, float32 (width,), over the answered rows, to standardise by; constant dimensions have 1.
 
     Where h_t has several parts, the deviations of part k of K are multiplied by sqrt(K width_k / width): so the parts
@@ -237,7 +249,7 @@ def measure_vectors(split: Split, vectors: TeacherVectors) -> tuple[Array, Array
         rows = np.flatnonzero(split.answered[start : start + group.rows])
         if not len(rows):
             continue
-        block = vectors.decode(read_row_group(group, vectors.columns), rows, group, start).astype(np.float64)
+        block = vectors.decode(read_row_group(group, vectors.shard_columns), rows, group, start).astype(np.float64)
         finite = np.isfinite(block).all(axis=1)
         if not finite.all():
             raise DataError(
@@ -265,5 +277,5 @@ def measure_vectors(split: Split, vectors: TeacherVectors) -> tuple[Array, Array
 
 
 def rank_answered(split: Split) -> Ints:
-    """A row's place among the answered ones; it means nothing for the others."""
-    return np.cumsum(split.answered) - 1
+    """Give each row's place among the answered ones; it means nothing for the others."""
+    return np.maximum(np.cumsum(split.answered) - 1, 0)

@@ -1,54 +1,41 @@
 """What the aligner and the student minimise: the terms of this package, weighted."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import get_args
 
 from torch import Tensor
 
-from distill.config import Loss, Semantics, Soft
-from distill.losses.cka import cka
-from distill.losses.contrastive import contrastive
+from distill.config import ArmadaConfig, Soft
 from distill.losses.label_kl import label_kl
-from distill.losses.mean_cosine import mean_cosine
-from distill.losses.mean_distance import mean_distance
-from distill.losses.mean_dot import mean_dot
-from distill.losses.mean_mse import mean_mse
-from distill.losses.procrustes import procrustes
-from distill.losses.row_distance import row_distance
-from distill.losses.row_mse import row_mse
+from distill.losses.registry import Match, Semantics, make_match
 from distill.losses.soft_distance import soft_distance
 from distill.losses.soft_mse import soft_mse
 from distill.losses.task import task_loss
 from distill.models.outputs import Outputs
 
 SOFT = {"paper": soft_distance, "code": soft_mse}
-Match = Callable[[Tensor, Tensor], Tensor]
-MATCH: dict[tuple[Semantics, Loss], Match] = {
-    ("paper", "cosine"): mean_dot,
-    ("paper", "euclid"): mean_distance,
-    ("paper", "elementwise"): row_distance,
-    ("code", "cosine"): mean_cosine,
-    ("code", "euclid"): mean_mse,
-    ("code", "elementwise"): row_mse,
-    **{(semantics, "cka"): cka for semantics in get_args(Semantics)},
-    **{(semantics, "procrustes"): procrustes for semantics in get_args(Semantics)},
-}
 
 
 @dataclass(frozen=True, slots=True)
+class WeightedLoss:
+    """A term of L_m, and its weight relative to beta."""
+
+    match: Match
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """Weights and forms of the terms; `regression` picks the form of those that have two."""
+    """Weights and forms of the terms. `losses` are L_m's, by name; `regression` picks a form where there are two."""
 
     semantics: Semantics
-    loss: Loss
+    losses: Mapping[str, WeightedLoss] = field(default_factory=dict)
     alpha: float
     beta: float
     gamma: float
     tau: float
     regression: bool
-    contrastive_temperature: float = 0.1
     soft: Soft = "aligner"
 
     def aligner_loss(self, outputs: Outputs, target: Tensor, labelled: Tensor) -> Tensor:
@@ -76,8 +63,8 @@ class Objective:
             terms["soft"] = soft(teacher.main, student.main)
             terms["soft"] += self.gamma * soft(teacher.auxiliary, student.auxiliary)
             total = total + strength * self.alpha * terms["soft"]
-        if teacher is not None and self.beta and self.loss != "none":
-            terms["match"] = self._match()(teacher.projected, student.projected)
+        if teacher is not None and self.beta and self.losses:
+            terms |= self._match(teacher.projected, student.projected)
             total = total + strength * self.beta * terms["match"]
         return {"total": total, **terms}
 
@@ -86,7 +73,29 @@ class Objective:
             return partial(label_kl, tau=self.tau)
         return partial(SOFT[self.semantics], tau=self.tau, regression=self.regression)
 
-    def _match(self) -> Match:
-        if self.loss == "contrastive":
-            return partial(contrastive, temperature=self.contrastive_temperature)
-        return MATCH[self.semantics, self.loss]
+    def _match(self, teacher: Tensor, student: Tensor) -> dict[str, Tensor]:
+        """L_m, the weighted sum of its terms, as `match`; and each unweighted by its name, where there are several."""
+        each = {name: loss.match(teacher, student) for name, loss in self.losses.items()}
+        weighted = [loss.weight * each[name] for name, loss in self.losses.items()]
+        match = weighted[0]
+        for further in weighted[1:]:
+            match = match + further
+        return {"match": match, **(each if len(each) > 1 else {})}
+
+
+def make_objective(config: ArmadaConfig, regression: bool) -> Objective:
+    """The objective that a config asks for. Raises UsageError for a loss that cannot be loaded."""
+    terms = config.terms if config.matches else ()
+    return Objective(
+        semantics=config.semantics,
+        losses={
+            term.name: WeightedLoss(make_match(term.name, config.semantics, config.loss_options), term.weight)
+            for term in terms
+        },
+        alpha=config.alpha,
+        beta=config.beta,
+        gamma=config.gamma,
+        tau=config.tau,
+        regression=regression,
+        soft=config.soft,
+    )

@@ -1,128 +1,206 @@
-"""Controls that need something trained first: labels smoothed like a teacher's targets, a student that taught itself.
+"""The controls: what each puts in the teacher's place, and how it makes the method. Their traits: distill.controls."""
 
-Both give the student soft targets in the teacher's place, without L_m: `Data.targets` of the training loop.
-"""
-
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from distill.compute.devices import Device
+from distill.compute.weights import write_trained
 from distill.config import DistillConfig
-from distill.data.batches import Batch, Source
-from distill.data.split import Split
-from distill.data.tokens import TextEncoder
-from distill.data.vectors import Array, rank_answered
-from distill.losses.objective import Objective
-from distill.models.aligner import Aligner
-from distill.models.outputs import Outputs
+from distill.controls import Control
+from distill.data.answers import gather_distributions
+from distill.data.columns import VECTORS, Array
+from distill.data.controls import ConstantTeacher, DrawnTeacher, ShuffledTeacher, TeacherSwap
+from distill.data.distributions import read_label_logprobs
+from distill.losses.objective import make_objective
+from distill.methods.aligning import AlignerPhase, AlignerTraining, make_aligner
+from distill.methods.armada import Armada
+from distill.methods.materials import Materials
+from distill.methods.students import StudentPhase, build_student
+from distill.methods.targets import RowTargets, SmoothedLabels, keep_targets, smooth_like
 from distill.scoring.predict import predict, predict_aligner
-from distill.training.loop import make_aligner_optimizer, pass_aligner
+from distill.training.method import Method, Phase, Result
+from distill.training.progress import Progress
+from distill.training.step import derive_seed
+from shared.console import say
 
-Targets = Callable[[Batch], Outputs]
+SMOOTHING, FIRST_STUDENT = "smoothing", "first student"
 
-_LEAST_SMOOTHING = 1e-6  # keeps the log of the smoothed label finite
+
+class ControlMethod(Protocol):
+    """Makes the method of a control."""
+
+    def make(self, materials: Materials) -> Method:
+        """Make the method. Raises what reading the teacher's answers does, and SourceError for the student."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwappedTeacher:
+    """ARMADA as it is, with the teacher's answers as they are or with those that `swap` puts in their place.
+
+    Where it does not let the aligner learn, that stays as the seed made it.
+    """
+
+    swap: TeacherSwap | None = None
+    aligner_learns: bool = True
+
+    def make(self, materials: Materials) -> Armada:
+        """Make ARMADA."""
+        config = materials.config.method
+        targets: RowTargets | None = None
+        if config.soft == "kl":
+            targets = keep_targets(materials.rows.train, read_distributions(materials, self.swap))
+        aligner = None
+        if config.uses_aligner:
+            objective = make_objective(config, materials.regression)
+            aligner = make_aligner(materials, objective, self.swap, learns=self.aligner_learns)
+        return Armada(materials, aligner, targets)
+
+
+def read_distributions(materials: Materials, swap: TeacherSwap | None = None) -> Array:
+    """Read the teacher's own label distributions of the training rows: see read_label_logprobs."""
+    rows, seed = materials.rows, materials.config.training.seed
+    parts = gather_distributions(rows.answers, rows.train, materials.outputs, materials.work)
+    logprobs = read_label_logprobs(rows.train, parts, swap, seed)
+    say(f"the teacher put {1 - np.exp(logprobs).sum(axis=1).mean():.1%} on no label; rows weigh as their rest")
+    return logprobs
 
 
 # --- label smoothing, matched in entropy ---
 
 
-def fit_smoothing(
-    config: DistillConfig,
-    objective: Objective,
-    aligner: Aligner,
-    labelled: Source,
-    answered: Source,
-    device: Device,
-) -> tuple[Targets, dict[str, float]]:
-    """Train the aligner as a run would, and give smoothed labels that are as uncertain as its soft targets are.
+@dataclass(frozen=True, slots=True)
+class LabelSmoothing:
+    """Soft targets are the smoothed labels, as uncertain in the mean as the teacher's would be; there is no L_m."""
 
-    The aligner makes as many passes as in a two-pass run. `answered` are the rows whose targets' entropy is measured.
-    What is returned says so: `aligner_steps`, the mean `entropy` in nats at tau, and the `smoothing` that gives it.
-    """
-    optimizer = make_aligner_optimizer(config, aligner)
-    steps = 0
-    for index in range(config.aligner_pretraining + config.epochs):
-        steps += pass_aligner(config, objective, aligner, optimizer, labelled, device, index)
-    logits, _ = predict_aligner(aligner, answered, device)
-    targets, fitted = smooth_like(logits, config.tau)
-    return targets, {"aligner_steps": steps, **fitted}
+    def make(self, materials: Materials) -> Method:
+        """Make ARMADA without an aligner; where the soft targets would be an aligner's, after one was trained."""
+        config = materials.config.method
+        if config.soft == "kl":
+            targets = smooth_like(read_distributions(materials), config.tau)
+            method = Armada(materials, targets=targets)
+            method.first_phase = {"entropy": targets.entropy, "smoothing": targets.smoothing}
+            return method
+        aligner = make_aligner(materials, make_objective(config, materials.regression))
+        return SmoothedArmada(materials, aligner)
 
 
-def smooth_like(logits: Array, tau: float) -> tuple[Targets, dict[str, float]]:
-    """Smoothed labels with the mean entropy of softmax(logits / tau), (n, classes); and that entropy and smoothing."""
-    classes = logits.shape[1]
-    entropy = measure_entropy(logits / tau)
-    smoothing = match_smoothing(entropy, classes)
+class SmoothedArmada(Armada):
+    """ARMADA with smoothed labels, after an aligner was trained whose soft targets' entropy they get."""
 
-    def targets(batch: Batch) -> Outputs:
-        return smooth_labels(batch.target, classes, smoothing, tau)
+    def __init__(self, materials: Materials, measured: AlignerTraining) -> None:
+        super().__init__(materials)
+        self._measured = measured
 
-    return targets, {"entropy": entropy, "smoothing": smoothing}
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The aligner's passes, as many as a run of two passes an epoch makes, and the student."""
+        return (SMOOTHING, *super().phases)
 
-
-def measure_entropy(logits: Array) -> float:
-    """The mean over rows of the entropy of softmax(logits), in nats."""
-    logs = logits.astype(np.float64)
-    logs = logs - logs.max(axis=1, keepdims=True)
-    logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
-    return float(-(np.exp(logs) * logs).sum(axis=1).mean())
-
-
-def match_smoothing(entropy: float, classes: int) -> float:
-    """The smoothing s whose distribution, 1 - s + s/c on the label and s/c on every other, has this entropy in nats.
-
-    The entropy grows with s, from 0 to log c at s = 1, so bisection finds it. Source: Szegedy et al. (2016), section 7.
-    """
-
-    def entropy_of(smoothing: float) -> float:
-        other = smoothing / classes
-        own = 1 - smoothing + other
-        return float(-(own * np.log(own) + (classes - 1) * other * np.log(other)))
-
-    low, high = _LEAST_SMOOTHING, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if entropy_of(middle) < entropy else (low, middle)
-    return (low + high) / 2
+    def make_phase(self, name: str, results: Mapping[str, Result]) -> Phase[Any]:
+        """Make a phase, given the results of those before it."""
+        if name == SMOOTHING:
+            config = self.materials.config
+            return SmoothingPhase(
+                self._measured, config.method.aligner_pretraining + config.training.epochs, materials=self.materials
+            )
+        self.first_phase = dict(results[SMOOTHING])
+        self.targets = SmoothedLabels(
+            self.materials.outputs,
+            self.first_phase["smoothing"],
+            self.first_phase["entropy"],
+            self.materials.config.method.tau,
+        )
+        return super().make_phase(name, results)
 
 
-def smooth_labels(target: Tensor, classes: int, smoothing: float, tau: float) -> Outputs:
-    """Targets of class indices (n,): logits whose softmax at temperature tau is the smoothed label, for both heads.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmoothingPhase(AlignerPhase):
+    """Passes of an aligner, after which the mean entropy of its soft targets over all answered rows is measured."""
 
-    They are natural log-probabilities, too, of a distribution that misses nothing.
-    """
-    share = torch.full((len(target), classes), smoothing / classes, device=target.device)
-    share[torch.arange(len(target), device=target.device), target] += 1 - smoothing
-    logits = (tau * share.log()).log_softmax(1)
-    return Outputs(logits, logits, logits.new_zeros(len(target), 0))
+    materials: Materials
+
+    def finish(self, progress: Progress) -> Result:
+        """Give the steps, the mean `entropy` in nats at tau, and the `smoothing` that gives it."""
+        vectors = {VECTORS: self.training.vectors}
+        answered = self.materials.read_training(vectors, wanted=self.materials.rows.train.answered)
+        said = predict_aligner(self.training.aligner, answered, self.training.device)
+        fitted = smooth_like(said.logits, self.materials.config.method.tau)
+        steps = sum(record.steps for record in progress.epochs)
+        return {"aligner_steps": steps, "entropy": fitted.entropy, "smoothing": fitted.smoothing}
 
 
 # --- self-training ---
 
 
-def pseudo_label(model: Any, split: Split, answered: Source, encoder: TextEncoder, device: Device) -> Targets:
-    """What a trained classifier itself says of all answered rows, as soft targets for both heads of the next student.
+@dataclass(frozen=True, slots=True)
+class SelfTraining:
+    """Soft targets are what a student says that was trained on the labels alone; there is no L_m, and no teacher."""
 
-    They are natural log-probabilities, or values of a regression, and are kept in memory: 4 bytes each. Source of the
-    method: Furlanello et al. (2018), with one generation.
+    def make(self, materials: Materials) -> Method:
+        """Make ARMADA without an aligner, after a first student."""
+        return SelfTrained(materials)
+
+
+class SelfTrained(Armada):
+    """ARMADA without an aligner, whose soft targets are a first student's.
+
+    Source of the method: Furlanello et al. (2018), with one generation.
     """
-    logits, _ = predict(model, answered, encoder, device)
-    return look_up_targets(split, torch.from_numpy(logits).log_softmax(1).numpy() if logits.shape[1] > 1 else logits)
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The first student and the one that is kept."""
+        return (FIRST_STUDENT, *super().phases)
+
+    def make_phase(self, name: str, results: Mapping[str, Result]) -> Phase[Any]:
+        """Make a phase, given the results of those before it."""
+        if name == FIRST_STUDENT:
+            alone = replace(self.materials, config=leave_teacher_out(self.materials.config))
+            student = build_student(alone, None).student
+            return FirstStudentPhase.start(alone, student, make_objective(alone.config.method, alone.regression))
+        first = results[FIRST_STUDENT]
+        self.first_phase = {"student_steps": first["student_steps"], "dev_best": first["dev_best"]}
+        self.targets = keep_targets(self.materials.rows.train, first["targets"].numpy())
+        return super().make_phase(name, results)
 
 
-# --- targets by row ---
+def leave_teacher_out(config: DistillConfig) -> DistillConfig:
+    """Give the config of the first student: another seed, and the labels alone."""
+    training = replace(config.training, seed=derive_seed(config.training.seed, "first student"))
+    method = replace(config.method, control="none", loss=("none",), alpha=0.0, soft="aligner")
+    return replace(config, training=training, method=method)
 
 
-def look_up_targets(split: Split, kept: Array) -> Targets:
-    """Targets that were made beforehand, for both heads: `kept` (m, c) has one for each answered row of the split."""
-    place = rank_answered(split)
+class FirstStudentPhase(StudentPhase):
+    """The training of a student that then labels all answered rows."""
 
-    def targets(batch: Batch) -> Outputs:
-        own = torch.from_numpy(kept[place[batch.number]]).to(batch.target.device, non_blocking=True)
-        return Outputs(own, own, own.new_zeros(len(own), 0))
+    def finish(self, progress: Progress) -> Result:
+        """Give what it says of the rows: natural log-probabilities, or values of a regression; 4 bytes each."""
+        assert progress.best is not None, "every epoch is scored"
+        write_trained(self.student.model, progress.best.weights)
+        said = predict(self.student.model, self.materials.read_answered_texts(), self.materials.device)
+        logits = torch.from_numpy(said.logits)
+        return {
+            "targets": logits.log_softmax(1) if logits.shape[1] > 1 else logits,
+            "student_steps": self.epochs * self.steps,
+            "dev_best": progress.best.dev,
+        }
 
-    return targets
+
+METHODS: dict[Control, ControlMethod] = {
+    "none": SwappedTeacher(),
+    "shuffled-teacher": SwappedTeacher(ShuffledTeacher()),
+    "random-vectors": SwappedTeacher(DrawnTeacher()),
+    "constant-target": SwappedTeacher(ConstantTeacher()),
+    "frozen-aligner": SwappedTeacher(aligner_learns=False),
+    "label-smoothing": LabelSmoothing(),
+    "self-training": SelfTraining(),
+}
+
+
+def make_method(materials: Materials) -> Method:
+    """Make the method that a config asks for. Raises what reading the teacher's answers does, and SourceError."""
+    return METHODS[materials.config.method.control].make(materials)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from distill.config import LoraTargets
@@ -91,17 +91,3 @@ def load_adapter(folder: str) -> Any:
 def merge_adapter(model: Any) -> Any:
     """The classifier with its adapter, if any, worked into its weights."""
     return model if unwrap(model) is model else model.merge_and_unload()
-
-
-def read_trained(module: nn.Module) -> dict[str, Tensor]:
-    """The weights of a module, less those that are frozen: all that training can change."""
-    frozen = {name for name, weight in module.named_parameters() if not weight.requires_grad}
-    return {name: weight for name, weight in module.state_dict().items() if name not in frozen}
-
-
-def write_trained(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Put weights that `read_trained` gave back into their module. Raises RuntimeError where they do not fit."""
-    missing = set(read_trained(module)) - set(weights)
-    unexpected = module.load_state_dict(weights, strict=False).unexpected_keys
-    if missing or unexpected:
-        raise RuntimeError(f"these weights are of another model: {sorted(missing)} missing, {unexpected} unknown")

@@ -1,6 +1,5 @@
 """What makes a training step shorter on a CPU, and changes neither what is learned nor what is saved."""
 
-import ctypes
 from functools import partial
 from typing import Any
 
@@ -10,21 +9,6 @@ from torch import Tensor, nn
 from distill.models.adapters import unwrap
 
 SHORT = 128  # tokens up to which attention that writes out all its scores is no slower
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_KEPT = 1 << 30
-
-
-def keep_freed_memory() -> None:
-    """Let malloc keep what a step frees for the next one, up to a gigabyte.
-
-    glibc gives large blocks back at once, and a step then spends a tenth of its time on page faults. Elsewhere, no-op.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(_M_MMAP_THRESHOLD, _KEPT)
-    mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def quicken(model: Any, max_length: int) -> None:

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from distill.compute.devices import Device
-from distill.data.batches import Source
+from distill.data.batches import RowSource
+from distill.data.columns import TEXT
 from distill.data.tokens import TextEncoder, Tokens, join_tokens
 from shared.console import track
 from shared.disk import lock_file, write_whole
@@ -129,7 +130,7 @@ def _make_keys(tokens: Tokens) -> list[bytes]:
 
 
 def keep_outputs(
-    path: Path, lower: Lower, model: Any, sources: Sequence[Source], encoder: TextEncoder, device: Device
+    path: Path, lower: Lower, model: Any, sources: Sequence[RowSource], encoder: TextEncoder, device: Device
 ) -> KeptOutputs:
     """The lower layers' outputs for all texts of `sources`: from `path`, or computed and written there.
 
@@ -150,13 +151,12 @@ def keep_outputs(
         return KeptOutputs(*(file.get_tensor(name) for name in ("ids", "types", "offsets", "values")))
 
 
-def _collect_tokens(sources: Sequence[Source]) -> Tokens:
+def _collect_tokens(sources: Sequence[RowSource]) -> Tokens:
     """The tokens of all texts, each once."""
     kept: dict[bytes, Tokens] = {}
     for source in sources:
         for block in source.blocks():
-            tokens = block.read().tokens
-            assert tokens is not None
+            tokens: Tokens = block.read().values[TEXT]
             for row, key in enumerate(_make_keys(tokens)):
                 kept.setdefault(key, tokens.take(np.array([row])))
     return join_tokens(list(kept.values()))

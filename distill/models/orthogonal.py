@@ -1,5 +1,7 @@
 """Linear layers as the method wants them: orthogonal ones, and the starting values of the others."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +36,18 @@ def retract_all(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, OrthogonalLinear) and part.weight.grad is not None:
             part.retract()
+
+
+def make_optimizer(module: nn.Module, rate: float) -> torch.optim.Optimizer:
+    """Make an AdamW of a module's trainable weights; after each step its orthogonal maps are made orthogonal again."""
+    trainable = [weight for weight in module.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=rate, fused=True)
+    optimizer.register_step_post_hook(partial(_retract_after_step, module))
+    return optimizer
+
+
+def _retract_after_step(module: nn.Module, *_: object) -> None:
+    retract_all(module)
 
 
 def init_linear(module: nn.Module) -> None:

@@ -8,33 +8,19 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, get_args
+from typing import Any
 
-from distill.config import Control
+from distill.config import DistillConfig
+from distill.controls import CONTROLS
 from distill.runs.folder import read_metrics
 from shared.errors import UsageError
+from shared.options import list_options
 
 Metrics = Mapping[str, Any]
 
-# Settings that make a variant: two runs that differ in these alone can be held against each other.
-_VARIANT = {
-    *(
-        "teacher",
-        "vectors",
-        "reply_encoder",
-        "loss",
-        "soft",
-        "semantics",
-        "alpha",
-        "beta",
-        "gamma",
-        "tau",
-        "contrastive_temperature",
-    ),
-    *("teacher_decay", "control", "schedule", "aligner_lr", "aligner_pretraining", "labelled_per_batch"),
-}
-_ELSEWHERE = {"seed", "shards", "further_shards", "device", "buffer_rows"}  # of no matter, or compared as a hash
-_CONTROLS = tuple(name for name in get_args(Control) if name != "none")
+# By what a difference means (see shared.options.Option): settings that must agree, and that say nothing of a variant.
+_COMPARED = {one.name: one.option.compared for one in list_options(DistillConfig)}
+_CONTROLS = tuple(name for name in CONTROLS if name != "none")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 
 
@@ -73,7 +59,7 @@ def make_card(name: str, metrics: Metrics, comparable: Sequence[Metrics], *, fol
 
 
 def _describe_setting(metrics: Metrics) -> dict[str, Any]:
-    config = {name: value for name, value in metrics["config"].items() if name not in _VARIANT | _ELSEWHERE}
+    config = {name: value for name, value in metrics["config"].items() if _COMPARED.get(name, "setting") == "setting"}
     config["shards"] = sorted(metrics["manifest_sha256"].values())
     return {**config, "student": metrics["student_fingerprint"], "steps": metrics["student_steps"]}
 
@@ -189,7 +175,8 @@ def _show_data(metrics: Metrics) -> str:
 
 
 def _show_training(metrics: Metrics) -> str:
-    config = {name: value for name, value in metrics["config"].items() if name not in _ELSEWHERE | {"student"}}
+    said = {name for name, compared in _COMPARED.items() if compared == "nothing"} | {"student"}
+    config = {name: value for name, value in metrics["config"].items() if name not in said}
     packages = ", ".join(f"{name} {version}" for name, version in metrics["packages"].items() if version)
     precision = "bfloat16" if metrics["bfloat16"] else "float32"
     return "\n".join(

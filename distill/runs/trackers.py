@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shared.errors import MissingExtraError, UsageError, require_extra
 
 if TYPE_CHECKING:
-    from distill.training.loop import EpochRecord
+    from distill.training.progress import EpochRecord
 
 TRACKERS = ("tensorboard", "wandb", "trackio")  # of those that accelerate knows; each is its package's name, too
 
@@ -46,15 +46,8 @@ def open_trackers(names: Sequence[str], run: str, folder: Path, config: Mapping[
 
 
 def describe_epoch(record: "EpochRecord") -> dict[str, float]:
-    """The values of an epoch, by name; those that it does not have are left out."""
-    values = {
-        "dev": record.dev,
-        "aligner/dev": record.aligner_dev,
-        "aligner/loss": record.aligner_loss,
-        "rows_per_second": record.student_rows / record.seconds,
-        **{f"student/{name}": mean for name, mean in record.student.items()},
-    }
-    return {name: value for name, value in values.items() if value is not None}
+    """The values of an epoch, by name: its scores, the means of its terms, and rows a second."""
+    return {**record.scores, **record.terms, "rows_per_second": record.rows / record.seconds}
 
 
 @contextmanager

@@ -1,108 +1,100 @@
-"""Scoring: logits over a split in order, and the task's metric."""
+"""What a model says of a split's rows, in their order, and what the task's metric makes of that."""
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from distill.compute.devices import Device, choose_device
-from distill.config import Precision
-from distill.data.batches import Source, collate
-from distill.data.split import Split, read_split
-from distill.data.tokens import TextEncoder
-from distill.models.pretrained import load_classifier, load_tokenizer
-from distill.runs.folder import read_metrics
+from distill.compute.devices import Device
+from distill.data.batches import Block, Rows, RowSource
+from distill.data.columns import TARGET, TEXT, VECTORS, Array, label_columns
+from distill.data.run_rows import mark_scored
+from distill.data.split import Split
+from distill.data.tokens import TextColumn, TextEncoder
 from distill.scoring.metrics import find_metric
-from shared.errors import DataError, UsageError
-from shared.shards.manifest import Manifest, choose_teacher
-from shared.shards.read import check_readable
-from shared.sources import resolve_model
-
-Array = np.ndarray[Any, Any]
+from shared.shards.manifest import Manifest
 
 BATCH_SIZE = 64
+VECTOR_BATCH_SIZE = 1024
 
 
-def scored_rows(split: Split, encoder: TextEncoder, buffer_rows: int) -> Source:
-    """The rows that score a student: all labelled examples, once each, whether or not the teacher answered."""
-    return Source(split, split.labelled & split.first, split.labelled, encoder=encoder, buffer_rows=buffer_rows)
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Logits, float32 (n, c), or values (n, 1) of a regression, of n rows with their `target` (n,).
+
+    `number` is a row's place in the split.
+    """
+
+    number: Array
+    target: Array
+    logits: Array
+
+
+def scored_rows(split: Split, encoder: TextEncoder, buffer_rows: int) -> RowSource:
+    """Give the rows that score a student, with their texts and labels."""
+    columns = {TEXT: TextColumn(encoder), **label_columns(split, visible=split.labelled)}
+    return RowSource(split, columns, wanted=mark_scored(split), buffer_rows=buffer_rows)
 
 
 @torch.inference_mode()
-def predict(model: Any, source: Source, encoder: TextEncoder, device: Device) -> tuple[Array, Array]:
-    """The model's logits, float32 (n, c), and the targets (n,) of a source's rows, in the order of the shards.
+def predict(model: Any, source: RowSource, device: Device) -> Predictions:
+    """Run `model`, a transformers classifier, over the texts of a source's rows, in the order of the shards.
 
-    `model` is a transformers classifier. The longest texts go first, so that what does not fit in memory fails at once.
+    The longest texts go first, so that what does not fit in memory fails at once.
     """
     model.eval()
-    logits, targets = [], []
+    blocks = []
     share, gather = device.processes.share, device.processes.gather
-    for block in (unread.read() for unread in source.blocks()):
-        assert block.tokens is not None
-        order = np.argsort(-block.tokens.lengths, kind="stable")
+    for rows in map(Block.read, source.blocks()):
+        lengths = rows.measure()
+        assert lengths is not None, "texts have a length"
+        order = np.argsort(-lengths, kind="stable")
         outputs = []
         for start in range(0, len(order), BATCH_SIZE):
-            batch = collate(block.take(order[start : start + BATCH_SIZE]), encoder, share).to(device.device)
+            batch = rows.take(order[start : start + BATCH_SIZE]).collate(share).to(device.device)
             with device.autocast():
-                outputs.append(gather(model(**batch.inputs).logits.float(), len(batch.target)))
-        block_logits = np.empty((len(order), outputs[0].shape[1]), np.float32)
-        block_logits[order] = torch.cat(outputs).cpu().numpy()
-        logits.append(block_logits)
-        targets.append(block.target)
-    return np.concatenate(logits), np.concatenate(targets)
+                outputs.append(gather(model(**batch.inputs()).logits.float(), len(batch)))
+        logits = np.empty((len(order), outputs[0].shape[1]), np.float32)
+        logits[order] = torch.cat(outputs).cpu().numpy()
+        blocks.append(_give(rows, logits))
+    return _join(blocks)
 
 
 @torch.inference_mode()
-def predict_aligner(aligner: nn.Module, source: Source, device: Device) -> tuple[Array, Array]:
-    """The aligner's main outputs, and the targets, of a source's rows."""
+def predict_aligner(aligner: nn.Module, source: RowSource, device: Device) -> Predictions:
+    """Run the aligner over the vectors of a source's rows, in the order of the shards: its main outputs."""
     aligner.eval()
-    logits, targets = [], []
-    for block in (unread.read() for unread in source.blocks()):
-        for start in range(0, len(block), 1024):
-            batch = collate(block.take(np.arange(start, min(start + 1024, len(block))))).to(device.device)
-            logits.append(aligner(batch.vectors).main.cpu().numpy())
-            targets.append(batch.target.cpu().numpy())
-    return np.concatenate(logits), np.concatenate(targets)
+    blocks = []
+    for rows in map(Block.read, source.blocks()):
+        outputs = []
+        for start in range(0, len(rows), VECTOR_BATCH_SIZE):
+            batch = rows.take(np.arange(start, min(start + VECTOR_BATCH_SIZE, len(rows)))).collate().to(device.device)
+            outputs.append(aligner(batch.tensor(VECTORS)).main.cpu().numpy())
+        blocks.append(_give(rows, np.concatenate(outputs)))
+    return _join(blocks)
 
 
-def score(manifest: Manifest, logits: Array, target: Array) -> float:
-    """The task's metric; a regressor's values are clipped to the task's range first."""
+def score(manifest: Manifest, predictions: Predictions) -> float:
+    """Give the task's metric."""
+    return find_metric(manifest.metric)(clip_values(manifest, predictions.logits), predictions.target)
+
+
+def clip_values(manifest: Manifest, logits: Array) -> Array:
+    """Clip a regressor's values to the task's range; the logits of a classifier stay as they are."""
     if manifest.kind == "regression" and manifest.target_range is not None:
-        logits = logits.clip(*manifest.target_range)
-    return find_metric(manifest.metric)(logits, target)
+        return np.asarray(logits.clip(*manifest.target_range))
+    return logits
 
 
-def evaluate_run(
-    run_folder: Path, shards: Path | None, split: str, device_name: str, precision: Precision
-) -> dict[str, Any]:
-    """Score runs/<name>/student again: on a split of the shards it was trained from, or of others of the same task.
+def _give(rows: Rows, logits: Array) -> Predictions:
+    return Predictions(rows.number, rows.values[TARGET], logits)
 
-    Raises UsageError where the folder is no run, or the shards have other labels.
-    """
-    metrics = read_metrics(run_folder)
-    folder = choose_teacher(shards or Path(metrics["shards"]))
-    manifest = check_readable(folder)
-    device = choose_device(device_name, precision)
-    source = resolve_model(str((run_folder / "student").resolve()))
-    tokenizer = load_tokenizer(source)
-    model = load_classifier(source).to(device.device)
-    outputs = 1 if manifest.kind == "regression" else len(manifest.labels)
-    if model.config.num_labels != outputs:
-        raise UsageError(
-            f"{folder} is a task of {outputs} outputs, and {run_folder} was trained for {model.config.num_labels}"
-        )
-    encoder = TextEncoder(tokenizer, tokenizer.model_max_length)
-    rows = scored_rows(read_split(folder, manifest, split), encoder, metrics["config"]["buffer_rows"])
-    if not rows.rows:
-        raise DataError(f"{folder} has no labelled rows in the split {split!r}")
-    value = score(manifest, *predict(model, rows, encoder, device))
-    return {
-        "run": str(run_folder),
-        "shards": str(folder),
-        "split": split,
-        "rows": rows.rows,
-        "metric": manifest.metric,
-        "score": value,
-    }
+
+def _join(blocks: list[Predictions]) -> Predictions:
+    return Predictions(
+        np.concatenate([block.number for block in blocks]),
+        np.concatenate([block.target for block in blocks]),
+        np.concatenate([block.logits for block in blocks]),
+    )

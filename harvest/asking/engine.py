@@ -6,21 +6,21 @@ what is in flight arrive.
 """
 
 import asyncio
-import signal
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 
 from harvest.asking.inflight import InFlightLog
+from harvest.asking.interrupt import Interrupt
 from harvest.asking.pictures import keep_pictures
 from harvest.asking.plan import Action, Plan, request_key
-from harvest.teachers.base import RemoteTeacher, Reply, Request, Teacher
+from harvest.teachers.base import Reply, Request, Teacher
 from shared.console import Tracker
 from shared.errors import TooManyFailuresError
 from shared.example import Example
 from shared.keys import RequestKeys
-from shared.schema import Answer, Row, Status
+from shared.schema import Answer, Row, Status, sum_costs
 from shared.shards import TeacherFolder
 from shared.tasks import LoadedTask
 
@@ -35,12 +35,16 @@ INTERRUPTED = "interrupted"
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run did. `statuses` counts the rows it wrote by status; `stopped` says why it ended early, if it did."""
+    """What a run did.
+
+    `statuses` counts the rows it wrote by status; `cost_usd` is None where the price of one is not known; `stopped`
+    says why it ended early, if it did.
+    """
 
     asked: int = 0
     copied: int = 0
     statuses: Counter[Status] = field(default_factory=Counter)
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
     stopped: str | None = None
 
     @property
@@ -50,7 +54,10 @@ class Outcome:
 
 
 class Engine:
-    """One run of one plan into one teacher folder."""
+    """One run of one plan into one teacher folder; in any thread.
+
+    `interrupt` is what tells it to stop, None where nothing can.
+    """
 
     def __init__(
         self,
@@ -60,16 +67,18 @@ class Engine:
         folder: TeacherFolder,
         tracker: Tracker,
         failure_limit: float,
+        interrupt: Interrupt | None = None,
     ) -> None:
         self._loaded, self._teacher, self._plan, self._folder = loaded, teacher, plan, folder
         self._tracker = tracker
         self._failure_limit = failure_limit
+        self._interrupt = interrupt or Interrupt()
         self._keys = RequestKeys(teacher.recipe())
         self._splits: dict[str, str] = {}  # of the requests in flight, by key: a plan asks each key once
         self._recent_failures: deque[bool] = deque(maxlen=FAILURES_LOOKED_AT)
         self._too_many: TooManyFailuresError | None = None
         self._writer = GroupCommit(folder)
-        self._remote = teacher if isinstance(teacher, RemoteTeacher) else None
+        self._remote = teacher.remote
         self.outcome = Outcome()
 
     async def run(self) -> Outcome:
@@ -83,7 +92,7 @@ class Engine:
         in_flight = InFlightLog(self._folder.path, self._folder.worker)
         try:
             async with self._writer:
-                with _on_interrupt(self._interrupt):
+                with self._interrupt.heard_by(self._stop):
                     await self._ask_all(in_flight)
             in_flight.clear()
             if self._too_many is not None:
@@ -128,7 +137,7 @@ class Engine:
 
     async def _keep(self, split: str, row: Row) -> None:
         self.outcome.statuses[row.answer.status] += 1
-        self.outcome.cost_usd += row.answer.cost_usd
+        self.outcome.cost_usd = sum_costs((self.outcome.cost_usd, row.answer.cost_usd))
         await self._writer.put(split, row)
         self._tracker.advance(1, self._describe_progress())
 
@@ -167,7 +176,7 @@ class Engine:
                 "answered is kept. Mend the cause, then ask the failed rows again with --retry failed"
             )
 
-    def _interrupt(self) -> None:
+    def _stop(self) -> None:
         """First interrupt: ask nothing more and let what is in flight arrive. Second: give up waiting."""
         if self.outcome.stopped is not None:
             self._main_task.cancel()
@@ -232,14 +241,3 @@ class GroupCommit:
         for split in rows:
             if self._folder.unsealed_bytes(split) >= SHARD_BYTES:
                 self._folder.seal(split)
-
-
-@contextmanager
-def _on_interrupt(act: Callable[[], None]) -> Iterator[None]:
-    """Call `act` instead of raising KeyboardInterrupt while the block runs."""
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, act)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from harvest.asking.plan import Action, Plan
-from harvest.teachers.base import Estimate, RemoteTeacher, Teacher
+from harvest.teachers.base import Estimate, Teacher
 from shared.errors import DataError
 from shared.example import Example
 from shared.schema import Status
@@ -133,14 +133,14 @@ def make_forecast(plan: Plan, teacher: Teacher, measured: Measurement | None) ->
         output = _extrapolate(output, requests, one, measured.completion_tokens, requests)
         if cost is not None:
             cost = _extrapolate(cost, cost.likely, measured.guessed_cost_usd, measured.cost_usd, requests)
-        elif measured.cost_usd.any():  # the endpoint says itself what it bills
+        elif (measured.cost_usd > 0).any():  # the endpoint says itself what it bills
             cost = _extrapolate(Amount(0.0), requests, one, measured.cost_usd, requests)
         if np.isfinite(measured.latency_ms).any():
             seconds_a_row = float(np.nanmean(measured.latency_ms)) / 1000
         if measured.bytes_a_row is not None:
             size = Amount(measured.bytes_a_row * (requests + plan.count(Action.COPY)))
     image_share = guess.image_tokens / guessed_prompt if guessed_prompt else 0.0
-    remote = teacher if isinstance(teacher, RemoteTeacher) else None
+    remote = teacher.remote
     if not requests:
         seconds: float | None = 0.0
     elif remote is not None:

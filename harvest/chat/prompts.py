@@ -8,6 +8,8 @@ from typing import Any
 from shared.example import Example
 from shared.tasks import Task
 
+FREE_TEXT = "text"  # in a recipe's prompt: the answer is neither one of the label words nor a number
+
 
 class Draw(StrEnum):
     """What of a prompt is drawn as pictures; the rest is written."""
@@ -47,7 +49,8 @@ def lay_out(example: Example) -> str:
 
 def describe_prompt(task: Task, draw: Draw) -> Mapping[str, Any]:
     """What changes any prompt of `task`: the entry "prompt" of the recipe of a teacher that answers in words."""
-    return {"question": task.question, "label_words": list(task.label_words), "draw": str(draw)}
+    prompt = {"question": task.question, "label_words": list(task.label_words), "draw": str(draw)}
+    return {**prompt, "answer": FREE_TEXT} if task.kind == "generation" else prompt
 
 
 def find_drawn(recipe: Mapping[str, Any], example: Example) -> str | None:

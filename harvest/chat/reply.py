@@ -6,7 +6,7 @@ No reply can make it raise: one that cannot be read becomes an unparsable row th
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -14,9 +14,19 @@ import orjson
 from harvest.chat.dialects import Dialect, Scoring
 from harvest.chat.errors import read_error, shorten
 from harvest.chat.pricing import Usage
-from harvest.chat.scoring import Distribution, LabelWords, Position, score_positions, score_token_ids, score_votes
+from harvest.chat.scoring import (
+    LOG_ZERO,
+    Distribution,
+    LabelWords,
+    Position,
+    score_positions,
+    score_token_ids,
+    score_votes,
+)
 from shared.schema import Answer, Status
 
+BROKEN = "answered 200 but "  # how the error of a reply begins that was billed and did not arrive whole
+FIRST_TOKENS = "first_tokens"  # the field of a reply that brings those of Form itself
 MAX_TOKEN_COUNT = 2**31 - 1  # what the row's schema holds
 _REFUSALS = frozenset({"content_filter", "safety", "refusal", "prohibited_content", "blocklist", "recitation"})
 _CUTS = frozenset({"length", "max_tokens"})
@@ -24,7 +34,11 @@ _CUTS = frozenset({"length", "max_tokens"})
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a reply must bring. `words` is None for a task without labels; `numeric` where a number is asked for."""
+    """What a reply must bring. `words` is None for a task without labels; `numeric` where a number is asked for.
+
+    `first_tokens` are those of Scoring.TOKEN_IDS; where there are none, they are taken from the reply's own field
+    FIRST_TOKENS. `keep_topk` keeps the most probable tokens of each position, at most `topk` where it is given.
+    """
 
     dialect: Dialect
     scoring: Scoring
@@ -32,6 +46,7 @@ class Form:
     first_tokens: Sequence[Sequence[int]] = ()
     numeric: bool = False
     keep_topk: bool = False
+    topk: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,23 +148,29 @@ def _read_body(raw: bytes, body: Any, usage: Usage | None, form: Form) -> Readin
     finish = choice.get("finish_reason")
     finish = shorten(finish) if isinstance(finish, str) else ""
     reply = _read_text(message)
-    positions = form.dialect.read_positions(choice) if form.scoring in _WITH_LOGPROBS or form.keep_topk else []
+    positions = _read_positions(choice, form)
     refusal = message.get("refusal")
     if refusal or finish.lower() in _REFUSALS:
         why = shorten(str(refusal)) if refusal else f"finish_reason is {finish}"
         verdict = _Verdict(Status.REFUSED, f"the endpoint refused to answer: {why}")
     else:
+        if form.scoring is Scoring.TOKEN_IDS and not form.first_tokens:
+            form = replace(form, first_tokens=body.get(FIRST_TOKENS) or ())
         verdict = _READERS[form.scoring](form, choices, positions, finish.lower() in _CUTS)
     distribution = verdict.distribution
-    topk_ids, topk_logprobs = _read_topk(positions) if form.keep_topk else (None, None)
+    said = _read_said(positions)
+    topk = _read_topk(positions, form.topk) if form.keep_topk else _TopK()
     answer = Answer(
         status=verdict.status,
         reply=None if reply is None else _encodable(reply),
         finish_reason=finish or None,
         label_logprobs=None if distribution is None else distribution.label_logprobs,
         residual_mass=None if distribution is None else distribution.residual_mass,
-        topk_ids=topk_ids,
-        topk_logprobs=topk_logprobs,
+        reply_ids=None if said is None else [token for token, _ in said],
+        reply_logprobs=None if said is None else [logprob for _, logprob in said],
+        topk_ids=topk.ids,
+        topk_logprobs=topk.logprobs,
+        topk_tail=topk.tail,
         raw=raw,
         error=verdict.error,
         prompt_tokens=None if usage is None else usage.prompt_tokens,
@@ -210,8 +231,8 @@ def _read_plain(form: Form, choices: Sequence[Any], positions: Sequence[Position
     return _Verdict(Status.OK)
 
 
-Reader = Callable[[Form, Sequence[Any], Sequence[Position], bool], _Verdict]
 _WITH_LOGPROBS = frozenset({Scoring.TOKEN_IDS, Scoring.TOP_LOGPROBS})
+Reader = Callable[[Form, Sequence[Any], Sequence[Position], bool], _Verdict]
 _READERS: Mapping[Scoring, Reader] = {
     Scoring.TOKEN_IDS: _read_logprobs,
     Scoring.TOP_LOGPROBS: _read_logprobs,
@@ -221,13 +242,59 @@ _READERS: Mapping[Scoring, Reader] = {
 }
 
 
-def _read_topk(
-    positions: Sequence[Position],
-) -> tuple[list[list[int]], list[list[float]]] | tuple[None, None]:
-    tokens = [[token for token in position.top if token.token_id is not None] for position in positions]
+def _read_positions(choice: Mapping[str, Any], form: Form) -> list[Position]:
+    """The positions of a reply. Where no answer rests on them, those that cannot be read are none."""
+    try:
+        return form.dialect.read_positions(choice)
+    except Exception:
+        if form.scoring in _WITH_LOGPROBS or form.keep_topk:
+            raise
+        return []
+
+
+def _read_said(positions: Sequence[Position]) -> list[tuple[int, float]] | None:
+    """Id and log-probability of every token that was said; None where those of one of them are not told."""
+    said = [(position.reply_id, position.said.logprob) for position in positions]
+    if not said or not all(_is_token(token, logprob) for token, logprob in said):
+        return None
+    return [(token or 0, logprob) for token, logprob in said]
+
+
+def _is_token(token_id: Any, logprob: Any) -> bool:
+    """Whether these can be a token's id and log-probability, and be kept."""
+    return (
+        _count(token_id) is not None
+        and isinstance(logprob, int | float)
+        and logprob <= 0.01  # not so: NaN, and what is no logarithm of a probability
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _TopK:
+    """The most probable tokens of each position, and the natural log of the probability on all others."""
+
+    ids: list[list[int]] | None = None
+    logprobs: list[list[float]] | None = None
+    tail: list[float] | None = None
+
+
+def _read_topk(positions: Sequence[Position], most: int | None) -> _TopK:
+    tokens = [[token for token in position.top if _is_token(token.token_id, token.logprob)] for position in positions]
     if not any(tokens):
-        return None, None
-    return [[t.token_id or 0 for t in top] for top in tokens], [[t.logprob for t in top] for top in tokens]
+        return _TopK()
+    if most is not None:  # beside them lie the labels' tokens, however improbable they are
+        tokens = [sorted(top, key=lambda token: -token.logprob)[:most] for top in tokens]
+    return _TopK(
+        [[token.token_id or 0 for token in top] for top in tokens],
+        [[token.logprob for token in top] for top in tokens],
+        [log_rest([token.logprob for token in top]) for top in tokens],
+    )
+
+
+def log_rest(logprobs: Sequence[float]) -> float:
+    """The natural log of what the probabilities of `logprobs` lack to 1; LOG_ZERO where they lack nothing."""
+    rest = 1.0 - math.fsum(map(math.exp, logprobs))
+    return max(math.log(rest), LOG_ZERO) if rest > 0 else LOG_ZERO
 
 
 def _fail(raw: bytes, status: Status, error: str) -> Answer:

@@ -32,10 +32,20 @@ class Alternative(NamedTuple):
 
 
 class Position(NamedTuple):
-    """One position of a reply: the token that was said, and the most probable ones (it may be among them or not)."""
+    """One position of a reply: the token that was said, and the most probable ones (it may be among them or not).
+
+    `said_id` is the said token's id where a reply tells it, but not those of the others: `said` is then without, so
+    that it equals its like among them.
+    """
 
     said: Alternative
     top: Sequence[Alternative]
+    said_id: int | None = None
+
+    @property
+    def reply_id(self) -> int | None:
+        """The id of the token that was said, None where the reply does not tell it."""
+        return self.said_id if self.said.token_id is None else self.said.token_id
 
 
 @dataclass(frozen=True, slots=True)

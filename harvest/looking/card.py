@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from shared.disk import lock_file, replace_file
+from shared.schema import sum_costs
 from shared.shards import Manifest, find_teachers, load_manifest
 
 
@@ -22,7 +23,7 @@ def _make_card(task_folder: Path, manifests: dict[Path, Manifest]) -> str:
             lines += [f"  - split: {split}", f'    path: "{pattern}"']
     first = next(iter(manifests.values()))
     lines += ["---", "", f"# {first.task}: a teacher's answers", ""]
-    lines.append(f"Texts: {first.source}. Labels: {', '.join(first.labels) or 'a number'}.")
+    lines.append(f"Texts: {first.source}. {_describe_answers(first)}")
     for manifest in manifests.values():
         lines += [
             "",
@@ -33,8 +34,9 @@ def _make_card(task_folder: Path, manifests: dict[Path, Manifest]) -> str:
         ]
         for split in _list_splits(manifest):
             shards = manifest.shards_of(split)
-            rows, cost = sum(s.rows for s in shards), sum(s.cost_usd for s in shards)
-            lines.append(f"| {split} | {rows:,} | {manifest.planned.get(split, rows):,} | {cost:.4f} |")
+            rows, cost = sum(s.rows for s in shards), sum_costs(s.cost_usd for s in shards)
+            dollars = "unknown" if cost is None else f"{cost:.4f}"
+            lines.append(f"| {split} | {rows:,} | {manifest.planned.get(split, rows):,} | {dollars} |")
     lines += [
         "",
         "A row is one example with the teacher's answer to it: its text and label, `embedding` (the teacher's vector), "
@@ -43,6 +45,12 @@ def _make_card(task_folder: Path, manifests: dict[Path, Manifest]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _describe_answers(manifest: Manifest) -> str:
+    if manifest.kind == "generation":
+        return "Answers: free text."
+    return f"Labels: {', '.join(manifest.labels) or 'a number'}."
 
 
 def _list_splits(manifest: Manifest) -> list[str]:

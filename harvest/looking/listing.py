@@ -6,7 +6,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 
 from harvest.teachers.registry import ENTRIES
-from harvest.teachers.requirements import Needs, find_missing_locally
+from harvest.teachers.requirements import Requirements, find_missing_locally
 from shared.console import results
 
 _WORDS = {"embedding": "vector", "reply": "text", "label_logprobs": "logits", "image": "image"}
@@ -20,9 +20,9 @@ def describe_teachers() -> Mapping[str, Any]:
     return {
         entry.name: {
             "gives": entry.gives,
-            "needs": _describe_needs(entry.needs),
-            "missing": find_missing_locally(entry.needs),
-            "model": entry.defaults.get(entry.needs.weights or ""),
+            "needs": _describe_requirements(entry.requirements),
+            "missing": find_missing_locally(entry.requirements),
+            "model": entry.defaults.get(entry.requirements.weights or ""),
             "summary": entry.summary,
         }
         for entry in ENTRIES
@@ -39,8 +39,8 @@ def print_teachers() -> None:
         table.add_row(
             entry.name,
             " ".join(_WORDS[name] for name in entry.gives),
-            "\n".join([entry.needs.given, _describe_needs(entry.needs)]).strip(),
-            "no" if find_missing_locally(entry.needs) else "yes",
+            "\n".join([entry.requirements.given, _describe_requirements(entry.requirements)]).strip(),
+            "no" if find_missing_locally(entry.requirements) else "yes",
             entry.summary,
         )
     results.print(table)
@@ -51,5 +51,9 @@ def print_teachers() -> None:
     )
 
 
-def _describe_needs(needs: Needs) -> str:
-    return ", ".join(([needs.extra] if needs.extra else []) + (["GPU"] if needs.gpu else []) + [needs.memory])
+def _describe_requirements(requirements: Requirements) -> str:
+    return ", ".join(
+        ([requirements.extra] if requirements.extra else [])
+        + (["GPU"] if requirements.gpu else [])
+        + [requirements.memory]
+    )

@@ -1,7 +1,8 @@
 """Read kept replies again with today's parser: what was paid for once is asked never again.
 
-Each sealed shard in which an answer changes is replaced by a new version of it. The bill, the raw replies, the requests
-and the pictures stay as they are; so does the body of a reply that broke off: nobody knows what it would have said.
+Each sealed shard in which an answer changes, or that an older version wrote, is replaced by a new version of it. The
+bill, the raw replies, the requests and the pictures stay as they are; so does the body of a reply that broke off:
+nobody knows what it would have said.
 """
 
 from collections import Counter
@@ -13,20 +14,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harvest.chat.reply import parse
-from harvest.chat.scoring import LabelWords
+from harvest.chat.elicitation import READ_COLUMNS
+from harvest.chat.reply import BROKEN
 from harvest.looking.card import write_card
-from harvest.teachers.endpoint.asker import BROKEN
-from harvest.teachers.endpoint.elicitation import Means, read_means
+from harvest.teachers.rereading import find_reread
 from shared.console import track
-from shared.errors import UsageError
+from shared.schema import SCHEMA_VERSION, make_column, read_version, upgrade_table
 from shared.shards import Manifest, TeacherFolder, choose_teacher, load_manifest
 
-# What a parser makes of a reply. Its bill is not its own to change.
-_READ = (
-    *("status", "reply", "finish_reason", "label_logprobs", "residual_mass"),
-    *("topk_ids", "topk_logprobs", "error"),
-)
+# Kept where the user wished for them, which a recipe does not say: of a shard that has none they are not made.
+_TOPK = ("topk_ids", "topk_logprobs", "topk_tail")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,42 +49,34 @@ class _Reading:
 
 
 class Rereader:
-    """Reads the rows of one recipe again. Raises UsageError where the teacher keeps no reply that can be."""
+    """Reads the rows of one recipe again. Raises UsageError where nobody here can."""
 
     def __init__(self, manifest: Manifest) -> None:
-        recipe = manifest.recipe
-        means = read_means(recipe) if recipe.get("teacher") == "endpoint" else None
-        if means is None:
-            raise UsageError(
-                f"the answers of {manifest.teacher} come from no endpoint's replies that this version knows, so there "
-                "is nothing to read again"
-            )
-        self._means: Means = means
-        is_classification = manifest.kind == "classification"
-        self._words = LabelWords(recipe["prompt"]["label_words"]) if is_classification else None
+        self._reread = find_reread(manifest.recipe)
 
     def read(self, table: pa.Table) -> _Reading:
-        """`table`, rows of all columns, with what today's parser reads in its raw replies."""
-        columns = {name: table[name].to_pylist() for name in _READ}
+        """`table`, rows of all columns of today's schema, with what is read today in their `raw`."""
+        columns = {name: table[name].to_pylist() for name in READ_COLUMNS}
         rows = [
             row
             for row, raw in enumerate(table["raw"])
             if raw.is_valid and not (columns["error"][row] or "").startswith(BROKEN)
         ]
-        new: dict[str, list[Any]] = {name: list(values) for name, values in columns.items()}
+        if self._reread is None or not rows:
+            return _Reading(table, 0, 0, Counter())
         keeps_topk = table["topk_ids"].null_count < table.num_rows
-        form = self._means.make_form(self._words, keep_topk=keeps_topk)
+        new: dict[str, list[Any]] = {name: list(values) for name, values in columns.items()}
         for row in rows:
-            answer = parse(table["raw"][row].as_py(), form).answer
-            for name in _READ:
-                new[name][row] = getattr(answer, name)
+            for name, value in self._reread(table["raw"][row].as_py()).items():
+                if keeps_topk or name not in _TOPK:
+                    new[name][row] = value
         revised = table
-        for name in _READ:
-            field = table.schema.field(name)
-            revised = revised.set_column(table.schema.get_field_index(name), field, _make_column(new[name], field.type))
+        for name in READ_COLUMNS:
+            at, field = table.schema.get_field_index(name), table.schema.field(name)
+            revised = revised.set_column(at, field, make_column(new[name], field.type))
         # Compared as they are stored: in the precision of their columns.
-        after = {name: revised[name].to_pylist() for name in _READ}
-        changed = [row for row in rows if any(columns[name][row] != after[name][row] for name in _READ)]
+        after = {name: revised[name].to_pylist() for name in READ_COLUMNS}
+        changed = [row for row in rows if any(columns[name][row] != after[name][row] for name in READ_COLUMNS)]
         statuses = Counter(
             f"{columns['status'][row]} -> {after['status'][row]}"
             for row in changed
@@ -95,9 +84,15 @@ class Rereader:
         )
         return _Reading(revised if changed else table, len(rows), len(changed), statuses)
 
+    def revise(self, table: pa.Table) -> pa.Table:
+        """`table` as `read` makes it."""
+        return self.read(table).table
+
 
 def reparse(path: Path, teacher: str | None = None) -> Reparsing:
-    """Read the replies of one teacher's folder again. Sends nothing; after a crash at any point it can be run again.
+    """Read the replies of one teacher's folder again, and bring its shards over to today's schema.
+
+    Sends nothing; after a crash at any point it can be run again.
 
     Raises LockedError where a harvest is writing to the folder.
     """
@@ -113,23 +108,16 @@ def reparse(path: Path, teacher: str | None = None) -> Reparsing:
             for shard in shards:
                 in_shard = 0
                 with pq.ParquetFile(folder_path / shard.path) as file:
+                    is_older = read_version(file.schema_arrow) < SCHEMA_VERSION
                     for index in range(file.num_row_groups):
-                        reading = rereader.read(file.read_row_group(index, use_threads=False))
+                        reading = rereader.read(upgrade_table(file.read_row_group(index, use_threads=False)))
                         rows += reading.table.num_rows
                         reread += reading.reread
                         in_shard += reading.changed
                         statuses.update(reading.statuses)
                         tracker.advance(reading.table.num_rows, f"{changed + in_shard:,} changed")
-                if in_shard:
-                    folder.rewrite(shard, lambda table: rereader.read(table).table)
+                if in_shard or is_older:
+                    folder.rewrite(shard, rereader.revise)
                 changed += in_shard
     write_card(folder_path.parent)
     return Reparsing(str(folder_path), rows, reread, changed, dict(statuses))
-
-
-def _make_column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    import numpy as np
-
-    if pa.types.is_list(kind) and pa.types.is_list(kind.value_type) and kind.value_type.value_type == pa.float16():
-        values = [None if one is None else [np.asarray(token, np.float16) for token in one] for one in values]
-    return pa.array(values, kind)

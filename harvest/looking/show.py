@@ -52,6 +52,8 @@ def _print_row(row: Row, manifest: Manifest) -> None:
         body.append(f"\nlabel: {manifest.labels[example.label]}", "green")
     if example.target is not None:
         body.append(f"\ntarget: {example.target:g}", "green")
+    for text in example.references or filter(None, (example.target_text,)):
+        body.append(f"\nright: {text}", "green")
     body.append(f"\nstatus: {answer.status}", "bold")
     if answer.error:
         body.append(f"  {answer.error}", "red")
@@ -65,7 +67,8 @@ def _print_row(row: Row, manifest: Manifest) -> None:
         vector = answer.embedding
         body.append(f"\nembedding: {len(vector)} numbers, norm {float((vector.astype(float) ** 2).sum() ** 0.5):.3g}")
     if answer.asked_at is not None:
-        body.append(f"\nasked {answer.asked_at:%Y-%m-%d %H:%M:%S}, {answer.attempts} attempts, ${answer.cost_usd:.6f}")
+        price = "of unknown price" if answer.cost_usd is None else f"${answer.cost_usd:.6f}"
+        body.append(f"\nasked {answer.asked_at:%Y-%m-%d %H:%M:%S}, {answer.attempts} attempts, {price}")
     results.print(Panel(body, title=example.sample_id, title_align="left"))
 
 

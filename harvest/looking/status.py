@@ -6,7 +6,7 @@ from typing import Any
 from harvest.asking.inflight import read_in_flight
 from shared.console import results
 from shared.errors import ShardError
-from shared.schema import Status
+from shared.schema import Status, sum_costs
 from shared.shards import load_manifest, summarise_folder
 from shared.shards.manifest import MANIFEST_NAME
 
@@ -18,9 +18,10 @@ def read_status(path: Path) -> dict[str, Any]:
         raise ShardError(f"{path} holds no teacher's answers; `harvest run --teacher T --task K` makes some")
     teachers = [_read_teacher(folder) for folder in folders]
     return {
-        key: sum(teacher[key] for teacher in teachers)
-        for key in ("rows", "kept", "asked", "failed", "cost_usd", "seconds")
-    } | {"teachers": teachers}
+        **{key: sum(teacher[key] for teacher in teachers) for key in ("rows", "kept", "asked", "failed", "seconds")},
+        "cost_usd": sum_costs(teacher["cost_usd"] for teacher in teachers),
+        "teachers": teachers,
+    }
 
 
 def print_status(status: dict[str, Any]) -> None:
@@ -49,7 +50,7 @@ def print_status(status: dict[str, Any]) -> None:
                 f"{counts['failed']:,}",
                 f"{counts['statuses'].get(Status.UNASKED, 0):,}",
                 f"{counts['unsealed']:,}",
-                f"{counts['cost_usd']:.4f}",
+                _show_dollars(counts["known_cost_usd"], counts["unpriced"]),
                 f"{counts['bytes'] / 1e6:.1f}",
             )
         results.print(table)
@@ -61,6 +62,13 @@ def print_status(status: dict[str, Any]) -> None:
                 f"  {teacher['in_flight']:,} requests had left and were not answered when a run was killed: they will "
                 "be asked again, and a paid endpoint may bill them twice"
             )
+
+
+def _show_dollars(known: float, unpriced: int) -> str:
+    """Dollars of a split, of which `unpriced` rows have a price that nobody knows."""
+    if not unpriced:
+        return f"{known:.4f}"
+    return f"at least {known:.4f}" if known else "unknown"
 
 
 def _find_folders(path: Path) -> list[Path]:
@@ -96,7 +104,9 @@ def _read_teacher(folder: Path) -> dict[str, Any]:
             "statuses": statuses,
             "failures": split.failures,
             "unsealed": split.unsealed,
-            "cost_usd": split.cost_usd,
+            "cost_usd": None if split.unpriced else split.cost_usd,
+            "known_cost_usd": split.cost_usd,
+            "unpriced": split.unpriced,
             "prompt_tokens": split.prompt_tokens,
             "completion_tokens": split.completion_tokens,
             "bytes": split.bytes,

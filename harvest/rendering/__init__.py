@@ -1,6 +1,6 @@
 """Text drawn as greyscale pages for a teacher that sees: the same text and layout give the same pixels everywhere.
 
-    render(text, Layout(512, 512)) -> [Page(png, sha256, lines), ...]
+    render(text, Layout(512, 512)) -> [Page(pixels, png, sha256, lines), ...]
 
 Latin, Greek, Cyrillic, Chinese, Japanese and Korean are drawn. Scripts that join or reorder their letters (Arabic,
 Hebrew, Devanagari, ...) and emoji are refused by name: a wrong drawing would teach the teacher another text.
@@ -8,6 +8,6 @@ Hebrew, Devanagari, ...) and emoji are refused by name: a wrong drawing would te
 
 from harvest.rendering.fonts import prepare_text
 from harvest.rendering.layout import Layout
-from harvest.rendering.page import Drawing, Line, Page, draw, encode, render
+from harvest.rendering.page import Line, Page, render
 
-__all__ = ["Drawing", "Layout", "Line", "Page", "draw", "encode", "prepare_text", "render"]
+__all__ = ["Layout", "Line", "Page", "prepare_text", "render"]

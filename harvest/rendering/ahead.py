@@ -1,72 +1,65 @@
-"""Pages drawn ahead of a teacher in worker processes, so that it never waits for a picture."""
+"""Pages rendered ahead of a teacher in worker processes, so that it never waits for a picture."""
 
 import asyncio
 import os
+import socket
+import subprocess
+import sys
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import local
+from typing import TypeAlias, TypeVar
 
-from harvest.rendering import Layout, draw, encode
-from harvest.teachers.base import Request
-from shared.errors import DataError
-from shared.workers import end_with_parent
+import harvest
+from harvest.rendering.layout import Layout
+from harvest.rendering.page import Page
+from shared.errors import DataError, TeacherError
 
-CHUNK = 8  # texts that go to a worker together: handing one over costs about as much as drawing it
+CHUNK = 8  # texts that go to a worker together: handing one over costs about as much as rendering it
 MAX_WORKERS = 8
 
-
-@dataclass(frozen=True, slots=True)
-class DrawnPage:
-    """A page: 8-bit greyscale pixels, row by row; `sha256` is that of its PNG file."""
-
-    width: int
-    height: int
-    pixels: bytes
-    sha256: str
+Item = TypeVar("Item")
+Rendered: TypeAlias = list[Page] | DataError  # a text's pages, or why it has none
 
 
-def draw_texts(texts: Sequence[str], layout: Layout) -> list[list[DrawnPage] | str]:
-    """The pages of each text, or why it cannot be drawn."""
-    drawn: list[list[DrawnPage] | str] = []
-    for text in texts:
-        try:
-            pages = draw(text, layout)
-        except DataError as error:
-            drawn.append(str(error))
-        else:
-            size = layout.width, layout.height
-            drawn.append([DrawnPage(*size, page.pixels.tobytes(), encode(page).sha256) for page in pages])
-    return drawn
+class RenderPool:
+    """Worker processes that render with one layout.
 
+    They start with the first text, and end with `close`, when this object is dropped, and when this process ends, in
+    whatever way; after `close` the next text starts others. `workers` is how many there are at most, None for one
+    fewer than the processor's cores.
+    """
 
-class Drawers:
-    """Worker processes that draw. Started with the first text; they end with `close`, and with this process."""
-
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, workers: int | None = None) -> None:
         self._layout = layout
-        self._workers = max(1, min(MAX_WORKERS, (os.cpu_count() or 1) - 1))
-        self._pool: ProcessPoolExecutor | None = None
+        self._count = workers or max(1, min(MAX_WORKERS, (os.cpu_count() or 1) - 1))
+        self._workers: _Workers | None = None
 
-    async def draw_ahead(
-        self, requests: AsyncIterator[Request], find_text: Callable[[Request], str], ahead: int
-    ) -> AsyncGenerator[tuple[Request, list[DrawnPage] | str]]:
-        """The requests in their order, each with the pages of its text or with why it has none.
+    async def render_ahead(
+        self, items: AsyncIterator[Item], find_text: Callable[[Item], str], ahead: int
+    ) -> AsyncGenerator[tuple[Item, Rendered], None]:
+        """The items in their order, each with what came of its text.
 
-        About `ahead` requests, and a chunk for each worker, are drawn before they are taken.
+        About `ahead` items, and a chunk for each worker, are rendered before they are taken. Raises TeacherError where
+        a worker dies.
         """
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._workers, get_context("spawn"), end_with_parent)
+        if self._workers is None:
+            self._workers = _Workers(self._count)
+            self._end = weakref.finalize(self, self._workers.end)
         loop = asyncio.get_running_loop()
-        chunks: deque[tuple[list[Request], asyncio.Future[list[list[DrawnPage] | str]]]] = deque()
-        most = self._workers + -(-ahead // CHUNK)
+        chunks: deque[tuple[list[Item], asyncio.Future[list[Rendered]]]] = deque()
+        most = self._count + -(-ahead // CHUNK)
         try:
-            async with aclosing(_take_chunks(requests)) as taken:
+            async with aclosing(_take_chunks(items)) as taken:
                 async for chunk in taken:
-                    texts = [find_text(request) for request in chunk]
-                    chunks.append((chunk, loop.run_in_executor(self._pool, draw_texts, texts, self._layout)))
+                    texts = [find_text(item) for item in chunk]
+                    future = loop.run_in_executor(self._workers.threads, self._workers.render, texts, self._layout)
+                    chunks.append((chunk, future))
                     if len(chunks) >= most:
                         for pair in zip(chunks[0][0], await chunks.popleft()[1], strict=True):
                             yield pair
@@ -79,15 +72,63 @@ class Drawers:
 
     def close(self) -> None:
         """End the workers."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+        if self._workers is not None:
+            self._end()
+            self._workers = None
 
 
-async def _take_chunks(requests: AsyncIterator[Request]) -> AsyncGenerator[list[Request]]:
-    chunk: list[Request] = []
-    async for request in requests:
-        chunk.append(request)
+class _Workers:
+    """Threads, each with a process of its own that renders for it."""
+
+    def __init__(self, count: int) -> None:
+        self.threads = ThreadPoolExecutor(count, "render")
+        self._local = local()
+        self._processes: list[tuple[subprocess.Popen[bytes], Connection]] = []
+
+    def render(self, texts: Sequence[str], layout: Layout) -> list[Rendered]:
+        """Have the process of this thread render `texts`. Raises TeacherError where it died."""
+        if not hasattr(self._local, "connection"):
+            process, self._local.connection = _start_worker()
+            self._processes.append((process, self._local.connection))
+        try:
+            self._local.connection.send((texts, layout))
+            rendered: list[Rendered] = self._local.connection.recv()
+        except (EOFError, OSError):
+            raise TeacherError(
+                "a process that draws pages ended; the system may have ended it where memory ran out. What was "
+                "answered is kept, and the same command goes on from there"
+            ) from None
+        return rendered
+
+    def end(self) -> None:
+        """End all of them, when they have rendered what they are at."""
+        self.threads.shutdown(cancel_futures=True)
+        for process, connection in self._processes:
+            connection.close()
+            process.wait()
+        self._processes.clear()
+
+
+def _start_worker() -> "tuple[subprocess.Popen[bytes], Connection]":
+    # A module of its own rather than multiprocessing, which would run the main script of a user a second time.
+    ours, theirs = socket.socketpair()
+    root = str(Path(harvest.__file__).parents[1])
+    python_path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "harvest.rendering.worker", str(theirs.fileno())],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": python_path},
+        )
+    return process, Connection(ours.detach())
+
+
+async def _take_chunks(items: AsyncIterator[Item]) -> AsyncGenerator[list[Item], None]:
+    chunk: list[Item] = []
+    async for item in items:
+        chunk.append(item)
         if len(chunk) == CHUNK:
             yield chunk
             chunk = []

@@ -1,4 +1,4 @@
-"""Drawing of pages, and their encoding as PNG.
+"""Rendering of pages, and their encoding as PNG.
 
 FreeType draws each character once a size; a word is put together from its characters, and a page from its words, both
 by copying. Hinted advances are whole pixels and there is no kerning, so the pixels are those of a line drawn at once.
@@ -42,52 +42,41 @@ class Line:
     ends_with: str
 
 
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """A page before encoding. `pixels` is uint8 of shape (height, width), black (0) on white (255)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Page:
+    """A page: its pixels, the same as a PNG file, and the lines that stand on it.
+
+    `pixels` is uint8 of shape (height, width), black (0) on white (255); `png` is an 8-bit greyscale file, and `sha256`
+    that of its bytes, in hexadecimal.
+    """
 
     pixels: Pixels
-    lines: Sequence[Line]
-    font_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page as a PNG file: 8-bit greyscale. `sha256` is that of the file, in hexadecimal."""
-
     png: bytes
     sha256: str
     lines: Sequence[Line]
 
 
-def draw(text: str, layout: Layout) -> list[Drawing]:
-    """The pages of `text`: one or more, and nothing of the text is left out.
+def render(text: str, layout: Layout) -> list[Page]:
+    """Render `text` as pages: one or more, and nothing of the text is left out.
 
     A pure function of the text, the layout and the fonts. Raises DataError for a character that no font draws.
     """
     size, pages = fit_text(prepare_text(text), layout)
-    return [_draw_page(lines, size, layout) for lines in pages]
+    return [_render_page(lines, size, layout) for lines in pages]
 
 
-def encode(drawing: Drawing) -> Page:
-    """`drawing` as a PNG file."""
-    height, width = drawing.pixels.shape
+def _encode_png(pixels: Pixels) -> bytes:
+    height, width = pixels.shape
     # Rows unfiltered, and level 1: Pillow tries five filters on each row, which takes longer than the rest.
     rows = np.zeros((height, width + 1), np.uint8)
-    rows[:, 1:] = drawing.pixels
+    rows[:, 1:] = pixels
     parts = (
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),  # 8-bit greyscale
         (b"IDAT", zlib.compress(rows.data, 1)),
         (b"IEND", b""),
     )
     chunks = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in parts)
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-    return Page(png, sha256(png).hexdigest(), drawing.lines)
-
-
-def render(text: str, layout: Layout) -> list[Page]:
-    """The pages of `text` as PNG files: draw, then encode."""
-    return [encode(drawing) for drawing in draw(text, layout)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +88,18 @@ class _Ink:
     top: int
 
 
-def _draw_page(lines: Sequence[TextLine], size: int, layout: Layout) -> Drawing:
-    page = np.full((layout.height, layout.width), 255, np.uint8)
+def _render_page(lines: Sequence[TextLine], size: int, layout: Layout) -> Page:
+    pixels = np.full((layout.height, layout.width), 255, np.uint8)
     height = layout.get_line_height(size)
     baseline = round(size * (_ASCENT + (layout.line_spacing - _LINE_EXTENT) / 2))
     drawn = []
     for number, line in enumerate(lines):
         top = layout.margin + number * height
-        right = _draw_line(page, line.text, layout.margin, top + baseline, size)
+        right = _draw_line(pixels, line.text, layout.margin, top + baseline, size)
         if line.text:
             drawn.append(Line(layout.margin, top, right, top + height, line.text, line.ends_with))
-    return Drawing(page, drawn, size)
+    png = _encode_png(pixels)
+    return Page(pixels, png, sha256(png).hexdigest(), drawn)
 
 
 def _draw_line(page: Pixels, text: str, left: int, baseline: int, size: int) -> int:

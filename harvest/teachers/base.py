@@ -6,10 +6,14 @@ are its own affair; durability, resume, budget and progress are the engine's.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias
 
 from shared.example import Example
 from shared.schema import Answer
+
+# Reads a row's kept `raw` again, without asking: what its bytes say, by column of the row. What they do not say stays
+# as it is. A teacher whose rows have a `raw` has a static method `make_reread`, from a recipe to this.
+Reread: TypeAlias = Callable[[bytes], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,17 @@ class Teacher(Protocol):
         (weights that cannot be loaded, an endpoint that refuses the key) raises TeacherError or SourceError.
         """
 
+    @property
+    def remote(self) -> "Remote | None":
+        """What a teacher behind a network and a bill has beside this; None for one that computes here, for nothing."""
+
+    async def aclose(self) -> None:
+        """End what it has started (engines, workers) and let go of what it has loaded.
+
+        Called once a run is over, however it ends; nothing is being answered then. Needs no event loop that it has
+        seen before. What it has answered stays.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -90,13 +105,12 @@ class Probe:
     answer: Answer
 
 
-@runtime_checkable
-class RemoteTeacher(Protocol):
-    """What a teacher behind a network and a bill offers beside `Teacher`."""
+class Remote(Protocol):
+    """The part of a teacher behind a network and a bill: what it may cost, and how it is going."""
 
     @property
     def resolved(self) -> bool:
-        """Whether `recipe` is known already, or waits for `adopt` or `probe` to choose what was left to "auto"."""
+        """Whether the recipe is known already, or waits for `adopt` or `probe` to choose what was left to "auto"."""
 
     @property
     def stopped(self) -> str | None:

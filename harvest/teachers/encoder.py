@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from harvest.rendering import Layout
+from harvest.rendering import Layout, Page
+from harvest.rendering.ahead import RenderPool
 from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
-from harvest.teachers.batches import DrawnRequest, answer_drawn, answer_in_batches, describe_drawn
+from harvest.teachers.pages import answer_pages, describe_drawn
 from harvest.teachers.picture_encoder import PictureEncoder
 from shared.errors import require_extra
 from shared.example import Example
@@ -37,11 +38,14 @@ class VisionEncoderConfig:
 class VisionEncoderTeacher:
     """See the module. Keeps the protocol of harvest.teachers.base.Teacher."""
 
+    remote = None
+
     def __init__(self, config: VisionEncoderConfig, task: Task, name: str) -> None:
         require_extra("vision", "torch", "transformers")
         self.name = name
         self._size = config.size
         self._encoder = PictureEncoder(config.model)
+        self._renderer: RenderPool | None = None
 
     @cached_property
     def _layout(self) -> Layout:
@@ -66,10 +70,18 @@ class VisionEncoderTeacher:
 
     def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Encode in batches; one row that cannot be drawn does not stop the others."""
-        return answer_in_batches(requests, _BATCH_ROWS, lambda batch: answer_drawn(batch, self._layout, self._encode))
+        if self._renderer is None:
+            self._renderer = RenderPool(self._layout)
+        return answer_pages(requests, self._renderer, _BATCH_ROWS, self._encode)
 
-    def _encode(self, drawn: Sequence[DrawnRequest]) -> list[Answer]:
-        pages = [np.repeat(drawing.pixels[:, :, None], 3, axis=2) for one in drawn for drawing in one.drawings]
-        vectors = iter(self._encoder.encode(pages))
-        means = [np.mean([next(vectors) for _ in one.drawings], axis=0) for one in drawn]
+    async def aclose(self) -> None:
+        """End what renders, and let go of the model."""
+        if self._renderer is not None:
+            self._renderer.close()
+        self._encoder.close()
+
+    def _encode(self, texts: Sequence[Sequence[Page]]) -> list[Answer]:
+        pictures = [np.repeat(page.pixels[:, :, None], 3, axis=2) for pages in texts for page in pages]
+        vectors = iter(self._encoder.encode(pictures))
+        means = [np.mean([next(vectors) for _ in pages], axis=0) for pages in texts]
         return [Answer(Status.OK, embedding=vector) for vector in means]

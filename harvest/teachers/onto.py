@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from harvest.teachers.base import Estimate, RemoteTeacher, Reply, Request, Teacher
+from harvest.teachers.base import Estimate, Remote, Reply, Request, Teacher
 from shared.errors import UsageError
 from shared.example import Example
 from shared.schema import Answer, Row, Status
@@ -36,7 +36,7 @@ class OntoAnswers:
         self._teacher = teacher
         self._folder = choose_teacher(folder)
         self._manifest = load_manifest(self._folder)
-        if isinstance(teacher, RemoteTeacher):
+        if teacher.remote is not None:
             raise UsageError("--onto adds a vector to answers, and an endpoint gives none: use a teacher that does")
         if self._manifest.teacher == teacher.name:
             raise UsageError(f"--onto {folder}: rows with both need a folder of their own; give a --name")
@@ -48,6 +48,11 @@ class OntoAnswers:
         self._places: dict[bytes, tuple[int, int]] | None = None  # where each answer lies: its piece, its row there
         self._pieces: list[RowGroup | pa.Table] = []
         self._rows: dict[int, list[Row]] = {}
+
+    @property
+    def remote(self) -> Remote | None:
+        """That of the teacher of the vectors."""
+        return self._teacher.remote
 
     def recipe(self) -> Mapping[str, Any]:
         """The recipes of both."""
@@ -83,6 +88,13 @@ class OntoAnswers:
                 yield Reply(reply.request, join(answers.pop(reply.request.key), reply.answer))
         while lacking:
             yield lacking.pop()
+
+    async def aclose(self) -> None:
+        """End the teacher of the vectors, and let go of the answers that were read."""
+        self._places = None
+        self._pieces.clear()
+        self._rows.clear()
+        await self._teacher.aclose()
 
     def _find(self, request: Request) -> Answer | None:
         example = request.example

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from shared.errors import SourceError
-from shared.frozen_models import FrozenModel, choose_device
+from shared.frozen_models import FrozenModel, choose_inference_device
 
 _BATCH_PICTURES = 16
 
@@ -81,6 +81,10 @@ class PictureEncoder:
                 vectors.append(self._pool(pixels.to(self._model.device)).float().cpu().numpy())
         return np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
 
+    def close(self) -> None:
+        """Let go of the weights; the next picture loads them again."""
+        self._model = self._processor = None
+
     def _pool(self, pixels: Any) -> Any:
         if hasattr(self._model, "get_text_features"):
             return self._model.get_image_features(pixel_values=pixels).pooler_output
@@ -107,7 +111,7 @@ class PictureEncoder:
                 f"{self._name} lacks weights of a {type(model).__name__}: {', '.join(others[:3])}"
                 f"{', ...' if len(others) > 3 else ''}; the copy is damaged, or it is another kind of model"
             )
-        self._model = model.to(choose_device()).eval()
+        self._model = model.to(choose_inference_device()).eval()
 
 
 def read_input_size(processing: Mapping[str, Any], model: FrozenModel) -> tuple[int, int]:

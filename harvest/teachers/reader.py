@@ -5,16 +5,19 @@
 A vision teacher of text has to be able to read; this one can, on a laptop. What it read is kept as `reply`.
 """
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from harvest.rendering import Drawing, Layout
-from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
-from harvest.teachers.batches import DrawnRequest, answer_drawn, answer_in_batches, describe_drawn
+from harvest.rendering import Layout, Page
+from harvest.rendering.ahead import RenderPool
+from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes
 from harvest.teachers.ocr import LineReader, describe_recogniser
+from harvest.teachers.pages import PAGE_SIZE, answer_pages, describe_drawn
 from shared.errors import require_extra
 from shared.example import Example
+from shared.options import Option, check_options
 from shared.schema import Answer, Status
 from shared.sentences import SentenceEncoder
 from shared.sources import MPNET
@@ -25,21 +28,32 @@ _BATCH_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class ReaderConfig:
-    """Options of the reader: its sentence encoder, and the size (width, height) of its pages in pixels."""
+    """Options of the reader."""
 
-    encoder: str = MPNET
-    size: tuple[int, int] = (512, 512)
+    encoder: Annotated[str, Option("The sentence encoder: a hub id, a folder, or pkg://module/path.")] = MPNET
+    size: Annotated[tuple[int, int], PAGE_SIZE] = (512, 512)
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 class ReaderTeacher:
     """See the module. Keeps the protocol of harvest.teachers.base.Teacher."""
 
+    remote = None
+
     def __init__(self, config: ReaderConfig, task: Task, name: str) -> None:
         require_extra("vision", "torch", "transformers", "rapidocr", "onnxruntime")
         self.name = name
         self._layout = Layout(*config.size)
+        self._renderer = RenderPool(self._layout)
         self._encoder = SentenceEncoder(config.encoder)
         self._reader: LineReader | None = None
+
+    @staticmethod
+    def make_reread(recipe: Mapping[str, Any]) -> Reread:
+        """What reads the kept lines of a row again, whatever the recipe. Its vector needs the encoder, and stays."""
+        return reread
 
     def recipe(self) -> Mapping[str, Any]:
         """Layout, recogniser and encoder; the task's question plays no part."""
@@ -60,24 +74,47 @@ class ReaderTeacher:
 
     def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Read in batches; one row that cannot be drawn does not stop the others."""
-        return answer_in_batches(requests, _BATCH_ROWS, lambda batch: answer_drawn(batch, self._layout, self._encode))
+        return answer_pages(requests, self._renderer, _BATCH_ROWS, self._encode)
 
-    def _encode(self, drawn: Sequence[DrawnRequest]) -> list[Answer]:
-        texts = self._read([one.drawings for one in drawn])
+    async def aclose(self) -> None:
+        """End what renders, and let go of recogniser and encoder."""
+        self._renderer.close()
+        self._reader = None
+        self._encoder.close()
+
+    def _encode(self, pages: Sequence[Sequence[Page]]) -> list[Answer]:
+        raws = [json.dumps(lines, ensure_ascii=False).encode() for lines in self._read(pages)]
+        texts = [join_lines(raw) for raw in raws]
         vectors = self._encoder.encode(texts)
-        return [Answer(Status.OK, reply=text, embedding=vector) for text, vector in zip(texts, vectors, strict=True)]
+        return [
+            Answer(Status.OK, reply=text, embedding=vector, raw=raw)
+            for text, vector, raw in zip(texts, vectors, raws, strict=True)
+        ]
 
-    def _read(self, texts: Sequence[Sequence[Drawing]]) -> list[str]:
-        """What the recogniser reads on the pages of each text: its only source is their pixels."""
+    def _read(self, texts: Sequence[Sequence[Page]]) -> list[list[str]]:
+        """What the recogniser reads in the lines of each text, each with the break after it.
+
+        Its only source is the pixels of the pages.
+        """
         if self._reader is None:
             self._reader = LineReader()
         crops, places = [], []
-        for number, drawings in enumerate(texts):
-            for drawing in drawings:
-                for line in drawing.lines:
-                    crops.append(drawing.pixels[line.top : line.bottom, line.left : line.right])
+        for number, pages in enumerate(texts):
+            for page in pages:
+                for line in page.lines:
+                    crops.append(page.pixels[line.top : line.bottom, line.left : line.right])
                     places.append((number, line.ends_with))
-        read = [""] * len(texts)
+        read: list[list[str]] = [[] for _ in texts]
         for (number, ends_with), line_text in zip(places, self._reader.read(crops), strict=True):
-            read[number] += line_text + ends_with
-        return [text.rstrip() for text in read]
+            read[number].append(line_text + ends_with)
+        return read
+
+
+def join_lines(raw: bytes) -> str:
+    """The text of the lines that a row's `raw` holds, a JSON list of strings."""
+    return "".join(json.loads(raw)).rstrip()
+
+
+def reread(raw: bytes) -> Mapping[str, Any]:
+    """The text of a row's lines, by column."""
+    return {"status": Status.OK, "reply": join_lines(raw)}

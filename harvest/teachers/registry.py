@@ -8,7 +8,7 @@ from importlib import import_module
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from harvest.teachers.requirements import Needs, find_missing, find_missing_locally
+from harvest.teachers.requirements import Requirements, find_missing, find_missing_locally
 from harvest.teachers.vision_models import VISION_MODELS, VisionModel, find_vision_model
 from shared.errors import TeacherError, UsageError
 from shared.options import make_config
@@ -16,7 +16,7 @@ from shared.sources import MPNET, check_hub
 
 if TYPE_CHECKING:
     from harvest.config import TeacherChoice
-    from harvest.teachers.base import Teacher
+    from harvest.teachers.base import Reread, Teacher
     from shared.tasks import Task
 
 PATIENT_SECONDS, IMPATIENT_SECONDS = 3.0, 0.7  # for the hub to answer
@@ -26,7 +26,9 @@ PATIENT_SECONDS, IMPATIENT_SECONDS = 3.0, 0.7  # for the hub to answer
 class TeacherEntry:
     """One registered teacher; its module is imported when it is chosen.
 
-    `gives` are the columns that its rows fill, and "image" where it makes pictures. `defaults` are options its name
+    `gives` are the columns that its rows fill, and "image" where it makes pictures. `make_reread` names the function of
+    the module that makes of a recipe what reads its rows' `raw` again (base.Reread, or None where that recipe has no
+    raw); "" where no row of the teacher has one, for its answer is a vector. `defaults` are options its name
     stands for. `server` is what it is when the user gives --endpoint: the same model behind a server, None where that
     means nothing.
     """
@@ -36,10 +38,11 @@ class TeacherEntry:
     factory: str
     config: str
     gives: tuple[str, ...]
-    needs: Needs
+    requirements: Requirements
     summary: str
     defaults: Mapping[str, Any]
     server: "TeacherEntry | None" = None
+    make_reread: str = ""
 
 
 _ENDPOINT = TeacherEntry(
@@ -48,9 +51,10 @@ _ENDPOINT = TeacherEntry(
     "EndpointTeacher",
     "EndpointConfig",
     ("reply", "label_logprobs"),
-    Needs(memory="a server", given="--endpoint URL --model NAME"),
+    Requirements(memory="a server", given="--endpoint URL --model NAME"),
     "asks a chat endpoint, in text or (--draw) in pictures",
     {},
+    make_reread="make_reread",
 )
 _VLLM = TeacherEntry(
     "vllm",
@@ -58,9 +62,10 @@ _VLLM = TeacherEntry(
     "VllmTeacher",
     "VllmConfig",
     ("embedding", "reply", "label_logprobs"),
-    Needs("vllm", ("vllm",), "model", memory="the model and some GB", gpu=True, given="--model NAME"),
+    Requirements("vllm", ("vllm",), "model", memory="the model and some GB", gpu=True, given="--model NAME"),
     "asks any vision-language model that vLLM runs, in this process, about the drawn text",
     {},
+    make_reread="make_reread",
 )
 
 
@@ -70,11 +75,14 @@ def _name_model(model: VisionModel) -> TeacherEntry:
     return replace(
         _VLLM,
         name=model.name,
-        needs=replace(_VLLM.needs, memory=f"{ceil(model.weights_gb)} GB and some", given=""),
+        requirements=replace(_VLLM.requirements, memory=f"{ceil(model.weights_gb)} GB and some", given=""),
         summary=f"{model.model}: {model.limits}",
         defaults=asked,
         server=replace(
-            _ENDPOINT, name=model.name, needs=Needs(memory="a server", given="--endpoint URL"), defaults=asked
+            _ENDPOINT,
+            name=model.name,
+            requirements=Requirements(memory="a server", given="--endpoint URL"),
+            defaults=asked,
         ),
     )
 
@@ -86,9 +94,10 @@ ENTRIES = (
         "ReaderTeacher",
         "ReaderConfig",
         ("embedding", "reply"),
-        Needs("vision", ("torch", "transformers", "rapidocr", "onnxruntime"), "encoder", memory="2 GB"),
+        Requirements("vision", ("torch", "transformers", "rapidocr", "onnxruntime"), "encoder", memory="2 GB"),
         "draws the text, reads the picture with PP-OCR, encodes what it read",
         {"encoder": MPNET},
+        make_reread="make_reread",
     ),
     TeacherEntry(
         "encoder",
@@ -96,7 +105,7 @@ ENTRIES = (
         "VisionEncoderTeacher",
         "VisionEncoderConfig",
         ("embedding",),
-        Needs("vision", ("torch", "transformers"), "model", memory="the model", given="--model NAME"),
+        Requirements("vision", ("torch", "transformers"), "model", memory="the model", given="--model NAME"),
         "draws the text and encodes the picture with a vision encoder: openai/clip-vit-base-patch32, say",
         {},
     ),
@@ -106,7 +115,7 @@ ENTRIES = (
         "DiffusionTeacher",
         "DiffusionConfig",
         ("embedding", "image"),
-        Needs(
+        Requirements(
             "diffusion", ("torch", "transformers", "diffusers"), "model", "model_index.json", "3 GB in 16 bits and some"
         ),
         "paints the text with Stable Diffusion or SDXL, a LoRA on top if wanted; ARMADA's own teacher",
@@ -118,7 +127,7 @@ ENTRIES = (
         "SpeechTeacher",
         "SpeechConfig",
         ("embedding",),
-        Needs("speech", ("torch", "transformers", "sentencepiece"), "model", memory="1 GB and some"),
+        Requirements("speech", ("torch", "transformers", "sentencepiece"), "model", memory="1 GB and some"),
         "speaks the text with SpeechT5 and hears it with Wav2Vec2: ARMADA's audio teacher",
         {"model": "microsoft/speecht5_tts"},
     ),
@@ -139,6 +148,27 @@ def find_teacher(name: str) -> TeacherEntry:
     raise UsageError(f"there is no teacher {name!r}; {hint}the teachers are: {', '.join(names)}")
 
 
+def find_reread(recipe: Mapping[str, Any]) -> "Reread | None":
+    """What reads the `raw` of a recipe's rows again, without asking; None where its rows have none.
+
+    Rows that join a vector to another folder's answers (--onto) have the raw of the answers. Raises UsageError where
+    nobody here knows the teacher.
+    """
+    while "onto" in recipe:
+        recipe = recipe["onto"]["recipe"]
+    name = recipe.get("teacher", "")
+    for entry in ENTRIES:
+        if entry.name == name:
+            if not entry.make_reread:
+                return None
+            reread: Reread | None = getattr(import_module(entry.module), entry.make_reread)(recipe)
+            return reread
+    raise UsageError(
+        f"nobody here knows the teacher {name!r} that made these answers, so there is nothing to read again; install "
+        "the package that has it"
+    )
+
+
 def prepare_teacher(choice: "TeacherChoice") -> "Callable[[Task], Teacher]":
     """What makes the chosen teacher for a task, before a task is looked at.
 
@@ -150,9 +180,9 @@ def prepare_teacher(choice: "TeacherChoice") -> "Callable[[Task], Teacher]":
         entry = entry.server
     options = {**entry.defaults, **choice.options}
     # Where something else is missing anyway, nobody should have to wait for a silent hub too.
-    seconds = IMPATIENT_SECONDS if find_missing_locally(entry.needs) else PATIENT_SECONDS
+    seconds = IMPATIENT_SECONDS if find_missing_locally(entry.requirements) else PATIENT_SECONDS
     find_hub_problem = cache(partial(check_hub, seconds))
-    if missing := find_missing(entry.needs, options, find_hub_problem):
+    if missing := find_missing(entry.requirements, options, find_hub_problem):
         raise TeacherError(_describe_missing(entry, missing, find_hub_problem))
     if entry.factory == _VLLM.factory and (known := find_vision_model(options.get("model", ""))) is not None:
         options = {"size": known.size, **options}
@@ -173,11 +203,13 @@ def _describe_missing(entry: TeacherEntry, missing: Sequence[str], find_hub_prob
     if entry.server is not None:
         lines.append(f"  --teacher {entry.name} --endpoint URL: the same model, where you run `vllm serve`")
     for other in ENTRIES:
-        if other.name == entry.name or find_missing_locally(other.needs):
+        if other.name == entry.name or find_missing_locally(other.requirements):
             continue
-        given = other.needs.given
-        weights = other.needs.weights
-        if weights and (find_missing(other.needs, other.defaults, find_hub_problem) or weights not in other.defaults):
+        given = other.requirements.given
+        weights = other.requirements.weights
+        if weights and (
+            find_missing(other.requirements, other.defaults, find_hub_problem) or weights not in other.defaults
+        ):
             given = f"--{weights} {'FOLDER' if find_hub_problem() else 'NAME'}"
         lines.append(f"  {f'--teacher {other.name} {given}'.rstrip()}: {other.summary}")
     return "\n".join(lines)

@@ -15,7 +15,7 @@ _NO_DEVICES = {"", "-1", "none", "NoDevFiles"}
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class Requirements:
     """What a teacher needs.
 
     `packages` are modules that the extra `extra` installs. `weights` is the option that names the model whose weights
@@ -32,33 +32,35 @@ class Needs:
     given: str = ""
 
 
-def find_missing(needs: Needs, options: Mapping[str, Any], find_hub_problem: Callable[[], str | None]) -> list[str]:
+def find_missing(
+    requirements: Requirements, options: Mapping[str, Any], find_hub_problem: Callable[[], str | None]
+) -> list[str]:
     """What is not here, each with what to do about it; empty where the teacher can run.
 
     `options` are those of the teacher, with its defaults: they say which model is meant. `find_hub_problem` is as
     shared.sources.check_hub.
     """
-    missing = find_missing_locally(needs)
-    source = options.get(needs.weights) if needs.weights else None
+    missing = find_missing_locally(requirements)
+    source = options.get(requirements.weights) if requirements.weights else None
     if source is not None:
         try:
-            locate_model(source, needs.index, find_hub_problem)
+            locate_model(source, requirements.index, find_hub_problem)
         except SourceError as error:
-            missing.append(f"its model: {error}. --{needs.weights} names another")
+            missing.append(f"its model: {error}. --{requirements.weights} names another")
     return missing
 
 
-def find_missing_locally(needs: Needs) -> list[str]:
+def find_missing_locally(requirements: Requirements) -> list[str]:
     """As find_missing, but for the model: nobody is asked."""
     missing = []
-    if absent := [name for name in needs.packages if find_spec(name) is None]:
+    if absent := [name for name in requirements.packages if find_spec(name) is None]:
         missing.append(
             f"the {'package' if len(absent) == 1 else 'packages'} {', '.join(absent)}: "
-            f"pip install 'harvest-distill[{needs.extra}]'"
+            f"pip install 'harvest-distill[{requirements.extra}]'"
         )
-    if needs.gpu and not has_gpu() and not _runs_without_gpu():
+    if requirements.gpu and not has_gpu() and not _runs_without_gpu():
         missing.append(
-            f"a GPU ({needs.memory}): none is to be seen here; vLLM's build for CPUs needs none, but is slow"
+            f"a GPU ({requirements.memory}): none is to be seen here; vLLM's build for CPUs needs none, but is slow"
         )
     return missing
 

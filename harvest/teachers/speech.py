@@ -20,10 +20,10 @@ import numpy as np
 from harvest.chat.prompts import lay_out
 from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
 from harvest.teachers.batches import answer_in_batches
-from harvest.teachers.windows import split_words
+from harvest.teachers.chunks import split_into_chunks
 from shared.errors import SourceError, require_extra
 from shared.example import Example
-from shared.frozen_models import FrozenModel, choose_device
+from shared.frozen_models import FrozenModel, choose_inference_device
 from shared.schema import Answer, Status
 from shared.tasks import Task
 
@@ -45,6 +45,8 @@ class SpeechConfig:
 
 class SpeechTeacher:
     """See the module. Keeps the protocol of harvest.teachers.base.Teacher."""
+
+    remote = None
 
     def __init__(self, config: SpeechConfig, task: Task, name: str) -> None:
         require_extra("speech", "torch", "transformers", "sentencepiece")
@@ -83,6 +85,10 @@ class SpeechTeacher:
         """One after the other: two rows of a batch would share their dropout."""
         return answer_in_batches(requests, 1, self._answer_batch)
 
+    async def aclose(self) -> None:
+        """Let go of the models."""
+        self._voice = None
+
     def _answer_batch(self, requests: Sequence[Request]) -> list[Reply]:
         if self._voice is None:
             self._voice = _Voice(self._sources, self._speaker)
@@ -118,7 +124,7 @@ class _Voice:
             Wav2Vec2Model,
         )
 
-        device = choose_device()
+        device = choose_inference_device()
         self._tokenizer = sources["model"].load(SpeechT5Tokenizer)
         self._speech = sources["model"].load(SpeechT5ForTextToSpeech, dtype=torch.float32).to(device).eval()
         self._vocoder = sources["vocoder"].load(SpeechT5HifiGan, dtype=torch.float32).to(device).eval()
@@ -146,7 +152,7 @@ class _Voice:
         states = []
         with torch.random.fork_rng(devices=None), torch.inference_mode():
             torch.manual_seed(seed)
-            for piece in split_words(text, self._window, self._count_letters):
+            for piece in split_into_chunks(text, self._window, self._count_letters):
                 ids = self._tokenizer(piece, return_tensors="pt").input_ids.to(self._speaker.device)
                 wave = self._speech.generate_speech(ids, self._speaker, vocoder=self._vocoder)
                 inputs = self._extractor(

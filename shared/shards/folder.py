@@ -32,7 +32,7 @@ from shared.disk import (
     take_lock,
 )
 from shared.errors import CorruptShardError, Error, LockedError, ShardError
-from shared.schema import Row, row_schema, rows_to_batch
+from shared.schema import SCHEMA_VERSION, Row, read_version, row_schema, rows_to_batch
 from shared.shards.journal import Journal, JournalReader
 from shared.shards.manifest import (
     MANIFEST_NAME,
@@ -119,20 +119,22 @@ class TeacherFolder:
         manifest: Manifest,
         *,
         worker: str = DEFAULT_WORKER,
-        schema: pa.Schema | None = None,
+        vector_type: pa.DataType | None = None,
         claim: Claim | None = None,
     ) -> Self:
         """Open or create `task_folder`/teacher=<name>/ for `manifest`, and mend what a crash left.
 
-        `manifest` gives the name, the recipe and the plan; its shards are not looked at. `schema` is
-        row_schema() unless the recipe wants another vector type. `claim` is one that the caller took for the same
-        folder and worker. Raises LockedError if a living process
-        writes under the same `worker` name, RecipeMismatchError if the folder holds the answers to another
-        recipe, SchemaVersionError and CorruptShardError as load_manifest does. None of them changes anything.
+        `manifest` gives the name, the labels, the recipe and the plan; its shards are not looked at. `vector_type` is
+        that of row_schema. `claim` is one that the caller took for the same folder and worker. A folder of an older
+        schema keeps its shards as they are, and rows are added in today's.
+
+        Raises LockedError if a living process writes under the same `worker` name, RecipeMismatchError if the folder
+        holds the answers to another recipe, SchemaVersionError and CorruptShardError as load_manifest does. None of
+        them changes anything.
         """
         check_name("worker", worker)
         path = task_folder / f"teacher={check_name('teacher', manifest.teacher)}"
-        folder = cls(path, worker, row_schema() if schema is None else schema)
+        folder = cls(path, worker, row_schema(vector_type, manifest.labels))
         if (path / MANIFEST_NAME).exists():
             check_recipe(path, load_manifest(path), manifest)  # before anything is written
         with folder._lock(), ExitStack() as undo:
@@ -265,7 +267,9 @@ class TeacherFolder:
         else:
             check_recipe(self.path, kept, wanted)
             planned = {**kept.planned, **wanted.planned}
-            self._manifest = replace(kept, metric=wanted.metric, source=wanted.source, planned=planned)
+            self._manifest = replace(
+                kept, metric=wanted.metric, source=wanted.source, planned=planned, schema_version=SCHEMA_VERSION
+            )
         save_manifest(self.path, self._manifest)
 
     def _recover(self) -> None:
@@ -289,6 +293,9 @@ class TeacherFolder:
             else:
                 notes.append(f"{path} is not in the manifest and is left alone; no command reads it")
         for path in sorted(self.path.glob(f"journal/split=*/{self.worker}.arrows")):
+            if _is_older(path):  # a journal has one schema: the rows of another version begin a new one
+                self._seal_journal(path)
+                continue
             journal = self._open_journal(journal_split(path))
             if journal.dropped:
                 notes.append(f"{path}: dropped {journal.dropped} bytes of rows that were never acknowledged")
@@ -339,3 +346,8 @@ class TeacherFolder:
             self._manifest = sealing.manifest
         for path in sealing.obsolete:
             remove_file(path)
+
+
+def _is_older(journal: Path) -> bool:
+    with JournalReader(journal) as reader:
+        return reader.schema is not None and read_version(reader.schema) < SCHEMA_VERSION

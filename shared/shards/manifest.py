@@ -11,7 +11,7 @@ from typing import Any
 from shared.disk import replace_file
 from shared.errors import CorruptShardError, RecipeMismatchError, SchemaVersionError, ShardError, UsageError
 from shared.keys import canonical_json
-from shared.schema import SCHEMA_VERSION
+from shared.schema import SCHEMA_VERSION, sum_costs
 
 MANIFEST_NAME = "manifest.json"
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -19,14 +19,17 @@ _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One sealed Parquet file. `path` is relative to the teacher folder; `cost_usd` is that of its rows."""
+    """One sealed Parquet file. `path` is relative to the teacher folder.
+
+    `cost_usd` is that of its rows, None where the price of any of them is not known.
+    """
 
     path: str
     split: str
     rows: int
     bytes: int
     sha256: str
-    cost_usd: float
+    cost_usd: float | None
 
     @property
     def id(self) -> str:
@@ -39,15 +42,15 @@ class Superseded:
     """Rows that were answered again later and left the shards. Their cost stays in the books."""
 
     rows: int = 0
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What a teacher folder holds.
 
-    `kind` is "classification" or "regression"; `target_range` (low, high) belongs to the latter. `recipe` is
-    all that changes any answer, as JSON. `planned` is the number of rows a split is to have. `retired` are
+    `kind` is "classification", "regression" or "generation"; `target_range` (low, high) belongs to a regression.
+    `recipe` is all that changes any answer, as JSON. `planned` is the number of rows a split is to have. `retired` are
     the ids of shards whose rows were all superseded, kept so that a leftover of theirs is known for what it
     is.
     """
@@ -69,6 +72,11 @@ class Manifest:
     def shards_of(self, split: str) -> tuple[Shard, ...]:
         """The shards of one split, in the order in which they were sealed."""
         return tuple(shard for shard in self.shards if shard.split == split)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Dollars of all sealed rows, superseded ones included; None where the price of one of them is not known."""
+        return sum_costs((*(shard.cost_usd for shard in self.shards), self.superseded.cost_usd))
 
     def sealed_ids(self) -> frozenset[str]:
         """Ids of all journals that were ever sealed: one that is still on disk was about to be dropped."""

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from shared.disk import is_locked
 from shared.errors import CorruptShardError
-from shared.example import Example
+from shared.example import Example, Message
 from shared.fingerprints import FINGERPRINTED, Fingerprints, fingerprint_rows
-from shared.schema import Answer, Row, Status
+from shared.schema import SCHEMA_VERSION, Answer, Row, Status, find_added, read_version, sum_costs, upgrade_table
 from shared.shards.journal import JournalReader
 from shared.shards.manifest import Manifest, Shard, load_manifest
 
@@ -83,7 +83,8 @@ class SplitSummary:
     """The counts of one split. `unsealed` of its rows are still in journals; `bytes` are those of its files.
 
     `statuses` counts current rows by status; `failures` are the most frequent first lines of `error` with
-    their counts. The bill (`cost_usd`, tokens) includes superseded rows that are still on disk.
+    their counts. The bill (`cost_usd`, tokens) includes superseded rows that are still on disk; `unpriced` counts the
+    rows whose price is not known, which `cost_usd` is without.
     """
 
     planned: int | None = None
@@ -92,6 +93,7 @@ class SplitSummary:
     statuses: Counter[str] = field(default_factory=Counter)
     failures: tuple[tuple[str, int], ...] = ()
     cost_usd: float = 0.0
+    unpriced: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     bytes: int = 0
@@ -99,15 +101,16 @@ class SplitSummary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a teacher folder holds, by split. `cost_usd` is all that was ever spent on it."""
+    """What a teacher folder holds, by split."""
 
     manifest: Manifest
     splits: dict[str, SplitSummary]
 
     @property
-    def cost_usd(self) -> float:
-        """Dollars spent on the folder, superseded rows included."""
-        return sum(split.cost_usd for split in self.splits.values()) + self.manifest.superseded.cost_usd
+    def cost_usd(self) -> float | None:
+        """All dollars ever spent on the folder, superseded rows included; None where a row's price is not known."""
+        own = (None if split.unpriced else split.cost_usd for split in self.splits.values())
+        return sum_costs((*own, self.manifest.superseded.cost_usd))
 
 
 def identify_row(sample_id: str, draw: int) -> bytes:
@@ -164,7 +167,10 @@ def list_row_groups(folder: Path, manifest: Manifest, split: str) -> list[RowGro
 
 
 def read_row_group(group: RowGroup, columns: Sequence[str] | None = None) -> pa.Table:
-    """One row group, all columns or those named. Raises CorruptShardError if the file cannot be read."""
+    """One row group, all columns or those named, as today's schema has them, whatever the shard's.
+
+    Raises CorruptShardError if the file cannot be read.
+    """
     with _open_parquet(group.path) as file:
         return _read_group(file, group, columns)
 
@@ -175,7 +181,9 @@ def read_row_group(group: RowGroup, columns: Sequence[str] | None = None) -> pa.
 def iterate_pieces(
     folder: Path, manifest: Manifest, columns: Sequence[str], split: str | None = None
 ) -> Iterator[Piece]:
-    """All rows, sealed ones first, then those of the journals. `columns` are read of sealed rows, at least.
+    """All rows, sealed ones first, then those of the journals, in today's schema.
+
+    `columns` are read of sealed rows, at least.
 
     Where a (split, sample_id, draw) was answered more than once, only its last row is current.
     """
@@ -202,7 +210,7 @@ def iterate_pieces(
             # A live writer may have appended rows since they were numbered: those come with the next look.
             current = np.array([last.get(identity) == number for number, identity in numbered], bool)
             ordinal += len(identities)
-            yield Piece(name, pa.Table.from_batches([batch]), current, None)
+            yield Piece(name, upgrade_table(pa.Table.from_batches([batch])), current, None)
 
 
 def list_splits(folder: Path, manifest: Manifest) -> list[str]:
@@ -258,10 +266,14 @@ def iterate_rows(table: pa.Table) -> Iterator[Row]:
                 sample_id=values["sample_id"],
                 text=values["text"],
                 text_pair=values["text_pair"],
-                choices=None if values["choices"] is None else tuple(values["choices"]),
+                choices=_to_tuple(values["choices"]),
                 label=values["label"],
                 target=values["target"],
                 target_text=values["target_text"],
+                references=_to_tuple(values["references"]),
+                messages=None
+                if values["messages"] is None
+                else tuple(Message(message["role"], message["content"]) for message in values["messages"]),
             ),
             request_key=values["request_key"],
             draw=values["draw"],
@@ -271,6 +283,10 @@ def iterate_rows(table: pa.Table) -> Iterator[Row]:
                 **{name: values[name] for name in _PLAIN_ANSWER_FIELDS},
             ),
         )
+
+
+def _to_tuple(values: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(values)
 
 
 _PLAIN_ANSWER_FIELDS = tuple(name for name in Answer.__dataclass_fields__ if name not in ("status", "embedding"))
@@ -300,6 +316,7 @@ def summarise_folder(folder: Path) -> Summary:
         for entry in current["status"].value_counts().to_pylist():
             summary.statuses[entry["values"]] += entry["counts"]
         summary.cost_usd += pc.sum(piece.table["cost_usd"]).as_py() or 0.0
+        summary.unpriced += piece.table["cost_usd"].null_count
         summary.prompt_tokens += pc.sum(piece.table["prompt_tokens"]).as_py() or 0
         summary.completion_tokens += pc.sum(piece.table["completion_tokens"]).as_py() or 0
         causes = failures[piece.split]
@@ -385,12 +402,15 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def _read_group(file: pq.ParquetFile, group: RowGroup, columns: Sequence[str] | None) -> pa.Table:
-    if missing := [name for name in columns or () if name not in file.schema_arrow.names]:
+    added = find_added(file.schema_arrow)
+    if missing := [name for name in columns or () if name not in file.schema_arrow.names and name not in added]:
         raise CorruptShardError(
             f"{group.path} has no column {missing[0]}: harvest did not write it. Restore it from a copy"
         )
     try:
-        return file.read_row_group(group.index, columns=columns, use_threads=False)
+        there = None if columns is None else [name for name in columns if name not in added]
+        table = file.read_row_group(group.index, columns=there, use_threads=False)
+        return table if read_version(table.schema) == SCHEMA_VERSION else upgrade_table(table, columns)
     except (pa.ArrowException, OSError) as error:
         raise CorruptShardError(f"{group.path} cannot be read ({error}); run: harvest verify") from None
 

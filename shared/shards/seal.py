@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shared.disk import make_folder, write_whole
+from shared.schema import find_vector_type, row_schema, sum_column, sum_costs, upgrade_table
 from shared.shards.journal import JournalReader, strip_id
 from shared.shards.manifest import Manifest, Shard, Superseded
 from shared.shards.read import identify_rows, journal_split
@@ -24,7 +25,7 @@ ROW_GROUP_ROWS = 4096
 ROW_GROUP_BYTES = 64 << 20  # a row of a video teacher has half a megabyte: rows alone do not bound memory
 
 # Few distinct values. Hashes and floats have none in common, and a dictionary only costs them.
-_DICTIONARY_COLUMNS = ["status", "finish_reason", "error", "choices.list.element"]
+_DICTIONARY_COLUMNS = ["status", "finish_reason", "error", "choices.list.element", "messages.list.element.role"]
 _STATISTICS_COLUMNS = ["sample_id", "request_key", "label", "draw", "status", "cost_usd", "asked_at"]
 
 
@@ -80,24 +81,25 @@ def seal_journal(folder: Path, manifest: Manifest, journal: Path) -> Sealing:
             manifest,
             shards=(*kept, sealed),
             retired=tuple(retired),
-            superseded=Superseded(superseded.rows + lost.rows, superseded.cost_usd + lost.cost_usd),
+            superseded=Superseded(superseded.rows + lost.rows, sum_costs((superseded.cost_usd, lost.cost_usd))),
         ),
         tuple(obsolete),
     )
 
 
 def rewrite_shard(folder: Path, manifest: Manifest, shard: Shard, revise: Callable[[pa.Table], pa.Table]) -> Sealing:
-    """Write `shard` anew, each of its row groups as `revise` gives it: the same rows, and the same bill.
+    """Write `shard` anew in today's schema, each of its row groups as `revise` gives it: same rows, same bill.
 
-    Raises ValueError where it gives other rows or another bill, and nothing has changed then.
+    `revise` is given rows of today's schema, whatever the shard's. Raises ValueError where it gives other rows or
+    another bill, and nothing has changed then.
     """
     number = 1 + max(_shard_number(other) for other in manifest.shards_of(shard.split))
     path = folder / shard.path
     with pq.ParquetFile(path) as file:
-        rewritten = _write_shard(
-            folder, shard.split, number, shard.id, file.schema_arrow, map(revise, _iterate_groups(file))
-        )
-    if rewritten.rows != shard.rows or not math.isclose(rewritten.cost_usd, shard.cost_usd, abs_tol=1e-12):
+        schema = row_schema(find_vector_type(file.schema_arrow), manifest.labels)
+        revised = (revise(upgrade_table(table)) for table in _iterate_groups(file))
+        rewritten = _write_shard(folder, shard.split, number, shard.id, schema, revised)
+    if rewritten.rows != shard.rows or not _is_same_bill(rewritten.cost_usd, shard.cost_usd):
         (folder / rewritten.path).unlink()
         raise ValueError(
             f"{path} would have {rewritten.rows} rows that cost ${rewritten.cost_usd}, not {shard.rows} of "
@@ -106,6 +108,12 @@ def rewrite_shard(folder: Path, manifest: Manifest, shard: Shard, revise: Callab
     rewritten = replace(rewritten, cost_usd=shard.cost_usd)  # summed in another order, it may differ in its last digit
     shards = tuple(rewritten if other == shard else other for other in manifest.shards)
     return Sealing(replace(manifest, shards=shards), (path,))
+
+
+def _is_same_bill(cost_usd: float | None, other_usd: float | None) -> bool:
+    if cost_usd is None or other_usd is None:
+        return cost_usd is other_usd
+    return math.isclose(cost_usd, other_usd, abs_tol=1e-12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,7 @@ class _JournalRows:
 @dataclass(slots=True)
 class _Lost:
     rows: int = 0
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
 
 
 def _scan_journal(path: Path) -> _JournalRows:
@@ -156,7 +164,7 @@ def _drop_rows(tables: Iterable[pa.Table], is_lost: Callable[[int, bytes], bool]
         ordinal += table.num_rows
         if any(mask):
             lost.rows += sum(mask)
-            lost.cost_usd += pc.sum(table["cost_usd"].filter(pa.array(mask))).as_py()
+            lost.cost_usd = sum_costs((lost.cost_usd, sum_column(table["cost_usd"].filter(pa.array(mask)))))
             table = table.filter(pc.invert(pa.array(mask)))
         yield table
 
@@ -166,13 +174,14 @@ def _write_shard(
 ) -> Shard:
     """Write one Parquet file, durable under its final name."""
     target = folder / f"split={split}" / f"part-{number:05d}-{identity}.parquet"
-    rows, cost_usd = 0, 0.0
+    rows = 0
+    cost_usd: float | None = 0.0
     with write_whole(target) as temporary:  # a full disk gets its room back
         with pq.ParquetWriter(temporary, schema, **_writer_options(schema)) as writer:
             for group in _regroup(tables):
                 writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
                 rows += group.num_rows
-                cost_usd += pc.sum(group["cost_usd"]).as_py()
+                cost_usd = sum_costs((cost_usd, sum_column(group["cost_usd"])))
         with temporary.open("rb") as file:
             digest = file_digest(file, "sha256").hexdigest()
         size = temporary.stat().st_size

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from shared.disk import is_locked
 from shared.errors import ShardError
-from shared.schema import row_schema
+from shared.schema import find_vector_type, read_version, row_schema_of
 from shared.shards.journal import JournalReader, check_schema
 from shared.shards.manifest import Manifest, Shard, find_teachers, load_manifest, shard_id
 from shared.shards.read import (
@@ -158,10 +158,8 @@ def _check_file(
 
 
 def _check_layout(path: Path, found: pa.Schema) -> None:
-    """Raise ShardError unless the columns are those of row_schema with any type of vector elements."""
-    at = found.get_field_index("embedding")
-    is_vector = at >= 0 and pa.types.is_list(found.field(at).type)
-    check_schema(path, found, row_schema(found.field(at).type.value_type if is_vector else None))
+    """Raise ShardError unless the columns are those of the version that the file says, with any type of vectors."""
+    check_schema(path, found, row_schema_of(read_version(found), find_vector_type(found)))
 
 
 def _find_orphans(folder: Path, manifest: Manifest) -> list[str]:

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-import distill.run
-from distill.config import DistillConfig
+from distill.config import make_distill_config
 from distill.run import run_distillation
+from distill.training.loop import Training
 from shared.errors import CorruptShardError, DataError, Error, SourceError, UsageError
 from shared.schema import Row
 from shared.shards.manifest import choose_teacher, load_manifest, save_manifest
@@ -29,10 +29,10 @@ def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     """Run a distillation that must be refused before its training loop; give the message."""
 
     def check(error: type[Error], shards: Path, student: Path, **options: Any) -> str:
-        monkeypatch.setattr(distill.run, "train", lambda *_: pytest.fail("training started"))
+        monkeypatch.setattr(Training, "run", lambda _: pytest.fail("training started"))
         out = tmp_path / "runs"
         with pytest.raises(error) as raised:
-            run_distillation(DistillConfig(shards=shards, student=str(student), epochs=1, **options), out)
+            run_distillation(make_distill_config(shards=shards, student=str(student), epochs=1, **options), out)
         assert raised.type is error
         assert not out.exists() or list(out.iterdir()) == []
         return str(raised.value)
@@ -196,9 +196,7 @@ def test_a_student_that_was_half_downloaded(
     damage: Callable[[Path], None],
     message: str,
     control: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(distill.run, "fit_smoothing", lambda *_: pytest.fail("training started"))
     folder = tmp_path / "student"
     shutil.copytree(tiny_student, folder)
     damage(folder)

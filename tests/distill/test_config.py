@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from distill.config import DEFAULT_STUDENT, DistillConfig
+from distill.config import DEFAULT_STUDENT, make_distill_config
 from shared.errors import UsageError
 from shared.sources import MINILM
 
@@ -15,12 +15,17 @@ SHARDS = Path("data/x")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "kl"}, "loss is 'kl'; it can be cosine, euclid, elementwise, cka, procrustes, contrastive, none"),
+        ({"loss": "kl"}, "loss is 'kl'; it can be: .*euclid"),
+        ({"loss": "cak"}, "loss is 'cak'; did you mean cka"),
+        ({"loss": "cka,cka"}, "loss is cka, cka; each can be named once only"),
+        ({"loss": "none,cka"}, "loss none leaves L_m out"),
+        ({"loss": "cka=x"}, "loss cka=x: the weight is not a number"),
+        ({"loss": "cka=0"}, "loss cka=0: the weight must be more than 0"),
         ({"soft": "mse"}, "it can be aligner, kl"),
         ({"soft": "kl", "alpha": 0.0}, "soft kl is the soft targets' term: give alpha above 0"),
         ({"soft": "kl", "loss": "none", "control": "frozen-aligner"}, "frozen-aligner needs an aligner"),
-        ({"vectors": ("embedding", "image")}, "embedding, image; each can be embedding, label_logprobs, reply"),
-        ({"vectors": ("reply", "reply")}, "and once only"),
+        ({"vectors": ("embedding", "image")}, "vectors is 'image'; it can be embedding, label_logprobs, reply"),
+        ({"vectors": ("reply", "reply")}, "reply, reply; each can be named once only"),
         ({"semantics": "both"}, "it can be paper, code"),
         ({"schedule": "mixed"}, "it can be two-pass, interleaved"),
         ({"control": "random"}, "it can be none, shuffled-teacher, random-vectors"),
@@ -48,7 +53,7 @@ SHARDS = Path("data/x")
 )
 def test_a_bad_value_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        DistillConfig(shards=SHARDS, **options)
+        make_distill_config(shards=SHARDS, **options)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +61,7 @@ def test_a_bad_value_is_named(options: dict[str, Any], message: str) -> None:
     [
         ({}, True, "euclid"),
         ({"loss": "cosine", "control": "shuffled-teacher"}, True, "cosine-shuffled-teacher"),
+        ({"loss": ["cka", "euclid=0.5"]}, True, "cka+euclid"),
         ({"control": "self-training"}, True, "self-training"),
         ({"control": "frozen-aligner"}, True, "euclid-frozen-aligner"),
         ({"loss": "none"}, True, "soft-only"),
@@ -71,8 +77,8 @@ def test_a_bad_value_is_named(options: dict[str, Any], message: str) -> None:
     ],
 )
 def test_variants(options: dict[str, Any], uses_teacher: bool, variant: str) -> None:
-    config = DistillConfig(shards=SHARDS, **options)
-    assert config.uses_teacher is uses_teacher
+    config = make_distill_config(shards=SHARDS, **options)
+    assert config.method.uses_teacher is uses_teacher
     assert config.variant == variant
 
 

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from distill.config import Control, DistillConfig
+from distill.config import DistillConfig, make_distill_config
+from distill.controls import Control
 from distill.models.aligner import Aligner
 from distill.models.classifier import Student
 from distill.run import run_distillation
-from distill.scoring.predict import evaluate_run
-from distill.training.loop import derive_seed
+from distill.runs.evaluate import evaluate_run
+from distill.training.step import derive_seed
 from shared.errors import CorruptShardError, DataError, SchemaVersionError, ShardError, UsageError
 from shared.schema import Row, Status
 from tests.distill.distill_rows import WIDTH, WriteFolder, make_rows, with_answer, without_label
@@ -24,7 +26,7 @@ from tests.distill.distill_rows import WIDTH, WriteFolder, make_rows, with_answe
 
 def configure(shards: Path, student: Path, **options: Any) -> DistillConfig:
     defaults: dict[str, Any] = {"epochs": 2, "student_lr": 2e-3, "batch_size": 16}
-    return DistillConfig(shards=shards, student=str(student), **{**defaults, **options})
+    return make_distill_config(shards=shards, student=str(student), **{**defaults, **options})
 
 
 def run(shards: Path, student: Path, **options: Any) -> tuple[Path, dict[str, Any]]:
@@ -60,6 +62,7 @@ def test_the_run_folder(toy: Path, tiny_student: Path) -> None:
     assert {p.name for p in folder.iterdir()} == {
         "metrics.json",
         "README.md",
+        "row_scores.parquet",
         "predictions.npz",
         "student",
         "heads.safetensors",
@@ -106,6 +109,39 @@ def test_the_saved_student_is_the_best_one_and_transformers_serves_it(toy: Path,
     assert evaluate_run(folder, None, "validation", "cpu", "auto")["score"] == metrics["dev_best"]
     test = evaluate_run(folder, None, "test", "cpu", "auto")
     assert (test["score"], test["rows"]) == (metrics["test"], 30)
+
+
+def read_scores(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """The rows' numbers and their scores, by split."""
+    table = pq.read_table(folder / "row_scores.parquet")
+    assert [(field.name, str(field.type)) for field in table.schema] == [
+        ("split", "string"),
+        ("row", "int64"),
+        ("score", "double"),
+    ]
+    scores: dict[str, tuple[list[int], list[float]]] = {}
+    for line in table.to_pylist():
+        numbers, values = scores.setdefault(line["split"], ([], []))
+        numbers.append(line["row"])
+        values.append(line["score"])
+    return scores
+
+
+def test_each_scored_row_has_its_score_by_its_number(write_folder: WriteFolder, tiny_student: Path) -> None:
+    dev = [row if i % 3 else without_label(row) for i, row in enumerate(make_rows(30, 1))]
+    test = make_rows(30, 2)
+    folder = write_folder({"train": [make_rows(48)], "validation": [dev[:11], dev[11:]], "test": [test]})
+    out, metrics = run(folder, tiny_student)
+    scores = read_scores(out)
+    assert list(scores) == ["validation", "test", "test_aligner"]
+    assert scores["validation"][0] == [i for i in range(30) if i % 3]
+    assert scores["test"][0] == scores["test_aligner"][0] == list(range(30))
+    assert np.mean(scores["validation"][1]) == pytest.approx(metrics["dev_best"])
+    assert np.mean(scores["test"][1]) == pytest.approx(metrics["test"])
+    classify = pipeline("text-classification", model=str(out / "student"))
+    said = [answer["label"] for answer in classify([row.example.text for row in test])]
+    right = [float(("bad", "good")[row.example.label or 0] == label) for row, label in zip(test, said, strict=True)]
+    assert scores["test"][1] == pytest.approx(right)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harvest.teachers.base import Estimate, Reply, Request
+from harvest.teachers.base import Estimate, Remote, Reply, Request
 from shared.errors import DataError, TeacherError
 from shared.example import Example
 from shared.schema import Answer, Status
@@ -18,7 +18,7 @@ class ScriptedTeacher:
     """Answers with a vector made of the text's hash. `asked` lists the texts that it was asked, in order.
 
     A text that contains "unaskable" cannot be asked; one that contains "fails" gets a failed answer while `failing`.
-    After `break_after` answers it raises TeacherError.
+    After `break_after` answers it raises TeacherError. `ended` counts how often it was ended.
     """
 
     name: str = "scripted"
@@ -27,6 +27,8 @@ class ScriptedTeacher:
     break_after: int | None = None
     version: int = 1
     asked: list[str] = field(default_factory=list)
+    ended: int = 0
+    remote: Remote | None = None
 
     def recipe(self) -> Mapping[str, Any]:
         return {"teacher": "scripted", "version": self.version}
@@ -45,6 +47,9 @@ class ScriptedTeacher:
                 raise TeacherError("the teacher went home")
             self.asked.append(request.example.text)
             yield Reply(request, self._answer(request.example.text))
+
+    async def aclose(self) -> None:
+        self.ended += 1
 
     def _answer(self, text: str) -> Answer:
         if self.failing and "fails" in text:

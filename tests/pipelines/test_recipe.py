@@ -32,8 +32,8 @@ def test_the_demo_is_a_recipe_whose_variants_have_equal_steps() -> None:
     assert recipe.harvest.limits["train"] == 2000
     assert list(recipe.distill.variants) == ["undistilled", "armada", "shuffled-teacher"]
     configs = [make_run_configs(recipe, name, options, [0])[0] for name, options in recipe.distill.variants.items()]
-    assert {config.labels for config in configs} == {100}
-    assert len({(config.epochs, config.batch_size) for config in configs}) == 1
+    assert {config.data.labels for config in configs} == {100}
+    assert len({(config.training.epochs, config.training.batch_size) for config in configs}) == 1
 
 
 def test_a_recipe_becomes_configs(tmp_path: Path) -> None:
@@ -41,9 +41,11 @@ def test_a_recipe_becomes_configs(tmp_path: Path) -> None:
     harvest = make_harvest_config(recipe)
     assert (harvest.task.task, harvest.teacher.teacher, dict(harvest.limits)) == ("rte", "reader", {"train": 10})
     configs = make_run_configs(recipe, "armada", recipe.distill.variants["armada"], recipe.distill.seeds)
-    assert [(c.seed, c.epochs, c.loss, c.shards, c.teacher) for c in configs] == [
-        (seed, 2, "cosine", Path("data/rte"), "reader") for seed in (0, 1)
+    assert [(c.training.seed, c.training.epochs, c.method.loss_name) for c in configs] == [
+        (0, 2, "cosine"),
+        (1, 2, "cosine"),
     ]
+    assert {(c.data.shards, c.data.teacher) for c in configs} == {((Path("data/rte"),), "reader")}
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_the_offending_key_is_named(tmp_path: Path, changes: dict[str, Any], mes
 
 def test_an_unknown_training_option_is_named_with_its_variant(tmp_path: Path) -> None:
     recipe = read_recipe(write(tmp_path))
-    with pytest.raises(UsageError, match=r"distill\.variants\.armada has no option taau; it has: .*tau"):
+    with pytest.raises(UsageError, match=r"distill\.variants\.armada has no option taau; did you mean tau"):
         make_run_configs(recipe, "armada", {"taau": 5}, [0])
 
 
@@ -82,5 +84,5 @@ def test_a_variant_can_name_columns_losses_and_further_teachers(tmp_path: Path) 
     options = {"vectors": ["reply", "embedding"], "soft": "kl", "loss": "cka", "further_shards": ["data/rte/teacher=x"]}
     recipe = read_recipe(write(tmp_path, distill={"variants": {"a": options}, "seeds": [0]}))
     (config,) = make_run_configs(recipe, "a", recipe.distill.variants["a"], [0])
-    assert (config.vectors, config.soft, config.loss) == (("reply", "embedding"), "kl", "cka")
-    assert config.further_shards == (Path("data/rte/teacher=x"),)
+    assert (config.signal.vectors, config.method.soft, config.method.loss) == (("reply", "embedding"), "kl", ("cka",))
+    assert config.data.shards[1:] == (Path("data/rte/teacher=x"),)

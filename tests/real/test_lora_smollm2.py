@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from distill.config import DistillConfig
+from distill.config import make_distill_config
 from distill.run import run_distillation
-from distill.scoring.predict import evaluate_run
+from distill.runs.evaluate import evaluate_run
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import run_harvest
 from shared.sources import MINILM
@@ -80,7 +80,7 @@ def test_an_adapter_of_smollm2_trains_and_peft_loads_it(smollm2: Path, shards: P
     from distill.models.pretrained import load_classifier
     from shared.sources import resolve_model
 
-    config = DistillConfig(
+    config = make_distill_config(
         shards=shards,
         student=str(smollm2),
         lora_rank=8,

@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from harvest.rendering import Layout, draw
+from harvest.rendering import Layout, render
 from harvest.teachers.base import Reply, Request
 from harvest.teachers.vllm import Vector, VllmConfig, VllmTeacher
 from shared.errors import TeacherError, UsageError
@@ -139,7 +139,7 @@ def compute(reference: Any, text: str) -> tuple[np.ndarray[Any, Any], np.ndarray
     from PIL import Image
 
     processor, model = reference
-    pictures = [Image.fromarray(page.pixels).convert("RGB") for page in draw(text, Layout(*SIZE))]
+    pictures = [Image.fromarray(page.pixels).convert("RGB") for page in render(text, Layout(*SIZE))]
     parts = [*({"type": "image"} for _ in pictures), {"type": "text", "text": QUESTION}]
     prompt = processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
     inputs = processor(text=prompt, images=pictures, add_special_tokens=False, return_tensors="pt")
@@ -218,7 +218,7 @@ def teacher(model: Path, runner: asyncio.Runner, request: pytest.FixtureRequest)
     config = VllmConfig(str(model), size=SIZE, vector=request.param, engine=ENGINE, patience=PATIENCE)
     teacher = VllmTeacher(config, TASK)
     yield teacher
-    teacher.close()
+    runner.run(teacher.aclose())
 
 
 def test_the_vector_is_the_hidden_state_of_the_model_itself(
@@ -269,7 +269,7 @@ def test_too_little_memory_is_answered_with_what_to_change(
         with pytest.raises(TeacherError, match="--engine max_model_len") as caught:
             runner.run(ask(teacher, ["a text"]))
     finally:
-        teacher.close()
+        runner.run(teacher.aclose())
     assert "too little memory is left for the engine's cache" in str(caught.value)
 
 
@@ -282,7 +282,7 @@ def test_label_words_that_begin_alike_are_refused_before_the_model_is_loaded(
         with pytest.raises(UsageError, match="'zqa' and 'zqb' begin with the same token"):
             runner.run(ask(teacher, ["a text"]))
     finally:
-        teacher.close()
+        runner.run(teacher.aclose())
 
 
 def make_command(model: Path, reviews: Path, out: Path) -> list[str]:

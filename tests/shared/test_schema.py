@@ -1,17 +1,24 @@
 """A row's way into Arrow and back."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from shared.example import Example
-from shared.schema import SCHEMA_VERSION, Answer, Row, Status, row_schema, rows_to_batch
+from shared.example import Example, Message
+from shared.schema import SCHEMA_VERSION, Answer, Row, Status, row_schema, rows_to_batch, sum_column, sum_costs
 from shared.shards import iterate_rows
 
 FULL = Row(
-    Example("a-1", "text", "pair", ("x", "y"), label=1),
+    Example(
+        *("a-1", "text", "pair", ("x", "y")),
+        label=1,
+        references=("right", "also right"),
+        messages=(Message("user", "text"), Message("assistant", "and?")),
+    ),
     "ab" * 32,
     3,
     Answer(
@@ -20,8 +27,11 @@ FULL = Row(
         finish_reason="stop",
         label_logprobs=(-0.25, -2.0),
         residual_mass=0.125,
+        reply_ids=(1, 5),
+        reply_logprobs=(-0.5, -3.0),
         topk_ids=((1, 2), (3,)),
         topk_logprobs=((-0.5, -1.0), (-0.25,)),
+        topk_tail=(-3.5, -1.5),
         embedding=np.array([0.5, -1.5, 2.0], np.float32),
         raw=b"{}",
         image_sha256=("cd" * 32,),
@@ -67,4 +77,28 @@ def test_the_schema_carries_its_version_and_says_what_may_be_missing() -> None:
     schema = row_schema()
     assert schema.metadata == {b"harvest_distill.schema_version": str(SCHEMA_VERSION).encode()}
     required = {field.name for field in schema if not field.nullable}
-    assert required == {"sample_id", "text", "request_key", "draw", "status", "cost_usd", "attempts"}
+    assert required == {"sample_id", "text", "request_key", "draw", "status", "attempts"}
+
+
+@pytest.mark.parametrize("labels", [("negative", "positive"), ()])
+def test_the_datasets_library_shows_the_names_of_labels(labels: tuple[str, ...], tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Value
+
+    schema = row_schema(labels=labels)
+    path = tmp_path / "shard.parquet"
+    pq.write_table(pa.Table.from_batches([rows_to_batch([FULL, BARE], schema)]), path)
+    dataset = Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
+    found = dataset.features["label"]
+    assert found == (ClassLabel(names=list(labels)) if labels else Value("int64"))
+    assert dataset["label"] == [1, None]
+    assert dataset[0]["messages"] == [{"role": "user", "content": "text"}, {"role": "assistant", "content": "and?"}]
+    if labels:
+        assert found.int2str(dataset[0]["label"]) == "positive"
+
+
+def test_a_row_without_a_known_price_makes_a_sum_unknown() -> None:
+    assert sum_costs([0.25, 0.5]) == 0.75
+    assert sum_costs([]) == 0
+    assert sum_costs([0.25, None]) is None
+    assert sum_column(pa.chunked_array([[0.25], [None]], pa.float64())) is None
+    assert sum_column(pa.chunked_array([], pa.float64())) == 0

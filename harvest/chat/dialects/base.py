@@ -13,7 +13,7 @@ ID_PREFIX = "token_id:"  # of a token's text under vLLM's return_tokens_as_token
 
 
 class Scoring(StrEnum):
-    """How a label distribution is had from an endpoint, best first."""
+    """How a teacher's answer becomes a label distribution, best first."""
 
     TOKEN_IDS = "token_ids"  # exact scores of the label words' first tokens, by id
     TOP_LOGPROBS = "top_logprobs"  # the most probable tokens of the first positions
@@ -44,11 +44,17 @@ def ask_json_choice(words: Sequence[str]) -> Json:
 
 
 def read_positions(choice: Json) -> list[Position]:
-    """The positions of choices[i].logprobs.content; an entry's token id is `id` (llama.cpp) or in its text (vLLM)."""
+    """The positions of choices[i].logprobs.content.
+
+    An entry's token id is `id` (llama.cpp) or in its text (vLLM); or the ids of what was said stand in
+    choices[i].token_ids, one a position (vLLM).
+    """
     content = (choice.get("logprobs") or {}).get("content") or ()
+    ids = choice.get("token_ids") or ()
+    said_ids = ids if len(ids) == len(content) else [None] * len(content)
     return [
-        Position(_read_token(entry), [_read_token(token) for token in entry.get("top_logprobs") or ()])
-        for entry in content
+        Position(_read_token(entry), [_read_token(token) for token in entry.get("top_logprobs") or ()], said_id)
+        for entry, said_id in zip(content, said_ids, strict=True)
     ]
 
 
@@ -70,7 +76,9 @@ class Dialect:
 
     `scorings` are the means that its documentation promises, best first. `top_logprobs` is how many alternatives are
     asked for unless the user says otherwise. `key_variable` is where its users keep their key. `several` is whether
-    `n` gives several answers to one prompt.
+    `n` gives several answers to one prompt. `tell_said_ids` and `tell_ids` are fields that have the ids told of the
+    tokens that were said, and of all tokens in place of their texts: they change how a reply is spelt and nothing that
+    it says, so they are no part of a recipe.
     """
 
     name: str
@@ -81,6 +89,8 @@ class Dialect:
     max_tokens_field: str = "max_tokens"
     several: bool = True
     extra: Json = field(default_factory=dict)
+    tell_said_ids: Json = field(default_factory=dict)
+    tell_ids: Json = field(default_factory=dict)
     ask_logprobs: Callable[[int], Json] = ask_logprobs
     ask_choice: Callable[[Sequence[str]], Json] = ask_json_choice
     ask_token_ids: Callable[[Sequence[int]], Json] | None = None

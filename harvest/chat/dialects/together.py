@@ -25,6 +25,7 @@ def _read_positions(choice: Json) -> list[Position]:
         Position(
             Alternative(token, logprob, None if top else token_id),
             [Alternative(text, value) for text, value in (top or {}).items()],
+            token_id,
         )
         for token, logprob, token_id, top in zip(logprobs["tokens"], logprobs["token_logprobs"], ids, tops, strict=True)
     ]

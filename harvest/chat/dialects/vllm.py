@@ -25,6 +25,8 @@ def _ask_choice(words: Sequence[str]) -> Json:
 VLLM = Dialect(
     "vllm",
     scorings=(Scoring.TOKEN_IDS, Scoring.TOP_LOGPROBS, Scoring.CHOICE, Scoring.VOTES),
+    tell_said_ids={"return_token_ids": True},
+    tell_ids={"return_tokens_as_token_ids": True},
     ask_token_ids=_ask_token_ids,
     ask_choice=_ask_choice,
 )

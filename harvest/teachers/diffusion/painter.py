@@ -9,7 +9,7 @@ import numpy as np
 
 from harvest.teachers.diffusion.config import EDGE, STRENGTH, DiffusionConfig, DiffusionVector
 from shared.errors import SourceError, TeacherError
-from shared.frozen_models import FrozenModel, choose_device
+from shared.frozen_models import FrozenModel, choose_inference_device
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 # The pipelines whose prompts and latents are known, and what paints over a picture with the same parts.
@@ -54,7 +54,7 @@ class Painter:
         if lora is not None:
             _load_lora(pipe, lora, config)
         pipe.set_progress_bar_config(disable=True)
-        self._pipe = pipe.to(choose_device())
+        self._pipe = pipe.to(choose_inference_device())
         self._over: Any = None
         if config.vector is DiffusionVector.ARMADA:
             over, options = PIPELINES[pipeline]
@@ -62,7 +62,7 @@ class Painter:
             self._over.set_progress_bar_config(disable=True)
 
     def paint(self, chunks: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[Painting]:
-        """One painting a prompt. All prompts have the same number of chunks (see harvest.teachers.windows).
+        """One painting a prompt. All prompts have the same number of chunks (see harvest.teachers.chunks).
 
         A row's noise comes from its own generator, on the CPU, so that it is the same in any batch and on any device.
         Raises TeacherError where the memory does not suffice.
@@ -141,7 +141,7 @@ def choose_dtype(config: DiffusionConfig) -> str:
     """The name of the number type that the model computes in."""
     if config.dtype != "auto":
         return config.dtype
-    return "float16" if choose_device() == "cuda" else "float32"
+    return "float16" if choose_inference_device() == "cuda" else "float32"
 
 
 def _load_lora(pipe: Any, lora: FrozenModel, config: DiffusionConfig) -> None:

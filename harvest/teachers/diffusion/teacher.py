@@ -13,11 +13,11 @@ import numpy as np
 
 from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
 from harvest.teachers.batches import answer_in_batches
+from harvest.teachers.chunks import split_into_chunks
 from harvest.teachers.diffusion.config import EDGE, STRENGTH, DiffusionConfig, DiffusionVector, LongPrompts
 from harvest.teachers.diffusion.painter import LORA_FILE, PIPELINES, Painter, Painting, Picture, choose_dtype
 from harvest.teachers.diffusion.prompts import build_prompt
 from harvest.teachers.picture_encoder import PictureEncoder
-from harvest.teachers.windows import split_words
 from shared.errors import DataError, SourceError, require_extra
 from shared.example import Example
 from shared.frozen_models import FrozenModel
@@ -41,6 +41,8 @@ class _Prompted:
 
 class DiffusionTeacher:
     """See the module. Keeps the protocol of harvest.teachers.base.Teacher."""
+
+    remote = None
 
     def __init__(self, config: DiffusionConfig, task: Task, name: str) -> None:
         require_extra("diffusion", "torch", "transformers", "diffusers", *(["peft"] if config.lora else []))
@@ -96,6 +98,12 @@ class DiffusionTeacher:
         """Paint in batches; the model is loaded with the first."""
         return answer_in_batches(requests, self._config.batch, self._answer_batch)
 
+    async def aclose(self) -> None:
+        """Let go of the pipeline and of the encoder."""
+        self._painter = None
+        if self._encoder is not None:
+            self._encoder.close()
+
     @cached_property
     def _pipeline(self) -> str:
         """The class of the pipeline, checked."""
@@ -150,7 +158,7 @@ class DiffusionTeacher:
         by_chunks: dict[int, list[_Prompted]] = {}  # padding a row to another's length would change its picture
         for request in requests:
             prompt = build_prompt(request.example)
-            chunks = split_words(prompt, self._window, self._count_tokens)
+            chunks = split_into_chunks(prompt, self._window, self._count_tokens)
             by_chunks.setdefault(len(chunks), []).append(_Prompted(request, chunks, self._count_tokens(prompt)))
         painted: list[tuple[_Prompted, Painting]] = []
         for batch in by_chunks.values():
@@ -162,7 +170,7 @@ class DiffusionTeacher:
         for (one, painting), vector in zip(painted, vectors, strict=True):
             png = encode_picture(painting.picture)
             digest = sha256(png).hexdigest()
-            status, reason, error = judge(painting, vector)
+            status, reason, error = classify_painting(painting, vector)
             answer = Answer(
                 status,
                 finish_reason=reason,
@@ -183,8 +191,10 @@ class DiffusionTeacher:
         return list(self._encoder.encode([painting.picture for painting in paintings]))
 
 
-def judge(painting: Painting, vector: np.ndarray[Any, np.dtype[np.float32]]) -> tuple[Status, str | None, str | None]:
-    """Status, finish_reason and error of a painting: one that shows nothing is kept as such, never as ok."""
+def classify_painting(
+    painting: Painting, vector: np.ndarray[Any, np.dtype[np.float32]]
+) -> tuple[Status, str | None, str | None]:
+    """Find status, finish_reason and error of a painting: one that shows nothing is kept as such, never as ok."""
     # "not <=", because a NaN is neither. The vector is kept as float16.
     if not np.isfinite(painting.latent).all() or not np.abs(vector).max() <= np.finfo(np.float16).max:
         return Status.FAILED, None, "the model's numbers overflowed; --dtype float32 (or bfloat16) has more room"

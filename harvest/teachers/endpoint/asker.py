@@ -8,26 +8,25 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from harvest.chat.dialects import Scoring
+from harvest.chat.elicitation import Elicitation
 from harvest.chat.pricing import CHAT_OVERHEAD_TOKENS, Price, Usage, bound_image_tokens, bound_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt
-from harvest.chat.reply import Reading, join_votes, parse
+from harvest.chat.reply import BROKEN, Reading, join_votes, parse
 from harvest.chat.scoring import LabelWords
 from harvest.rendering import Layout, Page, render
 from harvest.teachers.endpoint.budget import Budget
-from harvest.teachers.endpoint.client import Client, Exchange, Job
+from harvest.teachers.endpoint.client import ChatRequest, Client, Exchange
 from harvest.teachers.endpoint.config import EndpointConfig
-from harvest.teachers.endpoint.elicitation import Means
+from harvest.teachers.endpoint.elicitation import build_parameters, build_spelling, limit_tokens
 from harvest.teachers.endpoint.limiter import Slot
 from shared.errors import DataError
 from shared.example import Example
-from shared.schema import Answer, Status
+from shared.schema import Answer, Status, sum_costs
 from shared.tasks import Task
-
-BROKEN = "answered 200 but "  # how the error of a reply begins that was billed and did not arrive whole
 
 
 class Bill:
-    """What replies cost, and the most that one can cost. `price` None: nothing is known, all costs are 0."""
+    """What replies cost, and the most that one can cost. `price` None: no price is known, nor is any cost."""
 
     def __init__(self, price: Price | None) -> None:
         self.price = price
@@ -39,14 +38,17 @@ class Bill:
             return 0.0
         return prompt_tokens * self._excess * self.price.input_usd + completion_tokens * self.price.output_usd
 
-    def cost(self, usage: Usage | None, prompt_bound: int, worst_usd: float) -> float:
-        """What a reply costs in US dollars: by its usage, or the worst case where it reports none."""
+    def cost(self, usage: Usage | None, prompt_bound: int, worst_usd: float) -> float | None:
+        """What a reply costs in US dollars: by its usage, or the worst case where it reports none.
+
+        None where no price is known, and the reply does not say itself what it costs.
+        """
         if usage is None:
-            return worst_usd
+            return None if self.price is None else worst_usd
         if prompt_bound:
             self._excess = max(self._excess, usage.prompt_tokens / prompt_bound)
         if self.price is None:
-            return usage.cost_usd or 0.0
+            return usage.cost_usd
         return self.price.cost(usage)
 
 
@@ -69,7 +71,7 @@ class _Question:
 
 
 class Asker:
-    """Asks a task's examples by one means. Bound to the event loop of its client.
+    """Asks a task's examples in one way. Bound to the event loop of its client.
 
     `pictures` False asks without the pictures, by what is written alone: what a probe compares with.
     """
@@ -78,7 +80,7 @@ class Asker:
         self,
         task: Task,
         config: EndpointConfig,
-        means: Means,
+        elicitation: Elicitation,
         words: LabelWords | None,
         client: Client,
         budget: Budget,
@@ -86,11 +88,12 @@ class Asker:
         pool: Executor,
         pictures: bool = True,
     ) -> None:
-        self._task, self._config, self._means = task, config, means
+        self._task, self._config, self._elicitation = task, config, elicitation
         self._client, self._budget, self._bill, self._pool = client, budget, bill, pool
-        self._form = means.make_form(words, keep_topk=config.keep_topk)
-        self._parameters = json.dumps(means.build_parameters(config, words), ensure_ascii=False)
-        self._max_tokens = means.limit_tokens(config)
+        self._form = elicitation.make_form(words, numeric=task.kind == "regression", keep_topk=config.keep_topk)
+        parameters = {**build_spelling(elicitation, config), **build_parameters(elicitation, config, words)}
+        self._parameters = json.dumps(parameters, ensure_ascii=False)
+        self._max_tokens = limit_tokens(elicitation, config)
         self._pictures, self._layout = pictures, config.layout
 
     async def ask(self, example: Example, key: str, slot: Slot | None = None) -> Asked | None:
@@ -104,7 +107,7 @@ class Asker:
             if slot is not None:
                 self._client.give_back(slot)
             return Asked(Answer(Status.FAILED, error=str(error)))
-        if self._means.scoring is Scoring.VOTES:
+        if self._elicitation.scoring is Scoring.VOTES:
             return await self._ask_votes(question, key, slot)
         exchange, reading, cost = await self._exchange(question, key, 1, slot)
         return None if exchange is None else self._close(question, [exchange], reading, cost)
@@ -112,13 +115,14 @@ class Asker:
     async def _ask_votes(self, question: _Question, key: str, slot: Slot | None) -> Asked | None:
         """As many answers as the recipe says: at once where the server gives several, else one by one."""
         exchanges: list[Exchange] = []
-        votes, total_cost = 0, 0.0
+        votes = 0
+        total_cost: float | None = 0.0
         while votes < self._config.votes:
-            wanted = self._config.votes - votes if self._means.dialect.several else 1
+            wanted = self._config.votes - votes if self._elicitation.dialect.several else 1
             vote_key = f"{key}-{votes}" if votes else key
             exchange, reading, cost = await self._exchange(question, vote_key, wanted, slot)
             slot = None
-            total_cost += cost
+            total_cost = sum_costs((total_cost, cost))
             if exchange is not None:
                 exchanges.append(exchange)
             if reading is None or not reading.choices:
@@ -135,24 +139,24 @@ class Asker:
 
     async def _exchange(
         self, question: _Question, key: str, answers: int, slot: Slot | None
-    ) -> tuple[Exchange | None, Reading | None, float]:
+    ) -> tuple[Exchange | None, Reading | None, float | None]:
         """One request and its settled bill."""
         said = self._max_tokens * answers
         worst = self._bill.bound(question.prompt_bound, said)
         several = f', "n": {answers}' if answers > 1 else ""
         body = f'{self._parameters[:-1]}{several}, "messages": {question.messages}}}'
-        job = Job(key, body.encode("utf-8", "replace"), worst, question.prompt_guess + said)
-        exchange = await self._client.ask(job, slot)
+        request = ChatRequest(key, body.encode("utf-8", "replace"), worst, question.prompt_guess + said)
+        exchange = await self._client.ask(request, slot)
         if exchange is None or exchange.fault is not None:
             return exchange, None, 0.0
         reading = None if exchange.problem is not None else parse(exchange.raw or b"", self._form)
         usage = None if reading is None else reading.usage
         cost = self._bill.cost(usage, question.prompt_bound, worst)
-        self._budget.settle(exchange.ticket, cost)
+        self._budget.settle(exchange.ticket, cost or 0.0)  # a limit in dollars needs a price: then there is a cost
         return exchange, reading, cost
 
     def _close(
-        self, question: _Question, exchanges: Sequence[Exchange], reading: Reading | None, cost_usd: float
+        self, question: _Question, exchanges: Sequence[Exchange], reading: Reading | None, cost_usd: float | None
     ) -> Asked:
         """The answer that `exchanges` brought, with the bill of all of them."""
         last = exchanges[-1]
@@ -191,7 +195,7 @@ class Asker:
 
     def _draw(self, drawn: str, written: str, layout: Layout) -> tuple[list[Page], str]:
         pages = render(drawn, layout)
-        parts: list[object] = [self._means.dialect.make_image_part(page.png) for page in pages]
+        parts: list[object] = [self._elicitation.dialect.make_image_part(page.png) for page in pages]
         if written:
             parts.append({"type": "text", "text": written})
         return pages, _write_messages(parts)

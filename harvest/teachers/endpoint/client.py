@@ -44,7 +44,7 @@ class Meters:
 
 
 @dataclass(slots=True)
-class Job:
+class ChatRequest:
     """One request under way. `worst_usd` is the most that one attempt can cost, `tokens` about how many it has."""
 
     key: str
@@ -126,31 +126,31 @@ class Client:
         """Give back a slot that no request was sent with."""
         self._limiter.release()
 
-    async def ask(self, job: Job, slot: Slot | None = None) -> Exchange | None:
+    async def ask(self, request: ChatRequest, slot: Slot | None = None) -> Exchange | None:
         """The end of one request; None where the budget or the run ended before it was answered.
 
         `slot` is one that the caller has acquired for the first attempt. Raises TeacherError where no request to this
         endpoint can succeed.
         """
         try:
-            exchange = await self._attempt(job, slot)
+            exchange = await self._attempt(request, slot)
         except _RetryError as first:
             # Most requests need no second attempt: they are spared tenacity's bookkeeping.
-            exchange = await self._ask_again(job, first)
+            exchange = await self._ask_again(request, first)
         fault = None if exchange is None else exchange.fault
         if fault is not None and fault.kind is Kind.FATAL:
             self.ending = True
             raise TeacherError(f"{fault.message} (model {self._config.model} at {self._config.endpoint})")
         return exchange
 
-    async def _ask_again(self, job: Job, first: _RetryError) -> Exchange | None:
+    async def _ask_again(self, request: ChatRequest, first: _RetryError) -> Exchange | None:
         failed: list[_RetryError] = [first]
 
         async def attempt() -> Exchange | None:
             if failed:
                 raise failed.pop()  # the attempt that was made already, so that tenacity counts it
             self._meters.retried += 1
-            return await self._attempt(job, None)
+            return await self._attempt(request, None)
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_RetryError),
@@ -168,20 +168,20 @@ class Client:
         least = error.retry_after if isinstance(error, _RetryError) else 0.0
         return max(self._retry_wait(state), least)
 
-    async def _attempt(self, job: Job, slot: Slot | None) -> Exchange | None:
+    async def _attempt(self, request: ChatRequest, slot: Slot | None) -> Exchange | None:
         """One attempt, repeated while it is answered 429. Raises _RetryError where another may succeed."""
         while True:
             slot = slot or await self._limiter.acquire()
             try:
                 if self.ending:
                     return None
-                self._limiter.charge(slot, job.tokens)
-                ticket = await self._budget.reserve(job.worst_usd)
+                self._limiter.charge(slot, request.tokens)
+                ticket = await self._budget.reserve(request.worst_usd)
                 if ticket is None:
                     self.ending = True
                     return None
                 pause = 0.0
-                exchange = await self._send(job, ticket)
+                exchange = await self._send(request, ticket)
                 fault = exchange.fault
                 if fault is None:
                     self._limiter.count_reply()
@@ -211,9 +211,9 @@ class Client:
                 f"{self._limiter.cooldown():.0f} s more. What was answered is kept; run the same command again later"
             )
 
-    async def _send(self, job: Job, ticket: int) -> Exchange:
+    async def _send(self, request: ChatRequest, ticket: int) -> Exchange:
         """One HTTP request. The ticket is settled here unless a reply came."""
-        job.attempts += 1
+        request.attempts += 1
         self._meters.sent += 1
         asked_at, started = datetime.now(UTC), time.perf_counter()
         raw: bytes | None = None
@@ -221,7 +221,7 @@ class Client:
         fault: Fault | None = None
         maybe_billed = True  # until it is known better: a cancelled attempt may be billed
         try:
-            response = await self._transport.handle_async_request(self._build_request(job))
+            response = await self._transport.handle_async_request(self._build_request(request))
             raw, problem = await self._read(response)
             if not response.is_success:
                 fault = classify_response(response.status_code, response.headers, raw)
@@ -229,15 +229,15 @@ class Client:
             maybe_billed = fault is not None and fault.kind is Kind.MAYBE_ACCEPTED
         except Exception as error:
             fault = classify_exception(error)
-            job.timeouts += fault.cause == "timeout"
+            request.timeouts += fault.cause == "timeout"
             maybe_billed = fault.kind is Kind.MAYBE_ACCEPTED
         finally:
             if maybe_billed:
-                self._budget.settle(ticket, job.worst_usd, maybe=True)
+                self._budget.settle(ticket, request.worst_usd, maybe=True)
             elif fault is not None:
                 self._budget.settle(ticket, 0.0)
         return Exchange(
-            attempts=job.attempts,
+            attempts=request.attempts,
             latency_ms=(time.perf_counter() - started) * 1000,
             asked_at=asked_at,
             raw=raw,
@@ -246,15 +246,15 @@ class Client:
             ticket=ticket,
         )
 
-    def _build_request(self, job: Job) -> httpx.Request:
+    def _build_request(self, request: ChatRequest) -> httpx.Request:
         # Built and sent without httpx.AsyncClient.send: its cookies, redirects and authentication flows, none of which
         # are wanted here, would cost more than all else that is done for a row.
         return httpx.Request(
             "POST",
             self._url,
-            headers=[*self._headers, (b"Idempotency-Key", job.key.encode())],
-            stream=httpx.ByteStream(job.body),
-            extensions={"timeout": self._timeouts[min(job.timeouts, MAX_READ_DOUBLINGS)]},
+            headers=[*self._headers, (b"Idempotency-Key", request.key.encode())],
+            stream=httpx.ByteStream(request.body),
+            extensions={"timeout": self._timeouts[min(request.timeouts, MAX_READ_DOUBLINGS)]},
         )
 
     async def _read(self, response: httpx.Response) -> tuple[bytes, str | None]:

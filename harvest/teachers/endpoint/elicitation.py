@@ -1,11 +1,10 @@
-"""How this endpoint gives a label distribution: found by the probe, recorded in the recipe, asked for in requests."""
+"""What an elicitation asks of an endpoint: its requests' fields, its part of the recipe, and the labels' tokens."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from harvest.chat.dialects import DIALECTS, Dialect, Scoring
-from harvest.chat.reply import Form
+from harvest.chat.dialects import Scoring
+from harvest.chat.elicitation import Elicitation
 from harvest.chat.scoring import LabelWords, separate_first_tokens, spell_word
 from harvest.teachers.endpoint.client import Client
 from harvest.teachers.endpoint.config import EndpointConfig
@@ -21,64 +20,56 @@ _MAX_TOKENS = {
 TOKENIZE_PATH = "/tokenize"
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
-    """A dialect, a scoring, and for Scoring.TOKEN_IDS the ids of the tokens that may begin each label's word."""
-
-    dialect: Dialect
-    scoring: Scoring
-    first_tokens: tuple[tuple[int, ...], ...] = ()
-
-    def describe(self, config: EndpointConfig) -> Mapping[str, Any]:
-        """The part of the recipe that says how the distribution was had."""
-        if self.scoring is Scoring.TOKEN_IDS:
-            return {"mode": str(self.scoring), "first_tokens": [list(tokens) for tokens in self.first_tokens]}
-        if self.scoring is Scoring.TOP_LOGPROBS:
-            return {"mode": str(self.scoring), "top_logprobs": self.count_logprobs(config)}
-        if self.scoring is Scoring.VOTES:
-            return {"mode": str(self.scoring), "votes": config.votes}
-        return {"mode": str(self.scoring)}
-
-    def count_logprobs(self, config: EndpointConfig) -> int:
-        """How many alternatives a position are asked for."""
-        return config.top_logprobs or self.dialect.top_logprobs
-
-    def limit_tokens(self, config: EndpointConfig) -> int:
-        """How long one answer may get."""
-        return config.max_tokens or _MAX_TOKENS[self.scoring]
-
-    def build_parameters(self, config: EndpointConfig, words: LabelWords | None) -> dict[str, Any]:
-        """The body of a request but for its messages and, with votes, `n`."""
-        temperature = 1.0 if self.scoring is Scoring.VOTES else 0.0
-        parameters: dict[str, Any] = {
-            "model": config.model,
-            self.dialect.max_tokens_field: self.limit_tokens(config),
-            "temperature": temperature if config.temperature is None else config.temperature,
-            **self.dialect.extra,
-        }
-        if self.scoring is Scoring.TOKEN_IDS:
-            assert self.dialect.ask_token_ids is not None
-            parameters |= self.dialect.ask_token_ids([token for tokens in self.first_tokens for token in tokens])
-        elif self.scoring is Scoring.TOP_LOGPROBS or config.keep_topk:
-            parameters |= self.dialect.ask_logprobs(self.count_logprobs(config))
-        if self.scoring is Scoring.CHOICE:
-            assert words is not None
-            parameters |= self.dialect.ask_choice(words.words)
-        parameters |= config.body
-        return {name: value for name, value in parameters.items() if value is not None}
-
-    def make_form(self, words: LabelWords | None, *, keep_topk: bool) -> Form:
-        """What a reply to such a request must bring."""
-        return Form(self.dialect, self.scoring, words, self.first_tokens, numeric=words is None, keep_topk=keep_topk)
+def describe_scoring(elicitation: Elicitation, config: EndpointConfig) -> Mapping[str, Any]:
+    """The part of the recipe that says where the label distribution comes from."""
+    scoring = elicitation.scoring
+    if scoring is Scoring.TOKEN_IDS:
+        return {"mode": str(scoring), "first_tokens": [list(tokens) for tokens in elicitation.first_tokens]}
+    if scoring is Scoring.TOP_LOGPROBS:
+        return {"mode": str(scoring), "top_logprobs": count_logprobs(elicitation, config)}
+    if scoring is Scoring.VOTES:
+        return {"mode": str(scoring), "votes": config.votes}
+    return {"mode": str(scoring)}
 
 
-def read_means(recipe: Mapping[str, Any]) -> Means | None:
-    """The means that a folder's recipe names; None where they are of another version, and unknown here."""
-    try:
-        dialect, scoring = DIALECTS[recipe["dialect"]], Scoring(recipe["scoring"]["mode"])
-    except (KeyError, ValueError):
-        return None
-    return Means(dialect, scoring, tuple(tuple(tokens) for tokens in recipe["scoring"].get("first_tokens", ())))
+def count_logprobs(elicitation: Elicitation, config: EndpointConfig) -> int:
+    """How many alternatives a position are asked for."""
+    return config.top_logprobs or elicitation.dialect.top_logprobs
+
+
+def limit_tokens(elicitation: Elicitation, config: EndpointConfig) -> int:
+    """How many tokens one answer may have."""
+    return config.max_tokens or _MAX_TOKENS[elicitation.scoring]
+
+
+def build_parameters(elicitation: Elicitation, config: EndpointConfig, words: LabelWords | None) -> dict[str, Any]:
+    """The part of a request's body that changes the answer, but for its messages and, with votes, `n`."""
+    dialect, scoring = elicitation.dialect, elicitation.scoring
+    temperature = 1.0 if scoring is Scoring.VOTES else 0.0
+    parameters: dict[str, Any] = {
+        "model": config.model,
+        dialect.max_tokens_field: limit_tokens(elicitation, config),
+        "temperature": temperature if config.temperature is None else config.temperature,
+        **dialect.extra,
+    }
+    if scoring is Scoring.TOKEN_IDS:
+        assert dialect.ask_token_ids is not None
+        parameters |= dialect.ask_token_ids([token for tokens in elicitation.first_tokens for token in tokens])
+    elif scoring is Scoring.TOP_LOGPROBS or config.keep_topk:
+        parameters |= dialect.ask_logprobs(count_logprobs(elicitation, config))
+    if scoring is Scoring.CHOICE:
+        assert words is not None
+        parameters |= dialect.ask_choice(words.words)
+    parameters |= config.body
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def build_spelling(elicitation: Elicitation, config: EndpointConfig) -> Mapping[str, Any]:
+    """The part of a request's body that has token ids told, and changes nothing of the answer: not in the recipe."""
+    dialect, scoring = elicitation.dialect, elicitation.scoring
+    if scoring is Scoring.TOP_LOGPROBS:  # the labels are found by the texts of tokens, which ids would replace
+        return dialect.tell_said_ids
+    return dialect.tell_ids if config.keep_topk else {}
 
 
 async def find_first_tokens(client: Client, model: str, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:

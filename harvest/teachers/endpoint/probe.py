@@ -1,4 +1,4 @@
-"""Before a run: one real request, to see that what is needed comes back, and by which means.
+"""Before a run: one real request, to see that what is needed comes back, and how it is asked for.
 
 Servers ignore fields that they do not know and answer 200 all the same, so what a run relies on is checked in a reply.
 """
@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from harvest.chat.dialects import DIALECTS, Dialect, Scoring, recognise_host, recognise_models
+from harvest.chat.elicitation import Elicitation
 from harvest.chat.scoring import Alternative, LabelWords
 from harvest.teachers.endpoint.asker import Asked
 from harvest.teachers.endpoint.client import Client
 from harvest.teachers.endpoint.config import AUTO, EndpointConfig
-from harvest.teachers.endpoint.elicitation import Means, find_first_tokens
+from harvest.teachers.endpoint.elicitation import find_first_tokens
 from shared.errors import TeacherError, UsageError
 from shared.schema import Status
 
@@ -21,27 +22,27 @@ MAX_AMBIGUOUS_MASS = 0.1
 # Less than this on all label words together, and the user should look at the prompt.
 LITTLE_MASS = 0.5
 
-# Asks about the probe's example by a given means: with the pictures, or (False) with what is written alone.
-Ask = Callable[[Means, bool], Awaitable[Asked | None]]
+# Asks about the probe's example in a given way: with the pictures, or (False) with what is written alone.
+Ask = Callable[[Elicitation, bool], Awaitable[Asked | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The means that work, what to tell the user, and the reply that was paid for."""
+    """The elicitation that works, what to tell the user, and the reply that was paid for."""
 
-    means: Means
+    elicitation: Elicitation
     notices: tuple[str, ...]
     asked: Asked
 
 
-async def find_means(
+async def find_elicitation(
     client: Client,
     config: EndpointConfig,
     words: LabelWords | None,
-    known: Means | None,
+    known: Elicitation | None,
     ask: Ask,
 ) -> Finding:
-    """The means that `config` asks for, or the best that works where it leaves the choice.
+    """The elicitation that `config` asks for, or the best that works where it leaves the choice.
 
     Raises TeacherError that names what the endpoint lacks, and what would work instead.
     """
@@ -56,18 +57,18 @@ async def find_means(
     problems: list[str] = []
     for scoring in candidates:
         try:
-            means = known or await _prepare(client, config, words, dialect, scoring)
-            asked = await ask(means, True)
+            elicitation = known or await _prepare(client, config, words, dialect, scoring)
+            asked = await ask(elicitation, True)
         except UsageError as error:
             problems.append(f"{scoring}: {error}")
             continue
-        problem = find_problem(means, words, asked)
+        problem = find_problem(elicitation, words, asked)
         if problem is None:
             assert asked is not None
-            notices = [*(f"{p}; not used" for p in problems), *_notice(means, asked)]
+            notices = [*(f"{p}; not used" for p in problems), *_notice(elicitation, asked)]
             if config.layout is not None:
-                notices += _check_picture(await ask(means, False), asked)
-            return Finding(means, tuple(notices), asked)
+                notices += _check_picture(await ask(elicitation, False), asked)
+            return Finding(elicitation, tuple(notices), asked)
         problems.append(f"{scoring}: {problem}")
     working = []
     if known is not None or config.scoring != AUTO:
@@ -88,13 +89,13 @@ async def find_dialect(client: Client, config: EndpointConfig) -> Dialect:
 
 async def _prepare(
     client: Client, config: EndpointConfig, words: LabelWords | None, dialect: Dialect, scoring: Scoring
-) -> Means:
+) -> Elicitation:
     if scoring is not Scoring.TOKEN_IDS:
-        return Means(dialect, scoring)
+        return Elicitation(dialect, scoring)
     assert words is not None
     if dialect.ask_token_ids is None:
         raise UsageError(f"the dialect {dialect.name} has no field for exact scores of named tokens")
-    return Means(dialect, scoring, await find_first_tokens(client, config.model, words.words))
+    return Elicitation(dialect, scoring, await find_first_tokens(client, config.model, words.words))
 
 
 async def _try_others(
@@ -111,22 +112,22 @@ async def _try_others(
         if scoring in tried:
             continue
         try:
-            means = await _prepare(client, config, words, dialect, scoring)
-            if find_problem(means, words, await ask(means, True)) is None:
+            elicitation = await _prepare(client, config, words, dialect, scoring)
+            if find_problem(elicitation, words, await ask(elicitation, True)) is None:
                 working.append(str(scoring))
         except (UsageError, TeacherError):
             continue
     return working
 
 
-def find_problem(means: Means, words: LabelWords | None, asked: Asked | None) -> str | None:
-    """Why a probe's answer shows that `means` do not work, None where they do."""
+def find_problem(elicitation: Elicitation, words: LabelWords | None, asked: Asked | None) -> str | None:
+    """Why a probe's answer shows that `elicitation` does not work, None where it does."""
     if asked is None:
         return "the budget does not allow one request"
     answer, reading = asked.answer, asked.reading
     if reading is None or answer.status is not Status.OK:
         return answer.error or f"the answer is {answer.status}"
-    if means.scoring is Scoring.CHOICE and words is not None and not words.is_exact(answer.reply or ""):
+    if elicitation.scoring is Scoring.CHOICE and words is not None and not words.is_exact(answer.reply or ""):
         return f"the constraint was ignored: it answered {answer.reply!r}"
     if reading.ambiguous_mass > MAX_AMBIGUOUS_MASS:
         return (
@@ -150,11 +151,13 @@ def _check_picture(alone: Asked | None, asked: Asked) -> list[str]:
     return [f"the picture takes {with_picture - without} tokens"]
 
 
-def _notice(means: Means, asked: Asked) -> list[str]:
+def _notice(elicitation: Elicitation, asked: Asked) -> list[str]:
     answer, reading = asked.answer, asked.reading
     assert reading is not None
     notices = (
-        [f"label distributions by {means.scoring} ({means.dialect.name})"] if answer.label_logprobs is not None else []
+        []
+        if answer.label_logprobs is None
+        else [f"label distributions by {elicitation.scoring} ({elicitation.dialect.name})"]
     )
     if answer.residual_mass is not None and answer.residual_mass > 1 - LITTLE_MASS:
         notices.append(

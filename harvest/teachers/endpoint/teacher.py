@@ -6,21 +6,22 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from harvest.chat.dialects import DIALECTS, Scoring, recognise_host
+from harvest.chat.elicitation import Elicitation, make_words, read_elicitation, read_words, reread, wants_number
 from harvest.chat.pricing import Price, Usage, find_price, guess_image_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt, describe_prompt
-from harvest.chat.scoring import LabelWords
 from harvest.rendering import prepare_text
-from harvest.teachers.base import Estimate, Probe, Reply, Request, estimate_bytes
+from harvest.teachers.base import Estimate, Probe, Remote, Reply, Request, Reread, estimate_bytes
 from harvest.teachers.endpoint.asker import Asked, Asker, Bill
 from harvest.teachers.endpoint.budget import Budget
 from harvest.teachers.endpoint.client import Client, Meters
 from harvest.teachers.endpoint.config import AUTO, EndpointConfig
-from harvest.teachers.endpoint.elicitation import Means, read_means
+from harvest.teachers.endpoint.elicitation import build_parameters, count_logprobs, describe_scoring
 from harvest.teachers.endpoint.limiter import Limiter
-from harvest.teachers.endpoint.probe import find_means
+from harvest.teachers.endpoint.probe import find_elicitation
 from harvest.teachers.endpoint.secret import read_secret
 from harvest.teachers.endpoint.stream import Stream
 from shared.errors import RecipeMismatchError, TeacherError, UsageError
@@ -35,7 +36,7 @@ LOGPROB_BYTES = 14  # on disk, of one alternative in a raw reply: mostly the dig
 
 
 class EndpointTeacher:
-    """Asks `task`'s question at an endpoint (harvest.teachers.base: Teacher and RemoteTeacher).
+    """Asks `task`'s question at an endpoint (harvest.teachers.base: it is its own `remote` part).
 
     Raises UsageError where the key, the price or the label words cannot be used: a cap on the cost needs a price.
     """
@@ -52,11 +53,28 @@ class EndpointTeacher:
                 f"--max-cost needs a price, and none is known for {config.model} at {config.endpoint}; "
                 "give --price-in and --price-out, in US dollars a million tokens"
             )
-        self._words = LabelWords(task.label_words) if task.kind == "classification" else None
+        self._words = make_words(task)
         self._limiter = Limiter(config.concurrency, config.rpm, config.tpm)
         self._meters = Meters()
-        self._means = self._choose_means()
+        self._elicitation = self._choose_elicitation()
         self._progress = (-PROGRESS_SECONDS, "")
+
+    @staticmethod
+    def make_reread(recipe: Mapping[str, Any]) -> Reread:
+        """What reads a kept reply of `recipe` again. Raises UsageError for a recipe of another version."""
+        elicitation = read_elicitation(recipe)
+        if elicitation is None:
+            raise UsageError(
+                f"this version does not know replies of the dialect {recipe.get('dialect')!r} and the scoring "
+                f"{recipe.get('scoring')}, so there is nothing to read again; use the version that asked for them"
+            )
+        form = elicitation.make_form(read_words(recipe), numeric=wants_number(recipe), keep_topk=True)
+        return partial(reread, form=form)
+
+    @property
+    def remote(self) -> Remote:
+        """Itself: probe, prices and progress."""
+        return self
 
     @property
     def name(self) -> str:
@@ -71,7 +89,7 @@ class EndpointTeacher:
     @property
     def resolved(self) -> bool:
         """Whether dialect and scoring are known: given, adopted or probed."""
-        return self._means is not None
+        return self._elicitation is not None
 
     @property
     def stopped(self) -> str | None:
@@ -80,19 +98,19 @@ class EndpointTeacher:
 
     def recipe(self) -> Mapping[str, Any]:
         """All that changes any answer, as JSON. Where not resolved, the scoring is "auto", which no folder holds."""
-        return self._describe(self._means)
+        return self._describe(self._elicitation)
 
-    def _describe(self, means: Means | None) -> Mapping[str, Any]:
+    def _describe(self, elicitation: Elicitation | None) -> Mapping[str, Any]:
         config = self._config
         return {
             "teacher": "endpoint",
             "endpoint": config.endpoint,
             "model": config.model,
-            "dialect": config.dialect if means is None else means.dialect.name,
+            "dialect": config.dialect if elicitation is None else elicitation.dialect.name,
             "prompt": describe_prompt(self._task, config.draw),
             "layout": None if self._layout is None else self._layout.fingerprint(),
-            "scoring": {"mode": AUTO} if means is None else means.describe(config),
-            "parameters": {} if means is None else means.build_parameters(config, self._words),
+            "scoring": {"mode": AUTO} if elicitation is None else describe_scoring(elicitation, config),
+            "parameters": {} if elicitation is None else build_parameters(elicitation, config, self._words),
         }
 
     def content(self, example: Example) -> Mapping[str, Any]:
@@ -110,16 +128,17 @@ class EndpointTeacher:
                 f"the folder of teacher {self._name!r} holds the answers of a {recipe.get('teacher')!r} teacher, "
                 "not of an endpoint; give another --name"
             )
-        means = read_means(recipe)
-        if means is None:
+        elicitation = read_elicitation(recipe)
+        if elicitation is None:
             return  # the folder will be refused by its recipe, before anything is asked
-        if self._config.dialect in (AUTO, means.dialect.name) and self._config.scoring in (AUTO, means.scoring):
-            self._means = means
+        dialect, scoring = self._config.dialect, self._config.scoring
+        if dialect in (AUTO, elicitation.dialect.name) and scoring in (AUTO, elicitation.scoring):
+            self._elicitation = elicitation
 
     async def probe(self, example: Example, note: Callable[[str], None]) -> Probe:
         """Ask about one example and check that all that is needed came back; choose what was left to "auto".
 
-        Each request has the key that it would have in a run of its means, and is noted before it leaves. Raises
+        Each request has the key that it would have in a run that asks so, and is noted before it leaves. Raises
         TeacherError that names what the endpoint lacks and which scoring would work.
         """
         config = replace(self._config, attempts=PROBE_ATTEMPTS)
@@ -127,14 +146,14 @@ class EndpointTeacher:
         async with self._open_client(config) as client:
             with self._open_askers(client) as make_asker:
 
-                async def ask(means: Means, pictures: bool) -> Asked | None:
+                async def ask(elicitation: Elicitation, pictures: bool) -> Asked | None:
                     said = content if pictures else {**content, "pictures": False}
-                    key = RequestKeys(self._describe(means)).key(said)
+                    key = RequestKeys(self._describe(elicitation)).key(said)
                     note(key)
-                    return await make_asker(means, pictures).ask(example, key)
+                    return await make_asker(elicitation, pictures).ask(example, key)
 
-                found = await find_means(client, self._config, self._words, self._means, ask)
-        self._means = found.means
+                found = await find_elicitation(client, self._config, self._words, self._elicitation, ask)
+        self._elicitation = found.elicitation
         return Probe(found.notices, found.asked.answer)
 
     async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
@@ -143,18 +162,21 @@ class EndpointTeacher:
         Ends early, with no reply for some requests, where the budget ends. Raises TeacherError where no request can
         succeed, after all that was in flight has been yielded.
         """
-        if self._means is None:
+        if self._elicitation is None:
             raise TeacherError("the endpoint was not probed: nobody knows yet how it gives a label distribution")
         async with self._open_client(self._config) as client:
             with self._open_askers(client) as make_asker:
-                stream = Stream(client, make_asker(self._means, True), 2 * self._config.concurrency)
+                stream = Stream(client, make_asker(self._elicitation, True), 2 * self._config.concurrency)
                 async with aclosing(stream.run(requests)) as replies:
                     async for reply in replies:
                         yield reply
 
+    async def aclose(self) -> None:
+        """Nothing is left to end: each stream of answers closes its connections."""
+
     def estimate(self, example: Example) -> Estimate:
         """About what one request will take. Pure and cheap: no page is drawn."""
-        config, layout, means = self._config, self._layout, self._means
+        config, layout, elicitation = self._config, self._layout, self._elicitation
         prompt = build_prompt(self._task.question, example, config.draw)
         tokens = guess_tokens(prompt.written)
         images = 0
@@ -162,9 +184,10 @@ class EndpointTeacher:
             pages = layout.guess_pages(prompt.drawn)
             images = pages * guess_image_tokens(config.model, layout.width, layout.height)
         said = TEXT_TOKENS if self._words is None else LABEL_TOKENS
-        with_logprobs = means is not None and means.scoring is Scoring.TOP_LOGPROBS
-        answer = said * (LOGPROB_BYTES * means.count_logprobs(config) if means is not None and with_logprobs else 4)
-        if means is not None and means.scoring is Scoring.VOTES:
+        answer = 4 * said
+        if elicitation is not None and elicitation.scoring is Scoring.TOP_LOGPROBS:
+            answer = said * LOGPROB_BYTES * count_logprobs(elicitation, config)
+        if elicitation is not None and elicitation.scoring is Scoring.VOTES:
             said *= config.votes
         cost = None if self.price is None else self.price.cost(Usage(tokens + images, said))
         return Estimate(tokens, images, said, cost, estimate_bytes(example, answer))
@@ -207,8 +230,8 @@ class EndpointTeacher:
             parts.append(f"up to ${budget.maybe_billed_usd:.4f} more may be billed")
         return ", ".join(parts)
 
-    def _choose_means(self) -> Means | None:
-        """The means, where the user's words leave nothing to find out."""
+    def _choose_elicitation(self) -> Elicitation | None:
+        """The elicitation, where the user's words leave nothing to find out."""
         config = self._config
         dialect = recognise_host(config.endpoint) if config.dialect == AUTO else DIALECTS[config.dialect]
         if config.scoring != AUTO and (config.scoring == Scoring.TEXT) != (self._words is None):
@@ -216,18 +239,18 @@ class EndpointTeacher:
         scoring = Scoring.TEXT if self._words is None else config.scoring
         if dialect is None or scoring in (AUTO, Scoring.TOKEN_IDS):
             return None
-        return Means(dialect, Scoring(scoring))
+        return Elicitation(dialect, Scoring(scoring))
 
     def _open_client(self, config: EndpointConfig) -> Client:
         return Client(config, self._secret, self._limiter, self._budget, self._meters)
 
     @contextmanager
-    def _open_askers(self, client: Client) -> Iterator[Callable[[Means, bool], Asker]]:
+    def _open_askers(self, client: Client) -> Iterator[Callable[[Elicitation, bool], Asker]]:
         with ThreadPoolExecutor(os.cpu_count(), "draw") as pool:
 
-            def make_asker(means: Means, pictures: bool) -> Asker:
+            def make_asker(elicitation: Elicitation, pictures: bool) -> Asker:
                 return Asker(
-                    self._task, self._config, means, self._words, client, self._budget, self._bill, pool, pictures
+                    self._task, self._config, elicitation, self._words, client, self._budget, self._bill, pool, pictures
                 )
 
             yield make_asker

@@ -1,13 +1,15 @@
 """What a user says about a model that vLLM runs here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from harvest.chat.prompts import Draw
 from harvest.rendering import Layout
+from harvest.teachers.pages import PAGE_SIZE
 from shared.errors import UsageError
+from shared.options import Option, check_options, parse_assignments
 
 DEFAULT_TOPK = 20  # as many as vLLM gives unless its limit is raised
 # Options of the engine that have their own place, and those that change how fast it answers but not what.
@@ -52,39 +54,63 @@ class Vector(StrEnum):
     MEAN = "mean"  # the mean over all positions of the prompt, pictures included
 
 
+def parse_engine(texts: Sequence[str]) -> dict[str, Any]:
+    """Read NAME=VALUE texts, `-` as `_` in a name. Raises ValueError that says what to give."""
+    try:
+        return {name.replace("-", "_"): value for name, value in parse_assignments(texts).items()}
+    except ValueError as error:
+        raise ValueError(f"{error}: tensor_parallel_size=2") from None
+
+
 @dataclass(frozen=True, slots=True)
 class VllmConfig:
     """A model that vLLM runs in a process of this machine, and what is asked of it.
 
-    `model` is a hub id, a path or pkg://. `draw` says what is shown as pictures, of `size` (width, height) pixels.
-    `vector` asks for the hidden state in place of an answer: vLLM gives one or the other. `max_tokens` is by default 1
-    for a task with labels, whose distribution needs no more, else 512. `keep_topk` keeps the natural log-probabilities
-    of the `top_logprobs` (20) most probable tokens at each position of the reply. `engine` are further arguments of
-    `vllm.LLM`. `patience` is how many seconds of silence mean that the engine hangs.
-
     Raises UsageError where a value cannot be meant.
     """
 
-    model: str
-    draw: Draw = Draw.FIELDS
-    size: tuple[int, int] = (512, 512)
-    vector: Vector | None = None
-    max_tokens: int | None = None
-    temperature: float = 0.0
-    keep_topk: bool = False
-    top_logprobs: int | None = None
-    engine: Mapping[str, Any] = field(default_factory=dict)
-    patience: float = 600.0
+    model: Annotated[str, Option("The model: a hub id, a folder, or pkg://module/path.")]
+    draw: Annotated[Draw, Option("What is shown as pictures: fields (the text), all (the question, too), none.")] = (
+        Draw.FIELDS
+    )
+    size: Annotated[tuple[int, int], PAGE_SIZE] = (512, 512)
+    vector: Annotated[
+        Vector | None,
+        Option(
+            "Instead of an answer, the hidden state of the prompt: that of its last position, or the mean of all. vLLM "
+            "gives the one or the other."
+        ),
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        Option(
+            "Longest reply, in tokens. Unless given, 1 for a task with labels, whose distribution needs no more, else "
+            "512.",
+            at_least=1,
+        ),
+    ] = None
+    temperature: Annotated[float, Option("Sampling temperature.", at_least=0)] = 0.0
+    keep_topk: Annotated[
+        bool, Option("Keep the log-probabilities of the most probable tokens at each position of the reply.")
+    ] = False
+    top_logprobs: Annotated[
+        int | None, Option(f"How many --keep-topk keeps; {DEFAULT_TOPK} unless given.", at_least=1)
+    ] = None
+    engine: Annotated[
+        Mapping[str, Any],
+        Option(
+            "An argument of vllm.LLM, NAME=VALUE; may be repeated.",
+            parse=parse_engine,
+            repeated=True,
+            metavar="NAME=VALUE",
+        ),
+    ] = field(default_factory=dict)
+    patience: Annotated[float, Option("Seconds of silence that mean that the engine hangs.", above=0)] = 600.0
 
     def __post_init__(self) -> None:
         if not self.model:
             raise UsageError("no model was named; give --model")
-        for name in ("max_tokens", "top_logprobs", "patience"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")
-        if not self.temperature >= 0:
-            raise UsageError(f"--temperature must not be negative, not {self.temperature}")
+        check_options(self)
         if self.vector is not None and (self.keep_topk or self.max_tokens is not None):
             raise UsageError("--vector gives no reply: --max-tokens and --keep-topk belong to a run without it")
         if self.top_logprobs is not None and not self.keep_topk:

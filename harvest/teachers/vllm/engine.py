@@ -1,4 +1,4 @@
-"""Our side of the engine's process: it is started, given jobs, watched and ended."""
+"""Our side of the engine's process: it is started, given questions, watched and ended."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from harvest.teachers.vllm.messages import Failure, Job, Ready, Result, Settings
+from harvest.teachers.vllm.messages import Failure, Question, Ready, Result, Settings
 from harvest.teachers.vllm.process import SHUTDOWN_SECONDS
 from shared.errors import TeacherError, UsageError
 from shared.workers import start_module
@@ -80,10 +80,10 @@ class EngineProcess:
         self._loading = False
         return ready
 
-    async def submit(self, job: Job) -> None:
-        """Hand over a job. The caller keeps to the engine's room."""
+    async def submit(self, question: Question) -> None:
+        """Hand over a question. The caller keeps to the engine's room."""
         try:
-            await asyncio.to_thread(self._connection.send, job)
+            await asyncio.to_thread(self._connection.send, question)
         except OSError:
             return  # its process has ended: `receive` says why
         finally:

@@ -1,6 +1,6 @@
 """What is said between `harvest` and the process of the engine: plain data, pickled.
 
-harvest -> engine    Settings, then Jobs
+harvest -> engine    Settings, then Questions
 engine -> harvest    Ready or Failure, then lists of Results, or a Failure at any time
 """
 
@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +33,17 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A page: 8-bit greyscale, row by row."""
-
-    width: int
-    height: int
-    pixels: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One question: the pictures come before what is written."""
+class Question:
+    """One question: its pages, greyscale of shape (height, width), come before what is written."""
 
     number: int
-    pictures: Sequence[Picture]
+    pages: Sequence[Pixels]
     written: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model is loaded. `room` is how many jobs the engine takes before it answers one."""
+    """The model is loaded. `room` is how many questions the engine takes before it answers one."""
 
     version: str
     room: int
@@ -60,7 +52,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one job: a reply as a chat completion's JSON, a vector, or why there is neither."""
+    """What came of one question: a reply as a chat completion's JSON, a vector, or why there is neither."""
 
     number: int
     reply: bytes | None = None
@@ -71,7 +63,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No job can be answered any more. `usage` is whether what the user asked for is the cause."""
+    """No question can be answered any more. `usage` is whether what the user asked for is the cause."""
 
     message: str
     usage: bool = False

@@ -18,14 +18,15 @@ from typing import Any
 
 import orjson
 
+from harvest.chat.reply import FIRST_TOKENS
 from harvest.chat.scoring import separate_first_tokens, spell_word
 from harvest.teachers.vllm.config import DEFAULT_TOPK
-from harvest.teachers.vllm.messages import Failure, Job, Ready, Result, Settings
+from harvest.teachers.vllm.messages import Failure, Pixels, Question, Ready, Result, Settings
 from shared.errors import UsageError
 
 SHUTDOWN_SECONDS = 15.0  # after that, what is left of the engine is killed
 LOOK_SECONDS = 1.0  # how often it is looked whether the engine lives
-WAITING = 64  # jobs that wait, prepared, beside those that the engine runs at a time
+WAITING = 64  # questions that wait, prepared, beside those that the engine runs at a time
 # Every picture is another one, so a cache of them would only cost memory.
 DEFAULTS = {"mm_processor_cache_gb": 0}
 
@@ -34,14 +35,14 @@ def main() -> None:
     """Serve the socket until it ends."""
     connection = Connection(int(sys.argv[1]))
     settings: Settings = connection.recv()
-    jobs: SimpleQueue[Job | None] = SimpleQueue()
-    Thread(target=_take_jobs, args=(connection, jobs), daemon=True).start()
+    questions: SimpleQueue[Question | None] = SimpleQueue()
+    Thread(target=_take_questions, args=(connection, questions), daemon=True).start()
     engine = None
     try:
         first_tokens = find_first_tokens(settings)
-        engine = Engine(settings, first_tokens)
+        engine = VllmEngine(settings, first_tokens)
         connection.send(engine.ready)
-        engine.run(jobs, connection)
+        engine.run(questions, connection)
     except UsageError as error:
         connection.send(Failure(str(error), usage=True))
     except BrokenPipeError:
@@ -54,13 +55,13 @@ def main() -> None:
             engine.close()
 
 
-def _take_jobs(connection: Connection, jobs: "SimpleQueue[Job | None]") -> None:
-    """Take jobs as they come, and see to it that nothing of the engine outlives `harvest`."""
+def _take_questions(connection: Connection, questions: "SimpleQueue[Question | None]") -> None:
+    """Take questions as they come, and see to it that nothing of the engine outlives `harvest`."""
     try:
         while True:
-            jobs.put(connection.recv())
+            questions.put(connection.recv())
     except (EOFError, OSError):
-        jobs.put(None)
+        questions.put(None)
     time.sleep(SHUTDOWN_SECONDS)
     os.killpg(0, signal.SIGKILL)  # loading, or hanging: this process leads a group of its own
 
@@ -89,8 +90,8 @@ def find_first_tokens(settings: Settings) -> tuple[tuple[int, ...], ...]:
     return separate_first_tokens(settings.label_words, first_tokens)
 
 
-class Engine:
-    """vLLM with one model. Jobs go in while others are computed; results come out in any order."""
+class VllmEngine:
+    """vLLM with one model. Questions go in while others are computed; results come out in any order."""
 
     def __init__(self, settings: Settings, first_tokens: tuple[tuple[int, ...], ...]) -> None:
         import vllm
@@ -101,11 +102,11 @@ class Engine:
         self._engine = self._llm.llm_engine
         self._dead = EngineDeadError
         self._label_tokens = [token for tokens in first_tokens for token in tokens]
-        self._passes = self._choose_passes(settings)
+        self._passes, self._topk = self._choose_passes(settings), settings.topk
         # As the chat route of vLLM's server prepares a question: the template writes all special tokens.
         self._chat = ChatParams(chat_template_kwargs={"add_generation_prompt": True})
         self._tokens = self._llm.renderer.default_chat_tok_params.with_kwargs(add_special_tokens=False)
-        self._running: dict[int, dict[int, Any]] = {}  # by the job's number: what its passes have brought
+        self._running: dict[int, dict[int, Any]] = {}  # by the question's number: what its passes have brought
         at_a_time = self._engine.vllm_config.scheduler_config.max_num_seqs
         self._room = at_a_time + min(at_a_time, WAITING)
         self.ready = Ready(vllm.__version__, self._room, first_tokens)
@@ -126,23 +127,23 @@ class Engine:
         reply = {**common, "max_tokens": settings.max_tokens}
         scores = {"logprob_token_ids": self._label_tokens} if self._label_tokens else {}
         if settings.topk is None:
-            passes = [{**reply, **scores}]
+            passes = [{**reply, **(scores or {"logprobs": 0})}]  # 0: of the tokens that are said
         else:
             passes = [{**reply, "logprobs": settings.topk}]
             if scores:
                 passes.insert(0, {**common, "max_tokens": 1, **scores})
         return [SamplingParams(**parameters) for parameters in passes]
 
-    def run(self, jobs: "SimpleQueue[Job | None]", connection: Connection) -> None:
-        """Answer jobs until there are none to come."""
+    def run(self, questions: "SimpleQueue[Question | None]", connection: Connection) -> None:
+        """Answer questions until there are none to come."""
         while True:
-            # Preparing goes before stepping, which may wait: the engine always has jobs to go on with.
-            arrived = self._take_jobs(jobs, self._room - len(self._running))
+            # Preparing goes before stepping, which may wait: the engine always has questions to go on with.
+            arrived = self._take_questions(questions, self._room - len(self._running))
             if arrived is None:
                 return
             for index in range(len(self._passes)):
-                for job in arrived:
-                    self._add(job, index, connection)
+                for question in arrived:
+                    self._add(question, index, connection)
                 # Requests of two kinds in one batch would each be given the log-probabilities of the one kind only
                 # (seen with vLLM 0.32), so where there are several passes one is over before the next begins.
                 self._step(connection)
@@ -156,17 +157,17 @@ class Engine:
             time.sleep(LOOK_SECONDS)
         core.outputs_queue.put_nowait(self._dead())
 
-    def _take_jobs(self, jobs: "SimpleQueue[Job | None]", most: int) -> list[Job] | None:
+    def _take_questions(self, questions: "SimpleQueue[Question | None]", most: int) -> list[Question] | None:
         """Those that have arrived; waits for one where the engine has nothing to do. None where none will come."""
-        taken: list[Job] = []
+        taken: list[Question] = []
         while len(taken) < most:
             try:
-                job = jobs.get(block=not taken and not self._running)
+                question = questions.get(block=not taken and not self._running)
             except Empty:
                 break
-            if job is None:
+            if question is None:
                 return None
-            taken.append(job)
+            taken.append(question)
         return taken
 
     def _step(self, connection: Connection) -> None:
@@ -180,28 +181,28 @@ class Engine:
         """End the engine's processes."""
         self._engine.engine_core.shutdown()
 
-    def _add(self, job: Job, index: int, connection: Connection) -> None:
-        """Give the engine pass `index` of a job. A job that it refuses has its result."""
-        if index and job.number not in self._running:
+    def _add(self, question: Question, index: int, connection: Connection) -> None:
+        """Give the engine pass `index` of a question. A question that it refuses has its result."""
+        if index and question.number not in self._running:
             return
-        content: Any = job.written or "."  # as the endpoint teacher asks
-        if job.pictures:
-            parts: list[Any] = [{"type": "image_pil", "image_pil": _open_picture(picture)} for picture in job.pictures]
-            content = [*parts, {"type": "text", "text": job.written}] if job.written else parts
+        content: Any = question.written or "."  # as the endpoint teacher asks
+        if question.pages:
+            parts: list[Any] = [{"type": "image_pil", "image_pil": _open_page(page)} for page in question.pages]
+            content = [*parts, {"type": "text", "text": question.written}] if question.written else parts
         conversation = [{"role": "user", "content": content}]
         try:
             _, (prompt,) = self._llm.renderer.render_chat([conversation], self._chat, self._tokens)
-            self._engine.add_request(f"{job.number}-{index}", prompt, self._passes[index].clone())
+            self._engine.add_request(f"{question.number}-{index}", prompt, self._passes[index].clone())
         except self._dead:
             raise
         except Exception as error:  # a prompt that is longer than the model takes, say
-            self._running.pop(job.number, None)
-            connection.send([Result(job.number, problem=" ".join(str(error).split()))])
+            self._running.pop(question.number, None)
+            connection.send([Result(question.number, problem=" ".join(str(error).split()))])
         else:
-            self._running.setdefault(job.number, {})
+            self._running.setdefault(question.number, {})
 
     def _take(self, output: Any) -> Result | None:
-        """The result of a job whose last pass this is."""
+        """The result of a question whose last pass this is."""
         if not output.finished:
             return None
         number, index = map(int, output.request_id.split("-")[:2])
@@ -214,7 +215,8 @@ class Engine:
         prompt_tokens = len(last.prompt_token_ids)
         if hasattr(last.outputs, "data"):
             return Result(number, vector=last.outputs.data.float().numpy(), prompt_tokens=prompt_tokens)
-        return Result(number, reply=write_reply(first, last, self._label_tokens), prompt_tokens=prompt_tokens)
+        reply = write_reply(first, last, self.ready.first_tokens, self._topk)
+        return Result(number, reply=reply, prompt_tokens=prompt_tokens)
 
 
 def _choose_options(settings: Settings) -> dict[str, Any]:
@@ -232,22 +234,24 @@ def _choose_options(settings: Settings) -> dict[str, Any]:
     return options | dict(settings.engine)
 
 
-def _open_picture(picture: Any) -> Any:
+def _open_page(pixels: Pixels) -> Any:
     from PIL import Image
 
-    return Image.frombytes("L", (picture.width, picture.height), picture.pixels).convert("RGB")
+    return Image.fromarray(pixels).convert("RGB")
 
 
-def write_reply(scored: Any, said: Any, label_tokens: Sequence[int]) -> bytes:
+def write_reply(scored: Any, said: Any, first_tokens: Sequence[Sequence[int]], topk: int | None) -> bytes:
     """What vLLM's server would have answered: the JSON of a chat completion, tokens named by id.
 
-    `scored` is the output of the pass that scores `label_tokens` and `said` that of the pass that gives the reply; they
-    may be the same.
+    `scored` is the output of the pass that scores `first_tokens`, those of each label, and `said` that of the pass that
+    gives the reply; they may be the same. The most probable tokens are there where `topk` of them were
+    asked for. `first_tokens` go into the reply, which is read again without an engine.
     """
+    label_tokens = [token for tokens in first_tokens for token in tokens]
     (completion,) = said.outputs
     positions = []
     for index, (token, logprobs) in enumerate(zip(completion.token_ids, completion.logprobs or (), strict=False)):
-        top = {} if scored is said and label_tokens else dict(logprobs)
+        top = {} if topk is None else dict(logprobs)
         if index == 0:
             top |= {label: scored.outputs[0].logprobs[0][label] for label in label_tokens}
         positions.append({**_write_token(token, logprobs), "top_logprobs": [_write_token(t, top) for t in top]})
@@ -258,7 +262,7 @@ def write_reply(scored: Any, said: Any, label_tokens: Sequence[int]) -> bytes:
     }
     prompt, said_tokens = len(said.prompt_token_ids), len(completion.token_ids)
     usage = {"prompt_tokens": prompt, "completion_tokens": said_tokens}
-    return orjson.dumps({"choices": [choice], "usage": usage})
+    return orjson.dumps({"choices": [choice], "usage": usage, FIRST_TOKENS: first_tokens})
 
 
 def _write_token(token: int, logprobs: Mapping[int, Any]) -> Mapping[str, Any]:

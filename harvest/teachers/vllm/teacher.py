@@ -1,30 +1,33 @@
 """Asks a model that vLLM runs on this machine.
 
-The engine never waits: pictures are drawn ahead of it, and it holds more requests than it computes at a time.
+The engine never waits: pages are rendered ahead of it, and it holds more requests than it computes at a time.
 
 With `vector` the model gives its hidden state instead of an answer: a second pass, over another runner of vLLM, into
 rows of its own.
 """
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from harvest.chat.dialects import DIALECTS, Scoring
+from harvest.chat.elicitation import Elicitation, make_words, read_words, reread, wants_number
 from harvest.chat.pricing import guess_image_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt, describe_prompt
-from harvest.chat.reply import Form, parse
+from harvest.chat.reply import FIRST_TOKENS, Form, parse
 from harvest.chat.scoring import LabelWords
-from harvest.rendering import prepare_text
-from harvest.rendering.ahead import Drawers, DrawnPage
-from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
+from harvest.rendering import Page, prepare_text
+from harvest.rendering.ahead import RenderPool
+from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes
 from harvest.teachers.vllm.config import Vector, VllmConfig
 from harvest.teachers.vllm.engine import EngineProcess
-from harvest.teachers.vllm.messages import Job, Picture, Ready, Result, Settings
+from harvest.teachers.vllm.messages import Question, Ready, Result, Settings
 from shared.console import say
 from shared.errors import DataError, require_extra
 from shared.example import Example
@@ -32,9 +35,10 @@ from shared.frozen_models import FrozenModel
 from shared.schema import Answer, Status
 from shared.tasks import Task
 
-DRAWN_AHEAD = 64
+RENDERED_AHEAD = 64
 _MAX_TOKENS = {Scoring.TOKEN_IDS: 1, Scoring.TEXT: 512}
 _POOLING = {Vector.LAST: "LAST", Vector.MEAN: "MEAN"}
+_OF_LABELS = frozenset({"status", "error", "label_logprobs", "residual_mass"})
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -61,19 +65,28 @@ class _Asked:
 class VllmTeacher:
     """See the module. Keeps the protocol of harvest.teachers.base.Teacher. Raises MissingExtraError without vLLM."""
 
+    remote = None
+
     def __init__(self, config: VllmConfig, task: Task, *, name: str = "vllm") -> None:
         require_extra("vllm", "vllm")
         self.name = name
         self._config, self._task = config, task
         self._layout = config.layout
-        self._words = None
-        if task.kind == "classification" and config.vector is None:
-            self._words = LabelWords(task.label_words)
+        self._words = make_words(task) if config.vector is None else None
+        self._form = make_form(self._words, numeric=task.kind == "regression", topk=config.topk)
         self._scoring = Scoring.TEXT if self._words is None else Scoring.TOKEN_IDS
         self._source = FrozenModel(config.model)
-        self._drawers = None if self._layout is None else Drawers(self._layout)
+        self._renderer = None if self._layout is None else RenderPool(self._layout)
         self._engine: EngineProcess | None = None
         self._ready: Ready | None = None
+
+    @staticmethod
+    def make_reread(recipe: Mapping[str, Any]) -> Reread | None:
+        """What reads a kept reply of `recipe` again; None for a pass that gave vectors: they are no replies."""
+        if "vector" in recipe:
+            return None
+        form = make_form(read_words(recipe), numeric=wants_number(recipe), topk=recipe["parameters"].get("topk"))
+        return partial(_reread, form=form)
 
     def recipe(self) -> Mapping[str, Any]:
         """Model, tokenizer, prompt, layout, and what is had of them. Reads the model's small files; loads nothing."""
@@ -133,18 +146,18 @@ class VllmTeacher:
                     room = ready.room
                     number += 1
                     asked[number] = self._note(request, pages)
-                    await engine.submit(self._make_job(number, request, pages))
+                    await engine.submit(self._make_question(number, request, pages))
                     if engine.has_news:
                         break
                 if asked:
                     for result in await self._receive():
                         yield self._reply(asked.pop(result.number), result)
 
-    def close(self) -> None:
-        """End the engine and what draws for it. Done by itself when the teacher is dropped."""
-        if self._drawers is not None:
-            self._drawers.close()
-        self._end_engine()
+    async def aclose(self) -> None:
+        """End the engine and what renders for it. Done by itself when the teacher is dropped."""
+        if self._renderer is not None:
+            self._renderer.close()
+        await asyncio.to_thread(self._end_engine)
 
     def _end_engine(self) -> None:
         if self._engine is not None:
@@ -190,24 +203,24 @@ class VllmTeacher:
 
     async def _prepare(
         self, requests: AsyncIterator[Request]
-    ) -> AsyncGenerator[tuple[Request, list[DrawnPage], str | None]]:
+    ) -> AsyncGenerator[tuple[Request, Sequence[Page], str | None]]:
         """The requests with their pages, or with what is wrong with them."""
-        if self._drawers is None:
+        if self._renderer is None:
             async for request in requests:
                 yield request, [], None
             return
-        async with aclosing(self._drawers.draw_ahead(requests, self._find_drawn, DRAWN_AHEAD)) as drawn:
-            async for request, pages in drawn:
-                yield (request, [], pages) if isinstance(pages, str) else (request, pages, None)
+        async with aclosing(self._renderer.render_ahead(requests, self._find_drawn, RENDERED_AHEAD)) as rendered:
+            async for request, pages in rendered:
+                yield (request, [], str(pages)) if isinstance(pages, DataError) else (request, pages, None)
 
     def _find_drawn(self, request: Request) -> str:
         return build_prompt(self._task.question, request.example, self._config.draw).drawn or ""
 
-    def _make_job(self, number: int, request: Request, pages: list[DrawnPage]) -> Job:
+    def _make_question(self, number: int, request: Request, pages: Sequence[Page]) -> Question:
         written = build_prompt(self._task.question, request.example, self._config.draw).written
-        return Job(number, tuple(Picture(page.width, page.height, page.pixels) for page in pages), written)
+        return Question(number, tuple(page.pixels for page in pages), written)
 
-    def _note(self, request: Request, pages: list[DrawnPage]) -> _Asked:
+    def _note(self, request: Request, pages: Sequence[Page]) -> _Asked:
         hashes = tuple(page.sha256 for page in pages) or None
         return _Asked(request, hashes, datetime.now(UTC), time.perf_counter())
 
@@ -215,7 +228,7 @@ class VllmTeacher:
         if result.problem is not None:
             answer = Answer(Status.FAILED, error=result.problem)
         elif result.reply is not None:
-            answer = self._parse(result.reply)
+            answer = parse(result.reply, self._form).answer
         else:
             answer = Answer(Status.OK, embedding=result.vector, prompt_tokens=result.prompt_tokens)
         answer = replace(
@@ -227,31 +240,20 @@ class VllmTeacher:
         )
         return Reply(asked.request, answer)
 
-    def _parse(self, reply: bytes) -> Answer:
-        """As the endpoint teacher reads the same model's server."""
-        assert self._ready is not None
-        most = self._config.topk
-        form = Form(
-            DIALECTS["vllm"],
-            self._scoring,
-            self._words,
-            self._ready.first_tokens,
-            numeric=self._words is None,
-            keep_topk=most is not None,
-        )
-        answer = parse(reply, form).answer
-        if most is None or answer.topk_ids is None or answer.topk_logprobs is None:
-            return answer
-        # At the first position lie the labels' tokens too, however improbable they are.
-        tops = [
-            sorted(zip(logprobs, ids, strict=True), reverse=True)[:most]
-            for ids, logprobs in zip(answer.topk_ids, answer.topk_logprobs, strict=True)
-        ]
-        return replace(
-            answer,
-            topk_ids=[[token for _, token in top] for top in tops],
-            topk_logprobs=[[logprob for logprob, _ in top] for top in tops],
-        )
+
+def make_form(words: LabelWords | None, *, numeric: bool, topk: int | None) -> Form:
+    """What a reply must bring: it is read as the endpoint teacher reads the same model's server."""
+    scoring = Scoring.TEXT if words is None else Scoring.TOKEN_IDS
+    elicitation = Elicitation(DIALECTS["vllm"], scoring)
+    return elicitation.make_form(words, numeric=numeric, keep_topk=topk is not None, topk=topk)
+
+
+def _reread(raw: bytes, form: Form) -> Mapping[str, Any]:
+    said = reread(raw, form)
+    if form.words is None or b'"%s"' % FIRST_TOKENS.encode() in raw:
+        return said
+    # Replies of schema 1 do not say which tokens begin the label words: the labels' scores stay as they were read then.
+    return {name: value for name, value in said.items() if name not in _OF_LABELS}
 
 
 def hash_tokenizer(model: FrozenModel) -> str:

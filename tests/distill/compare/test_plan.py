@@ -22,17 +22,18 @@ def plan(**changes: Any) -> Plan:
 def test_cells_are_every_combination_a_seed_at_a_time() -> None:
     cells = plan(seeds=(0, 1), labels=(50, None), choices={"student_lr": [1e-4, 1e-3]}).list_cells()
     assert len(cells) == len({cell.name for cell in cells}) == 2 * 2 * 2 * 2
-    assert [cell.config.seed for cell in cells] == [0] * 8 + [1] * 8
+    assert [cell.config.training.seed for cell in cells] == [0] * 8 + [1] * 8
     assert cells[0].name == "undistilled-n50-c0-s0"
     assert cells[-1].name == "armada-nall-c1-s1"
-    assert (cells[-1].config.student_lr, cells[-1].config.loss, cells[-1].config.labels) == (1e-3, "elementwise", None)
+    last = cells[-1].config
+    assert (last.training.student_lr, last.method.loss, last.data.labels) == (1e-3, ("elementwise",), None)
 
 
 def test_variants_over_common_and_candidates_over_both() -> None:
     own = {**VARIANTS, "armada": {"loss": "cosine", "choices": {"beta": [1, 2]}}}
     cells = plan(common={"epochs": 3, "loss": "euclid"}, variants=own, choices={"student_lr": [1, 2]}).list_cells()
-    assert {cell.config.epochs for cell in cells} == {3}
-    assert {(c.config.loss, c.config.beta) for c in cells if c.variant == "armada"} == {
+    assert {cell.config.training.epochs for cell in cells} == {3}
+    assert {(c.config.method.loss_name, c.config.method.beta) for c in cells if c.variant == "armada"} == {
         ("cosine", 1.0),
         ("cosine", 2.0),
     }
@@ -79,7 +80,7 @@ def test_a_plan_from_yaml_and_options_over_it(tmp_path: Path) -> None:
     made = make_plan(path, ["batch-size=8", "epochs=2"], ["student-lr=1e-3,2e-3"], {"seeds": [3, 4]})
     assert (made.name, made.shards, list(made.labels), list(made.seeds)) == ("mine", Path("data/x"), [50, 100], [3, 4])
     config = made.list_cells()[-1].config
-    assert (config.epochs, config.batch_size, config.student_lr) == (2, 8, 2e-3)
+    assert (config.training.epochs, config.training.batch_size, config.training.student_lr) == (2, 8, 2e-3)
 
 
 def test_a_plan_from_options_alone() -> None:

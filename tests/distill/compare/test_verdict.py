@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.compare.verdict import Verdict, find_role, judge, rank
-from distill.config import DistillConfig
+from distill.compare.verdict import Verdict, judge, rank
+from distill.config import make_distill_config
 from tests.distill.compare.simulated_comparison import CONTROLS, ROLES, measure_error, simulate
 
 REGULARISED = dict(zip(CONTROLS, (2, 0, -1, -1, -2, -4, -6), strict=True))  # what controls gain, in standard errors
@@ -98,4 +98,4 @@ def test_rank_compares_all_with_one() -> None:
     ],
 )
 def test_roles(options: dict[str, Any], role: str) -> None:
-    assert find_role(DistillConfig(shards=Path("x"), **options)) == role
+    assert make_distill_config(shards=Path("x"), **options).method.role == role

@@ -182,7 +182,7 @@ def test_distributions_over_other_labels_than_the_manifests_are_refused(tmp_path
 
 
 def test_a_whole_run_of_two_teachers(tmp_path: Path, tiny_student: Path) -> None:
-    from distill.config import DistillConfig
+    from distill.config import make_distill_config
     from distill.run import run_distillation
 
     rows, dev = make_rows(48), make_rows(20, 1)
@@ -192,7 +192,7 @@ def test_a_whole_run_of_two_teachers(tmp_path: Path, tiny_student: Path) -> None
     c = write(tmp_path, "c", {"train": [judge(rows, seed=7)[0]]})
     common: dict[str, Any] = {"shards": a, "student": str(tiny_student), "epochs": 2, "batch_size": 16}
     for further, control, soft in ((b, "none", "aligner"), (b, "shuffled-teacher", "kl"), (c, "random-vectors", "kl")):
-        config = DistillConfig(**common, further_shards=(further,), control=control, soft=soft)
+        config = make_distill_config(**common, further_shards=(further,), control=control, soft=soft)
         _, metrics = run_distillation(config, tmp_path / "runs")
         assert metrics["rows"]["answered"] == (40 if further == b else 48)
         assert metrics["teacher"] == f"a+{further.name[-1]}"

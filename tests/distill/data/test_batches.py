@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from transformers import AutoTokenizer
 
-from distill.data.batches import Cursor, Part, Source, count_batches, iterate_batches
+from distill.data.batches import BatchPart, Cursor, RowSource, count_batches, iterate_batches
+from distill.data.columns import LABELLED, TARGET, TEXT, VECTORS, ArrayColumn, BatchColumn, label_columns
 from distill.data.split import Split, read_split
-from distill.data.tokens import TextEncoder
-from distill.data.vectors import Vectors
+from distill.data.tokens import TextColumn, TextEncoder
+from distill.data.vectors import StoredVectors
 from shared.schema import Row
 from shared.shards.manifest import choose_teacher, load_manifest
+from shared.shards.read import RowGroup
 from tests.distill.distill_rows import WIDTH, WriteFolder, make_rows
 
 ROWS = make_rows(1000)
-VECTORS = Vectors("embedding", WIDTH)
+STORED = StoredVectors("embedding", WIDTH)
 
 
 @pytest.fixture
@@ -34,8 +37,22 @@ def encoder(tiny_student: Path) -> TextEncoder:
     return TextEncoder(AutoTokenizer.from_pretrained(tiny_student), 64)
 
 
-def every(split: Split, buffer_rows: int = 10_000, **options: Any) -> Source:
-    return Source(split, split.answered, split.labelled, vectors=VECTORS, buffer_rows=buffer_rows, **options)
+def choose(
+    split: Split,
+    wanted: Any,
+    visible: Any,
+    buffer_rows: int = 10_000,
+    encoder: TextEncoder | None = None,
+    vectors: BatchColumn = STORED,
+) -> RowSource:
+    """Some rows with vectors and labels, and with their texts where there is an encoder."""
+    texts: dict[str, BatchColumn] = {} if encoder is None else {TEXT: TextColumn(encoder)}
+    columns = {**texts, VECTORS: vectors, **label_columns(split, visible=visible)}
+    return RowSource(split, columns, wanted=wanted, buffer_rows=buffer_rows)
+
+
+def every(split: Split, buffer_rows: int = 10_000, **options: Any) -> RowSource:
+    return choose(split, split.answered, split.labelled, buffer_rows, **options)
 
 
 def vector_of(row: Row) -> Any:
@@ -45,22 +62,21 @@ def vector_of(row: Row) -> Any:
 @pytest.mark.parametrize("buffer_rows", [10_000, 350, 1])
 def test_a_pass_gives_every_row_once_with_its_own_columns(split: Split, encoder: TextEncoder, buffer_rows: int) -> None:
     source = every(split, buffer_rows, encoder=encoder)
-    batches = list(iterate_batches([Part(source, 32, once=True)], count_batches(source, 32), 0, 1, encoder))
-    assert sorted(len(batch.target) for batch in batches) == [8] + [32] * 31
+    batches = list(iterate_batches([BatchPart(source, 32, once=True)], count_batches(source, 32), 0, 1))
+    assert sorted(len(batch) for batch in batches) == [8] + [32] * 31
     assert sorted(np.concatenate([batch.number for batch in batches]).tolist()) == list(range(1000))
     for batch in batches:
-        assert batch.vectors is not None
-        assert batch.vectors.dtype == torch.float32
+        assert batch.tensor(VECTORS).dtype == torch.float32
         for place, number in enumerate(batch.number):
             row = ROWS[number]
-            np.testing.assert_array_equal(batch.vectors[place].numpy(), vector_of(row))
-            assert int(batch.target[place]) == row.example.label
-            assert int(batch.inputs["attention_mask"][place].sum()) == len(row.example.text.split()) + 2
+            np.testing.assert_array_equal(batch.tensor(VECTORS)[place].numpy(), vector_of(row))
+            assert int(batch.tensor(TARGET)[place]) == row.example.label
+            assert int(batch.inputs()["attention_mask"][place].sum()) == len(row.example.text.split()) + 2
 
 
-def numbers(source: Source, seed: int, epoch: int) -> list[list[int]]:
+def numbers(source: RowSource, seed: int, epoch: int) -> list[list[int]]:
     steps = count_batches(source, 32)
-    return [b.number.tolist() for b in iterate_batches([Part(source, 32, once=True)], steps, seed, epoch)]
+    return [b.number.tolist() for b in iterate_batches([BatchPart(source, 32, once=True)], steps, seed, epoch)]
 
 
 @pytest.mark.parametrize("buffer_rows", [10_000, 350])
@@ -95,10 +111,10 @@ def test_texts_of_like_length_share_a_batch(split: Split, encoder: TextEncoder) 
     source = every(split, encoder=encoder)
     padded = used = 0
     lengths = []
-    for batch in iterate_batches([Part(source, 32, once=True)], 32, 0, 1, encoder):
-        padded += batch.inputs["input_ids"].numel()
-        used += int(batch.inputs["attention_mask"].sum())
-        lengths.append(batch.inputs["input_ids"].shape[1])
+    for batch in iterate_batches([BatchPart(source, 32, once=True)], 32, 0, 1):
+        padded += batch.inputs()["input_ids"].numel()
+        used += int(batch.inputs()["attention_mask"].sum())
+        lengths.append(batch.inputs()["input_ids"].shape[1])
     assert used / padded > 0.93
     assert lengths != sorted(lengths)
 
@@ -106,12 +122,12 @@ def test_texts_of_like_length_share_a_batch(split: Split, encoder: TextEncoder) 
 def test_rows_outside_the_mask_never_come_and_hidden_labels_stay_hidden(split: Split) -> None:
     wanted = np.arange(1000) % 3 == 0
     visible = np.arange(1000) % 2 == 0
-    source = Source(split, wanted, visible, vectors=VECTORS, buffer_rows=100)
+    source = choose(split, wanted, visible, 100)
     assert source.rows == 334
     seen = []
-    for batch in iterate_batches([Part(source, 10, once=True)], count_batches(source, 10), 0, 1):
+    for batch in iterate_batches([BatchPart(source, 10, once=True)], count_batches(source, 10), 0, 1):
         seen += batch.number.tolist()
-        assert batch.labelled.tolist() == (batch.number % 2 == 0).tolist()
+        assert batch.tensor(LABELLED).tolist() == (batch.number % 2 == 0).tolist()
     assert sorted(seen) == list(range(0, 1000, 3))
 
 
@@ -127,7 +143,7 @@ def test_the_aligners_source_reads_no_text(split: Split, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(distill.data.batches, "read_row_group", spy)
     source = every(split)
-    assert sum(len(b.target) for b in iterate_batches([Part(source, 32, once=True)], 32, 0, 1)) == 1000
+    assert sum(len(b) for b in iterate_batches([BatchPart(source, 32, once=True)], 32, 0, 1)) == 1000
     assert set(asked) == {("embedding",)}
     assert len(asked) == 5
     numbers(source, 0, 2)
@@ -138,13 +154,13 @@ def test_the_aligners_source_reads_no_text(split: Split, monkeypatch: pytest.Mon
 def test_a_composed_batch_has_its_share_of_labelled_rows(split: Split, encoder: TextEncoder, buffer_rows: int) -> None:
     visible = np.arange(1000) % 10 == 0
     parts = [
-        Part(Source(split, mask, visible, encoder=encoder, vectors=VECTORS, buffer_rows=buffer_rows), rows)
+        BatchPart(choose(split, mask, visible, buffer_rows, encoder), rows)
         for mask, rows in ((visible, 8), (~visible, 24))
     ]
     seen: Counter[int] = Counter()
-    for batch in iterate_batches(parts, 40, 0, 1, encoder):
-        assert batch.labelled.tolist() == [True] * 8 + [False] * 24
-        assert len(batch.inputs["input_ids"]) == 32
+    for batch in iterate_batches(parts, 40, 0, 1):
+        assert batch.tensor(LABELLED).tolist() == [True] * 8 + [False] * 24
+        assert len(batch.inputs()["input_ids"]) == 32
         seen.update(batch.number.tolist())
     labelled = [seen[n] for n in range(0, 1000, 10)]
     assert sum(labelled) == 320
@@ -167,11 +183,41 @@ def test_cut_texts_are_counted_once(split: Split, tiny_student: Path) -> None:
         for _ in range(2):
             for block in source.blocks(np.random.default_rng(0)):
                 block.read()
-        assert source.truncated == expected > 0
+        texts = source.columns[TEXT]
+        assert isinstance(texts, TextColumn)
+        assert texts.truncated == expected > 0
 
 
-def test_a_lookup_replaces_the_shards_vectors(split: Split) -> None:
-    source = every(split, lookup=lambda numbers: np.repeat(numbers[:, None], WIDTH, axis=1).astype(np.float16))
-    for batch in iterate_batches([Part(source, 32, once=True)], 32, 0, 1):
-        assert batch.vectors is not None
-        assert batch.vectors[:, 3].tolist() == batch.number.astype(np.float16).tolist()
+class Initials(ArrayColumn):
+    """A column of this test's own: the code of the first letter of each text."""
+
+    @property
+    def shard_columns(self) -> tuple[str, ...]:
+        return ("text",)
+
+    def decode(self, table: pa.Table, rows: Any, group: RowGroup, start: int) -> Any:
+        return np.array([ord(text[0]) for text in table["text"].take(pa.array(rows)).to_pylist()])
+
+
+@pytest.mark.parametrize("buffer_rows", [10_000, 90])
+def test_a_column_of_ones_own_passes_through_batches(split: Split, encoder: TextEncoder, buffer_rows: int) -> None:
+    columns = {TEXT: TextColumn(encoder), "initial": Initials()}
+    source = RowSource(split, columns, wanted=split.answered, buffer_rows=buffer_rows)
+    seen = 0
+    for batch in iterate_batches([BatchPart(source, 32, once=True)], 32, 0, 1):
+        assert set(batch.columns) == {TEXT, "initial"}
+        initials = batch.to(torch.device("cpu")).tensor("initial")
+        assert initials.tolist() == [ord(ROWS[number].example.text[0]) for number in batch.number]
+        seen += len(batch)
+    assert seen == 1000
+
+
+def test_each_process_collates_its_share_of_the_texts_and_all_labels(split: Split, encoder: TextEncoder) -> None:
+    source = every(split, encoder=encoder)
+    parts = [BatchPart(source, 32, once=True)]
+    shared = iterate_batches(parts, 32, 0, 1, share=lambda rows: np.arange(1, rows, 2))
+    for whole, half in zip(iterate_batches(parts, 32, 0, 1), shared, strict=True):
+        ids = half.inputs()["input_ids"]
+        assert torch.equal(ids, whole.inputs()["input_ids"][1::2, : ids.shape[1]])
+        assert torch.equal(half.tensor(TARGET), whole.tensor(TARGET))
+        assert torch.equal(half.tensor(VECTORS), whole.tensor(VECTORS))

@@ -4,17 +4,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import distill.data.controls
-from distill.data.controls import draw_vectors, make_lookup, measure_moments, repeat_vector, shuffle_vectors
+from distill.data.controls import ConstantTeacher, DrawnTeacher, ShuffledTeacher, TeacherSwap, measure_moments
 from distill.data.split import Split, read_split
-from distill.data.vectors import Vectors
+from distill.data.vectors import StoredVectors, VectorColumn
 from shared.schema import Status
 from shared.shards.manifest import choose_teacher, load_manifest
 from tests.distill.distill_rows import WIDTH, WriteFolder, make_rows, with_answer
 
-VECTORS = Vectors("embedding", WIDTH)
+VECTORS = StoredVectors("embedding", WIDTH)
+
+
+def look_up(split: Split, swapped: VectorColumn, numbers: Any) -> Any:
+    """Vectors by row numbers of the split: what a control puts in place of the shards' own lies in memory."""
+    assert swapped.shard_columns == ()
+    assert swapped.widths == VECTORS.widths
+    return swapped.decode(pa.table({}), numbers, split.groups[0], 0)
+
+
+def swap(split: Split, control: TeacherSwap, numbers: Any, seed: int = 0, folder: Path = Path()) -> Any:
+    return look_up(split, control.swap_vectors(split, VECTORS, seed, folder), numbers)
 
 
 def test_every_vector_stays_and_hardly_any_keeps_its_row(write_folder: WriteFolder, tmp_path: Path) -> None:
@@ -26,7 +38,7 @@ def test_every_vector_stays_and_hardly_any_keeps_its_row(write_folder: WriteFold
     own = np.stack([np.asarray(rows[n].answer.embedding, np.float16) for n in answered])
 
     def shuffle(seed: int) -> Any:
-        return shuffle_vectors(split, VECTORS, seed, tmp_path)(answered)
+        return swap(split, ShuffledTeacher(), answered, seed, tmp_path)
 
     got = shuffle(0)
     order = np.lexsort(own.T), np.lexsort(got.T)
@@ -39,9 +51,9 @@ def test_every_vector_stays_and_hardly_any_keeps_its_row(write_folder: WriteFold
 def test_a_row_gets_the_same_vector_whenever_it_is_asked_for(write_folder: WriteFolder, tmp_path: Path) -> None:
     folder = choose_teacher(write_folder({"train": [make_rows(50)]}))
     split = read_split(folder, load_manifest(folder), "train")
-    lookup = shuffle_vectors(split, VECTORS, 0, tmp_path)
-    everything = lookup(np.arange(50))
-    np.testing.assert_array_equal(lookup(np.array([9, 4])), everything[[9, 4]])
+    shuffled = ShuffledTeacher().swap_vectors(split, VECTORS, 0, tmp_path)
+    everything = look_up(split, shuffled, np.arange(50))
+    np.testing.assert_array_equal(look_up(split, shuffled, np.array([9, 4])), everything[[9, 4]])
 
 
 @pytest.fixture
@@ -71,7 +83,7 @@ def test_random_vectors_have_the_mean_and_the_covariance_of_the_real_ones(split:
     mean, factor = measure_moments(split, VECTORS)
     np.testing.assert_allclose(mean, own.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(factor @ factor.T, covariance, atol=1e-6)
-    drawn = draw_vectors(split, VECTORS, 0)(np.arange(20_000))
+    drawn = swap(split, DrawnTeacher(), np.arange(20_000))
     np.testing.assert_allclose(drawn.mean(axis=0), own.mean(axis=0), atol=0.1)
     np.testing.assert_allclose(np.cov(drawn.T, bias=True), covariance, atol=0.35)
     assert abs(np.cov(own.T)[0, 4]) > 1, "the dimensions do hang together"
@@ -81,25 +93,24 @@ def test_random_vectors_have_the_mean_and_the_covariance_of_the_real_ones(split:
 def test_vectors_too_wide_for_a_covariance_have_the_variances(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distill.data.controls, "MAX_COVARIANCE_WIDTH", WIDTH - 1)
     own = own_vectors(split)
-    drawn = draw_vectors(split, VECTORS, 0)(np.arange(20_000))
+    drawn = swap(split, DrawnTeacher(), np.arange(20_000))
     np.testing.assert_allclose(drawn.std(axis=0), own.std(axis=0), rtol=0.03, atol=1e-6)
     correlation = np.corrcoef(np.delete(drawn, 3, axis=1).T) - np.eye(WIDTH - 1)
     assert np.abs(correlation).max() < 0.05
 
 
 def test_a_random_vector_belongs_to_its_row_and_seed(split: Split) -> None:
-    lookup = draw_vectors(split, VECTORS, 0)
-    everything = lookup(np.arange(50))
-    np.testing.assert_allclose(lookup(np.array([9, 4])), everything[[9, 4]], rtol=1e-6)
+    everything = swap(split, DrawnTeacher(), np.arange(50))
+    np.testing.assert_allclose(swap(split, DrawnTeacher(), np.array([9, 4])), everything[[9, 4]], rtol=1e-6)
     assert not np.allclose(everything[0], everything[1])
-    assert not np.allclose(draw_vectors(split, VECTORS, 1)(np.array([9])), everything[9])
+    assert not np.allclose(swap(split, DrawnTeacher(), np.array([9]), seed=1), everything[9])
 
 
 def test_a_constant_target_is_one_rows_vector(split: Split) -> None:
     own = own_vectors(split)
     chosen = set()
     for seed in range(8):
-        got = repeat_vector(split, VECTORS, seed)(np.array([5, 250, 5]))
+        got = swap(split, ConstantTeacher(), np.array([5, 250, 5]), seed)
         assert got.shape == (3, WIDTH)
         assert (got == got[0]).all()
         (place,) = np.flatnonzero((own == got[0]).all(axis=1))
@@ -121,20 +132,10 @@ def test_every_control_of_the_vectors_restated(split: Split, tmp_path: Path, see
     )
     draws = [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, i])).standard_normal(d) for i in numbers]
     chosen = int(np.flatnonzero(numbers == np.random.default_rng([seed, 2]).choice(numbers))[0])
-    expected = {
-        "shuffled-teacher": own[np.random.default_rng([seed, 1]).permutation(n)],
-        "random-vectors": [mean + factor @ z for z in draws],
-        "constant-target": [own[chosen]] * n,
-    }
-    for control, vectors in expected.items():
-        lookup = make_lookup(control, split, VECTORS, seed, tmp_path)  # type: ignore[arg-type]
-        assert lookup is not None
-        np.testing.assert_allclose(lookup(numbers), vectors, rtol=1e-5, atol=1e-5)
-
-
-def test_only_controls_of_the_vectors_replace_them(split: Split, tmp_path: Path) -> None:
-    replaced = {
-        control: make_lookup(control, split, VECTORS, 0, tmp_path)  # type: ignore[arg-type]
-        for control in ("none", "shuffled-teacher", "random-vectors", "constant-target", "frozen-aligner")
-    }
-    assert [name for name, lookup in replaced.items() if lookup is None] == ["none", "frozen-aligner"]
+    expected: list[tuple[TeacherSwap, Any]] = [
+        (ShuffledTeacher(), own[np.random.default_rng([seed, 1]).permutation(n)]),
+        (DrawnTeacher(), [mean + factor @ z for z in draws]),
+        (ConstantTeacher(), [own[chosen]] * n),
+    ]
+    for control, vectors in expected:
+        np.testing.assert_allclose(swap(split, control, numbers, seed, tmp_path), vectors, rtol=1e-5, atol=1e-5)

@@ -1,17 +1,14 @@
 """The teacher's own label distributions: as they were given, as controls change them, and refused."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from distill.config import Control, DistillConfig
-from distill.data.answers import FetchedVectors
-from distill.data.controls import permute_rows
+from distill.data.controls import ConstantTeacher, DrawnTeacher, ShuffledTeacher, TeacherSwap, permute_rows
 from distill.data.distributions import read_label_logprobs
 from distill.data.split import Split, read_split
-from distill.data.vectors import LOG_FLOOR, Vectors, rank_answered
+from distill.data.vectors import LOG_FLOOR, KeptVectors, StoredVectors, rank_answered
 from shared.errors import DataError
 from shared.schema import Row, Status
 from shared.shards.manifest import choose_teacher, load_manifest
@@ -47,9 +44,8 @@ def open_split(write_folder: WriteFolder) -> Any:
     return make
 
 
-def read(split: Split, control: Control = "none", seed: int = 0) -> Array:
-    config = DistillConfig(shards=Path("x"), soft="kl", loss="none", control=control, seed=seed)
-    return read_label_logprobs(config, split, [Vectors("label_logprobs", 4)])
+def read(split: Split, swap: TeacherSwap | None = None, seed: int = 0) -> Array:
+    return read_label_logprobs(split, [StoredVectors("label_logprobs", 4)], swap, seed)
 
 
 def test_they_come_as_they_were_given_and_not_renormalised(open_split: Any) -> None:
@@ -68,7 +64,7 @@ def test_a_label_that_was_not_seen_is_very_unlikely_and_not_impossible(open_spli
 
 def test_a_shuffle_keeps_every_distribution_and_pairs_it_as_the_vectors_are(open_split: Any) -> None:
     split = open_split(make_judged(draw_probabilities()))
-    own, shuffled = read(split), read(split, "shuffled-teacher", seed=3)
+    own, shuffled = read(split), read(split, ShuffledTeacher(), seed=3)
     np.testing.assert_array_equal(shuffled, own[permute_rows(ROWS - 1, 3)])
     np.testing.assert_array_equal(np.sort(shuffled, axis=0), np.sort(own, axis=0))
     assert (shuffled == own).all(axis=1).mean() < 0.1
@@ -77,7 +73,7 @@ def test_a_shuffle_keeps_every_distribution_and_pairs_it_as_the_vectors_are(open
 def test_random_ones_are_distributions_with_the_moments_of_the_logs(open_split: Any) -> None:
     p = np.delete(draw_probabilities(), FAILED, axis=0)
     split = open_split(make_judged(draw_probabilities()))
-    draws = [read(split, "random-vectors", seed) for seed in range(200)]
+    draws = [read(split, DrawnTeacher(), seed) for seed in range(200)]
     logs = np.log(p)
     rng = np.random.default_rng(1)
     normal = rng.multivariate_normal(logs.mean(axis=0), np.cov(logs.T, bias=True), 20_000)
@@ -90,7 +86,7 @@ def test_random_ones_are_distributions_with_the_moments_of_the_logs(open_split: 
 
 def test_a_constant_one_is_the_mean_over_rows(open_split: Any) -> None:
     p = np.delete(draw_probabilities(), FAILED, axis=0)
-    got = read(open_split(make_judged(draw_probabilities())), "constant-target")
+    got = read(open_split(make_judged(draw_probabilities())), ConstantTeacher())
     np.testing.assert_allclose(np.exp(got), np.tile(p[:, :3].mean(axis=0), (ROWS - 1, 1)), rtol=1e-5)
 
 
@@ -98,9 +94,8 @@ def test_several_teachers_are_mixed(open_split: Any) -> None:
     p = np.delete(draw_probabilities(), FAILED, axis=0)
     other = np.random.default_rng(1).dirichlet([1.0, 1.0, 1.0, 3.0], ROWS - 1)
     split = open_split(make_judged(draw_probabilities()))
-    second = FetchedVectors((4,), np.log(other), rank_answered(split))
-    config = DistillConfig(shards=Path("x"), soft="kl", loss="none")
-    got = read_label_logprobs(config, split, [Vectors("label_logprobs", 4), second])
+    second = KeptVectors((4,), np.log(other), rank_answered(split))
+    got = read_label_logprobs(split, [StoredVectors("label_logprobs", 4), second])
     np.testing.assert_allclose(np.exp(got), ((p + other) / 2)[:, :3], rtol=1e-5)
 
 

@@ -48,7 +48,7 @@ def gather(vectors: ShardVectors, split: Split) -> Any:
 
 def test_each_reply_is_what_the_encoder_makes_of_it(asked: Any, tiny_student: Path) -> None:
     vectors = encode_replies(*asked, str(tiny_student))
-    assert (vectors.width, vectors.widths, vectors.columns) == (32, (32,), ())
+    assert (vectors.width, vectors.widths, vectors.shard_columns) == (32, (32,), ())
     got = gather(vectors, asked[2])
     rows = [row for row in make_replies() if row.answer.status == Status.OK]
     assert got.shape == (len(rows), 32) == (39, 32)

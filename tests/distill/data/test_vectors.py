@@ -9,7 +9,7 @@ import pytest
 from distill.data.split import Split, read_split
 from distill.data.vectors import (
     LOG_FLOOR,
-    Vectors,
+    StoredVectors,
     find_column,
     find_vectors,
     iterate_vectors,
@@ -36,10 +36,10 @@ def test_embeddings_come_as_they_are_kept(write_folder: WriteFolder) -> None:
     rows = make_rows(20)
     split = read(write_folder({"train": [rows]}))
     vectors = find_vectors(split)
-    assert vectors == Vectors("embedding", WIDTH)
+    assert vectors == StoredVectors("embedding", WIDTH)
     group = split.groups[0]
     picked = np.array([3, 0, 19])
-    got = vectors.decode(read_row_group(group, vectors.columns), picked, group, 0)
+    got = vectors.decode(read_row_group(group, vectors.shard_columns), picked, group, 0)
     assert got.dtype == np.float16
     np.testing.assert_array_equal(got, stack(rows)[picked])
 
@@ -72,8 +72,8 @@ def test_label_logprobs_stand_in_with_their_residual(write_folder: WriteFolder) 
     rows = [with_answer(r, embedding=None, **a) for r, a in zip(make_rows(4), answers, strict=True)]
     split = read(write_folder({"train": [rows]}))
     vectors = find_vectors(split)
-    assert vectors == Vectors("label_logprobs", 3)
-    got = vectors.decode(read_row_group(split.groups[0], vectors.columns), np.arange(4), split.groups[0], 0)
+    assert vectors == StoredVectors("label_logprobs", 3)
+    got = vectors.decode(read_row_group(split.groups[0], vectors.shard_columns), np.arange(4), split.groups[0], 0)
     expected = [
         [-0.1, -3.0, np.log(0.05)],
         [0.0, LOG_FLOOR, LOG_FLOOR],
@@ -115,7 +115,7 @@ def test_parts_of_any_width_count_the_same(write_folder: WriteFolder) -> None:
     ]
     split = read(write_folder({"train": [rows[:30], rows[30:]]}))
     vectors = join_vectors([find_column(split, "embedding"), find_column(split, "label_logprobs")])
-    assert (vectors.widths, vectors.columns) == ((WIDTH, 3), ("embedding", "label_logprobs", "residual_mass"))
+    assert (vectors.widths, vectors.shard_columns) == ((WIDTH, 3), ("embedding", "label_logprobs", "residual_mass"))
     values = np.concatenate(list(iterate_vectors(split, vectors)))
     np.testing.assert_array_equal(values[:, :WIDTH], stack(rows).astype(np.float32))
     np.testing.assert_allclose(values[:, WIDTH:], np.maximum(np.log(p), LOG_FLOOR), rtol=1e-5)

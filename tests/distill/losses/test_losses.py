@@ -1,7 +1,6 @@
 """Every loss against a plain restatement in numpy float64, its gradient, and what it must not see."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -9,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.config import Loss, Semantics
 from distill.losses.cka import LEAST_ROWS, cka
-from distill.losses.contrastive import contrastive
+from distill.losses.contrastive import Contrastive
 from distill.losses.label_kl import label_kl
 from distill.losses.mean_cosine import mean_cosine
 from distill.losses.mean_distance import mean_distance
 from distill.losses.mean_dot import mean_dot
 from distill.losses.mean_mse import mean_mse
-from distill.losses.objective import MATCH, Objective
+from distill.losses.objective import Objective, WeightedLoss
 from distill.losses.procrustes import procrustes
+from distill.losses.registry import ENTRIES, LossOptions, Semantics, make_match
 from distill.losses.row_distance import row_distance
 from distill.losses.row_mse import row_mse
 from distill.losses.soft_distance import soft_distance
@@ -31,11 +30,11 @@ Array = np.ndarray[Any, Any]
 N, C, D, TAU, TEMPERATURE = 7, 3, 5, 5.0, 0.3
 SEEDS = range(5)
 SEMANTICS: tuple[Semantics, ...] = get_args(Semantics)
-LOSSES: list[Loss] = [loss for loss in get_args(Loss) if loss != "none"]
+LOSSES = [entry.name for entry in ENTRIES]
 
 
-def find_match(semantics: Semantics, loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:
-    return partial(contrastive, temperature=TEMPERATURE) if loss == "contrastive" else MATCH[semantics, loss]
+def find_match(semantics: Semantics, loss: str) -> Callable[[Tensor, Tensor], Tensor]:
+    return make_match(loss, semantics, LossOptions(contrastive_temperature=TEMPERATURE))
 
 
 MATCHES = [find_match(semantics, loss) for semantics in SEMANTICS for loss in LOSSES]
@@ -76,7 +75,7 @@ def restate_soft(semantics: Semantics, t: Array, s: Array, tau: float) -> float:
     return float(tau**2 * np.mean((softmax(t / tau) - softmax(s / tau)) ** 2))
 
 
-def restate_match(semantics: Semantics, loss: Loss, t: Array, s: Array) -> float:
+def restate_match(semantics: Semantics, loss: str, t: Array, s: Array) -> float:
     t_mean, s_mean = t.sum(axis=0) / len(t), s.sum(axis=0) / len(s)
     if loss == "cosine":
         dot = float((t_mean * s_mean).sum())
@@ -169,7 +168,7 @@ def test_soft_targets(seed: int, width: int, semantics: Semantics, loss: Callabl
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("semantics", SEMANTICS)
-def test_match(seed: int, loss: Loss, semantics: Semantics) -> None:
+def test_match(seed: int, loss: str, semantics: Semantics) -> None:
     t, s = draw(seed, N, D), draw(seed + 50, N, D)
     got = find_match(semantics, loss)(torch.from_numpy(t), torch.from_numpy(s))
     assert float(got) == pytest.approx(restate_match(semantics, loss, t, s), abs=1e-6)
@@ -201,9 +200,7 @@ def test_a_teacher_shuffled_within_the_batch_leaves_cosine_and_euclid_as_they_ar
         assert torch.allclose(*gradients, rtol=0, atol=1e-10) is not sees
 
 
-@pytest.mark.parametrize(
-    "loss", [row_distance, row_mse, cka, procrustes, partial(contrastive, temperature=TEMPERATURE)]
-)
+@pytest.mark.parametrize("loss", [row_distance, row_mse, cka, procrustes, Contrastive(TEMPERATURE)])
 def test_terms_of_rows_see_who_is_who(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     t, s = torch.from_numpy(draw(0, N, D)), torch.from_numpy(draw(1, N, D))
     assert abs(float(loss(t.flip(0), s)) - float(loss(t, s))) > 1e-3
@@ -346,15 +343,24 @@ def make_outputs(seed: int, width: int) -> tuple[Outputs, tuple[Array, Array, Ar
     return Outputs(*(torch.from_numpy(a).requires_grad_() for a in arrays)), arrays
 
 
+def make_objective(
+    semantics: Semantics, loss: str, alpha: float, beta: float, gamma: float, regression: bool = False
+) -> Objective:
+    losses = {} if loss == "none" else {loss: WeightedLoss(find_match(semantics, loss))}
+    return Objective(
+        semantics=semantics, losses=losses, alpha=alpha, beta=beta, gamma=gamma, tau=TAU, regression=regression
+    )
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("width", [C, 1])
-@pytest.mark.parametrize("loss", get_args(Loss))
+@pytest.mark.parametrize("loss", [*LOSSES, "none"])
 @pytest.mark.parametrize("semantics", get_args(Semantics))
 @pytest.mark.parametrize("gamma", [0.0, 0.7])
-def test_the_whole_objective(seed: int, width: int, loss: Loss, semantics: Semantics, gamma: float) -> None:
+def test_the_whole_objective(seed: int, width: int, loss: str, semantics: Semantics, gamma: float) -> None:
     alpha, beta = 0.3, 1.7
     regression = width == 1
-    objective = Objective(semantics, loss, alpha, beta, gamma, TAU, regression, contrastive_temperature=TEMPERATURE)
+    objective = make_objective(semantics, loss, alpha, beta, gamma, regression)
     teacher, (o_t, a_t, p_t) = make_outputs(seed * 10, width)
     student, (o_s, a_s, p_s) = make_outputs(seed * 10 + 5, width)
     mask = np.array([1, 1, 0, 1, 0, 1, 1], bool)
@@ -380,7 +386,7 @@ def test_the_whole_objective(seed: int, width: int, loss: Loss, semantics: Seman
 def test_without_a_teacher_only_the_labels_count() -> None:
     student, (o, a, _) = make_outputs(0, C)
     y, mask = np.array([0, 1, 2, 0, 1, 2, 0]), np.ones(N, bool)
-    objective = Objective("paper", "none", 0.0, 1.0, 0.5, TAU, regression=False)
+    objective = make_objective("paper", "none", 0.0, 1.0, 0.5)
     terms = objective.student_terms(student, None, torch.from_numpy(y), torch.from_numpy(mask))
     assert set(terms) == {"total", "task"}
     expected = restate_task(o, y, mask) + 0.5 * restate_task(a, y, mask)
@@ -392,7 +398,7 @@ def test_a_schedule_hands_the_teachers_weight_to_the_labels(strength: float) -> 
     teacher, _ = make_outputs(0, C)
     student, _ = make_outputs(5, C)
     y, mask = torch.tensor([0, 1, 2, 0, 1, 2, 0]), torch.ones(N, dtype=torch.bool)
-    objective = Objective("paper", "elementwise", 0.3, 1.7, 0.7, TAU, regression=False)
+    objective = make_objective("paper", "elementwise", 0.3, 1.7, 0.7)
     terms = objective.student_terms(student, teacher, y, mask, strength)
     expected = (1 - 0.3 * strength) * terms["task"] + strength * (0.3 * terms["soft"] + 1.7 * terms["match"])
     assert float(terms["total"].detach()) == pytest.approx(float(expected.detach()), abs=1e-9)

@@ -1,23 +1,26 @@
 """Smoothed labels and pseudo-labels, against restatements in numpy."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from distill.compute.devices import choose_device
-from distill.data.batches import Part, Source, iterate_batches
-from distill.data.split import read_split
-from distill.data.tokens import TextEncoder
-from distill.losses.soft_distance import soft_distance
-from distill.losses.soft_mse import soft_mse
-from distill.methods.controls import match_smoothing, measure_entropy, pseudo_label, smooth_labels
-from distill.models.pretrained import load_student, load_tokenizer
+from distill.compute.weights import copy_trained
+from distill.config import make_distill_config
+from distill.controls import CONTROLS, Control
+from distill.data.answers import open_teachers
+from distill.data.columns import SOFT
+from distill.data.run_rows import read_rows
+from distill.losses.armada import code_soft, paper_soft
+from distill.methods.controls import METHODS, make_method
+from distill.methods.materials import gather_materials
+from distill.methods.targets import match_smoothing, measure_entropy, smooth_labels
+from distill.training.progress import Best, Progress
 from shared.schema import Status
-from shared.shards.manifest import choose_teacher, load_manifest
 from shared.sources import resolve_model
 from tests.distill.distill_rows import WriteFolder, make_rows, with_answer
 
@@ -50,7 +53,7 @@ def test_the_ends_of_smoothing_are_the_label_and_the_uniform_distribution() -> N
     assert match_smoothing(float(np.log(3)), 3) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize(("tau", "loss"), [(5.0, soft_distance), (1.0, soft_distance), (2.0, soft_mse)])
+@pytest.mark.parametrize(("tau", "loss"), [(5.0, paper_soft), (1.0, paper_soft), (2.0, code_soft)])
 def test_smoothed_labels_are_what_the_soft_term_sees(tau: float, loss: Any) -> None:
     target = np.array([2, 0, 1, 1])
     student = np.random.default_rng(1).normal(size=(4, 3))
@@ -61,32 +64,38 @@ def test_smoothed_labels_are_what_the_soft_term_sees(tau: float, loss: Any) -> N
     np.testing.assert_allclose(softmax(outputs.main.numpy() / tau), expected, atol=1e-6)
     np.testing.assert_array_equal(outputs.main, outputs.auxiliary)
     difference = expected - softmax(student / tau)
-    wanted = np.sqrt((difference**2).sum(axis=1)).mean() if loss is soft_distance else tau**2 * (difference**2).mean()
+    wanted = np.sqrt((difference**2).sum(axis=1)).mean() if loss is paper_soft else tau**2 * (difference**2).mean()
     got = loss(outputs.main.double(), torch.from_numpy(student), tau, False)
     assert float(got) == pytest.approx(wanted, abs=1e-6)
 
 
-def test_pseudo_labels_are_the_models_own_log_probabilities_of_each_row(
-    write_folder: WriteFolder, tiny_student: Path
+def test_a_second_students_targets_are_the_firsts_log_probabilities_of_each_row(
+    write_folder: WriteFolder, tiny_student: Path, tmp_path: Path
 ) -> None:
     rows = make_rows(60)
     rows[3] = with_answer(rows[3], status=Status.FAILED, embedding=None)
-    folder = choose_teacher(write_folder({"train": [rows[:20], rows[20:]]}))
-    split = read_split(folder, load_manifest(folder), "train")
-    source = resolve_model(str(tiny_student))
-    torch.manual_seed(0)
-    model = load_student(source, 2)
-    encoder = TextEncoder(load_tokenizer(source), 64)
-    everything = Source(split, split.answered, split.labelled, encoder=encoder, buffer_rows=25)
-    targets = pseudo_label(model, split, everything, encoder, choose_device("cpu", "float32"))
+    folder = write_folder({"train": [rows[:20], rows[20:]], "validation": [make_rows(8, 1)]})
+    config = make_distill_config(shards=folder, student=str(tiny_student), control="self-training", buffer_rows=25)
+    opened = read_rows(config, open_teachers(config.data.shards, None))
+    device = choose_device("cpu", "float32")
+    materials = gather_materials(config, opened, resolve_model(str(tiny_student)), device, tmp_path, None)
+    method = make_method(materials)
+    first = method.make_phase(method.phases[0], {})
+    model = first.best_module
+    assert model is not None
+    result = first.finish(Progress(best=Best(1, 0.5, copy_trained(model))))
+    second = method.make_phase("student", {method.phases[0]: result})
+    tokenizer = AutoTokenizer.from_pretrained(tiny_student)
     seen = 0
-    for batch in iterate_batches([Part(everything, 8, once=True)], 8, 0, 1, encoder):
-        outputs = targets(batch)
-        texts = [rows[number].example.text for number in batch.number]
-        inputs = AutoTokenizer.from_pretrained(tiny_student)(texts, padding=True, return_tensors="pt")
-        assert isinstance(model, type(AutoModelForSequenceClassification.from_config(model.config)))
+    for batch in second.batches(1, 0):
+        texts = [rows[number].example.text for number in batch.own.number]
+        inputs = tokenizer(texts, padding=True, return_tensors="pt")
         with torch.no_grad():
-            torch.testing.assert_close(outputs.main, model(**inputs).logits.log_softmax(1), atol=1e-5, rtol=0)
-        assert torch.equal(outputs.auxiliary, outputs.main)
-        seen += len(batch.number)
+            expected = model(**inputs).logits.log_softmax(1)
+        torch.testing.assert_close(batch.own.tensor(SOFT), expected, atol=1e-5, rtol=0)
+        seen += len(batch)
     assert seen == 59
+
+
+def test_every_control_that_a_config_knows_makes_a_method() -> None:
+    assert METHODS.keys() == CONTROLS.keys() == set(get_args(Control))

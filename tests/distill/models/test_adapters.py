@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distill.config import DistillConfig
+from distill.config import make_distill_config
 from distill.data.tokens import TextEncoder
 from distill.models.pretrained import load_tokenizer
 from distill.run import run_distillation
+from distill.runs.evaluate import evaluate_run
 from distill.runs.folder import CHECKPOINT
-from distill.scoring.predict import evaluate_run
 from distill.training.checkpoint import Checkpoints
 from shared.errors import UsageError
 from shared.sources import resolve_model
@@ -31,7 +31,7 @@ def shards(write_folder: WriteFolder) -> Path:
 def test_an_adapter_is_trained_kept_and_scored(
     shards: Path, tiny_student: Path, tiny_causal: Path, tmp_path: Path, family: str, control: Any
 ) -> None:
-    config = DistillConfig(
+    config = make_distill_config(
         shards=shards,
         student=str(tiny_student if family == "bert" else tiny_causal),
         lora_rank=4,
@@ -50,7 +50,7 @@ def test_an_adapter_is_trained_kept_and_scored(
     assert any("lora_A" in name for name in kept)
     adapter = json.loads((folder / "student/adapter_config.json").read_text())
     assert (adapter["r"], adapter["lora_alpha"], adapter["task_type"]) == (4, 8, "SEQ_CLS")
-    assert adapter["base_model_name_or_path"] == config.student
+    assert adapter["base_model_name_or_path"] == config.student.model
     again = evaluate_run(folder, None, "validation", "cpu", "float32")
     assert again["score"] == pytest.approx(metrics["dev_best"])
 
@@ -58,7 +58,7 @@ def test_an_adapter_is_trained_kept_and_scored(
 def test_interrupted_it_goes_on_to_the_same_adapter(
     shards: Path, tiny_causal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = DistillConfig(
+    config = make_distill_config(
         shards=shards,
         student=str(tiny_causal),
         lora_rank=2,
@@ -96,22 +96,22 @@ def test_a_checkpoint_of_an_adapter_holds_no_frozen_weight(
     captured: list[dict[str, Any]] = []
     capture = train.capture
     monkeypatch.setattr(train, "capture", lambda *args: captured.append(capture(*args)) or captured[-1])
-    config = DistillConfig(shards=shards, student=str(tiny_student), lora_rank=2, epochs=2, device="cpu")
+    config = make_distill_config(shards=shards, student=str(tiny_student), lora_rank=2, epochs=2, device="cpu")
     run_distillation(config, tmp_path / "runs", "mine", checkpoint_steps=1)
     state = captured[-1]
-    encoder = [name for name in state["student"] if ".encoder." in name]
+    encoder = [name for name in state["learners"]["student"] if ".encoder." in name]
     assert encoder
     assert all("lora_" in name for name in encoder)
     assert state["progress"]["best"]["weights"].keys() == {
-        name.removeprefix("model.") for name in state["student"] if name.startswith("model.")
+        name.removeprefix("model.") for name in state["learners"]["student"] if name.startswith("model.")
     }
 
 
 def test_targets_without_an_adapter_are_refused(shards: Path) -> None:
     with pytest.raises(UsageError, match="give lora_rank"):
-        DistillConfig(shards=shards, lora_targets="all-linear")
+        make_distill_config(shards=shards, lora_targets="all-linear")
     with pytest.raises(UsageError, match="lora_rank is 0"):
-        DistillConfig(shards=shards, lora_rank=0)
+        make_distill_config(shards=shards, lora_rank=0)
 
 
 def test_a_causal_tokenizer_pads_and_sets_a_pair_apart(tiny_causal: Path, tmp_path: Path) -> None:
@@ -140,4 +140,4 @@ def test_dropout_leaves_no_layer_out(tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 16, "num_attention_heads": 1}
     OPTModel(OPTConfig(vocab_size=20, num_hidden_layers=1, **sizes)).save_pretrained(tmp_path)
     config = load_student(resolve_model(str(tmp_path)), 2, dropout=0.3).config
-    assert (config.dropout, config.layerdrop) == (0.3, 0.0)
+    assert (config.student.dropout, config.layerdrop) == (0.3, 0.0)

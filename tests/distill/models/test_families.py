@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from distill.models.adapters import read_trained, unwrap, write_trained
+from distill.compute.weights import read_trained, write_trained
+from distill.models.adapters import unwrap
 from distill.models.classifier import Student
 from distill.models.pretrained import load_classifier, load_student
 from shared.errors import SourceError

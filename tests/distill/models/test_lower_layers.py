@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2Model
 
-from distill.config import DistillConfig
+from distill.config import DistillConfig, make_distill_config
 from distill.models.lower_layers import take_lower
 from distill.run import Keep, run_distillation
-from distill.scoring.predict import evaluate_run
+from distill.runs.evaluate import evaluate_run
 from shared.errors import SourceError, UsageError
 
 
 def configure(shards: Path, student: Path, **options: Any) -> DistillConfig:
     defaults: dict[str, Any] = {"epochs": 2, "student_lr": 2e-3, "batch_size": 16, "frozen_layers": 1}
-    return DistillConfig(shards=shards, student=str(student), precision="float32", **{**defaults, **options})
+    return make_distill_config(shards=shards, student=str(student), precision="float32", **{**defaults, **options})
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -28,6 +28,7 @@ def test_frozen_layers_stay_and_the_saved_student_is_whole(toy: Path, tiny_stude
         *(
             "metrics.json",
             "README.md",
+            "row_scores.parquet",
             "predictions.npz",
             "student",
             "heads.safetensors",

@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tests.distill.distill_rows import WriteFolder, make_rows
-from tests.distill.runs.hub_server import serve_hub
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 from typer.testing import CliRunner
 
 from distill.cli import app
-from distill.config import DistillConfig
-from distill.runs.export import export_run, push_run
+from distill.config import make_distill_config
 from distill.models.pretrained import load_classifier
 from distill.run import run_distillation
+from distill.runs.export import export_run, push_run
 from shared.errors import UsageError
 from shared.shards.manifest import hash_recipe, load_manifest
 from shared.sources import resolve_model
+from tests.distill.distill_rows import WriteFolder, make_rows
+from tests.distill.runs.hub_server import serve_hub
 
 TEXTS = ["good film", "the plot and the actor so awful", "a"]
 
@@ -33,7 +33,7 @@ def shards(write_folder: WriteFolder) -> Path:
 
 def run(shards: Path, student: Path, **options: Any) -> tuple[Path, dict[str, Any]]:
     settings: dict[str, Any] = {"epochs": 1, "batch_size": 16, "student_lr": 2e-3, "device": "cpu", **options}
-    return run_distillation(DistillConfig(shards=shards, student=str(student), **settings), shards.parent / "runs")
+    return run_distillation(make_distill_config(shards=shards, student=str(student), **settings), shards.parent / "runs")
 
 
 def read_card(folder: Path) -> tuple[Mapping[str, Any], str]:

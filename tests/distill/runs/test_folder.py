@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from distill.runs.folder import CHECKPOINT, choose_run_folder, working_folder
 from distill.compute.processes import Processes
+from distill.runs.folder import CHECKPOINT, choose_run_folder, working_folder
 from shared.errors import LockedError, UsageError
 
 

@@ -8,10 +8,18 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distill.runs.trackers import check_trackers, describe_epoch, open_trackers
-from distill.training.loop import EpochRecord
+from distill.training.progress import EpochRecord
 from shared.errors import MissingExtraError, UsageError
 
-RECORD = EpochRecord(1, 0.75, None, 0.5, {"total": 1.5, "task": 1.0}, 3, 6, 48, 2.0)
+RECORD = EpochRecord(
+    epoch=1,
+    scores={"dev": 0.75},
+    terms={"aligner/loss": 0.5, "student/total": 1.5, "student/task": 1.0},
+    counts={"aligner/loss": 3, "student/total": 6, "student/task": 6},
+    steps=6,
+    rows=48,
+    seconds=2.0,
+)
 
 
 def test_an_epoch_by_name() -> None:

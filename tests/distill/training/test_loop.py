@@ -1,174 +1,182 @@
-"""The two schedules, step by step, and what the loop reports."""
+"""The loop with a method of this test's own: a line through points, in two phases. No model of distill, no loss of it.
 
+Resuming, the best epoch and what is refused are the loop's, whatever it trains.
+"""
+
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from distill.compute.devices import choose_device
-from distill.config import DistillConfig
-from distill.data.batches import Part, Source
-from distill.data.split import read_split
-from distill.data.tokens import TextEncoder
-from distill.data.vectors import Vectors
-from distill.losses.objective import Objective
-from distill.models.aligner import Aligner
-from distill.models.classifier import Student
-from distill.models.outputs import Outputs
-from distill.models.pretrained import load_student, load_tokenizer
-from distill.training.loop import Data, EpochRecord, Scores, Trained, derive_seed, make_schedule, train
-from shared.shards.manifest import choose_teacher, load_manifest
-from shared.sources import resolve_model
-from tests.distill.distill_rows import WIDTH, WriteFolder, make_rows, without_label
+from distill.training.checkpoint import Checkpoints
+from distill.training.loop import Training
+from distill.training.method import Phase, Result, RowScores
+from distill.training.progress import EpochRecord, Learners, Progress
+from distill.training.step import derive_seed, take_step
+from shared.errors import Error
 
-STEPS = 6  # of 48 rows in batches of 8; 20 of the rows have labels: 3 batches of the aligner
+STEPS = 3
+Points = list[float]
 
 
-class Watch:
-    """Stands between the loop and the objective, and writes down what the loop hands over."""
+class StoppedError(Exception):
+    """The test's own end of a run."""
 
-    def __init__(self, objective: Objective, aligner: Aligner) -> None:
+
+class LinePhase:
+    """Learns y = 2 x from points that it draws; its scores are what the test says."""
+
+    steps = STEPS
+    rates = "the test's rate"
+
+    def __init__(self, method: "LineMethod", line: nn.Linear, name: str, scores: list[float]) -> None:
+        self.epochs, self.best_module = method.epochs[name], line if scores else None
+        self._method, self._line, self._name, self._scores = method, line, name, scores
+        self._optimizer = torch.optim.AdamW(line.parameters(), lr=0.1)
+
+    @property
+    def learners(self) -> Learners:
+        return {"line": self._line, "optimizer": self._optimizer}
+
+    def begin_epoch(self, epoch: int) -> Iterable[Mapping[str, Tensor]]:
+        if self._name == "main":
+            self._method.calls.append(f"before {epoch}")
+            yield {"before": torch.tensor(float(epoch))}
+
+    def batches(self, epoch: int, start: int) -> Generator[Points]:
+        self._epoch = epoch
+        for index in range(start, self.steps):
+            torch.manual_seed(derive_seed(0, self._name, epoch, index))
+            yield torch.rand(2).tolist()
+
+    def step(self, batch: Points, epoch: int, index: int) -> Mapping[str, Tensor]:
+        self._method.take_turn(f"{self._name} {epoch}.{index}")
+        x = torch.tensor(batch)[:, None]
+        loss = (self._line(x) - self._method.slope * x).square().mean()
+        take_step(self._line, self._optimizer, loss)
+        return {"loss": loss}
+
+    def score(self) -> Mapping[str, float]:
+        self._method.weights.append(self._line.weight.item())
+        return {"right": self._scores[self._epoch - 1]} if self._scores else {}
+
+    def finish(self, progress: Progress) -> Result:
+        return {"weight": self._line.weight.detach().clone(), "epochs": len(progress.epochs)}
+
+
+class LineMethod:
+    """A first phase whose line the main one starts from. `stop_at` counts the steps until the run is stopped."""
+
+    phases = ("first", "main")
+
+    def __init__(self, scores: list[float], stop_at: int | None = None, slope: float = 2.0) -> None:
+        self.epochs = {"first": 2, "main": len(scores)}
         self.calls: list[str] = []
-        self.labelled: list[int] = []
-        self.strengths: list[float] = []
-        self._objective, self._aligner = objective, aligner
+        self.weights: list[float] = []
+        self.slope = slope
+        self._scores, self._stop_at = scores, stop_at
 
-    def aligner_loss(self, outputs: Outputs, target: Tensor, labelled: Tensor) -> Tensor:
-        assert self._aligner.training
-        assert outputs.main.requires_grad
-        assert labelled.all()
-        self.calls.append("a")
-        return self._objective.aligner_loss(outputs, target, labelled)
+    def take_turn(self, call: str) -> None:
+        if self._stop_at is not None and sum("." in each for each in self.calls) == self._stop_at:
+            raise StoppedError
+        self.calls.append(call)
 
-    def student_terms(
-        self, student: Outputs, teacher: Outputs | None, target: Tensor, labelled: Tensor, strength: float
-    ) -> dict[str, Tensor]:
-        assert not self._aligner.training
-        assert teacher is not None
-        assert not teacher.main.requires_grad
-        assert student.main.requires_grad
-        self.calls.append("s")
-        self.labelled.append(int(labelled.sum()))
-        self.strengths.append(strength)
-        return self._objective.student_terms(student, teacher, target, labelled, strength)
-
-
-class Silent:
-    def __init__(self) -> None:
-        self.steps = 0
-
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        self.steps += steps
-
-
-class Loop:
-    """One call of train(), with its parts at hand. `devs` are the dev scores of the epochs."""
-
-    def __init__(self, folder: Path, student: Path, devs: list[float], **options: Any) -> None:
-        config = DistillConfig(shards=folder, batch_size=8, epochs=len(devs), semantics="code", **options)
-        teacher = choose_teacher(folder)
-        split = read_split(teacher, load_manifest(teacher), "train")
-        source = resolve_model(str(student))
-        encoder = TextEncoder(load_tokenizer(source), 64)
-        vectors = Vectors("embedding", WIDTH)
-        rows = {"vectors": vectors, "buffer_rows": 1000}
-        everything = Source(split, split.answered, split.labelled, encoder=encoder, **cast(Any, rows))
-        labelled = Source(split, split.labelled, split.labelled, **cast(Any, rows))
+    def make_phase(self, name: str, results: Mapping[str, Result]) -> Phase[Any]:
         torch.manual_seed(0)
-        self.student = Student(load_student(source, 2), "code", WIDTH)
-        self.aligner = Aligner(torch.zeros(WIDTH), torch.ones(WIDTH), 2, "code")
-        self.watch = Watch(Objective("code", "euclid", 0.5, 1.0, 1.0, 5.0, regression=False), self.aligner)
-        self.tracker = Silent()
-        self.records: list[EpochRecord] = []
-        self.weights: list[Tensor] = []
-        scores = iter(devs)
+        line = nn.Linear(1, 1)
+        if name == "main":
+            with torch.no_grad():
+                line.weight.copy_(results["first"]["weight"])
+        self.calls.append(name)
+        self.weights.clear()
+        return LinePhase(self, line, name, self._scores if name == "main" else [])
 
-        def score() -> float:
-            self.weights.append(self.student.model.classifier.weight.detach().clone())
-            return next(scores)
+    def describe_epoch(self, record: EpochRecord) -> dict[str, Any]:
+        return {"dev": record.dev}
 
-        self.trained: Trained = train(
-            config,
-            cast(Objective, self.watch),
-            self.student,
-            self.aligner,
-            Data((Part(everything, 8, once=True),), STEPS, labelled, encoder),
-            choose_device("cpu", "float32"),
-            Scores(score, None),
-            self.tracker,
-            self.records.append,
-        )
+    def score_rows(self) -> Mapping[str, RowScores]:
+        return {}
+
+    def describe(self, progress: Progress) -> dict[str, Any]:
+        return {}
+
+    def save_predictions(self, folder: Path) -> None: ...
+
+    def save(self, folder: Path) -> None: ...
 
 
-@pytest.fixture
-def folder(write_folder: WriteFolder) -> Path:
-    rows = [row if i < 20 else without_label(row) for i, row in enumerate(make_rows(48))]
-    return write_folder({"train": [rows]})
+def train(
+    method: LineMethod, folder: Path, steps: int | None = 1
+) -> tuple[Progress, list[EpochRecord], dict[str, Result]]:
+    records: list[EpochRecord] = []
+    training = Training(method, "a line", Checkpoints(folder / "c.pt", {}, steps), on_epoch=records.append)
+    return training.run(), records, training.results
 
 
-def test_two_pass(folder: Path, tiny_student: Path) -> None:
-    loop = Loop(folder, tiny_student, [0.1, 0.2])
-    assert "".join(loop.watch.calls) == ("a" * 3 + "s" * STEPS) * 2
-    assert sum(loop.watch.labelled) == 2 * 20, "each label counts once an epoch"
-    assert [(r.aligner_steps, r.student_steps, r.student_rows) for r in loop.records] == [(3, STEPS, 48)] * 2
-    assert loop.tracker.steps == 2 * STEPS
-
-
-def test_interleaved(folder: Path, tiny_student: Path) -> None:
-    loop = Loop(folder, tiny_student, [0.1, 0.2], schedule="interleaved")
-    assert "".join(loop.watch.calls) == "as" * STEPS * 2
-    assert [r.aligner_steps for r in loop.records] == [STEPS] * 2
-
-
-def test_the_best_epoch_is_kept_the_first_of_equals(folder: Path, tiny_student: Path) -> None:
-    loop = Loop(folder, tiny_student, [0.3, 0.7, 0.7, 0.5], student_lr=1e-3)
-    assert (loop.trained.best_epoch, loop.trained.best_dev) == (2, 0.7)
-    assert torch.equal(loop.trained.best["classifier.weight"], loop.weights[1])
-    assert not torch.equal(loop.weights[1], loop.weights[3])
-    assert [r.dev for r in loop.trained.epochs] == [0.3, 0.7, 0.7, 0.5]
-
-
-def test_warmup_starts_slowly(folder: Path, tiny_student: Path) -> None:
-    start = Loop(folder, tiny_student, [0.0], student_lr=1e-12).weights[0]
-    moved = [
-        float((Loop(folder, tiny_student, [0.0], student_lr=1e-3, warmup=w).weights[0] - start).abs().mean())
-        for w in (0.0, 1.0)
+def test_phases_run_in_order_and_the_epochs_of_the_last_are_reported(tmp_path: Path) -> None:
+    method = LineMethod([0.1, 0.2])
+    progress, records, results = train(method, tmp_path)
+    assert method.calls == [
+        "first",
+        *(f"first {epoch}.{step}" for epoch in (1, 2) for step in range(STEPS)),
+        "main",
+        *(["before 1", *(f"main 1.{step}" for step in range(STEPS))]),
+        *(["before 2", *(f"main 2.{step}" for step in range(STEPS))]),
     ]
-    assert 0 < moved[1] < 0.8 * moved[0]
+    assert records == progress.epochs
+    assert [record.scores for record in records] == [{"right": 0.1}, {"right": 0.2}]
+    assert [(record.steps, record.rows) for record in records] == [(STEPS, 2 * STEPS)] * 2
+    assert [record.counts for record in records] == [{"before": 1, "loss": STEPS}] * 2
+    assert [record.terms["before"] for record in records] == [1.0, 2.0]
+    assert results["first"]["epochs"] == 2
+
+
+def test_the_best_epoch_is_kept_the_first_of_equals(tmp_path: Path) -> None:
+    method = LineMethod([0.3, 0.7, 0.7, 0.5])
+    progress, _, _ = train(method, tmp_path)
+    assert progress.best is not None
+    assert (progress.best.epoch, progress.best.dev) == (2, 0.7)
+    assert progress.best.weights["weight"].item() == method.weights[1]
+    assert len(set(method.weights)) == 4
+
+
+@pytest.mark.parametrize("checkpoint_steps", [1, 2, 4])
+@pytest.mark.parametrize("stop_at", range(1, 12))
+def test_stopped_at_any_step_it_goes_on_to_the_same_weights(
+    tmp_path: Path, stop_at: int, checkpoint_steps: int
+) -> None:
+    whole, records, results = train(LineMethod([0.1, 0.2]), tmp_path, None)
+    (tmp_path / "c.pt").unlink()
+    stopped = LineMethod([0.1, 0.2], stop_at)
+    with pytest.raises(StoppedError):
+        train(stopped, tmp_path, checkpoint_steps)
+    again = LineMethod([0.1, 0.2])
+    progress, records_again, results_again = train(again, tmp_path, checkpoint_steps)
+    assert torch.equal(results["main"]["weight"], results_again["main"]["weight"])
+    assert [{**vars_of(r), "seconds": 0} for r in records] == [{**vars_of(r), "seconds": 0} for r in records_again]
+    assert progress.best is not None
+    assert whole.best is not None
+    assert torch.equal(progress.best.weights["weight"], whole.best.weights["weight"])
+    first_steps = 2 * STEPS
+    assert ("first" in again.calls) == (stop_at < first_steps), "a finished phase is not trained again"
+    repeated = {call for call in again.calls if "." in call} & set(stopped.calls)
+    assert len(repeated) < checkpoint_steps, "and of an unfinished one only what no checkpoint has"
+
+
+def vars_of(record: EpochRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in EpochRecord.__dataclass_fields__}
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_its_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(Error, match=r"not finite any more in epoch 1 .*lower the test's rate\. Nothing was written"):
+        train(LineMethod([0.1], slope=float("inf")), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_seeds_of_different_uses_differ() -> None:
     seeds = {derive_seed(seed, use) for seed in range(5) for use in ("student", "heads", "aligner")}
     assert len(seeds) == 15
     assert derive_seed(1, "pass", 2) == derive_seed(1, "pass", 2) != derive_seed(1, "pass", 3)
-
-
-@pytest.mark.parametrize(
-    ("decay", "expected"),
-    [("none", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]), ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25])],
-)
-def test_the_learning_rate_rises_and_falls_as_told(decay: str, expected: list[float]) -> None:
-    config = DistillConfig(shards=Path("x"), warmup=1 / 3, decay=decay)
-    factor = make_schedule(config, 6)
-    assert [factor(step) for step in range(6)] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("decay", "expected"),
-    [
-        ("none", [1.0] * 6),
-        ("linear", [1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
-        ("cosine", [1, (2 + 3**0.5) / 4, 0.75, 0.5, 0.25, (2 - 3**0.5) / 4]),
-    ],
-)
-def test_the_teachers_weights_fall_as_told(folder: Path, tiny_student: Path, decay: str, expected: list[float]) -> None:
-    loop = Loop(folder, tiny_student, [0.1], teacher_decay=decay)
-    assert loop.watch.strengths == pytest.approx(expected)
-
-
-def test_the_aligner_can_start_ahead(folder: Path, tiny_student: Path) -> None:
-    loop = Loop(folder, tiny_student, [0.1], aligner_pretraining=2)
-    assert "".join(loop.watch.calls) == "a" * (2 * 3) + "a" * 3 + "s" * STEPS
-    assert loop.records[0].aligner_steps == 3, "the epoch reports its own pass"

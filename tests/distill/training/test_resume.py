@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.config import DistillConfig
+from distill.config import DistillConfig, make_distill_config
 from distill.run import run_distillation
 from shared.errors import UsageError
 from tests.distill.distill_rows import WriteFolder, make_rows, without_label
@@ -26,9 +26,26 @@ server.set_forkserver_preload(["distill.run", "torch._dynamo", "transformers.mod
 
 
 def train(config: DistillConfig, out: Path, checkpoint_steps: int, kill_after: int | None, torn: bool) -> None:
-    """Run in a process; kill it after so many steps of its own: before it saves, or in the middle of saving."""
+    """Run in a process; kill it after so many steps of its own: before it saves, or in the middle of saving.
+
+    Each phase that it trains is a line of the file `phases` in `out`.
+    """
+    from distill.methods.armada import Armada
+    from distill.methods.controls import SelfTrained, SmoothedArmada
     from distill.training.checkpoint import Checkpoints
 
+    def note(method: type[Armada]) -> None:
+        make_phase = method.make_phase
+
+        def make_noted(self: Armada, name: str, results: Any) -> Any:
+            with (out.parent / f"{out.name}-phases").open("a") as file:
+                file.write(f"{os.getpid()} {name}\n")
+            return make_phase(self, name, results)
+
+        method.make_phase = make_noted  # type: ignore[method-assign]
+
+    for method in (Armada, SelfTrained, SmoothedArmada):
+        note(method)
     torch.set_num_threads(1)
     is_due, save = Checkpoints.is_due, torch.save
     steps = 0
@@ -77,6 +94,33 @@ def test_killed_at_random_steps_a_run_comes_to_the_same_weights(
     kill_at_random(shards, tiny_student, tmp_path, checkpoint_steps, 5, EPOCHS, options)
 
 
+@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize(
+    ("first", "first_steps", "options"),
+    [
+        ("pretraining", 3 * 4, {"aligner_pretraining": 3, "semantics": "code"}),
+        ("smoothing", EPOCHS * 4, {"control": "label-smoothing", "semantics": "code"}),
+        ("first student", EPOCHS * STEPS, {"control": "self-training"}),
+    ],
+)
+def test_killed_in_each_phase_a_run_trains_no_finished_phase_again(
+    shards: Path, tiny_student: Path, tmp_path: Path, first: str, first_steps: int, options: dict[str, Any], torn: bool
+) -> None:
+    """Killed in the first phase, at its last step, and in the main loop; the labelled rows fill 4 batches."""
+    config = configure(shards, tiny_student, EPOCHS, options)
+    assert start(config, tmp_path / "whole", 2, None, False) == 0
+    for kill_after in (5, first_steps - 4, 8):  # each goes on from the fourth, the last but one, and the main loop's
+        assert start(config, tmp_path / "killed", 2, kill_after, torn) == -signal.SIGKILL
+    assert start(config, tmp_path / "killed", 2, None, False) == 0
+    check_same(tmp_path, EPOCHS)
+    by_process: dict[str, list[str]] = {}
+    for line in (tmp_path / "killed-phases").read_text().splitlines():
+        process, _, name = line.partition(" ")
+        if name not in by_process.setdefault(process, []):
+            by_process[process].append(name)
+    assert list(by_process.values()) == [[first], [first], [first, "student"], ["student"]]
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_ten_random_steps_a_run_comes_to_the_same_weights(
@@ -90,11 +134,9 @@ def kill_at_random(
     shards: Path, student: Path, tmp_path: Path, checkpoint_steps: int, kills: int, epochs: int, options: dict[str, Any]
 ) -> None:
     """Train once whole and once killed so often, before saving and amid it in turn; compare all that they wrote."""
-    config = DistillConfig(
-        shards=shards, student=str(student), epochs=epochs, batch_size=8, student_lr=1e-3, device="cpu", **options
-    )
+    config = configure(shards, student, epochs, options)
     assert start(config, tmp_path / "whole", checkpoint_steps, None, False) == 0
-    chance = random.Random(5 + config.seed)
+    chance = random.Random(5 + config.training.seed)
     for kill in range(kills):
         # Each process gets some steps further than its checkpoint, so the kills are spread over the run.
         assert (
@@ -102,10 +144,22 @@ def kill_at_random(
         )
         assert not (tmp_path / "killed" / "mine").exists()
     assert start(config, tmp_path / "killed", checkpoint_steps, None, False) == 0
+    check_same(tmp_path, epochs)
 
-    for name in ("student/model.safetensors", "heads.safetensors", "aligner.safetensors"):
-        whole, killed = (tmp_path / out / "mine" / name for out in ("whole", "killed"))
-        assert whole.read_bytes() == killed.read_bytes(), name
+
+def configure(shards: Path, student: Path, epochs: int, options: dict[str, Any]) -> DistillConfig:
+    return make_distill_config(
+        shards=shards, student=str(student), epochs=epochs, batch_size=8, student_lr=1e-3, device="cpu", **options
+    )
+
+
+def check_same(tmp_path: Path, epochs: int) -> None:
+    """The run in `whole` and the one in `killed` have the same weights, row scores and log, and left nothing else."""
+    whole, killed = (tmp_path / out / "mine" for out in ("whole", "killed"))
+    files = sorted(path.relative_to(whole) for path in whole.rglob("*.safetensors"))
+    assert len(files) >= 2
+    for name in (*files, "row_scores.parquet"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
     logs = [
         [
             {**json.loads(line), "seconds": 0}
@@ -120,8 +174,8 @@ def kill_at_random(
 
 def test_other_settings_do_not_go_on(shards: Path, tiny_student: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"shards": shards, "student": str(tiny_student), "epochs": 1, "batch_size": 8}
-    assert start(DistillConfig(**options), tmp_path, 1, 5, False) == -signal.SIGKILL
-    other = DistillConfig(**options, student_lr=1e-3, labels=10)
+    assert start(make_distill_config(**options), tmp_path, 1, 5, False) == -signal.SIGKILL
+    other = make_distill_config(**options, student_lr=1e-3, labels=10)
     with pytest.raises(UsageError, match=r"labels was None and is 10; student_lr was 2e-05 and is 0\.001"):
         run_distillation(other, tmp_path, "mine")
     assert (tmp_path / ".mine.partial" / "checkpoint.pt").exists()

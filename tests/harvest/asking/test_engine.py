@@ -3,6 +3,9 @@
 import asyncio
 import os
 import signal
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +14,14 @@ import pytest
 
 from harvest.asking.engine import INTERRUPTED, Engine, Outcome
 from harvest.asking.inflight import InFlightLog, read_in_flight
+from harvest.asking.interrupt import Interrupt, KeyboardInterrupts
+from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import Scope, make_plan
 from harvest.teachers.base import Reply, Request, Teacher
 from shared.console import track
 from shared.errors import TeacherError, TooManyFailuresError
 from shared.schema import Row, Status, row_schema
-from shared.shards import Manifest, TeacherFolder, iterate_pieces, iterate_rows, load_manifest, verify_shards
+from shared.shards import TeacherFolder, iterate_pieces, iterate_rows, load_manifest, verify_shards
 from shared.tasks import LoadedTask, find_task, load_task
 from tests.harvest.scripted_teacher import ScriptedTeacher
 
@@ -27,22 +32,21 @@ def make_task(folder: Path, texts: list[str]) -> LoadedTask:
     return load_task(find_task(str(folder), text_column="text", label_column="label"))
 
 
-def harvest(out: Path, loaded: LoadedTask, teacher: Teacher, failure_limit: float = 0.5, **scope: object) -> Outcome:
-    manifest = Manifest(
-        task="t",
-        teacher=teacher.name,
-        kind="classification",
-        labels=loaded.task.labels,
-        metric="accuracy",
-        recipe=teacher.recipe(),
-        source=loaded.source,
-    )
-    with TeacherFolder.open(out, manifest) as folder:
+def harvest(
+    out: Path,
+    loaded: LoadedTask,
+    teacher: Teacher,
+    failure_limit: float = 0.5,
+    interrupt: Interrupt | None = None,
+    **scope: object,
+) -> Outcome:
+    with TeacherFolder.open(out, make_manifest(loaded, teacher)) as folder:
         wanted = Scope(**{"splits": tuple(loaded.splits), "limits": {}, **scope})
         plan = make_plan(loaded, teacher, wanted, {split: folder.kept(split) for split in loaded.splits})
         folder.plan(plan.planned)
         with track("test", 1) as tracker:
-            return asyncio.run(Engine(loaded, teacher, plan, folder, tracker, failure_limit).run())
+            engine = Engine(loaded, teacher, plan, folder, tracker, failure_limit, interrupt)
+            return asyncio.run(engine.run())
 
 
 def read_rows(out: Path, split: str = "train") -> dict[str, Row]:
@@ -165,26 +169,84 @@ def test_a_teacher_that_breaks_off_loses_nothing(tmp_path: Path, out: Path) -> N
     assert harvest(out, loaded, teacher).asked == 22
 
 
-def test_an_interrupt_lets_what_is_in_flight_arrive(tmp_path: Path, out: Path) -> None:
+class Interrupted(ScriptedTeacher):
+    """Calls `interrupt` when it has taken ten requests, and answers those."""
+
+    interrupt: Callable[[], None]
+
+    async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
+        pulled: list[Request] = []
+        async for request in requests:
+            pulled.append(request)
+            if len(pulled) == 10:
+                self.interrupt()
+                await asyncio.sleep(0.01)
+        for request in pulled:
+            self.asked.append(request.example.text)
+            yield Reply(request, self._answer(request.example.text))
+
+
+def send_sigint() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_at_the_keyboard_lets_what_is_in_flight_arrive(tmp_path: Path, out: Path) -> None:
     loaded = make_task(tmp_path, [f"text {i}" for i in range(50)])
-
-    class Interrupted(ScriptedTeacher):
-        async def answer(self, requests):  # type: ignore[no-untyped-def,override]
-            pulled: list[Request] = []
-            async for request in requests:
-                pulled.append(request)
-                if len(pulled) == 10:
-                    os.kill(os.getpid(), signal.SIGINT)
-                    await asyncio.sleep(0.01)
-            for request in pulled:
-                self.asked.append(request.example.text)
-                yield Reply(request, self._answer(request.example.text))
-
     teacher = Interrupted()
-    assert harvest(out, loaded, teacher).stopped == INTERRUPTED
+    teacher.interrupt = send_sigint
+    assert harvest(out, loaded, teacher, interrupt=KeyboardInterrupts()).stopped == INTERRUPTED
     assert len(read_rows(out)) == 10
     assert read_in_flight(out / "teacher=scripted") == set()
     assert harvest(out, loaded, ScriptedTeacher()).asked == 42
+
+
+def test_a_second_interrupt_waits_for_nothing_and_loses_nothing(tmp_path: Path, out: Path) -> None:
+    loaded = make_task(tmp_path, [f"text {i}" for i in range(50)])
+
+    class Stuck(ScriptedTeacher):
+        async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
+            async for request in requests:
+                yield Reply(request, self._answer(request.example.text))
+                if request.example.text == "text 20":
+                    send_sigint()
+                    await asyncio.sleep(0.01)
+                    send_sigint()
+                    await asyncio.Event().wait()
+
+    with pytest.raises(asyncio.CancelledError):
+        harvest(out, loaded, Stuck(), interrupt=KeyboardInterrupts())
+    assert len(read_rows(out)) == 21
+    assert len(read_in_flight(out / "teacher=scripted")) == 21  # not cleared: what left may be on its way
+    assert harvest(out, loaded, ScriptedTeacher()).asked == 31
+
+
+def test_an_engine_in_another_thread_is_interrupted_from_here(tmp_path: Path, out: Path) -> None:
+    loaded = make_task(tmp_path, [f"text {i}" for i in range(50)])
+    interrupt = Interrupt()
+    pulled, told = threading.Event(), threading.Event()
+
+    def wait_to_be_interrupted() -> None:
+        pulled.set()
+        told.wait()
+
+    teacher = Interrupted()
+    teacher.interrupt = wait_to_be_interrupted
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(harvest, out, loaded, teacher, interrupt=interrupt)
+        pulled.wait()
+        interrupt.request()
+        told.set()
+        assert running.result().stopped == INTERRUPTED
+    assert len(read_rows(out)) == 10
+
+
+def test_an_interrupt_before_a_run_asks_nothing(tmp_path: Path, out: Path) -> None:
+    loaded = make_task(tmp_path, ["a", "b"])
+    interrupt = Interrupt()
+    interrupt.request()
+    teacher = ScriptedTeacher()
+    assert harvest(out, loaded, teacher, interrupt=interrupt).stopped == INTERRUPTED
+    assert teacher.asked == []
 
 
 def test_what_was_in_flight_when_a_run_died_is_known(tmp_path: Path) -> None:

@@ -5,16 +5,17 @@ from typing import Any
 import pytest
 
 from harvest.chat.dialects import DIALECTS, Scoring, recognise_host, recognise_models
+from harvest.chat.elicitation import Elicitation
 from harvest.chat.scoring import Alternative, LabelWords, Position
 from harvest.teachers.endpoint.config import EndpointConfig
-from harvest.teachers.endpoint.elicitation import Means
+from harvest.teachers.endpoint.elicitation import build_parameters
 
 WORDS = LabelWords(["yes", "no"])
 
 
 def parameters(dialect: str, scoring: Scoring, first_tokens: Any = (), **options: Any) -> dict[str, Any]:
     config = EndpointConfig("http://h/v1", "m", **options)
-    return Means(DIALECTS[dialect], scoring, first_tokens).build_parameters(config, WORDS)
+    return build_parameters(Elicitation(DIALECTS[dialect], scoring, first_tokens), config, WORDS)
 
 
 @pytest.mark.parametrize(
@@ -76,9 +77,9 @@ def test_vllm_names_tokens_by_id() -> None:
 
 
 def test_llamacpp_has_a_grammar() -> None:
-    means = Means(DIALECTS["llamacpp"], Scoring.CHOICE)
+    elicitation = Elicitation(DIALECTS["llamacpp"], Scoring.CHOICE)
     words = LabelWords(['a "quoted" word', "new\nline"])
-    grammar = means.build_parameters(EndpointConfig("http://h/v1", "m"), words)["grammar"]
+    grammar = build_parameters(elicitation, EndpointConfig("http://h/v1", "m"), words)["grammar"]
     assert grammar == r'root ::= "a \"quoted\" word" | "new\nline"'
 
 
@@ -92,7 +93,7 @@ def test_together_asks_with_a_number_and_answers_in_parallel_lists() -> None:
     read = DIALECTS["together"].read_positions
     lists = {"tokens": ["yes"], "token_logprobs": [-0.1], "token_ids": [5], "top_logprobs": [{"yes": -0.1, "no": -2.5}]}
     assert read({"logprobs": lists}) == [
-        Position(Alternative("yes", -0.1), [Alternative("yes", -0.1), Alternative("no", -2.5)])
+        Position(Alternative("yes", -0.1), [Alternative("yes", -0.1), Alternative("no", -2.5)], 5)
     ]
     assert read({"logprobs": {"tokens": ["yes"], "token_logprobs": [-0.1]}}) == [Position(Alternative("yes", -0.1), [])]
     content = {"content": [{"token": "yes", "logprob": -0.1, "top_logprobs": []}]}

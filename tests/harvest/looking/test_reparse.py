@@ -102,10 +102,12 @@ def test_rows_that_wait_in_a_journal_are_read_again_too(tmp_path: Path) -> None:
     assert reparse(folder).changed == 50 + 7
 
 
-def test_another_kind_of_teacher_has_nothing_to_read_again(tmp_path: Path) -> None:
-    with TeacherFolder.open(tmp_path, Manifest("t", "reader", "classification", ("a",), "accuracy", {}, "s")) as folder:
+def test_a_teacher_that_nobody_here_knows_has_nothing_to_read_again(tmp_path: Path) -> None:
+    recipe = {"teacher": "of another package"}
+    manifest = Manifest("t", "other", "classification", ("a",), "accuracy", recipe, "s")
+    with TeacherFolder.open(tmp_path, manifest) as folder:
         pass
-    with pytest.raises(UsageError, match="nothing to read again"):
+    with pytest.raises(UsageError, match="'of another package', and without it there is nothing to read again"):
         reparse(folder.path)
 
 

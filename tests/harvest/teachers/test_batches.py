@@ -1,4 +1,4 @@
-"""Batches of requests, their drawing, and batches of like length."""
+"""Requests in batches."""
 
 import asyncio
 import threading
@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from harvest.rendering import Layout, render
 from harvest.teachers.base import Reply, Request
-from harvest.teachers.batches import answer_in_batches, draw_requests
+from harvest.teachers.batches import answer_in_batches
 from shared.example import Example
 from shared.schema import Answer, Status
 from tests.harvest.asking_teachers import stream
@@ -55,18 +54,3 @@ def test_no_more_requests_are_taken_than_the_batches_hold() -> None:
 
     asyncio.run(first_reply())
     assert len(taken) == 4
-
-
-def test_drawn_requests_carry_the_hashes_of_their_pages() -> None:
-    example = Example("a", "a premise", text_pair="a hypothesis")
-    (one, long), failed = draw_requests([Request("0", example), *make_requests(["long " * 900])], Layout())
-    assert one.image_sha256 == [page.sha256 for page in render("a premise\n\na hypothesis", Layout())]
-    assert len(long.image_sha256) == len(long.drawings) > 1
-    assert failed == []
-
-
-def test_a_request_that_cannot_be_drawn_fails_alone() -> None:
-    drawn, failed = draw_requests(make_requests(["good", "bad 😀", "fine"]), Layout())
-    assert [one.request.key for one in drawn] == ["0", "2"]
-    assert [(reply.request.key, reply.answer.status) for reply in failed] == [("1", Status.FAILED)]
-    assert "U+1F600 GRINNING FACE" in (failed[0].answer.error or "")

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from harvest.asking.pictures import find_picture, keep_pictures
+from harvest.teachers.chunks import split_into_chunks
 from harvest.teachers.diffusion import DiffusionConfig, DiffusionTeacher, DiffusionVector
 from harvest.teachers.diffusion import painter as painter_module
 from harvest.teachers.diffusion.painter import Painting, choose_dtype
 from harvest.teachers.diffusion.prompts import build_prompt
-from harvest.teachers.diffusion.teacher import judge
-from harvest.teachers.windows import split_words
+from harvest.teachers.diffusion.teacher import classify_painting
 from shared.errors import SourceError, TeacherError, UsageError
 from shared.example import Example
 from shared.schema import Status
@@ -40,12 +40,12 @@ def test_the_prompt_is_the_fields_in_lower_case() -> None:
     ],
 )
 def test_a_long_prompt_is_split_between_words(text: str, chunks: list[str]) -> None:
-    assert split_words(text, 6, count_letters) == chunks
+    assert split_into_chunks(text, 6, count_letters) == chunks
 
 
 def test_nothing_is_lost_of_a_long_prompt() -> None:
     text = " ".join("x" * (i % 11 + 1) for i in range(200))
-    chunks = split_words(text, 9, count_letters)
+    chunks = split_into_chunks(text, 9, count_letters)
     assert "".join(chunks).replace(" ", "") == text.replace(" ", "")
     assert max(map(count_letters, chunks)) <= 9
 
@@ -98,7 +98,7 @@ def paint(value: float = 0.5, level: int = 99, flagged: bool = False) -> Paintin
     ],
 )
 def test_a_picture_that_shows_nothing_is_never_ok(painting: Painting, status: Status, reason: str | None) -> None:
-    judged = judge(painting, painting.latent.reshape(-1))
+    judged = classify_painting(painting, painting.latent.reshape(-1))
     assert judged[:2] == (status, reason)
     assert (judged[2] is None) == (status is Status.OK)
 

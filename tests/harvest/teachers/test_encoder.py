@@ -29,7 +29,7 @@ from transformers import (
     ViTModel,
 )
 
-from harvest.rendering import Drawing, Layout, draw
+from harvest.rendering import Layout, Page, render
 from harvest.teachers.encoder import VisionEncoderConfig, VisionEncoderTeacher
 from harvest.teachers.picture_encoder import read_input_size
 from shared.errors import DataError, SourceError
@@ -98,11 +98,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pr
     return made
 
 
-def compute_vector(name: str, model: PreTrainedModel, drawing: Drawing) -> np.ndarray:
+def compute_vector(name: str, model: PreTrainedModel, page: Page) -> np.ndarray:
     """The vector of one page, with its pixels normalised by hand."""
     processor = FAMILIES[name][1]
     mean, std = np.array(processor.image_mean), np.array(processor.image_std)
-    pixels = (np.repeat(drawing.pixels[None].astype(np.float64) / 255, 3, axis=0).transpose(1, 2, 0) - mean) / std
+    pixels = (np.repeat(page.pixels[None].astype(np.float64) / 255, 3, axis=0).transpose(1, 2, 0) - mean) / std
     tensor = torch.tensor(pixels.transpose(2, 0, 1)[None], dtype=torch.float32)
     with torch.inference_mode():
         if isinstance(model, CLIPModel):
@@ -127,12 +127,12 @@ def test_vectors_are_those_of_transformers(name: str, models: dict[str, tuple[Pa
     teacher = make_teacher(folder)
     answers = ask(teacher, TEXTS)
     for text, answer in zip(TEXTS, answers, strict=True):
-        (drawing,) = draw(text, find_layout(teacher))
-        assert drawing.pixels.shape == (224, 224)
+        (page,) = render(text, find_layout(teacher))
+        assert page.pixels.shape == (224, 224)
         assert answer.status is Status.OK
         assert answer.embedding is not None
         assert answer.embedding.shape == (FAMILIES[name][2],)
-        np.testing.assert_allclose(answer.embedding, compute_vector(name, model, drawing), atol=2e-5)
+        np.testing.assert_allclose(answer.embedding, compute_vector(name, model, page), atol=2e-5)
     first, second = (answer.embedding for answer in answers)
     assert first is not None
     assert second is not None
@@ -144,13 +144,13 @@ def test_several_pages_are_averaged(models: dict[str, tuple[Path, PreTrainedMode
     teacher = make_teacher(folder)
     text = "The story goes on and on. " * 100
     short, long, failed = ask(teacher, [TEXTS[1], text, "😀"])
-    drawings = draw(text, find_layout(teacher))
-    assert len(drawings) > 3
-    mean = np.mean([compute_vector("clip-vision", model, drawing) for drawing in drawings], axis=0)
+    pages = render(text, find_layout(teacher))
+    assert len(pages) > 3
+    mean = np.mean([compute_vector("clip-vision", model, page) for page in pages], axis=0)
     assert long.embedding is not None
     np.testing.assert_allclose(long.embedding, mean, atol=2e-5)
     assert long.image_sha256 is not None
-    assert len(long.image_sha256) == len(drawings)
+    assert len(long.image_sha256) == len(pages)
     assert short.status is Status.OK
     assert failed.status is Status.FAILED
 

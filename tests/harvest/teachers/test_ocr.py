@@ -2,7 +2,7 @@
 
 import pytest
 
-from harvest.rendering import Layout, draw
+from harvest.rendering import Layout, render
 from harvest.teachers.ocr import LineReader, describe_recogniser, find_recogniser
 
 
@@ -13,11 +13,9 @@ def reader() -> LineReader:
 
 def read(reader: LineReader, text: str, layout: Layout) -> str:
     """What is read of all pages of `text`, joined as the text's own lines were."""
-    drawings = draw(text, layout)
-    lines = [line for drawing in drawings for line in drawing.lines]
-    crops = [
-        drawing.pixels[line.top : line.bottom, line.left : line.right] for drawing in drawings for line in drawing.lines
-    ]
+    pages = render(text, layout)
+    lines = [line for page in pages for line in page.lines]
+    crops = [page.pixels[line.top : line.bottom, line.left : line.right] for page in pages for line in page.lines]
     return "".join(text + line.ends_with for text, line in zip(reader.read(crops), lines, strict=True))
 
 
@@ -39,7 +37,7 @@ def test_what_is_drawn_is_read(reader: LineReader, text: str, layout: Layout) ->
 def test_a_text_of_several_pages_is_read_whole(reader: LineReader) -> None:
     text = " ".join(f"Sentence number {number} of this long text." for number in range(40))
     layout = Layout(336, 336)
-    assert len(draw(text, layout)) > 1
+    assert len(render(text, layout)) > 1
     assert read(reader, text, layout) == text
 
 
@@ -48,9 +46,9 @@ def test_lines_are_read_alike_in_any_company(reader: LineReader) -> None:
     texts = ["Short.", "A line of middling length, no more", "Good", "The longest line of all those that are read here"]
     crops = []
     for text in texts:
-        (drawing,) = draw(text, Layout(900, 100))
-        (line,) = drawing.lines
-        crops.append(drawing.pixels[line.top : line.bottom, line.left : line.right])
+        (page,) = render(text, Layout(900, 100))
+        (line,) = page.lines
+        crops.append(page.pixels[line.top : line.bottom, line.left : line.right])
     assert reader.read(crops) == texts
     assert reader.read(crops[::-1] * 12) == texts[::-1] * 12
     assert reader.read([]) == []

@@ -18,7 +18,7 @@ from harvest.chat.prompts import Draw
 from harvest.cli import app
 from harvest.config import TeacherChoice
 from harvest.teachers.registry import ENTRIES, TeacherEntry, find_teacher, prepare_teacher
-from harvest.teachers.requirements import Needs, find_missing, has_gpu
+from harvest.teachers.requirements import Requirements, find_missing, has_gpu
 from harvest.teachers.vision_models import VISION_MODELS, find_vision_model
 from shared.errors import TeacherError, UsageError
 from shared.options import make_config
@@ -72,10 +72,10 @@ def test_a_machine_without_gpu_and_hub_is_told_what_would_run(bare: dict[str, st
 
 def test_only_teachers_that_would_run_are_offered(monkeypatch: pytest.MonkeyPatch, bare: dict[str, str]) -> None:
     offered = partial(find_missing, find_hub_problem=lambda: NO_HUB)
-    assert offered(Needs("vision", ("json", "no_such_module")), {}) == [
+    assert offered(Requirements("vision", ("json", "no_such_module")), {}) == [
         "the package no_such_module: pip install 'harvest-distill[vision]'"
     ]
-    assert offered(Needs(packages=("json",)), {}) == []
+    assert offered(Requirements(packages=("json",)), {}) == []
     with pytest.raises(TeacherError) as caught:
         prepare_teacher(TeacherChoice("reader", options={"encoder": "org/none"}))
     assert "org/none is no folder here" in str(caught.value)
@@ -85,7 +85,7 @@ def test_only_teachers_that_would_run_are_offered(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_model_is_looked_for_and_not_fetched(tmp_path: Path) -> None:
-    needs = Needs(weights="model")
+    requirements = Requirements(weights="model")
     asked = []
 
     def find_hub_problem() -> str:
@@ -93,13 +93,13 @@ def test_a_model_is_looked_for_and_not_fetched(tmp_path: Path) -> None:
         return NO_HUB
 
     (tmp_path / "config.json").write_text("{}")
-    assert find_missing(needs, {"model": str(tmp_path)}, find_hub_problem) == []
-    (folder,) = find_missing(needs, {"model": str(tmp_path.parent)}, find_hub_problem)
+    assert find_missing(requirements, {"model": str(tmp_path)}, find_hub_problem) == []
+    (folder,) = find_missing(requirements, {"model": str(tmp_path.parent)}, find_hub_problem)
     assert "a model is a folder that holds config.json" in folder
     assert not asked, "the hub was asked about a folder"
-    (hub,) = find_missing(needs, {"model": "org/name"}, find_hub_problem)
+    (hub,) = find_missing(requirements, {"model": "org/name"}, find_hub_problem)
     assert NO_HUB in hub
-    assert find_missing(needs, {"model": "org/name"}, lambda: None) == []
+    assert find_missing(requirements, {"model": "org/name"}, lambda: None) == []
 
 
 def test_a_hidden_gpu_is_none(monkeypatch: pytest.MonkeyPatch, bare: dict[str, str]) -> None:
@@ -143,7 +143,7 @@ def test_an_entry_names_what_there_is(entry: TeacherEntry) -> None:
     make_config(config_class, {name: value for name, value in options.items() if name in known}, entry.name)
     assert entry.defaults.keys() <= known
     assert set(entry.gives) <= {*Answer.__dataclass_fields__, "image"}
-    assert entry.needs.weights is None or entry.needs.weights in known
+    assert entry.requirements.weights is None or entry.requirements.weights in known
 
 
 def test_names() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import CorruptShardError, SchemaVersionError
 from shared.example import Example
-from shared.schema import Answer, Row, Status
+from shared.schema import SCHEMA_VERSION, Answer, Row, Status
 from shared.shards import (
     TeacherFolder,
     check_readable,
@@ -242,6 +242,6 @@ def test_a_journal_damaged_at_its_start_is_refused(tmp_path: Path) -> None:
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     folder = fill_folder(tmp_path, sealed=make_rows(0))
-    save_manifest(folder, make_manifest(schema_version=2))
+    save_manifest(folder, make_manifest(schema_version=SCHEMA_VERSION + 1))
     with pytest.raises(SchemaVersionError, match="newer version"):
         check_readable(folder)

@@ -12,11 +12,11 @@ import pytest
 from shared.schema import Status, row_schema
 from shared.shards import TeacherFolder, seal
 from shared.shards.manifest import Superseded, load_manifest
-from tests.shared.shards.shard_rows import COST_USD, make_manifest, make_row, make_rows, read_parquet_files
+from tests.shared.shards.shard_rows import COST_USD, LABELS, make_manifest, make_row, make_rows, read_parquet_files
 
 
-def open_folder(task_folder: Path, schema: pa.Schema | None = None) -> TeacherFolder:
-    return TeacherFolder.open(task_folder, make_manifest(), schema=schema)
+def open_folder(task_folder: Path, vector_type: pa.DataType | None = None) -> TeacherFolder:
+    return TeacherFolder.open(task_folder, make_manifest(), vector_type=vector_type)
 
 
 def read_replies(folder: TeacherFolder) -> dict[str, str]:
@@ -54,11 +54,11 @@ def test_the_files_have_the_schema_of_rows_and_no_journal_id(tmp_path: Path) -> 
         folder.seal()
     found = pq.read_schema(folder.path / folder.manifest.shards[0].path)
     assert found.equals(row_schema())
-    assert found.metadata == row_schema().metadata
+    assert found.metadata == row_schema(labels=LABELS).metadata
 
 
 def test_compression_and_encodings(tmp_path: Path) -> None:
-    with open_folder(tmp_path, row_schema(pa.float32())) as folder:
+    with open_folder(tmp_path, pa.float32()) as folder:
         folder.append("train", make_rows(*range(100)))
         folder.seal()
     with pq.ParquetFile(folder.path / folder.manifest.shards[0].path) as file:
@@ -66,12 +66,13 @@ def test_compression_and_encodings(tmp_path: Path) -> None:
         columns = {column["path_in_schema"]: column for column in group.to_dict()["columns"]}
     assert {column["compression"] for column in columns.values()} == {"ZSTD"}
     dictionaries = {name for name, column in columns.items() if "RLE_DICTIONARY" in column["encodings"]}
-    assert dictionaries == {"status", "finish_reason", "error", "choices.list.element"}
+    assert dictionaries == {"status", "finish_reason", "error", "choices.list.element", "messages.list.element.role"}
     split = {name for name, column in columns.items() if "BYTE_STREAM_SPLIT" in column["encodings"]}
     assert split == {
         "target",
         "label_logprobs.list.element",
         "residual_mass",
+        "reply_logprobs.list.element",
         "embedding.list.element",
         "latency_ms",
     }

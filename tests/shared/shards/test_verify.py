@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shared.errors import ShardError
-from shared.schema import Status, row_schema
+from shared.schema import SCHEMA_VERSION, Status, row_schema
 from shared.shards import TeacherFolder, load_manifest, verify_shards
 from shared.shards.journal import Journal
 from shared.shards.manifest import Manifest, Shard, save_manifest
@@ -100,7 +100,7 @@ def test_a_missing_and_a_shortened_shard(folder: Path) -> None:
 
 
 def test_a_newer_schema(folder: Path) -> None:
-    save_manifest(folder, make_manifest(schema_version=2))
+    save_manifest(folder, make_manifest(schema_version=SCHEMA_VERSION + 1))
     expect_problem(folder, "newer version.*upgrade")
 
 
@@ -139,8 +139,8 @@ def test_a_journal_damaged_inside_and_at_its_start(folder: Path) -> None:
 
 
 def test_a_journal_of_other_columns(folder: Path) -> None:
-    older = row_schema().remove(3)
-    Journal.open(folder / "journal" / "split=train" / "w9.arrows", older).close()
+    other = row_schema().remove(row_schema().get_field_index("choices"))
+    Journal.open(folder / "journal" / "split=train" / "w9.arrows", other).close()
     expect_problem(folder, "w9.arrows holds rows of another layout .*choices")
 
 
@@ -185,12 +185,13 @@ def test_other_columns(folder: Path) -> None:
     table = pq.read_table(train_shard(folder), partitioning=None)
     replace_shard(folder, table.drop_columns(["draw"]))
     expect_problem(folder, "another layout .*: draw")
-    replace_shard(folder, table.set_column(4, "label", table["label"].cast(pa.int64())))
+    at = table.schema.get_field_index("label")
+    replace_shard(folder, table.set_column(at, "label", table["label"].cast(pa.int32())))
     expect_problem(folder, "another layout .*: label")
 
 
 def test_vectors_of_another_type_are_no_other_columns(tmp_path: Path) -> None:
-    with TeacherFolder.open(tmp_path, make_manifest(), schema=row_schema(pa.float32())) as writer:
+    with TeacherFolder.open(tmp_path, make_manifest(), vector_type=pa.float32()) as writer:
         writer.append("train", make_rows(0))
         writer.seal()
         writer.append("train", make_rows(1))
@@ -206,8 +207,8 @@ def test_a_file_that_is_no_parquet_whatever_its_hash(folder: Path) -> None:
 
 def test_labels_out_of_range(folder: Path) -> None:
     table = pq.read_table(train_shard(folder), partitioning=None)
-    labels = pa.array([2, -1, None], pa.int32())
-    replace_shard(folder, table.set_column(4, "label", labels))
+    labels = pa.array([2, -1, None], pa.int64())
+    replace_shard(folder, table.set_column(table.schema.get_field_index("label"), "label", labels))
     expect_problem(folder, r"has 2 rows with a label out of range \(2 labels")
 
 

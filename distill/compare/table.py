@@ -1,0 +1,72 @@
+"""A comparison at the terminal: a table for each number of labels, the verdicts, and where the rest is."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from distill.compare.plan import name_cell
+from distill.compare.run import REPORT
+from distill.compare.runner import CELLS, STUDENT
+from shared.console import results
+
+
+def print_comparison(folder: Path, result: Mapping[str, Any]) -> None:
+    """Print what `run_comparison` returns: to read, on standard output."""
+    for group in result["groups"]:
+        print_group(result, group)
+    lines = list(result["sentences"])
+    if not lines:
+        lines.append("No verdict: with one seed nothing tells luck from effect. Give several, better five.")
+    lines.append(f"report: {folder / REPORT}")
+    student = find_student(folder, result)
+    if student is not None:
+        lines.append(f"student: {student}")
+    for line in lines:
+        results.print(line, markup=False, soft_wrap=True)
+
+
+def print_group(result: Mapping[str, Any], group: Mapping[str, Any]) -> None:
+    """Print the table of one number of labels: scores are means over seeds, ± their standard deviation."""
+    from rich.table import Table
+
+    labels = "all labels" if group["labels"] is None else f"{group['labels']:,} labels"
+    count = len(result["seeds"])
+    baseline = next(one for one in group["variants"] if one["role"] == "undistilled")
+    table = Table(
+        "variant",
+        f"test {result['metric']}",
+        f"against {baseline['variant']}",
+        "validation",
+        "seeds",
+        "student steps",
+        "seconds",
+        title=f"{result['task']}, teacher {result['teacher']}, {labels}",
+    )
+    for one in group["variants"]:
+        table.add_row(
+            one["variant"],
+            format_scores(one["scores"]),
+            "" if one is baseline else f"{one['score'] - baseline['score']:+.3f}",
+            f"{one['validation']:.3f}",
+            str(count),
+            f"{result['student_steps']:,}",
+            f"{one['seconds']:.0f}",
+        )
+    results.print(table)
+
+
+def format_scores(scores: Sequence[float]) -> str:
+    """Write the mean, and the standard deviation over seeds where there are several."""
+    return f"{mean(scores):.3f}" + (f" ± {stdev(scores):.3f}" if len(scores) > 1 else "")
+
+
+def find_student(folder: Path, result: Mapping[str, Any]) -> Path | None:
+    """Find the folder of the first teacher variant's first student, by the most labels; None where none was kept."""
+    for group in reversed(result["groups"]):
+        for one in group["variants"]:
+            choice = max(range(len(one["choice_scores"])), key=one["choice_scores"].__getitem__)
+            name = name_cell(one["variant"], group["labels"], choice, result["seeds"][0])
+            if one["role"] == "teacher" and (folder / CELLS / name / STUDENT).is_dir():
+                return folder / CELLS / name / STUDENT
+    return None

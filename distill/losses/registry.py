@@ -1,0 +1,152 @@
+"""The losses that can be L_m, by name: those of this package, and those that other installed packages bring.
+
+A package brings a loss by an entry point in the group `harvest_distill.losses` that names a LossEntry:
+
+    [project.entry-points."harvest_distill.losses"]
+    margin = "my_losses:MARGIN"
+
+This module imports no torch, so that `distill run --help` can show every loss and its options at once. So the module
+that an entry point names, and that of a loss with options, must import torch inside functions only.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from distill.losses.contrastive import Contrastive
+from shared.errors import UsageError
+from shared.options import check_options, list_options, suggest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GROUP = "harvest_distill.losses"
+NONE = "none"  # stands for no L_m
+
+Semantics = Literal["paper", "code"]
+Match: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+
+
+@dataclass(frozen=True, slots=True)
+class LossEntry:
+    """A line of the registry: a loss of P_ts (n, d) and P_s (n, d), called with both, in this order, once a batch.
+
+    `loss` is "module:function", imported when the loss is used, or a frozen dataclass whose instances are called: its
+    fields are the options of the loss, and become --<loss>-<option>. `code` is the form that the authors' code has,
+    where that is not the paper's. A loss gives a scalar, and the teacher's side no gradient.
+    """
+
+    name: str
+    summary: str
+    loss: str | type
+    code: str | None = None
+
+
+ENTRIES = (
+    LossEntry(
+        "cosine", "means' inner product", "distill.losses.mean_dot:mean_dot", "distill.losses.mean_cosine:mean_cosine"
+    ),
+    LossEntry(
+        "euclid", "means' distance", "distill.losses.mean_distance:mean_distance", "distill.losses.mean_mse:mean_mse"
+    ),
+    LossEntry(
+        "elementwise", "rows' distance", "distill.losses.row_distance:row_distance", "distill.losses.row_mse:row_mse"
+    ),
+    LossEntry("cka", "centred kernel alignment", "distill.losses.cka:cka"),
+    LossEntry("procrustes", "what is left after the best rotation", "distill.losses.procrustes:procrustes"),
+    LossEntry("contrastive", "each row must find its own teacher in the batch", Contrastive),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Every loss by name, and why an entry point of an installed package gave none, by the entry point's name."""
+
+    entries: Mapping[str, LossEntry]
+    broken: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_losses() -> Losses:
+    """Gather the losses of this package and of the entry points; one that cannot be loaded stops no other."""
+    entries = {entry.name: entry for entry in ENTRIES}
+    broken = {}
+    for point in entry_points(group=GROUP):
+        try:
+            entry = _load(point)
+            if entry.name in entries or entry.name == NONE:
+                raise ValueError(f"there is a loss {entry.name} already")
+        except Exception as error:  # whatever another package's module raises
+            package = "an installed package" if point.dist is None else f"the package {point.dist.name}"
+            broken[point.name] = f"the loss {point.name} of {package} cannot be loaded: {error}"
+        else:
+            entries[entry.name] = entry
+    return Losses(entries, broken)
+
+
+def _load(point: EntryPoint) -> LossEntry:
+    entry = point.load()
+    if not isinstance(entry, LossEntry):
+        raise TypeError(f"{point.value} is a {type(entry).__name__}, and not a distill.losses.registry.LossEntry")
+    if isinstance(entry.loss, type):
+        list_options(entry.loss)
+    return entry
+
+
+LOSSES = find_losses()
+
+
+def find_loss(name: str) -> LossEntry:
+    """The entry of a name. Raises UsageError that lists the names, or says why that loss cannot be loaded."""
+    if name in LOSSES.broken:
+        raise UsageError(LOSSES.broken[name])
+    if name not in LOSSES.entries:
+        raise UsageError(f"loss is {name!r}; {suggest(name, [*LOSSES.entries, NONE]).replace('it has', 'it can be')}")
+    return LOSSES.entries[name]
+
+
+# --- the options of losses ---
+
+
+def _make_options_class() -> type:
+    """A frozen config class with the options of every loss, each called <loss>_<option>."""
+    listed = [
+        (f"{entry.name}_{one.name}".replace("-", "_"), one)
+        for entry in LOSSES.entries.values()
+        if isinstance(entry.loss, type)
+        for one in list_options(entry.loss)
+    ]
+    made = make_dataclass(
+        "LossOptions",
+        [
+            (name, Annotated[one.kind, replace(one.option, name=None, flag=None, compared="variant")], one.default)
+            for name, one in listed
+        ],
+        frozen=True,
+        kw_only=True,
+        namespace={"__post_init__": check_options, "__doc__": _make_options_class.__doc__},
+    )
+    made.__module__ = __name__  # so that a worker process finds it
+    return made
+
+
+if TYPE_CHECKING:
+    LossOptions: TypeAlias = Any
+else:
+    LossOptions = _make_options_class()
+
+
+def make_match(name: str, semantics: Semantics, options: LossOptions) -> Match:
+    """The loss of a name in its form for `semantics`, with its own options. Raises UsageError for an unknown name."""
+    entry = find_loss(name)
+    if isinstance(entry.loss, type):
+        prefix = f"{name}_".replace("-", "_")
+        made: Match = entry.loss(**{each.name: getattr(options, prefix + each.name) for each in fields(entry.loss)})
+        return made
+    module, _, function = (entry.code if semantics == "code" and entry.code else entry.loss).partition(":")
+    try:
+        match: Match = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"the loss {name} cannot be loaded from {entry.loss}: {error}") from error
+    return match

@@ -1,0 +1,136 @@
+"""ARMADA (arXiv:2603.10877) over label heads, as a method. Plain fine-tuning is ARMADA without a teacher's terms."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.losses.objective import Objective, make_objective
+from distill.methods.aligning import AlignerPhase, AlignerTraining, find_answered, restore_aligner
+from distill.methods.materials import Materials
+from distill.methods.students import StudentPhase, build_student, save_weights
+from distill.methods.targets import SoftTargets
+from distill.scoring.predict import Predictions, clip_values, predict, predict_aligner, score
+from distill.scoring.pseudovalues import make_pseudovalues
+from distill.training.method import Phase, Result, RowScores
+from distill.training.progress import EpochRecord, Progress
+
+PRETRAINING, STUDENT = "pretraining", "student"
+
+
+class Armada:
+    """A student with label heads: with an aligner or none, and with soft `targets` in place of the aligner's or none.
+
+    `first_phase` is what metrics.json says of what was trained before the student, None where nothing was.
+    """
+
+    def __init__(
+        self, materials: Materials, aligner: AlignerTraining | None = None, targets: SoftTargets | None = None
+    ) -> None:
+        self.materials, self.aligner, self.targets = materials, aligner, targets
+        self.first_phase: dict[str, Any] | None = None
+        self.built = build_student(materials, None if aligner is None else aligner.vectors.width)
+        self._phase: StudentPhase | None = None
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The aligner's passes before the first epoch, where any were asked for, and the student."""
+        learns = self.aligner is not None and self.aligner.rows is not None
+        pretrains = learns and self.materials.config.method.aligner_pretraining > 0
+        return (PRETRAINING, STUDENT) if pretrains else (STUDENT,)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What the student minimises."""
+        return make_objective(self.materials.config.method, self.materials.regression)
+
+    def make_phase(self, name: str, results: Mapping[str, Result]) -> Phase[Any]:
+        """Make a phase, given the results of those before it."""
+        if name == PRETRAINING:
+            assert self.aligner is not None
+            return AlignerPhase(self.aligner, self.materials.config.method.aligner_pretraining)
+        if self.aligner is not None and PRETRAINING in results:
+            restore_aligner(self.aligner, results[PRETRAINING])
+        answered = (
+            None if self.aligner is None else find_answered(self.materials, self.materials.rows.dev, self.aligner)
+        )
+        self._phase = StudentPhase.start(
+            self.materials, self.built.student, self.objective, self.aligner, self.targets, answered
+        )
+        return self._phase
+
+    def describe_epoch(self, record: EpochRecord) -> dict[str, Any]:
+        """Give an epoch as the run's log has it."""
+        student = {name: mean for name, mean in record.terms.items() if name.startswith("student/")}
+        return {
+            "epoch": record.epoch,
+            "dev": record.dev,
+            "aligner_dev": record.scores.get("aligner/dev"),
+            "aligner_loss": record.terms.get("aligner/loss"),
+            "student": {name.removeprefix("student/"): mean for name, mean in student.items()},
+            "aligner_steps": record.counts.get("aligner/loss", 0),
+            "student_steps": record.steps,
+            "student_rows": record.rows,
+            "seconds": record.seconds,
+        }
+
+    @cached_property
+    def predictions(self) -> dict[str, Predictions]:
+        """What the student says of the scored rows of each split; `test_aligner` is what the aligner says.
+
+        That is there where the teacher answered all test rows. All processes must ask for it together.
+        """
+        materials, model = self.materials, self.built.student.model
+        said = {"validation": predict(model, materials.dev, materials.device)}
+        if materials.test is not None and materials.rows.test is not None:
+            said["test"] = predict(model, materials.test, materials.device)
+            if self.aligner is not None:
+                answered = find_answered(materials, materials.rows.test, self.aligner)
+                if answered is not None and answered.rows == materials.test.rows:
+                    said["test_aligner"] = predict_aligner(self.aligner.aligner, answered, materials.device)
+        return said
+
+    def score_rows(self) -> dict[str, RowScores]:
+        """Score rows by pseudovalues of the task's metric: of accuracy, whether a row is right."""
+        manifest = self.materials.rows.manifest
+        return {
+            split: RowScores(
+                said.number,
+                make_pseudovalues(manifest.metric, clip_values(manifest, said.logits), said.target),
+            )
+            for split, said in self.predictions.items()
+        }
+
+    def describe(self, progress: Progress) -> dict[str, Any]:
+        """Give what metrics.json says of the method."""
+        config = self.materials.config.method
+        aligner = [record.scores["aligner/dev"] for record in progress.epochs if "aligner/dev" in record.scores]
+        test = self.predictions.get("test")
+        return {
+            "loss": config.loss_name,
+            "semantics": config.semantics,
+            "control": config.control,
+            "test": None if test is None else score(self.materials.rows.manifest, test),
+            "aligner_dev": max(aligner, default=None),
+            "aligner_steps": sum(record.counts.get("aligner/loss", 0) for record in progress.epochs),
+            "first_phase": self.first_phase,
+            "truncated_texts": 0 if self._phase is None else self._phase.plan.truncated,
+        }
+
+    def save_predictions(self, folder: Path) -> None:
+        """Write predictions.npz.
+
+        `<split>` holds float32 logits (n, c), or values (n, 1), in the order of the shards; `<split>_target` the labels
+        (n,).
+        """
+        arrays = {split: said.logits for split, said in self.predictions.items()}
+        arrays |= {f"{split}_target": said.target for split, said in self.predictions.items()}
+        np.savez_compressed(folder / "predictions.npz", allow_pickle=False, **arrays)
+
+    def save(self, folder: Path) -> None:
+        """Write student/, heads.safetensors, and aligner.safetensors where there is one."""
+        self.built.save(folder, self.materials)
+        if self.aligner is not None:
+            save_weights(self.aligner.aligner.state_dict(), folder / "aligner.safetensors")

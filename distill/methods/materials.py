@@ -1,0 +1,116 @@
+"""What a method over texts and labels is made from: the rows, the student's model and tokenizer, the device."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from distill.compute.devices import Device
+from distill.config import DistillConfig
+from distill.data.batches import RowSource
+from distill.data.columns import TEXT, BatchColumn, label_columns
+from distill.data.run_rows import RunRows
+from distill.data.split import Bools
+from distill.data.tokens import TextColumn, TextEncoder
+from distill.models.pretrained import load_tokenizer
+from distill.scoring.metrics import find_metric
+from distill.scoring.predict import scored_rows
+from shared.errors import UsageError
+from shared.keys import canonical_json
+from shared.shards.manifest import Manifest, hash_manifest
+from shared.sources import ResolvedModel, fingerprint_model
+
+
+@dataclass(frozen=True, slots=True)
+class Materials:
+    """What a method is made from.
+
+    `source` is the student before training; `dev` and `test` are the rows that score it. What must last for the run
+    only lies in the folder `work`; outputs of frozen layers lie in `frozen`, which runs share, or there too where that
+    is None.
+    """
+
+    config: DistillConfig
+    rows: RunRows
+    source: ResolvedModel
+    device: Device
+    work: Path
+    frozen: Path | None
+    tokenizer: Any
+    encoder: TextEncoder
+    dev: RowSource
+    test: RowSource | None
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of each head: the number of classes, or 1 for a regression."""
+        return count_outputs(self.rows.manifest)
+
+    @property
+    def regression(self) -> bool:
+        """Whether the task is to predict a number."""
+        return self.rows.manifest.kind == "regression"
+
+    def read_training(self, columns: Mapping[str, BatchColumn], *, wanted: Bools) -> RowSource:
+        """Give training rows with some columns, and with the labels that training may see."""
+        labels = label_columns(self.rows.train, visible=self.rows.visible)
+        buffer_rows = self.config.data.buffer_rows
+        return RowSource(self.rows.train, {**columns, **labels}, wanted=wanted, buffer_rows=buffer_rows)
+
+    def read_answered_texts(self) -> RowSource:
+        """Give the texts of all training rows that the teacher answered."""
+        return self.read_training({TEXT: TextColumn(self.encoder)}, wanted=self.rows.train.answered)
+
+    def name_frozen_outputs(self) -> str:
+        """Name a file by all that changes the frozen layers' outputs, and the rows that they are of."""
+        config = self.config
+        made_of = {
+            "student_fingerprint": fingerprint_model(self.source),
+            "student_layers": config.student.layers,
+            "frozen_layers": config.student.frozen_layers,
+            "max_length": config.data.max_length,
+            "manifest_sha256": {str(each.folder): hash_manifest(each.manifest) for each in self.rows.teachers},
+            "device": str(self.device.device),
+            "bfloat16": self.device.bfloat16,
+        }
+        return f"frozen-{sha256(canonical_json(made_of).encode()).hexdigest()[:16]}.safetensors"
+
+
+def gather_materials(
+    config: DistillConfig, rows: RunRows, source: ResolvedModel, device: Device, work: Path, frozen: Path | None
+) -> Materials:
+    """Load the student's tokenizer, and prepare the rows that score it. Raises SourceError."""
+    tokenizer = load_tokenizer(source)
+    tokenizer.model_max_length = min(config.data.max_length, tokenizer.model_max_length)
+    encoder = TextEncoder(tokenizer, tokenizer.model_max_length)
+    dev = scored_rows(rows.dev, encoder, config.data.buffer_rows)
+    test = None if rows.test is None else scored_rows(rows.test, encoder, config.data.buffer_rows)
+    return Materials(config, rows, source, device, work, frozen, tokenizer, encoder, dev, test)
+
+
+def count_outputs(manifest: Manifest) -> int:
+    """Count the outputs of each head: the classes, or 1. Raises UsageError for a task that has no label heads."""
+    find_metric(manifest.metric)
+    if manifest.kind == "regression":
+        return 1
+    if manifest.kind != "classification":
+        raise UsageError(
+            f"{manifest.task} is a task of kind {manifest.kind!r}; classification and regression train here"
+        )
+    if len(manifest.labels) < 2:
+        raise UsageError(
+            f"{manifest.task} has {len(manifest.labels)} labels ({', '.join(manifest.labels)}): there is nothing to "
+            "tell apart. Harvest a task with two at least"
+        )
+    return len(manifest.labels)
+
+
+def check_task(config: DistillConfig, manifest: Manifest) -> None:
+    """Raise UsageError for a task that the config's method cannot train."""
+    count_outputs(manifest)
+    if manifest.kind == "regression":
+        if config.method.traits.needs_labels:
+            raise UsageError(f"{manifest.task} is a regression: there are no labels to smooth")
+        if config.method.soft == "kl":
+            raise UsageError(f"{manifest.task} is a regression: soft kl needs a distribution over labels")

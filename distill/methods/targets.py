@@ -1,0 +1,104 @@
+"""Soft targets that stand in the place of the aligner's: kept for each row, or made of its label."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.data.batches import Batch
+from distill.data.columns import SOFT, TARGET, Array, BatchColumn, RowValues
+from distill.data.split import Split
+from distill.data.vectors import rank_answered
+from distill.models.outputs import Outputs
+
+_LEAST_SMOOTHING = 1e-6  # keeps the log of the smoothed label finite
+
+
+class SoftTargets(Protocol):
+    """Soft targets for both heads of the student."""
+
+    @property
+    def columns(self) -> Mapping[str, BatchColumn]:
+        """The columns that a batch needs for them."""
+
+    def give(self, batch: Batch) -> Outputs:
+        """Give those of a batch, main and auxiliary; nothing is projected."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowTargets:
+    """Targets that were made beforehand, one for each row."""
+
+    columns: Mapping[str, BatchColumn]
+
+    def give(self, batch: Batch) -> Outputs:
+        """Give those of a batch."""
+        own = batch.tensor(SOFT)
+        return Outputs(own, own, own.new_zeros(len(own), 0))
+
+
+def keep_targets(split: Split, targets: Array) -> RowTargets:
+    """Keep targets (m, c) of the m answered rows of a split, in their order."""
+    return RowTargets({SOFT: RowValues(targets, rank_answered(split))})
+
+
+@dataclass(frozen=True, slots=True)
+class SmoothedLabels:
+    """The label, smoothed by `smoothing` over so many `classes`; `entropy` in nats is what it was chosen to have."""
+
+    classes: int
+    smoothing: float
+    entropy: float
+    tau: float
+    columns: Mapping[str, BatchColumn] = field(default_factory=dict)
+
+    def give(self, batch: Batch) -> Outputs:
+        """Give those of a batch."""
+        return smooth_labels(batch.tensor(TARGET), self.classes, self.smoothing, self.tau)
+
+
+def smooth_like(logits: Array, tau: float) -> SmoothedLabels:
+    """Smooth labels so that they have the mean entropy of softmax(logits / tau), (n, classes)."""
+    classes = logits.shape[1]
+    entropy = measure_entropy(logits / tau)
+    return SmoothedLabels(classes, match_smoothing(entropy, classes), entropy, tau)
+
+
+def measure_entropy(logits: Array) -> float:
+    """Measure the mean over rows of the entropy of softmax(logits), in nats."""
+    logs = logits.astype(np.float64)
+    logs = logs - logs.max(axis=1, keepdims=True)
+    logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
+    return float(-(np.exp(logs) * logs).sum(axis=1).mean())
+
+
+def match_smoothing(entropy: float, classes: int) -> float:
+    """Find the smoothing s whose distribution, 1 - s + s/c on the label and s/c elsewhere, has this entropy in nats.
+
+    The entropy grows with s, from 0 to log c at s = 1, so bisection finds it. Source: Szegedy et al. (2016), section 7.
+    """
+    low, high = _LEAST_SMOOTHING, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _measure_smoothed(middle, classes) < entropy else (low, middle)
+    return (low + high) / 2
+
+
+def _measure_smoothed(smoothing: float, classes: int) -> float:
+    other = smoothing / classes
+    own = 1 - smoothing + other
+    return float(-(own * np.log(own) + (classes - 1) * other * np.log(other)))
+
+
+def smooth_labels(target: Tensor, classes: int, smoothing: float, tau: float) -> Outputs:
+    """Give targets of class indices (n,), for both heads: logits whose softmax at tau is the smoothed label.
+
+    They are natural log-probabilities, too, of a distribution that misses nothing.
+    """
+    share = torch.full((len(target), classes), smoothing / classes, device=target.device)
+    share[torch.arange(len(target), device=target.device), target] += 1 - smoothing
+    logits = (tau * share.log()).log_softmax(1)
+    return Outputs(logits, logits, logits.new_zeros(len(target), 0))

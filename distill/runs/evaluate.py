@@ -1,0 +1,49 @@
+"""A finished run's student, scored again."""
+
+from pathlib import Path
+from typing import Any
+
+from distill.compute.devices import choose_device
+from distill.config import Precision
+from distill.data.split import read_split
+from distill.data.tokens import TextEncoder
+from distill.models.pretrained import load_classifier, load_tokenizer
+from distill.runs.folder import read_metrics
+from distill.scoring.predict import predict, score, scored_rows
+from shared.errors import DataError, UsageError
+from shared.shards.manifest import choose_teacher
+from shared.shards.read import check_readable
+from shared.sources import resolve_model
+
+
+def evaluate_run(
+    run_folder: Path, shards: Path | None, split: str, device_name: str, precision: Precision
+) -> dict[str, Any]:
+    """Score runs/<name>/student again: on a split of the shards it was trained from, or of others of the same task.
+
+    Raises UsageError where the folder is no run, or the shards have other labels.
+    """
+    metrics = read_metrics(run_folder)
+    folder = choose_teacher(shards or Path(metrics["shards"]))
+    manifest = check_readable(folder)
+    device = choose_device(device_name, precision)
+    source = resolve_model(str((run_folder / "student").resolve()))
+    tokenizer = load_tokenizer(source)
+    model = load_classifier(source).to(device.device)
+    outputs = 1 if manifest.kind == "regression" else len(manifest.labels)
+    if model.config.num_labels != outputs:
+        raise UsageError(
+            f"{folder} is a task of {outputs} outputs, and {run_folder} was trained for {model.config.num_labels}"
+        )
+    encoder = TextEncoder(tokenizer, tokenizer.model_max_length)
+    rows = scored_rows(read_split(folder, manifest, split), encoder, metrics["config"]["buffer_rows"])
+    if not rows.rows:
+        raise DataError(f"{folder} has no labelled rows in the split {split!r}")
+    return {
+        "run": str(run_folder),
+        "shards": str(folder),
+        "split": split,
+        "rows": rows.rows,
+        "metric": manifest.metric,
+        "score": score(manifest, predict(model, rows, device)),
+    }

@@ -1,0 +1,146 @@
+"""What a run's folder says of the run: metrics.json, log.jsonl with a line an epoch, and each row's score."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distill.compute.devices import Device
+from distill.config import DistillConfig
+from distill.data.run_rows import RunRows
+from distill.training.method import Method, RowScores
+from distill.training.progress import EpochRecord, Progress
+from shared.options import flatten
+from shared.shards.manifest import hash_manifest, hash_recipe
+
+METRICS, LOG, ROW_SCORES = "metrics.json", "log.jsonl", "row_scores.parquet"
+PACKAGES = ("harvest-distill", "numpy", "peft", "pyarrow", "safetensors", "tokenizers", "torch", "transformers")
+SCHEMA = pa.schema([("split", pa.string()), ("row", pa.int64()), ("score", pa.float64())])
+
+
+def identify_run(config: DistillConfig, rows: RunRows, fingerprint: str) -> dict[str, Any]:
+    """Give what a run must share with another to go on from its checkpoint: options, shards and the student."""
+    return {**flatten(config), "manifest_sha256": hash_manifests(rows), "student_fingerprint": fingerprint}
+
+
+def hash_manifests(rows: RunRows) -> dict[str, str]:
+    """Give the hash of each teacher's manifest, by its folder."""
+    return {str(teacher.folder): hash_manifest(teacher.manifest) for teacher in rows.teachers}
+
+
+@dataclass(frozen=True, slots=True)
+class RunLog:
+    """Writes each epoch of a method's last phase to a file, and reports it to trackers at the step that it ended."""
+
+    method: Method
+    file: TextIO
+    report: Callable[[EpochRecord, int], None]
+
+    def write(self, record: EpochRecord) -> None:
+        """Write one epoch."""
+        self.file.write(json.dumps(self.method.describe_epoch(record)) + "\n")
+        self.file.flush()
+        self.report(record, record.epoch * record.steps)
+
+
+@contextmanager
+def open_log(folder: Path, *, writes: bool) -> Iterator[TextIO]:
+    """Open the log of a run that one of several processes `writes`; the others' lines go nowhere."""
+    with (folder / LOG if writes else Path(os.devnull)).open("w") as file:
+        yield file
+
+
+def describe_run(
+    config: DistillConfig,
+    rows: RunRows,
+    device: Device,
+    progress: Progress,
+    method: Mapping[str, Any],
+    fingerprint: str,
+) -> dict[str, Any]:
+    """Give all that metrics.json says, but for the seconds; `method` is what Method.describe gave."""
+    manifest = rows.manifest
+    assert progress.best is not None, "every epoch of the last phase is scored"
+    return {
+        "task": manifest.task,
+        "teacher": "+".join(teacher.manifest.teacher for teacher in rows.teachers),
+        "student": config.student.model,
+        "variant": config.variant,
+        "seed": config.training.seed,
+        "metric": manifest.metric,
+        "dev_best": progress.best.dev,
+        "dev_last": progress.epochs[-1].dev,
+        "best_epoch": progress.best.epoch,
+        **method,
+        **_measure_speed(progress),
+        "rows": {
+            "train": len(rows.train),
+            "answered": int(rows.train.answered.sum()),
+            "labelled": int(rows.visible.sum()),
+            "dev": rows.dev_rows,
+        },
+        "device": str(device.device),
+        "processes": device.processes.count,
+        "bfloat16": device.bfloat16,
+        "shards": str(rows.folder),
+        "manifest_sha256": hash_manifests(rows),
+        "recipe_sha256": {str(teacher.folder): hash_recipe(teacher.manifest) for teacher in rows.teachers},
+        "labels": list(manifest.labels),
+        "texts": manifest.source,
+        "student_fingerprint": fingerprint,
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_revision": read_git_revision(),
+        "packages": {package: read_version(package) for package in PACKAGES},
+        "config": flatten(config),
+    }
+
+
+def _measure_speed(progress: Progress) -> dict[str, Any]:
+    seconds = sum(record.seconds for record in progress.epochs)
+    return {
+        "student_steps": sum(record.steps for record in progress.epochs),
+        "examples_per_second": sum(record.rows for record in progress.epochs) / seconds,
+    }
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write metrics.json."""
+    (folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n")
+
+
+def write_row_scores(folder: Path, scores: Mapping[str, RowScores]) -> None:
+    """Write row_scores.parquet: the `split`, the `row`'s number in its split, and its `score`.
+
+    The mean of a split's scores is the task's metric, or estimates it.
+    """
+    splits = [split for split, each in scores.items() for _ in each.number]
+    numbers = np.concatenate([each.number for each in scores.values()])
+    values = np.concatenate([each.score for each in scores.values()])
+    pq.write_table(pa.table([splits, numbers, values], schema=SCHEMA), folder / ROW_SCORES)
+
+
+def read_git_revision() -> str | None:
+    """Give the commit of the checkout that this code runs from; None outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def read_version(package: str) -> str | None:
+    """Give the installed version of a package; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

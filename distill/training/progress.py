@@ -1,0 +1,130 @@
+"""How far a phase is, and that as plain values which a checkpoint keeps."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.compute.weights import read_trained, write_trained
+
+Learners = Mapping[str, nn.Module | torch.optim.Optimizer]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One epoch of a phase: its dev `scores`, and the means of its `terms` over the `counts` of steps that had them.
+
+    The first score chooses the best epoch; a phase that is not scored has none. `rows` are those of its `steps`.
+    """
+
+    epoch: int
+    scores: dict[str, float]
+    terms: dict[str, float]
+    counts: dict[str, int]
+    steps: int
+    rows: int
+    seconds: float
+
+    @property
+    def dev(self) -> float | None:
+        """The score that chooses the best epoch."""
+        return next(iter(self.scores.values()), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best epoch so far, the first one of equals, and the weights that were kept of it."""
+
+    epoch: int
+    dev: float
+    weights: dict[str, Tensor]
+
+
+@dataclass(slots=True)
+class Mean:
+    """A mean that is summed where the values are, so that no step waits for the device."""
+
+    total: Any = 0.0
+    count: int = 0
+
+    def add(self, value: Tensor) -> None:
+        """Count one more value."""
+        self.total = self.total + value
+        self.count += 1
+
+    def value(self) -> float:
+        """Give the mean; 0 of no values."""
+        return float(self.total) / self.count if self.count else 0.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a phase is: `step` steps in epoch `epoch`, which starts from 1; and what they gave.
+
+    The means, `rows` and `seconds` are those of the epoch so far. With the weights and the optimisers' states it is all
+    that a phase goes on from.
+    """
+
+    epoch: int = 1
+    step: int = 0
+    terms: dict[str, Mean] = field(default_factory=dict)
+    rows: int = 0
+    seconds: float = 0.0
+    best: Best | None = None
+    epochs: list[EpochRecord] = field(default_factory=list)
+
+    def add_terms(self, terms: Mapping[str, Tensor]) -> None:
+        """Count a step's terms."""
+        for name, term in terms.items():
+            self.terms.setdefault(name, Mean()).add(term.detach())
+
+    def start_epoch(self) -> None:
+        """Turn to the next epoch."""
+        self.epoch, self.step, self.rows, self.seconds = self.epoch + 1, 0, 0, 0.0
+        self.terms = {}
+
+
+def capture(progress: Progress, learners: Learners) -> dict[str, Any]:
+    """Give what `restore` needs: tensors and plain values. `learners` are modules and optimisers, by name."""
+    best = progress.best
+    return {
+        "learners": {name: _read(learner) for name, learner in learners.items()},
+        "progress": {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "terms": {name: (mean.total, mean.count) for name, mean in progress.terms.items()},
+            "rows": progress.rows,
+            "seconds": progress.seconds,
+            "epochs": [asdict(record) for record in progress.epochs],
+            "best": None if best is None else {"epoch": best.epoch, "dev": best.dev, "weights": best.weights},
+        },
+    }
+
+
+def restore(state: Mapping[str, Any], learners: Learners) -> Progress:
+    """Bring modules and optimisers to a captured state, and give the progress that goes with it."""
+    for name, learner in learners.items():
+        _write(learner, state["learners"][name])
+    kept = state["progress"]
+    return Progress(
+        epoch=kept["epoch"],
+        step=kept["step"],
+        terms={name: Mean(*mean) for name, mean in kept["terms"].items()},
+        rows=kept["rows"],
+        seconds=kept["seconds"],
+        best=None if kept["best"] is None else Best(**kept["best"]),
+        epochs=[EpochRecord(**record) for record in kept["epochs"]],
+    )
+
+
+def _read(learner: nn.Module | torch.optim.Optimizer) -> dict[str, Any]:
+    return read_trained(learner) if isinstance(learner, nn.Module) else learner.state_dict()
+
+
+def _write(learner: nn.Module | torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    if isinstance(learner, nn.Module):
+        write_trained(learner, state)
+    else:
+        learner.load_state_dict(state)

@@ -1,0 +1,70 @@
+"""How a teacher that answers in words is made to give what a row needs, and what its reply must bring for that.
+
+It is recorded in the recipe, so that a kept reply can be read again from its recipe and its bytes alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harvest.chat.dialects import DIALECTS, Dialect, Scoring
+from harvest.chat.prompts import FREE_TEXT
+from harvest.chat.reply import Form, parse
+from harvest.chat.scoring import LabelWords
+from shared.tasks import Task
+
+# What a parser makes of a reply. Its bill is not its own to change.
+READ_COLUMNS = (
+    *("status", "reply", "finish_reason", "label_logprobs", "residual_mass", "reply_ids", "reply_logprobs"),
+    *("topk_ids", "topk_logprobs", "topk_tail", "error"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Elicitation:
+    """A dialect, a scoring, and for Scoring.TOKEN_IDS the ids of the tokens that may begin each label's word.
+
+    Without ids of its own, a reply must bring them (see Form).
+    """
+
+    dialect: Dialect
+    scoring: Scoring
+    first_tokens: tuple[tuple[int, ...], ...] = ()
+
+    def make_form(
+        self, words: LabelWords | None, *, numeric: bool, keep_topk: bool = False, topk: int | None = None
+    ) -> Form:
+        """What a reply must bring (see Form)."""
+        return Form(self.dialect, self.scoring, words, self.first_tokens, numeric, keep_topk, topk)
+
+
+def make_words(task: Task) -> LabelWords | None:
+    """The label words of a classification; None for a task that has none. Raises UsageError as LabelWords does."""
+    return LabelWords(task.label_words) if task.kind == "classification" else None
+
+
+def read_words(recipe: Mapping[str, Any]) -> LabelWords | None:
+    """The label words of a recipe, None where it is of a task that has none."""
+    words = recipe["prompt"]["label_words"]
+    return LabelWords(words) if words else None
+
+
+def wants_number(recipe: Mapping[str, Any]) -> bool:
+    """Whether the answers of a recipe are to be numbers: it has no label words, and does not ask for free text."""
+    prompt = recipe["prompt"]
+    return not prompt["label_words"] and prompt.get("answer") != FREE_TEXT
+
+
+def read_elicitation(recipe: Mapping[str, Any]) -> Elicitation | None:
+    """The elicitation that a folder's recipe names; None where it is of another version, and unknown here."""
+    try:
+        dialect, scoring = DIALECTS[recipe["dialect"]], Scoring(recipe["scoring"]["mode"])
+    except (KeyError, ValueError):
+        return None
+    return Elicitation(dialect, scoring, tuple(tuple(tokens) for tokens in recipe["scoring"].get("first_tokens", ())))
+
+
+def reread(raw: bytes, form: Form) -> Mapping[str, Any]:
+    """What a kept reply says under `form`, by column."""
+    answer = parse(raw, form).answer
+    return {name: getattr(answer, name) for name in READ_COLUMNS}

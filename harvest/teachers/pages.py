@@ -1,0 +1,67 @@
+"""What vision teachers that compute in this process share: texts rendered ahead, and taken in batches."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from harvest.chat.prompts import lay_out
+from harvest.rendering import Page, prepare_text
+from harvest.rendering.ahead import RenderPool
+from harvest.teachers.base import Reply, Request
+from shared.errors import DataError
+from shared.example import Example
+from shared.schema import Answer, Status
+
+# Answers to texts, in their order, from the pages of each.
+Compute: TypeAlias = Callable[[Sequence[Sequence[Page]]], Sequence[Answer]]
+
+
+def describe_drawn(example: Example) -> Mapping[str, Any]:
+    """Return the content of a request whose text is drawn. Raises DataError where a character of it cannot be."""
+    text = lay_out(example)
+    prepare_text(text)
+    return {"draw": text}
+
+
+async def answer_pages(
+    requests: AsyncIterator[Request], renderer: RenderPool, size: int, compute: Compute
+) -> AsyncGenerator[Reply, None]:
+    """Yield the replies of `compute`, which is called in a thread with up to `size` texts, one call at a time.
+
+    While it computes, the pages of the next batch are rendered. A request that cannot be drawn fails alone. Pictures
+    and bill are added here; the time of a batch is shared out evenly.
+    """
+    batch: list[tuple[Request, Sequence[Page]]] = []
+    async with aclosing(renderer.render_ahead(requests, _find_text, 2 * size)) as rendered:
+        async for request, pages in rendered:
+            if isinstance(pages, DataError):
+                yield Reply(request, Answer(Status.FAILED, error=str(pages)))
+                continue
+            batch.append((request, pages))
+            if len(batch) == size:
+                for reply in await asyncio.to_thread(_answer_batch, batch, compute):
+                    yield reply
+                batch = []
+        if batch:
+            for reply in await asyncio.to_thread(_answer_batch, batch, compute):
+                yield reply
+
+
+def _find_text(request: Request) -> str:
+    return lay_out(request.example)
+
+
+def _answer_batch(batch: Sequence[tuple[Request, Sequence[Page]]], compute: Compute) -> list[Reply]:
+    started, asked_at = time.perf_counter(), datetime.now(UTC)
+    answers = compute([pages for _, pages in batch])
+    latency_ms = (time.perf_counter() - started) * 1000 / len(batch)
+    replies = []
+    for (request, pages), answer in zip(batch, answers, strict=True):
+        hashes = [page.sha256 for page in pages]
+        bill = replace(answer, image_sha256=hashes, latency_ms=latency_ms, asked_at=asked_at, attempts=1)
+        replies.append(Reply(request, bill))
+    return replies
