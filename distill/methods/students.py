@@ -64,7 +64,7 @@ def build_student(materials: Materials, vector_width: int | None) -> BuiltStuden
     seed, wanted = config.training.seed, config.student
     torch.manual_seed(derive_seed(seed, "student"))
     model = load_student(
-        materials.source,
+        materials.found.source,
         materials.outputs,
         materials.rows.manifest.labels,
         wanted.layers,

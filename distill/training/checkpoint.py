@@ -16,7 +16,7 @@ SECONDS = 300.0  # between checkpoints, unless steps were asked for
 
 
 class Checkpoints:
-    """The one checkpoint of a run, replaced again and again: every `steps` steps of the student, or every SECONDS.
+    """The one checkpoint of a run, replaced again and again: every `steps` steps of a phase, or every SECONDS.
 
     `identity` is what a run must share with another to go on from its checkpoint: names and plain values. `writes` is
     false in all but one of several processes.
