@@ -29,7 +29,7 @@ class Checkpoints:
         self.seconds_before = 0.0  # of this run, in processes that ended
 
     def is_due(self, step: int) -> bool:
-        """Whether to save after that many steps."""
+        """Tell whether to save after that many steps of a phase."""
         if not self._writes:
             return False
         if self._steps is not None:
@@ -55,7 +55,7 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state that was saved last, on the CPU; None where there is none. Raises Error if it cannot be read."""
+        """Load the state that was saved last, to the CPU; None where there is none. Raises Error if it is damaged."""
         state = self._read(mapped=False)
         if state is not None:
             self.seconds_before = state["spent"]
