@@ -78,8 +78,8 @@ def _check_same_task(first: TeacherShards, other: TeacherShards) -> None:
     a, b = first.manifest, other.manifest
     if (a.kind, a.labels) != (b.kind, b.labels):
         raise UsageError(
-            f"{first.folder} is a {_describe_labels(a)}, and {other.folder} is a {_describe_labels(b)}: shards that are "
-            "trained on together must have the same labels in the same order"
+            f"{first.folder} is a {_describe_labels(a)}, and {other.folder} is a {_describe_labels(b)}: shards that "
+            "are trained on together must have the same labels in the same order"
         )
 
 
