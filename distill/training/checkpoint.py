@@ -39,8 +39,10 @@ class Checkpoints:
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint; after a crash at any point there is the old one or the new one.
 
-        A disk that is full costs the checkpoint and not the run.
+        A disk that is full costs the checkpoint and not the run. Of several processes one writes.
         """
+        if not self._writes:
+            return
         temporary = temporary_path(self.path)
         try:
             with temporary.open("wb") as file:
