@@ -7,14 +7,13 @@ from functools import partial
 from torch import Tensor
 
 from distill.config import ArmadaConfig, Soft
+from distill.losses.armada import code_soft, paper_soft
 from distill.losses.label_kl import label_kl
 from distill.losses.registry import Match, Semantics, make_match
-from distill.losses.soft_distance import soft_distance
-from distill.losses.soft_mse import soft_mse
 from distill.losses.task import task_loss
 from distill.models.outputs import Outputs
 
-SOFT = {"paper": soft_distance, "code": soft_mse}
+SOFT = {"paper": paper_soft, "code": code_soft}
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def test_undistilled_is_a_word(toy: Path, tiny_student: Path, tmp_path: Path) ->
     assert done.stdout == ""
     assert "toy-undistilled-s0: accuracy dev" in done.stderr
     config = json.loads((tmp_path / "runs/toy-undistilled-s0/metrics.json").read_text())["config"]
-    assert (config["loss"], config["alpha"], config["gamma"]) == ("none", 0.0, 0.0)
+    assert (config["loss"], config["alpha"], config["gamma"]) == (["none"], 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
