@@ -20,11 +20,13 @@ MAY_IMPORT = {
     "distill": {"distill", "shared"},
     "pipelines": {"pipelines", "harvest", "distill", "shared"},
 }
-# A room of a stage imports itself and the rooms before it.
+# A room of a stage imports itself and the rooms before it. A module may stand elsewhere than the folder it lies in: a
+# loss knows tensors and its own options, and stands before the config that lists them; the objective knows outputs.
 ROOMS = {
-    "harvest": ("config", "chat", "rendering", "teachers", "asking", "looking", "job", "cli"),
+    "harvest": ("chat", "rendering", "teachers", "asking", "looking", "config", "flags", "job", "cli"),
     "distill": (
-        *("config", "compute", "data", "models", "losses", "scoring", "training", "methods", "runs"),
+        *("controls", "losses", "config", "compute", "data", "models", "losses.objective"),
+        *("scoring", "training", "methods", "runs"),
         *("run", "compare", "cli"),
     ),
 }
@@ -50,6 +52,7 @@ NEVER: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("harvest.teachers.vllm", ("harvest.teachers.endpoint", "harvest.teachers.diffusion"), ()),
     ("harvest.teachers.diffusion", ("harvest.teachers.endpoint", "harvest.teachers.vllm"), ()),
     ("distill", HTTP_CLIENTS, ()),
+    ("distill.config", ("distill.losses",), ("distill.losses.registry",)),
     ("distill.training", ("distill.models", "distill.losses"), ()),
 )
 # Only a method brings these together.
@@ -101,7 +104,9 @@ def list_imports(root: Path) -> dict[str, set[str]]:
 
 def find_room(module: str) -> str:
     """The room of a stage's module; "" for the stage itself."""
-    return module.partition(".")[2].partition(".")[0]
+    stage, _, inside = module.partition(".")
+    own = [room for room in ROOMS.get(stage, ()) if is_inside(inside, room)]
+    return max(own, key=len, default=inside.partition(".")[0])
 
 
 def judge_import(module: str, imported: str) -> str | None:
@@ -178,7 +183,10 @@ PLANTED = (
     ("harvest/job.py", "from harvest import cli"),
     ("pipelines/planted.py", "import distill.cli"),
     ("harvest/config.py", "from .teachers import base"),
-    ("harvest/config.py", "import harvest.chat.planted"),
+    ("harvest/asking/planted.py", "import harvest.config"),
+    ("distill/losses/planted.py", "from distill.config import planted"),
+    ("distill/config.py", "from distill.losses import geometry"),
+    ("distill/scoring/planted.py", "from distill.training.step import planted"),
     ("harvest/chat/planted.py", "from harvest.rendering import page"),
     ("harvest/chat/planted.py", "from harvest.teachers.base import Request"),
     ("harvest/chat/planted.py", "import httpx"),

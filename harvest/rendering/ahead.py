@@ -2,23 +2,20 @@
 
 import asyncio
 import os
-import socket
 import subprocess
-import sys
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from multiprocessing.connection import Connection
-from pathlib import Path
 from threading import local
 from typing import TypeAlias, TypeVar
 
-import harvest
 from harvest.rendering.layout import Layout
 from harvest.rendering.page import Page
 from shared.errors import DataError, TeacherError
+from shared.workers import start_module
 
 CHUNK = 8  # texts that go to a worker together: handing one over costs about as much as rendering it
 MAX_WORKERS = 8
@@ -88,7 +85,7 @@ class _Workers:
     def render(self, texts: Sequence[str], layout: Layout) -> list[Rendered]:
         """Have the process of this thread render `texts`. Raises TeacherError where it died."""
         if not hasattr(self._local, "connection"):
-            process, self._local.connection = _start_worker()
+            process, self._local.connection = start_module("harvest.rendering.worker")
             self._processes.append((process, self._local.connection))
         try:
             self._local.connection.send((texts, layout))
@@ -107,22 +104,6 @@ class _Workers:
             connection.close()
             process.wait()
         self._processes.clear()
-
-
-def _start_worker() -> "tuple[subprocess.Popen[bytes], Connection]":
-    # A module of its own rather than multiprocessing, which would run the main script of a user a second time.
-    ours, theirs = socket.socketpair()
-    root = str(Path(harvest.__file__).parents[1])
-    python_path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harvest.rendering.worker", str(theirs.fileno())],
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": python_path},
-        )
-    return process, Connection(ours.detach())
 
 
 async def _take_chunks(items: AsyncIterator[Item]) -> AsyncGenerator[list[Item], None]:
