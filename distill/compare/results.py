@@ -120,7 +120,7 @@ def _read_predictions(folder: Path, cells: Sequence[Cell]) -> tuple[Array, Array
 
 
 def judge_runs(chosen: Sequence[Chosen]) -> list[Verdict]:
-    """The verdict on each teacher variant, for each number of labels; none where one seed cannot tell luck from effect."""
+    """The verdict on each teacher variant, for each number of labels; none of one seed, which cannot tell luck."""
     if len(chosen[0].logits) < 2:
         return []
     groups: dict[int | None, dict[str, Array]] = {}
