@@ -63,7 +63,7 @@ class Rereader:
             for row, raw in enumerate(table["raw"])
             if raw.is_valid
             and not (columns["error"][row] or "").startswith(BROKEN)
-            # Of a row that joins an answer and a vector, the vector may be what is not ok: its raw says nothing of that.
+            # Of a row that joins an answer and a vector, the vector may be what is not ok; no raw tells that.
             and not (self._joined and columns["status"][row] != Status.OK)
         ]
         if self._reread is None or not rows:

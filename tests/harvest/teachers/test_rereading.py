@@ -77,7 +77,7 @@ def make_vllm_row() -> tuple[Mapping[str, Any], Answer]:
         residual_mass=1 - 0.1353352832 - 0.0497870684,
         reply_ids=[9, 4],
         reply_logprobs=[-0.5, -4.0],
-        topk_ids=[[9, 5], [5, 6]],
+        topk_ids=[[9, 5], [6, 5]],
         topk_logprobs=[[-0.5, -2.0], [-1.0, -1.0]],
         topk_tail=TAIL,
         raw=raw,
@@ -177,7 +177,7 @@ def make_old_endpoint() -> OldFolder:
 def make_old_vllm() -> OldFolder:
     """Its replies do not say which tokens begin the label words."""
     columns = {"reply": "so it is", "finish_reason": "stop", "label_logprobs": [-2.0, -3.0], "residual_mass": 0.8125}
-    topk = {"topk_ids": [[9, 5], [5, 6]], "topk_logprobs": [[-0.5, -2.0], [-1.0, -1.0]]}
+    topk = {"topk_ids": [[9, 5], [6, 5]], "topk_logprobs": [[-0.5, -2.0], [-1.0, -1.0]]}
     rows = make_old_rows(**columns, **topk, raw=write_vllm_reply(None))
     return OldFolder(VLLM_RECIPE, rows, {"reply_ids": [9, 4], "reply_logprobs": [-0.5, -4.0]}, len(rows))
 
