@@ -75,3 +75,21 @@ def test_a_question_without_labels_asks_for_free_text(tmp_path: Path, monkeypatc
     rows = pl.read_parquet("data/texts/**/*.parquet")
     assert set(rows["status"]) == {"ok"}
     assert rows["target_text"].null_count() == ROWS
+
+
+def test_an_answer_that_is_cut_is_a_truncated_row_and_no_reason_not_to_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("texts.jsonl").write_text("".join(json.dumps({"text": f"text {i}"}) + "\n" for i in range(ROWS)))
+    reply = make_reply("A story of", {})
+    reply["choices"][0]["finish_reason"] = "length"
+    with FaultServer(answer=lambda asked: reply) as server:
+        report = run(
+            *("run", "--teacher", "endpoint", "--endpoint", server.url, "--model", "m"),  # the dialect is probed
+            *("--task", "texts.jsonl", "--text-column", "text", "--question", "What is this?"),
+        )
+    assert report["asked"] == ROWS
+    rows = pl.read_parquet("data/texts/**/*.parquet")
+    assert set(rows["status"]) == {"truncated"}
+    assert set(rows["reply"]) == {"A story of"}
