@@ -1,28 +1,79 @@
-"""What a user chose for one harvest: plain frozen data, made by the command line or by a recipe."""
+"""What a user chose for one harvest: frozen data whose fields are the options of every harvest.
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+The flags of the command and the `harvest:` mapping of a recipe are made from these classes (see shared.options); a
+teacher's own options are the fields of its config class (see harvest.teachers.registry).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from harvest.asking.plan import EVERY_SPLIT, Share
+from harvest.teachers.registry import check_teacher_options
 from shared.errors import UsageError
+from shared.options import Option, check_options, list_options, make_config, parse_names
 from shared.schema import Status
+
+_FILE = "A file of your own"
+_ROWS = "Which rows"
+RETRIED = tuple(status for status in Status if status not in (Status.OK, Status.UNASKED))  # can be asked again
+
+
+def parse_limits(texts: Sequence[str]) -> dict[str, int]:
+    """Read `N` and `split=N` as limits by split, `*` for each. Raises ValueError that says what to give."""
+    limits = {}
+    for text in texts:
+        split, _, number = text.rpartition("=")
+        if not number.isdecimal() or int(number) < 1:
+            raise ValueError("give a number of rows, or split=number: train=2000")
+        limits[split or EVERY_SPLIT] = int(number)
+    return limits
+
+
+def parse_share(text: str) -> Share:
+    """Read `K/N`, 1/1 to N/N, as a share. Raises ValueError that says what to give."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise ValueError("give K/N, the Kth of N workers: 3/8")
+    return Share(int(index) - 1, int(count))
+
+
+def show_share(share: Share) -> str:
+    """Write a share as `parse_share` reads it."""
+    return f"{share.index + 1}/{share.count}"
+
+
+def parse_statuses(texts: Sequence[str]) -> tuple[Status, ...]:
+    """Read names of statuses that can be asked again, one or several to a text. Raises ValueError that lists them."""
+    names = [name for text in texts for name in parse_names(text)]
+    if any(name not in RETRIED for name in names):
+        raise ValueError(f"one of {', '.join(RETRIED)}")
+    return tuple(map(Status, names))
 
 
 @dataclass(frozen=True, slots=True)
 class TaskChoice:
     """Which texts: a registered task by name, or a file of the user's own with its columns."""
 
-    task: str
-    text_column: str | None = None
-    text_pair_column: str | None = None
-    label_column: str | None = None
-    target_column: str | None = None
-    id_column: str | None = None
-    labels: Sequence[str] | None = None
-    label_words: Sequence[str] | None = None
-    question: str | None = None
+    task: Annotated[str, Option("A task by name, or a Parquet, JSONL or CSV file (or folder) of your own.")]
+    text_column: Annotated[str | None, Option("The text.", panel=_FILE)] = None
+    text_pair_column: Annotated[str | None, Option("A second text.", panel=_FILE)] = None
+    label_column: Annotated[str | None, Option("A class to predict.", panel=_FILE)] = None
+    target_column: Annotated[str | None, Option("A number to predict.", panel=_FILE)] = None
+    target_text_column: Annotated[str | None, Option("A text to write.", panel=_FILE)] = None
+    id_column: Annotated[
+        str | None, Option("A name of each row that stays. Unless given, its number.", panel=_FILE)
+    ] = None
+    labels: Annotated[
+        tuple[str, ...] | None,
+        Option("The labels, in the order of their numbers: a,b,c", parse=parse_names, metavar="A,B,C", panel=_FILE),
+    ] = None
+    label_words: Annotated[
+        tuple[str, ...] | None,
+        Option("What the teacher answers with, one a label: a,b,c", parse=parse_names, metavar="A,B,C", panel=_FILE),
+    ] = None
+    question: Annotated[str | None, Option("What the teacher is asked.", panel=_FILE)] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,54 +83,93 @@ class TeacherChoice:
     The options are those of the teacher's config class; harvest.teachers.registry checks them.
     """
 
-    teacher: str
-    name: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    teacher: Annotated[str, Option("reader, endpoint, llava, ...: see `harvest teachers`.")]
+    name: Annotated[str | None, Option("Keep the answers under teacher=<name>. Unless given, the teacher's.")] = None
+    options: Annotated[Mapping[str, Any], Option("Options of the teacher's own, by name.", name="teacher_options")] = (
+        field(default_factory=dict)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class HarvestConfig:
-    """One harvest. `out` defaults to data/<task>; `splits` None is all of the task's; for the rest see Scope.
+    """One harvest. `splits` None is all of the task's; for the rest see harvest.asking.plan.Scope.
 
     `onto` is a teacher folder whose answers get the vectors of this harvest's teacher (harvest.teachers.onto).
     """
 
     task: TaskChoice
     teacher: TeacherChoice
-    out: Path | None = None
-    onto: Path | None = None
-    splits: Sequence[str] | None = None
-    asked: Sequence[str] | None = None
-    limits: Mapping[str, int] = field(default_factory=dict)
-    retry: Sequence[Status] = ()
-    share: Share = Share()
-    failure_limit: float = 0.5
+    out: Annotated[Path | None, Option("Folder of the task's shards. Unless given, data/<task>.")] = None
+    onto: Annotated[
+        Path | None, Option("A teacher=<name> folder: its answers and this teacher's vectors make one row.")
+    ] = None
+    splits: Annotated[
+        tuple[str, ...] | None, Option("Only this split; may be repeated.", name="split", panel=_ROWS)
+    ] = None
+    asked: Annotated[
+        tuple[str, ...] | None,
+        Option(
+            "Ask only about this split and carry the others' rows unanswered; may be repeated.", name="ask", panel=_ROWS
+        ),
+    ] = None
+    limits: Annotated[
+        Mapping[str, int],
+        Option(
+            "At most N rows a split, or split=N; may be repeated. A larger limit contains a smaller one's rows.",
+            flag="--limit",
+            metavar="[SPLIT=]N",
+            parse=parse_limits,
+            repeated=True,
+            panel=_ROWS,
+        ),
+    ] = field(default_factory=dict)
+    retry: Annotated[
+        tuple[Status, ...],
+        Option(
+            f"Ask again the kept rows of this status: {', '.join(RETRIED)}; may be repeated.",
+            parse=parse_statuses,
+            repeated=True,
+            metavar="STATUS",
+            panel=_ROWS,
+        ),
+    ] = ()
+    share: Annotated[
+        Share,
+        Option(
+            "K/N: own the Kth of N disjoint shares of the requests.",
+            name="worker",
+            metavar="K/N",
+            parse=parse_share,
+            show=show_share,
+            panel=_ROWS,
+        ),
+    ] = Share()
+    failure_limit: Annotated[
+        float, Option("Stop when more than this share of requests fails.", at_least=0, at_most=1)
+    ] = 0.5
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if any(limit < 1 for limit in self.limits.values()):
+            raise UsageError(f"limits are {dict(self.limits)}; a limit is 1 or more rows")
 
 
-def parse_limits(texts: Iterable[str]) -> dict[str, int]:
-    """`N` and `split=N`, as they are written on a command line, as limits by split. Raises UsageError."""
-    limits = {}
-    for text in texts:
-        split, _, number = text.rpartition("=")
-        if not number.isdecimal() or int(number) < 1:
-            raise UsageError(f"--limit {text}: give a number of rows, or split=number: --limit train=2000")
-        limits[split or EVERY_SPLIT] = int(number)
-    return limits
+COMMON_OPTIONS = frozenset(one.name for one in list_options(HarvestConfig))
 
 
-def parse_share(text: str) -> Share:
-    """`K/N`, 1/1 to N/N, as a share. Raises UsageError."""
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise UsageError(f"--worker {text}: give K/N, the Kth of N workers: --worker 3/8")
-    return Share(int(index) - 1, int(count))
+def make_harvest_config(
+    options: Mapping[str, Any], owner: str = "harvest", spell: Callable[[str], str] = str
+) -> HarvestConfig:
+    """Make a checked HarvestConfig of one flat mapping, as a recipe's `harvest:` or a command line has it.
 
-
-def parse_statuses(texts: Iterable[str]) -> tuple[Status, ...]:
-    """Names of statuses that can be asked again, one or several to a text. Raises UsageError."""
-    allowed = [status.value for status in Status if status not in (Status.OK, Status.UNASKED)]
-    names = [name.strip() for text in texts for name in text.split(",")]
-    for name in names:
-        if name not in allowed:
-            raise UsageError(f"--retry {name}: one of {', '.join(allowed)}")
-    return tuple(Status(name) for name in names)
+    A name that is not an option of every harvest is one of the chosen teacher's own. Values are as YAML has them, or
+    as texts of a command line. `owner` is whose options they are and `spell` turns a name into what the user writes.
+    Raises UsageError that names the option: one that neither harvest nor teacher has, one that is missing, or one that
+    cannot be.
+    """
+    own = {name: value for name, value in options.items() if name not in COMMON_OPTIONS}
+    common = {name: value for name, value in options.items() if name in COMMON_OPTIONS}
+    config = make_config(HarvestConfig, common, owner, spell)
+    choice = replace(config.teacher, options={**config.teacher.options, **own})
+    check_teacher_options(choice.teacher, choice.options, COMMON_OPTIONS, spell)
+    return replace(config, teacher=choice)

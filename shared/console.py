@@ -124,6 +124,12 @@ def print_json(value: Mapping[str, Any]) -> None:
         sys.stdout.write(json.dumps(value, default=str) + "\n")
 
 
+def fail(error: Error) -> typer.Exit:
+    """Print an error's message; give what ends the command with its exit code, for the caller to raise."""
+    messages.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
+    return typer.Exit(error.exit_code)
+
+
 def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
     """Wrap the body of a command: an Error ends it with its message and exit code, an interrupt with exit code 130."""
 
@@ -132,8 +138,7 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
         try:
             function(*args, **kwargs)
         except Error as error:
-            messages.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
-            raise typer.Exit(error.exit_code) from None
+            raise fail(error) from None
         except KeyboardInterrupt:
             say("interrupted: what was kept stays kept, and the same command goes on from there")
             raise typer.Exit(130) from None

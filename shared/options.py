@@ -15,7 +15,7 @@ import difflib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
 from functools import cache, reduce, update_wrapper
 from pathlib import Path
@@ -268,13 +268,20 @@ def _check(one: ListedOption, value: Any, label: str) -> None:
 
 
 def make_parameters(
-    config_class: type, *, panel: str | None = None, leave_out: Sequence[str] = ()
+    config_class: type,
+    *,
+    panel: str | None = None,
+    leave_out: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> list[inspect.Parameter]:
     """A keyword parameter for each option, by its flat name, as typer takes it; those in `leave_out` have no flag.
 
     A flag that is not given is None, so a command line holds no default of its own: the config's holds, and --help
     shows it. `panel` is for options that are in no group. An option without a default is a flag that must be given.
+    `defaults` stand in for those of the class: whoever makes the config gives them to it too.
     """
+    replaced = defaults or {}
+    listed = [replace(one, default=replaced.get(one.name, one.default)) for one in list_options(config_class)]
     return [
         inspect.Parameter(
             one.name,
@@ -282,7 +289,7 @@ def make_parameters(
             default=inspect.Parameter.empty if one.default is MISSING else None,
             annotation=_annotate(one, panel),
         )
-        for one in list_options(config_class)
+        for one in listed
         if one.name not in leave_out
     ]
 
@@ -326,7 +333,7 @@ def _annotate(one: ListedOption, panel: str | None) -> Any:
         kind = type(get_args(kind)[0])
     notes = [f"default: {one.shown_default}"] if one.shown_default else []
     notes += [option.bounds] if option.bounds else []
-    notes += [f"each {', '.join(one.choices)}"] if one.several and one.choices else []
+    notes += [f"each {', '.join(one.choices)}"] if one.several and one.choices and option.parse is None else []
     note = f" [dim]{escape('[' + '; '.join(notes) + ']')}[/dim]" if notes else ""
     both = kind is bool and one.default is not False  # to say no to what is so unless said
     flag = typer.Option(
@@ -353,6 +360,11 @@ def parse_size(text: str) -> tuple[int, int]:
 def show_size(size: tuple[int, int]) -> str:
     """A size as `parse_size` reads it."""
     return f"{size[0]}x{size[1]}"
+
+
+def parse_names(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in text.split(",")]
 
 
 def parse_json_object(text: str) -> dict[str, Any]:

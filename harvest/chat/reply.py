@@ -283,7 +283,9 @@ def _read_topk(positions: Sequence[Position], most: int | None) -> _TopK:
     if not any(tokens):
         return _TopK()
     if most is not None:  # beside them lie the labels' tokens, however improbable they are
-        tokens = [sorted(top, key=lambda token: -token.logprob)[:most] for top in tokens]
+        tokens = [
+            sorted(top, key=lambda token: (token.logprob, token.token_id or 0), reverse=True)[:most] for top in tokens
+        ]
     return _TopK(
         [[token.token_id or 0 for token in top] for top in tokens],
         [[token.logprob for token in top] for top in tokens],

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 
-from harvest.teachers.registry import ENTRIES
+from harvest.teachers.registry import find_teachers
 from harvest.teachers.requirements import Requirements, find_missing_locally
 from shared.console import results
 
@@ -25,17 +25,17 @@ def describe_teachers() -> Mapping[str, Any]:
             "model": entry.defaults.get(entry.requirements.weights or ""),
             "summary": entry.summary,
         }
-        for entry in ENTRIES
+        for entry in find_teachers().entries.values()
     }
 
 
 def print_teachers() -> None:
-    """Print the same as a table."""
+    """Print the same as a table; and what installed packages would bring, but for an error."""
     from rich.table import Table
 
     table = Table("teacher", "gives", "needs", "here", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("what it does", overflow="fold")
-    for entry in ENTRIES:
+    for entry in find_teachers().entries.values():
         table.add_row(
             entry.name,
             " ".join(_WORDS[name] for name in entry.gives),
@@ -44,6 +44,8 @@ def print_teachers() -> None:
             entry.summary,
         )
     results.print(table)
+    for problem in find_teachers().broken.values():
+        results.print(problem, markup=False, soft_wrap=True)
     results.print(
         "here: packages and GPU. Whether the model can be had is found out when the teacher is chosen.\n"
         "A vision-language model that a server of yours runs: --teacher llava --endpoint URL, say.",

@@ -4,19 +4,20 @@ What the vector of a page is, harvest.teachers.picture_encoder says; that of a t
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from harvest.rendering import Layout, Page
 from harvest.rendering.ahead import RenderPool
 from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
-from harvest.teachers.pages import answer_pages, describe_drawn
+from harvest.teachers.pages import PAGE_SIZE, answer_pages, describe_drawn
 from harvest.teachers.picture_encoder import PictureEncoder
 from shared.errors import require_extra
 from shared.example import Example
+from shared.options import Option, check_options
 from shared.schema import Answer, Status
 from shared.tasks import Task
 
@@ -26,13 +27,16 @@ _EMS = 14  # a page is this many of the largest letters wide
 
 @dataclass(frozen=True, slots=True)
 class VisionEncoderConfig:
-    """Options of the encoder. `size` (width, height) in pixels is that of the drawn page.
+    """Options of the encoder."""
 
-    None is the model's own input size, at which nothing is resampled; another size is scaled to that.
-    """
+    model: Annotated[str, Option("The vision encoder: a hub id, a folder, or pkg://module/path.")]
+    size: Annotated[
+        tuple[int, int] | None,
+        replace(PAGE_SIZE, help=f"{PAGE_SIZE.help} Unless given, the model's own, at which nothing is resampled."),
+    ] = None
 
-    model: str
-    size: tuple[int, int] | None = None
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 class VisionEncoderTeacher:

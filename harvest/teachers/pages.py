@@ -14,8 +14,12 @@ from harvest.rendering.ahead import RenderPool
 from harvest.teachers.base import Reply, Request
 from shared.errors import DataError
 from shared.example import Example
+from shared.options import Option, parse_size, show_size
 from shared.schema import Answer, Status
 
+PAGE_SIZE = Option(
+    "Size of a page, WIDTHxHEIGHT in pixels.", at_least=32, metavar="WxH", parse=parse_size, show=show_size
+)
 # Answers to texts, in their order, from the pages of each.
 Compute: TypeAlias = Callable[[Sequence[Sequence[Page]]], Sequence[Answer]]
 

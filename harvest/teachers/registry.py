@@ -1,71 +1,81 @@
-"""Teachers by name: what each gives and needs, and how it is made from what the user chose."""
+"""Teachers by name: what each gives and needs, and how it is made from what the user chose.
+
+A package brings a teacher by an entry point in the group `harvest_distill.teachers` that names a TeacherEntry:
+
+    [project.entry-points."harvest_distill.teachers"]
+    shout = "my_teachers:SHOUT"
+"""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from harvest.teachers.requirements import Requirements, find_missing, find_missing_locally
 from harvest.teachers.vision_models import VISION_MODELS, VisionModel, find_vision_model
 from shared.errors import TeacherError, UsageError
-from shared.options import make_config
+from shared.options import list_options, make_config, spell_flags
 from shared.sources import MPNET, check_hub
 
 if TYPE_CHECKING:
     from harvest.config import TeacherChoice
-    from harvest.teachers.base import Reread, Teacher
+    from harvest.teachers.base import Teacher
     from shared.tasks import Task
 
+GROUP = "harvest_distill.teachers"
 PATIENT_SECONDS, IMPATIENT_SECONDS = 3.0, 0.7  # for the hub to answer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherEntry:
-    """One registered teacher; its module is imported when it is chosen.
+    """A line of the registry.
 
-    `gives` are the columns that its rows fill, and "image" where it makes pictures. `make_reread` names the function of
-    the module that makes of a recipe what reads its rows' `raw` again (base.Reread, or None where that recipe has no
-    raw); "" where no row of the teacher has one, for its answer is a vector. `defaults` are options its name
-    stands for. `server` is what it is when the user gives --endpoint: the same model behind a server, None where that
-    means nothing.
+    `teacher` is "module:class", called with a config, a task and `name`, and `config` the frozen dataclass, in the same
+    module, whose fields are the teacher's options; both are imported when it is chosen. `gives` are the columns that
+    its rows fill, and "image" where it makes pictures. `defaults` are options its name stands for. `server` is what it
+    is when the user gives --endpoint: the same model behind a server, None where that means nothing.
     """
 
     name: str
-    module: str
-    factory: str
+    summary: str
+    teacher: str
     config: str
     gives: tuple[str, ...]
-    requirements: Requirements
-    summary: str
-    defaults: Mapping[str, Any]
+    requirements: Requirements = field(default_factory=Requirements)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     server: "TeacherEntry | None" = None
-    make_reread: str = ""
+
+    def load(self) -> "tuple[Callable[..., Teacher], type]":
+        """Import the teacher's class and its config's. Raises TeacherError where its module cannot be imported."""
+        module, _, name = self.teacher.partition(":")
+        try:
+            loaded = import_module(module)
+            return getattr(loaded, name), getattr(loaded, self.config)
+        except (ImportError, AttributeError) as error:
+            raise TeacherError(f"the teacher {self.name} cannot be loaded from {self.teacher}: {error}") from error
 
 
 _ENDPOINT = TeacherEntry(
-    "endpoint",
-    "harvest.teachers.endpoint",
-    "EndpointTeacher",
-    "EndpointConfig",
-    ("reply", "label_logprobs"),
-    Requirements(memory="a server", given="--endpoint URL --model NAME"),
-    "asks a chat endpoint, in text or (--draw) in pictures",
-    {},
-    make_reread="make_reread",
+    name="endpoint",
+    summary="asks a chat endpoint, in text or (--draw) in pictures",
+    teacher="harvest.teachers.endpoint:EndpointTeacher",
+    config="EndpointConfig",
+    gives=("reply", "label_logprobs"),
+    requirements=Requirements(memory="a server", given="--endpoint URL --model NAME"),
 )
 _VLLM = TeacherEntry(
-    "vllm",
-    "harvest.teachers.vllm",
-    "VllmTeacher",
-    "VllmConfig",
-    ("embedding", "reply", "label_logprobs"),
-    Requirements("vllm", ("vllm",), "model", memory="the model and some GB", gpu=True, given="--model NAME"),
-    "asks any vision-language model that vLLM runs, in this process, about the drawn text",
-    {},
-    make_reread="make_reread",
+    name="vllm",
+    summary="asks any vision-language model that vLLM runs, in this process, about the drawn text",
+    teacher="harvest.teachers.vllm:VllmTeacher",
+    config="VllmConfig",
+    gives=("embedding", "reply", "label_logprobs"),
+    requirements=Requirements(
+        "vllm", ("vllm",), "model", memory="the model and some GB", gpu=True, given="--model NAME"
+    ),
 )
 
 
@@ -89,47 +99,47 @@ def _name_model(model: VisionModel) -> TeacherEntry:
 
 ENTRIES = (
     TeacherEntry(
-        "reader",
-        "harvest.teachers.reader",
-        "ReaderTeacher",
-        "ReaderConfig",
-        ("embedding", "reply"),
-        Requirements("vision", ("torch", "transformers", "rapidocr", "onnxruntime"), "encoder", memory="2 GB"),
-        "draws the text, reads the picture with PP-OCR, encodes what it read",
-        {"encoder": MPNET},
-        make_reread="make_reread",
+        name="reader",
+        summary="draws the text, reads the picture with PP-OCR, encodes what it read",
+        teacher="harvest.teachers.reader:ReaderTeacher",
+        config="ReaderConfig",
+        gives=("embedding", "reply"),
+        requirements=Requirements(
+            "vision", ("torch", "transformers", "rapidocr", "onnxruntime"), "encoder", memory="2 GB"
+        ),
+        defaults={"encoder": MPNET},
     ),
     TeacherEntry(
-        "encoder",
-        "harvest.teachers.encoder",
-        "VisionEncoderTeacher",
-        "VisionEncoderConfig",
-        ("embedding",),
-        Requirements("vision", ("torch", "transformers"), "model", memory="the model", given="--model NAME"),
-        "draws the text and encodes the picture with a vision encoder: openai/clip-vit-base-patch32, say",
-        {},
+        name="encoder",
+        summary="draws the text and encodes the picture with a vision encoder: openai/clip-vit-base-patch32, say",
+        teacher="harvest.teachers.encoder:VisionEncoderTeacher",
+        config="VisionEncoderConfig",
+        gives=("embedding",),
+        requirements=Requirements(
+            "vision", ("torch", "transformers"), "model", memory="the model", given="--model NAME"
+        ),
     ),
     TeacherEntry(
-        "diffusion",
-        "harvest.teachers.diffusion",
-        "DiffusionTeacher",
-        "DiffusionConfig",
-        ("embedding", "image"),
-        Requirements(
+        name="diffusion",
+        summary="paints the text with Stable Diffusion or SDXL, a LoRA on top if wanted; ARMADA's own teacher",
+        teacher="harvest.teachers.diffusion:DiffusionTeacher",
+        config="DiffusionConfig",
+        gives=("embedding", "image"),
+        requirements=Requirements(
             "diffusion", ("torch", "transformers", "diffusers"), "model", "model_index.json", "3 GB in 16 bits and some"
         ),
-        "paints the text with Stable Diffusion or SDXL, a LoRA on top if wanted; ARMADA's own teacher",
-        {"model": "CompVis/stable-diffusion-v1-4"},
+        defaults={"model": "CompVis/stable-diffusion-v1-4"},
     ),
     TeacherEntry(
-        "speech",
-        "harvest.teachers.speech",
-        "SpeechTeacher",
-        "SpeechConfig",
-        ("embedding",),
-        Requirements("speech", ("torch", "transformers", "sentencepiece"), "model", memory="1 GB and some"),
-        "speaks the text with SpeechT5 and hears it with Wav2Vec2: ARMADA's audio teacher",
-        {"model": "microsoft/speecht5_tts"},
+        name="speech",
+        summary="speaks the text with SpeechT5 and hears it with Wav2Vec2: ARMADA's audio teacher",
+        teacher="harvest.teachers.speech:SpeechTeacher",
+        config="SpeechConfig",
+        gives=("embedding",),
+        requirements=Requirements(
+            "speech", ("torch", "transformers", "sentencepiece"), "model", memory="1 GB and some"
+        ),
+        defaults={"model": "microsoft/speecht5_tts"},
     ),
     _ENDPOINT,
     _VLLM,
@@ -137,36 +147,96 @@ ENTRIES = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Teachers:
+    """Every teacher by name, and why an entry point of an installed package gave none, by the entry point's name."""
+
+    entries: Mapping[str, TeacherEntry]
+    broken: Mapping[str, str]
+
+
+@cache
+def find_teachers() -> Teachers:
+    """Gather the teachers of this package and of the entry points; one that cannot be loaded stops no other."""
+    entries = {entry.name: entry for entry in ENTRIES}
+    broken = {}
+    for point in entry_points(group=GROUP):
+        try:
+            entry = _load_entry(point)
+            if entry.name in entries:
+                raise ValueError(f"there is a teacher {entry.name} already")
+        except Exception as error:  # whatever another package's module raises
+            package = "an installed package" if point.dist is None else f"the package {point.dist.name}"
+            broken[point.name] = f"the teacher {point.name} of {package} cannot be loaded: {error}"
+        else:
+            entries[entry.name] = entry
+    return Teachers(entries, broken)
+
+
+def _load_entry(point: EntryPoint) -> TeacherEntry:
+    entry = point.load()
+    if not isinstance(entry, TeacherEntry):
+        raise TypeError(f"{point.value} is a {type(entry).__name__}, and not a harvest.teachers.registry.TeacherEntry")
+    return entry
+
+
 def find_teacher(name: str) -> TeacherEntry:
-    """The entry of a name. Raises UsageError that lists the names."""
-    for entry in ENTRIES:
-        if entry.name == name:
-            return entry
-    names = [entry.name for entry in ENTRIES]
-    near = difflib.get_close_matches(name, names, 1)
+    """The entry of a name. Raises UsageError that lists the names, or says why that teacher cannot be loaded."""
+    teachers = find_teachers()
+    if name in teachers.broken:
+        raise UsageError(teachers.broken[name])
+    if name in teachers.entries:
+        return teachers.entries[name]
+    near = difflib.get_close_matches(name, teachers.entries, 1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"there is no teacher {name!r}; {hint}the teachers are: {', '.join(names)}")
+    raise UsageError(f"there is no teacher {name!r}; {hint}the teachers are: {', '.join(teachers.entries)}")
 
 
-def find_reread(recipe: Mapping[str, Any]) -> "Reread | None":
-    """What reads the `raw` of a recipe's rows again, without asking; None where its rows have none.
+def choose_entry(name: str, options: Collection[str]) -> TeacherEntry:
+    """The entry of a name, given which of its own options are given: with an endpoint, that of the server."""
+    entry = find_teacher(name)
+    return entry.server if entry.server is not None and "endpoint" in options else entry
 
-    Rows that join a vector to another folder's answers (--onto) have the raw of the answers. Raises UsageError where
-    nobody here knows the teacher.
+
+def check_teacher_options(
+    name: str, options: Mapping[str, Any], common: Collection[str], spell: Callable[[str], str] = str
+) -> None:
+    """Raise UsageError, naming the option, unless `options` make the config of the teacher `name`.
+
+    `common` are the options of every harvest, which could also be meant.
     """
-    while "onto" in recipe:
-        recipe = recipe["onto"]["recipe"]
-    name = recipe.get("teacher", "")
-    for entry in ENTRIES:
-        if entry.name == name:
-            if not entry.make_reread:
-                return None
-            reread: Reread | None = getattr(import_module(entry.module), entry.make_reread)(recipe)
-            return reread
-    raise UsageError(
-        f"nobody here knows the teacher {name!r} that made these answers, so there is nothing to read again; install "
-        "the package that has it"
-    )
+    entry = choose_entry(name, options)
+    _, config_class = entry.load()
+    known = [one.name for one in list_options(config_class)]
+    for option in options:
+        if option not in known:
+            raise UsageError(describe_unknown(entry, option, common, spell))
+    make_config(config_class, {**entry.defaults, **options}, f"the teacher {entry.name}", spell)
+
+
+def describe_unknown(
+    entry: TeacherEntry, option: str, common: Collection[str], spell: Callable[[str], str] = str
+) -> str:
+    """Say that a teacher has no such option, which one may be meant, and which teachers have one of that name."""
+    _, config_class = entry.load()
+    near = difflib.get_close_matches(option, [*common, *(one.name for one in list_options(config_class))], 1)
+    said = f"the teacher {entry.name} has no option {spell(option)}"
+    said += f" (did you mean {spell(near[0])}?)" if near else ""
+    others = [
+        other.name
+        for other in find_teachers().entries.values()
+        if other.config != entry.config and option in _list_names(other)
+    ]
+    if others:
+        said += f"; {', '.join(others)} {'has' if len(others) == 1 else 'have'} one"
+    return f"{said}. `harvest run --teacher {entry.name} --help` shows its own"
+
+
+def _list_names(entry: TeacherEntry) -> list[str]:
+    try:
+        return [one.name for one in list_options(entry.load()[1])]
+    except TeacherError:
+        return []
 
 
 def prepare_teacher(choice: "TeacherChoice") -> "Callable[[Task], Teacher]":
@@ -175,25 +245,19 @@ def prepare_teacher(choice: "TeacherChoice") -> "Callable[[Task], Teacher]":
     Raises UsageError, naming the option; and TeacherError, saying what is missing and which teachers would do, where
     this machine cannot run it. Downloads nothing.
     """
-    entry = find_teacher(choice.teacher)
-    if entry.server is not None and "endpoint" in choice.options:
-        entry = entry.server
+    entry = choose_entry(choice.teacher, choice.options)
+    factory, config_class = entry.load()
     options = {**entry.defaults, **choice.options}
+    spell = spell_flags(config_class)
+    if entry.teacher == _VLLM.teacher and (known := find_vision_model(options.get("model", ""))) is not None:
+        options = {"size": known.size, **options}
+    config = make_config(config_class, options, f"the teacher {entry.name}", spell)
     # Where something else is missing anyway, nobody should have to wait for a silent hub too.
     seconds = IMPATIENT_SECONDS if find_missing_locally(entry.requirements) else PATIENT_SECONDS
     find_hub_problem = cache(partial(check_hub, seconds))
     if missing := find_missing(entry.requirements, options, find_hub_problem):
         raise TeacherError(_describe_missing(entry, missing, find_hub_problem))
-    if entry.factory == _VLLM.factory and (known := find_vision_model(options.get("model", ""))) is not None:
-        options = {"size": known.size, **options}
-    module = import_module(entry.module)
-    config = make_config(getattr(module, entry.config), options, f"the teacher {entry.name}", _spell_flag)
-
-    def build(task: "Task") -> "Teacher":
-        teacher: Teacher = getattr(module, entry.factory)(config, task, name=choice.name or entry.name)
-        return teacher
-
-    return build
+    return partial(factory, config, name=choice.name or entry.name)
 
 
 def _describe_missing(entry: TeacherEntry, missing: Sequence[str], find_hub_problem: Callable[[], str | None]) -> str:
@@ -202,7 +266,7 @@ def _describe_missing(entry: TeacherEntry, missing: Sequence[str], find_hub_prob
     lines.append("What would run here (a task of the hub, too, needs the hub or a copy of it):")
     if entry.server is not None:
         lines.append(f"  --teacher {entry.name} --endpoint URL: the same model, where you run `vllm serve`")
-    for other in ENTRIES:
+    for other in find_teachers().entries.values():
         if other.name == entry.name or find_missing_locally(other.requirements):
             continue
         given = other.requirements.given
@@ -213,7 +277,3 @@ def _describe_missing(entry: TeacherEntry, missing: Sequence[str], find_hub_prob
             given = f"--{weights} {'FOLDER' if find_hub_problem() else 'NAME'}"
         lines.append(f"  {f'--teacher {other.name} {given}'.rstrip()}: {other.summary}")
     return "\n".join(lines)
-
-
-def _spell_flag(option: str) -> str:
-    return f"--{option.replace('_', '-')}"

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from harvest.teachers.chunks import split_into_chunks
 from shared.errors import SourceError, require_extra
 from shared.example import Example
 from shared.frozen_models import FrozenModel, choose_inference_device
+from shared.options import Option
 from shared.schema import Answer, Status
 from shared.tasks import Task
 
@@ -32,15 +33,15 @@ _UNKNOWN_SHARE = 0.5  # of letters that SpeechT5 does not know: from there on it
 
 @dataclass(frozen=True, slots=True)
 class SpeechConfig:
-    """The three models, each a hub id, a path or pkg://; and the voice.
+    """The three models, each a hub id, a path or pkg://; and the voice."""
 
-    `speaker` is a .npy file with an x-vector, float of shape (512,) for SpeechT5's own; None is a vector of zeros.
-    """
-
-    model: str = "microsoft/speecht5_tts"
-    vocoder: str = "microsoft/speecht5_hifigan"
-    encoder: str = "facebook/wav2vec2-base"
-    speaker: Path | None = None
+    model: Annotated[str, Option("Speaks: a SpeechT5.")] = "microsoft/speecht5_tts"
+    vocoder: Annotated[str, Option("Makes sound of SpeechT5's spectrograms.")] = "microsoft/speecht5_hifigan"
+    encoder: Annotated[str, Option("Hears: a Wav2Vec2.")] = "facebook/wav2vec2-base"
+    speaker: Annotated[
+        Path | None,
+        Option("Whose voice: a .npy file with an x-vector, 512 numbers for SpeechT5's own. Unless given, zeros."),
+    ] = None
 
 
 class SpeechTeacher:

@@ -13,6 +13,7 @@ from harvest.cli import app
 from harvest.rendering import Layout, render
 from tests.harvest.fault_server import FaultServer
 
+ENDPOINT = ("--teacher", "endpoint", "--task", "rte", "--endpoint", "http://h/v1", "--model", "m")
 TEXTS = [f"a film that is number {i}" for i in range(40)]
 
 
@@ -122,25 +123,21 @@ def test_a_damaged_folder_fails_verification(server: FaultServer, texts: Path) -
     ("arguments", "message"),
     [
         (["--teacher", "endpoin", "--task", "rte"], "did you mean endpoint?"),
-        (["--teacher", "endpoint", "--task", "rte"], "the teacher endpoint needs --endpoint, --model"),
+        (["--teacher", "endpoint", "--task", "rte"], "Missing option '--endpoint'"),
         (["--teacher", "reader", "--task", "rte", "--rpm", "3"], "the teacher reader has no option --rpm"),
         (["--teacher", "reader", "--task", "rte", "--limit", "many"], "--limit many: give a number"),
         (["--teacher", "reader", "--task", "rte", "--worker", "3"], "--worker 3: give K/N"),
         (["--teacher", "reader", "--task", "rte", "--retry", "ok"], "--retry ok: one of truncated"),
         (["--teacher", "reader", "--task", "rte", "--size", "big"], "--size big: give WIDTHxHEIGHT"),
-        (
-            ["--teacher", "endpoint", "--task", "rte", "--endpoint", "http://h/v1", "--model", "m", "--draw", "some"],
-            "--draw: Input should be 'fields', 'all' or 'none'",
-        ),
-        (["--teacher", "endpoint", "--task", "rte", "--body", "seed=1"], "--body is not JSON"),
-        (["--teacher", "endpoint", "--task", "rte", "--body", "[1]"], "--body [1]: give a JSON object"),
-        (
-            [
-                *("--teacher", "endpoint", "--task", "rte", "--endpoint", "http://h/v1", "--model", "m"),
-                *("--body", '{"stream": true}'),
-            ],
-            "--body cannot set stream",
-        ),
+        ([*ENDPOINT, "--draw", "some"], "'some' is not one of 'fields', 'all', 'none'"),
+        ([*ENDPOINT, "--body", "seed=1"], "--body seed=1: this is not JSON"),
+        ([*ENDPOINT, "--body", "[1]"], "--body [1]: give a JSON object"),
+        ([*ENDPOINT, "--body", '{"stream": true}'], "--body cannot set stream"),
+        ([*ENDPOINT, "--concurrency", "0"], "--concurrency is 0; it must be at least 1"),
+        (["--teacher", "reader", "--task", "rte", "--rpm", "3"], "endpoint has one"),
+        (["--teacher", "reader", "--task", "rte", "--sise", "3x3"], "(did you mean --size?)"),
+        (["--task", "rte", "--rpm", "3"], "no --teacher was named"),
+        (["--task", "rte"], "Missing option '--teacher'"),
         (["--teacher", "reader", "--task", "rtte"], "did you mean rte?"),
         (["--teacher", "reader", "--task", "films.jsonl"], "name the column of films.jsonl"),
     ],

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from shared.errors import UsageError
+from shared.options import Option, check_options, parse_size, show_size
 
 # Of the recipe of ARMADA's code (arXiv:2603.10877): the picture is shrunk, and painted over again.
 EDGE = 128  # pixels
@@ -28,34 +29,52 @@ class LongPrompts(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DiffusionConfig:
-    """A Stable Diffusion or SDXL pipeline, and what is made of it.
-
-    `model` is a hub id, a path or pkg://, and `lora` a folder or hub id that holds pytorch_lora_weights.safetensors.
-    `encoder` is the vision encoder of `vector` "encoder". `guidance` is the classifier-free guidance scale; 1 or less
-    is none. `size` (width, height) in pixels is the picture's, None the model's own. `batch` is how many are painted
-    at a time: it changes the speed, and what memory is taken. `dtype` "auto" is float16 on a GPU, float32 elsewhere.
-    `keep_images` writes the pictures beside the shards. The defaults are those of ARMADA.
+    """A Stable Diffusion or SDXL pipeline, and what is made of it. The defaults are those of ARMADA.
 
     Raises UsageError where a value cannot be meant.
     """
 
-    model: str = "CompVis/stable-diffusion-v1-4"
-    lora: str | None = None
-    vector: DiffusionVector = DiffusionVector.ARMADA
-    encoder: str | None = None
-    steps: int = 20
-    guidance: float = 7.5
-    size: tuple[int, int] | None = None
-    long_prompts: LongPrompts = LongPrompts.CHUNK
-    batch: int = 8
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    keep_images: bool = False
+    model: Annotated[str, Option("The pipeline: a hub id, a folder, or pkg://module/path.")] = (
+        "CompVis/stable-diffusion-v1-4"
+    )
+    lora: Annotated[
+        str | None,
+        Option("A LoRA on top of the model: a hub id, or a folder that holds pytorch_lora_weights.safetensors."),
+    ] = None
+    vector: Annotated[
+        DiffusionVector,
+        Option(
+            "What of a painting is the vector. armada: the latent of the picture shrunk to 128x128 and painted over; "
+            "latent: the final latent; encoder: a vision encoder's vector of the picture."
+        ),
+    ] = DiffusionVector.ARMADA
+    encoder: Annotated[str | None, Option("The vision encoder of --vector encoder.")] = None
+    steps: Annotated[int, Option("Denoising steps.", at_least=1)] = 20
+    guidance: Annotated[float, Option("Classifier-free guidance scale; 1 or less: none.")] = 7.5
+    size: Annotated[
+        tuple[int, int] | None,
+        Option(
+            "Size of the picture, WIDTHxHEIGHT in pixels. Unless given, the model's own.",
+            at_least=8,
+            metavar="WxH",
+            parse=parse_size,
+            show=show_size,
+        ),
+    ] = None
+    long_prompts: Annotated[
+        LongPrompts,
+        Option("Prompts past the text encoder's 77 tokens: chunk encodes them in several windows, refuse fails them."),
+    ] = LongPrompts.CHUNK
+    batch: Annotated[int, Option("Pictures painted at a time: memory for speed.", at_least=1)] = 8
+    dtype: Annotated[
+        Literal["auto", "float32", "float16", "bfloat16"],
+        Option("What the model computes in; auto is float16 on a GPU, float32 elsewhere."),
+    ] = "auto"
+    keep_images: Annotated[bool, Option("Keep the pictures beside the shards.")] = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} must be 1 or more, not {getattr(self, name)}")
-        if self.size is not None and (min(self.size) < 8 or any(edge % 8 for edge in self.size)):
+        check_options(self)
+        if self.size is not None and any(edge % 8 for edge in self.size):
             raise UsageError(f"--size {self.size[0]}x{self.size[1]}: width and height must be multiples of 8")
         if (self.vector is DiffusionVector.ENCODER) != (self.encoder is not None):
             raise UsageError("--vector encoder and --encoder NAME, a vision encoder, go together")

@@ -2,16 +2,20 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from harvest.chat.dialects import DIALECTS, Scoring
 from harvest.chat.prompts import Draw
 from harvest.rendering import Layout
+from harvest.teachers.pages import PAGE_SIZE
 from shared.errors import UsageError
+from shared.options import Option, check_options, parse_json_object
 
 AUTO = "auto"
+_ASKED = "What is asked"
+_PACE = "Pace and money"
 _SECRET_PARAMETERS = frozenset({"key", "api_key", "api-key", "apikey", "token", "access_token"})
 
 
@@ -19,45 +23,79 @@ _SECRET_PARAMETERS = frozenset({"key", "api_key", "api-key", "apikey", "token", 
 class EndpointConfig:
     """An endpoint that speaks OpenAI's chat completions, what is asked of it, and how hard it may be driven.
 
-    `endpoint` is the base URL, with its /v1. `api_key_env` names the environment variable that holds the key; a
-    well-known host has its usual one, any other endpoint is sent no key where it is None. `dialect` and `scoring` may
-    be "auto": a probe finds them. `top_logprobs`, `max_tokens` and `temperature` have a default by scoring where None.
-    `draw` says what is sent as pictures, of `size` (width, height) pixels. `body` is merged into every request's body,
-    and a null removes a field. `keep_topk` keeps the tokens' log-probabilities where the endpoint tells their ids.
-
-    `concurrency` (requests in flight), `rpm` and `tpm` (requests and tokens a minute) are ceilings. `attempts` counts
-    those of one request. Timeouts are seconds: `body_timeout` is for a reply that was answered 200 and is never asked
-    again. `patience` is how many seconds of nothing but 429 end the run. Prices are US dollars a million tokens;
-    `max_cost` is US dollars, `max_requests` counts every attempt.
-
     Raises UsageError where a value cannot be meant.
     """
 
-    endpoint: str
-    model: str
-    api_key_env: str | None = None
-    dialect: str = AUTO
-    scoring: str = AUTO
-    top_logprobs: int | None = None
-    votes: int = 5
-    max_tokens: int | None = None
-    temperature: float | None = None
-    draw: Draw = Draw.NONE
-    size: tuple[int, int] = (512, 512)
-    body: Mapping[str, Any] = field(default_factory=dict)
-    keep_topk: bool = False
-    concurrency: int = 64
-    rpm: float | None = None
-    tpm: float | None = None
-    attempts: int = 6
-    connect_timeout: float = 10.0
-    read_timeout: float = 120.0
-    body_timeout: float = 120.0
-    patience: float = 600.0
-    price_in: float | None = None
-    price_out: float | None = None
-    max_cost: float | None = None
-    max_requests: int | None = None
+    endpoint: Annotated[str, Option("Base URL, with its /v1.", panel=_ASKED, metavar="URL")]
+    model: Annotated[str, Option("The endpoint's name of the model.", panel=_ASKED)]
+    api_key_env: Annotated[
+        str | None,
+        Option(
+            "Environment variable that holds the key. Unless given, a well-known host's usual one; no other host is "
+            "sent a key.",
+            panel=_ASKED,
+        ),
+    ] = None
+    dialect: Annotated[
+        str, Option(f"The server's: {', '.join(DIALECTS)}; auto finds out. See docs/endpoints.md.", panel=_ASKED)
+    ] = AUTO
+    scoring: Annotated[
+        str,
+        Option(
+            f"Where label probabilities come from: {', '.join(Scoring)}; auto finds out. See docs/endpoints.md.",
+            panel=_ASKED,
+        ),
+    ] = AUTO
+    top_logprobs: Annotated[
+        int | None, Option("Alternatives asked for each token. Unless given, by scoring.", at_least=1, panel=_ASKED)
+    ] = None
+    votes: Annotated[int, Option("Samples a row, where votes are the scoring.", at_least=1, panel=_ASKED)] = 5
+    max_tokens: Annotated[
+        int | None, Option("Longest reply, in tokens. Unless given, by scoring.", at_least=1, panel=_ASKED)
+    ] = None
+    temperature: Annotated[float | None, Option("Sampling temperature. Unless given, by scoring.", panel=_ASKED)] = None
+    draw: Annotated[
+        Draw, Option("What is sent as pictures: fields (the text), all (the question, too), none.", panel=_ASKED)
+    ] = Draw.NONE
+    size: Annotated[tuple[int, int], replace(PAGE_SIZE, panel=_ASKED)] = (512, 512)
+    body: Annotated[
+        Mapping[str, Any],
+        Option(
+            "JSON merged into each request: '{\"seed\": 1}'. A null removes a field.",
+            parse=parse_json_object,
+            metavar="JSON",
+            panel=_ASKED,
+        ),
+    ] = field(default_factory=dict)
+    keep_topk: Annotated[
+        bool, Option("Keep the tokens' log-probabilities, where the endpoint tells their ids.", panel=_ASKED)
+    ] = False
+    concurrency: Annotated[int, Option("Most requests in flight.", at_least=1, panel=_PACE)] = 64
+    rpm: Annotated[float | None, Option("Most requests a minute.", above=0, panel=_PACE)] = None
+    tpm: Annotated[float | None, Option("Most tokens a minute.", above=0, panel=_PACE)] = None
+    attempts: Annotated[int, Option("Attempts of one request.", at_least=1, panel=_PACE)] = 6
+    connect_timeout: Annotated[float, Option("Seconds to wait for a connection.", above=0, panel=_PACE)] = 10.0
+    read_timeout: Annotated[float, Option("Seconds to wait for a reply.", above=0, panel=_PACE)] = 120.0
+    body_timeout: Annotated[
+        float,
+        Option(
+            "Seconds to wait for the rest of a reply that was answered 200: it is never asked again.",
+            above=0,
+            panel=_PACE,
+        ),
+    ] = 120.0
+    patience: Annotated[float, Option("Seconds of nothing but 429 that end the run.", above=0, panel=_PACE)] = 600.0
+    price_in: Annotated[float | None, Option("US dollars a million prompt tokens.", at_least=0, panel=_PACE)] = None
+    price_out: Annotated[float | None, Option("US dollars a million completion tokens.", at_least=0, panel=_PACE)] = (
+        None
+    )
+    max_cost: Annotated[float | None, Option("Stop before this many US dollars are spent.", above=0, panel=_PACE)] = (
+        None
+    )
+    max_requests: Annotated[
+        int | None,
+        Option("Stop before more requests than this are sent; each attempt counts.", at_least=1, panel=_PACE),
+    ] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "endpoint", normalise_url(self.endpoint))
@@ -67,10 +105,10 @@ class EndpointConfig:
             raise UsageError(f"--dialect {self.dialect}: there are auto, {', '.join(DIALECTS)}")
         if self.scoring != AUTO and self.scoring not in set(Scoring):
             raise UsageError(f"--scoring {self.scoring}: there are auto, {', '.join(Scoring)}")
-        for name in _ABOVE_ZERO:
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+        check_options(self)
+        for name in ("rpm", "tpm", "connect_timeout", "read_timeout", "body_timeout", "patience", "max_cost"):
+            if getattr(self, name) == math.inf:
+                raise UsageError(f"{name} must be a number that ends, not {math.inf}")
         if taken := _OWN_FIELDS.intersection(self.body):
             raise UsageError(f"--body cannot set {', '.join(sorted(taken))}: there are options for that")
 
@@ -80,10 +118,6 @@ class EndpointConfig:
         return None if self.draw is Draw.NONE else Layout(*self.size)
 
 
-_ABOVE_ZERO = (
-    *("top_logprobs", "votes", "max_tokens", "concurrency", "rpm", "tpm", "attempts", "connect_timeout"),
-    *("read_timeout", "body_timeout", "patience", "max_cost", "max_requests"),
-)
 _OWN_FIELDS = frozenset({"model", "messages", "n", "max_tokens", "max_completion_tokens", "stream"})
 
 

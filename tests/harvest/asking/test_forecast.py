@@ -2,7 +2,6 @@
 
 import json
 import random
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +216,7 @@ def test_pages_are_guessed_nearly(words: int) -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_every_teacher_keeps_the_protocol(entry: TeacherEntry) -> None:
-    factory = getattr(import_module(entry.module), entry.factory)
+    factory, _ = entry.load()
     for name in ("recipe", "content", "estimate", "answer"):
         assert callable(getattr(factory, name)), name
 

@@ -53,8 +53,8 @@ def test_nothing_is_lost_of_a_long_prompt() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "--steps must be 1 or more"),
-        ({"batch": 0}, "--batch must be 1 or more"),
+        ({"steps": 0}, "steps is 0; it must be at least 1"),
+        ({"batch": 0}, "batch is 0; it must be at least 1"),
         ({"size": (500, 512)}, "--size 500x512: width and height must be multiples of 8"),
         ({"steps": 1}, "--vector armada paints over"),
         ({"vector": DiffusionVector.ENCODER}, "--vector encoder and --encoder NAME"),

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from harvest.chat.prompts import Draw
-from harvest.cli import _parse_settings
 from harvest.teachers.vllm import Vector, VllmConfig
+from harvest.teachers.vllm.config import parse_engine
 from shared.errors import UsageError
 
 
@@ -12,9 +12,9 @@ from shared.errors import UsageError
     ("options", "named"),
     [
         ({"model": ""}, "--model"),
-        ({"max_tokens": 0}, "--max-tokens"),
-        ({"patience": -1.0}, "--patience"),
-        ({"temperature": float("nan")}, "--temperature"),
+        ({"max_tokens": 0}, "max_tokens is 0; it must be at least 1"),
+        ({"patience": -1.0}, "patience is -1.0; it must be more than 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
         ({"top_logprobs": 5}, "--keep-topk"),
         ({"vector": Vector.LAST, "keep_topk": True}, "--vector gives no reply"),
         ({"vector": Vector.MEAN, "max_tokens": 5}, "--vector gives no reply"),
@@ -43,11 +43,11 @@ def test_pages_and_kept_tokens() -> None:
 
 def test_engine_options_are_read_as_what_they_look_like() -> None:
     texts = ["tensor-parallel-size=2", "enforce_eager=true", "dtype=float32", "limit_mm_per_prompt={image: 2}"]
-    assert _parse_settings("--engine", texts) == {
+    assert parse_engine(texts) == {
         "tensor_parallel_size": 2,
         "enforce_eager": True,
         "dtype": "float32",
         "limit_mm_per_prompt": {"image": 2},
     }
-    with pytest.raises(UsageError, match="--engine eager: give NAME=VALUE"):
-        _parse_settings("--engine", ["eager"])
+    with pytest.raises(ValueError, match="give NAME=VALUE: tensor_parallel_size=2"):
+        parse_engine(["eager"])
