@@ -110,7 +110,7 @@ class ListedOption:
     @property
     def shown_default(self) -> str:
         """The default as --help shows it; empty where it has none, or the help text says it."""
-        if any(self.default is none for none in (MISSING, None, False)) or self.default in ((), {}, ""):
+        if any(self.default is none for none in (MISSING, None, False)) or self.default in ((), (None,), {}, ""):
             return ""
         if self.option.show is not None:
             return self.option.show(self.default)
@@ -268,19 +268,20 @@ def _check(one: ListedOption, value: Any, label: str) -> None:
 
 
 def make_parameters(
-    config_class: type, *, panel: str | None = None, leave_out: Sequence[str] = ()
+    config_class: type, *, panel: str | None = None, leave_out: Sequence[str] = (), required: bool = True
 ) -> list[inspect.Parameter]:
     """A keyword parameter for each option, by its flat name, as typer takes it; those in `leave_out` have no flag.
 
     A flag that is not given is None, so a command line holds no default of its own: the config's holds, and --help
-    shows it. `panel` is for options that are in no group. An option without a default is a flag that must be given.
+    shows it. `panel` is for options that are in no group. An option without a default is a flag that must be given,
+    unless `required` is false: then something else may give it, a file say.
     """
     return [
         inspect.Parameter(
             one.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if one.default is MISSING else None,
-            annotation=_annotate(one, panel),
+            default=inspect.Parameter.empty if required and one.default is MISSING else None,
+            annotation=_annotate(one, panel, required),
         )
         for one in list_options(config_class)
         if one.name not in leave_out
@@ -312,7 +313,7 @@ def take_options(
     return decorate
 
 
-def _annotate(one: ListedOption, panel: str | None) -> Any:
+def _annotate(one: ListedOption, panel: str | None, required: bool) -> Any:
     import typer
     from rich.markup import escape
 
@@ -321,7 +322,7 @@ def _annotate(one: ListedOption, panel: str | None) -> Any:
     if option.parse is not None:
         kind = list[str] if option.repeated else str
     elif one.several:
-        kind = list[str if one.choices else get_args(kind)[0]]  # type: ignore[misc]
+        kind = list[str if one.choices else _strip_none(get_args(kind)[0])]  # type: ignore[misc]
     elif get_origin(kind) is Literal and not all(isinstance(choice, str) for choice in get_args(kind)):
         kind = type(get_args(kind)[0])
     notes = [f"default: {one.shown_default}"] if one.shown_default else []
@@ -336,7 +337,7 @@ def _annotate(one: ListedOption, panel: str | None) -> Any:
         rich_help_panel=one.panel or panel,
         show_default=False,
     )
-    return Annotated[kind if one.default is MISSING else kind | None, flag]
+    return Annotated[kind if required and one.default is MISSING else kind | None, flag]
 
 
 # --- texts that are values ---

@@ -87,7 +87,9 @@ def _write_head(result: Mapping[str, Any]) -> str:
     frozen = result["frozen_layers"]
     student = f"{result['student']}, its embeddings and first {frozen} layers frozen" if frozen else result["student"]
     cards = []
-    for verdict, sentence in zip(result["verdicts"], result["sentences"], strict=True):
+    if not result["verdicts"]:
+        cards.append(f'<div class="verdict plain"><b>Nothing is tested</b>{escape(result["verdict"])}</div>')
+    for verdict, sentence in zip(result["verdicts"], result["sentences"][: len(result["verdicts"])], strict=True):
         title, style = _OUTCOMES[verdict["outcome"]]
         cards.append(
             f'<div class="verdict {style}"><b>{escape(_name_labels(verdict["labels"]))}: {title}</b>{escape(sentence)}'
@@ -110,6 +112,8 @@ def _write_forests(result: Mapping[str, Any]) -> str:
         for d in group[table].values()
         for end in (d["low"], d["high"], 0.0)
     ]
+    if not ends:
+        return ""
     span = pad_span(min(ends), max(ends))
     parts = []
     for group in result["groups"]:

@@ -1,6 +1,5 @@
 """Trains the cells of a comparison in worker processes of one thread each. A finished cell is a folder, and stays."""
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -10,35 +9,35 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
-from distill.compare.plan import Cell, Plan
-from distill.config import DistillConfig
+from distill.compare.plan import Cell, Comparison
+from distill.runs.folder import read_metrics
 from shared.console import say, silence, track
 from shared.errors import Error, UsageError
-from shared.options import flatten, list_options
+from shared.options import flatten
 from shared.shards.manifest import choose_teacher, hash_manifest
 from shared.shards.read import check_readable
 
 CELLS, FROZEN = "cells", "frozen"
+STUDENT, ROW_SCORES = "student", "row_scores.parquet"
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def run_cells(plan: Plan, folder: Path, overwrite: bool = False) -> list[Cell]:
-    """Train what is not finished in `folder`/cells/, and return all cells of the plan.
+def run_cells(comparison: Comparison, folder: Path, overwrite: bool = False) -> list[Cell]:
+    """Train what is not finished in `folder`/cells/, and return all cells.
 
     Killed at any moment, it loses the cells that are running and no other. Raises UsageError for finished cells of
     other settings or other shards, unless `overwrite`, and Error naming the cell that failed.
     """
-    cells = plan.list_cells()
-    manifest = hash_manifest(check_readable(choose_teacher(plan.shards, plan.teacher)))
+    cells = comparison.list_cells()
+    manifest = hash_manifest(check_readable(choose_teacher(comparison.shards[0], comparison.teacher)))
     kept = folder / CELLS
     missing = []
     for cell in cells:
-        difference = find_difference(kept / cell.name, cell, manifest)
+        difference = find_difference(kept / cell.name, cell, manifest, comparison.keep_students)
         if difference and not overwrite:
             raise UsageError(
-                f"{kept / cell.name} was trained otherwise: {difference}. Give this comparison another name, or "
+                f"{kept / cell.name} cannot be used: {difference}. Give this comparison another name, or "
                 "--overwrite to train such cells again"
             )
         if difference:
@@ -49,42 +48,40 @@ def run_cells(plan: Plan, folder: Path, overwrite: bool = False) -> list[Cell]:
         say(f"{folder}: {len(cells) - len(missing):,} of {len(cells):,} cells are finished already")
     if missing:
         kept.mkdir(parents=True, exist_ok=True)
-        _train_all(missing, folder, min(plan.workers or count_cores(), len(missing)))
+        workers = min(comparison.workers or count_cores(), len(missing))
+        _train_all(missing, folder, workers, comparison.keep_students)
         shutil.rmtree(folder / FROZEN, ignore_errors=True)
     return cells
 
 
 def count_cores() -> int:
-    """The cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def find_difference(folder: Path, cell: Cell, manifest: str) -> str | None:
-    """How a finished cell differs from what is wanted, in words; None where it does not, or there is none."""
+def find_difference(folder: Path, cell: Cell, manifest: str, keep_student: bool) -> str | None:
+    """Say how a finished cell differs from what is wanted; None where it does not, or there is none."""
     if not folder.exists():
         return None
-    metrics = read_metrics(folder)
+    try:
+        metrics = read_metrics(folder)
+    except UsageError as error:
+        return str(error)
+    if not (folder / ROW_SCORES).exists():
+        return "an older version trained it, and it has no scores of single rows"
     wanted = flatten(cell.config)
-    defaults = {one.name: one.default for one in list_options(DistillConfig)}
-    found = {**defaults, **metrics["config"]}  # an option that is younger than the cell had its default
-    for name in wanted:
-        if wanted.get(name) != found.get(name):
-            return f"{name} was {found.get(name)!r} and is {wanted.get(name)!r}"
+    found = metrics["config"]
+    for name, value in wanted.items():
+        if value != found.get(name):
+            return f"{name} was {found.get(name)!r} and is {value!r}"
     if manifest not in metrics["manifest_sha256"].values():
         return "the shards have changed since"
+    if keep_student and not (folder / STUDENT).exists():
+        return "its student was not kept"
     return None
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """The metrics of a finished cell. Raises Error for a folder that is none."""
-    try:
-        metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
-    except (OSError, ValueError) as error:
-        raise Error(f"{folder} is not a finished cell ({error}); remove it to have it trained again") from None
-    return metrics
-
-
-def _train_all(cells: Sequence[Cell], folder: Path, workers: int) -> None:
+def _train_all(cells: Sequence[Cell], folder: Path, workers: int, keep_students: bool) -> None:
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # read when a worker loads its libraries
     context = multiprocessing.get_context("spawn")
@@ -96,7 +93,7 @@ def _train_all(cells: Sequence[Cell], folder: Path, workers: int) -> None:
             while waiting or running:
                 while waiting and len(running) < workers:
                     cell = waiting.pop()
-                    running[pool.submit(_train_cell, cell, folder)] = cell
+                    running[pool.submit(_train_cell, cell, folder, keep_students)] = cell
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     cell = running.pop(future)
@@ -129,10 +126,10 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _train_cell(cell: Cell, folder: Path) -> None:
+def _train_cell(cell: Cell, folder: Path, keep_student: bool) -> None:
     import torch
 
     from distill.run import Keep, run_distillation
 
     torch.set_num_threads(1)
-    run_distillation(cell.config, folder / CELLS, cell.name, keep=Keep(student=False, frozen=folder / FROZEN))
+    run_distillation(cell.config, folder / CELLS, cell.name, keep=Keep(student=keep_student, frozen=folder / FROZEN))
