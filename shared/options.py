@@ -123,7 +123,7 @@ class ListedOption:
 
 @cache
 def list_options(config_class: type) -> tuple[ListedOption, ...]:
-    """The options of a config class and of the config classes that it is made of, in order.
+    """List the options of a config class and of the config classes that it is made of, in order.
 
     Raises ValueError where two have the same name, which is a programming error.
     """
@@ -149,12 +149,12 @@ def list_options(config_class: type) -> tuple[ListedOption, ...]:
 
 
 def flatten(config: "DataclassInstance") -> dict[str, Any]:
-    """The options of a config by their flat names, as plain values that JSON and YAML take."""
+    """Give the options of a config by their flat names, as plain values that JSON and YAML take."""
     return {one.name: _make_plain(reduce(getattr, one.path, config)) for one in list_options(type(config))}
 
 
 def spell_flags(config_class: type) -> Callable[[str], str]:
-    """A function that turns an option's name into its flag, for messages about a command line."""
+    """Give a function that turns an option's name into its flag, for messages about a command line."""
     flags = {one.name: one.flag for one in list_options(config_class)}
     return lambda name: flags.get(name, f"--{name.replace('_', '-')}")
 
@@ -181,7 +181,7 @@ def make_config(
 
 
 def suggest(name: str, names: "Mapping[str, Any] | Sequence[str]", spell: Callable[[str], str] = str) -> str:
-    """What else could be meant by a name that is not among `names`: the nearest one, and all of them."""
+    """Say what else could be meant by a name that is not among `names`: the nearest one, and all of them."""
     near = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {spell(near[0])}? " if near else ""
     return f"{hint}it has: {', '.join(map(spell, sorted(names)))}"
@@ -221,7 +221,7 @@ def _convert(one: ListedOption, value: Any, owner: str, spelled: str) -> Any:
 
 
 def _split_text(one: ListedOption, value: str | Path) -> list[str | Path]:
-    """One value for several: a text is several at its commas, but for paths, which may have commas themselves."""
+    """Make one value several: a text is several at its commas, but for paths, which may have commas themselves."""
     if isinstance(value, Path) or get_args(_strip_none(one.kind))[0] is Path:
         return [value]
     return [part.strip() for part in value.split(",")]
@@ -235,7 +235,7 @@ def _adapt(kind: Any) -> Any:
 
 
 def _build(config_class: "type[Config]", values: Mapping[tuple[str, ...], Any]) -> "Config":
-    """The config of values by path; a config in it whose options were all left out has its class's defaults."""
+    """Build the config of values by path; a config in it whose options were all left out has its class's defaults."""
     hints = get_type_hints(config_class)
     own: dict[str, Any] = {}
     nested: dict[str, dict[tuple[str, ...], Any]] = {}
@@ -270,7 +270,7 @@ def _check(one: ListedOption, value: Any, label: str) -> None:
 def make_parameters(
     config_class: type, *, panel: str | None = None, leave_out: Sequence[str] = (), required: bool = True
 ) -> list[inspect.Parameter]:
-    """A keyword parameter for each option, by its flat name, as typer takes it; those in `leave_out` have no flag.
+    """Make a keyword parameter for each option, by its flat name, as typer takes it; those in `leave_out` have no flag.
 
     A flag that is not given is None, so a command line holds no default of its own: the config's holds, and --help
     shows it. `panel` is for options that are in no group. An option without a default is a flag that must be given,
@@ -344,7 +344,7 @@ def _annotate(one: ListedOption, panel: str | None, required: bool) -> Any:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """WIDTHxHEIGHT in pixels. Raises ValueError that says so."""
+    """Read WIDTHxHEIGHT in pixels. Raises ValueError that says so."""
     width, x, height = text.partition("x")
     if not (x and width.isdecimal() and height.isdecimal()):
         raise ValueError("give WIDTHxHEIGHT in pixels: 512x512")
@@ -352,12 +352,12 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def show_size(size: tuple[int, int]) -> str:
-    """A size as `parse_size` reads it."""
+    """Write a size as `parse_size` reads it."""
     return f"{size[0]}x{size[1]}"
 
 
 def parse_json_object(text: str) -> dict[str, Any]:
-    """A JSON object. Raises ValueError that says so."""
+    """Read a JSON object. Raises ValueError that says so."""
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -368,12 +368,12 @@ def parse_json_object(text: str) -> dict[str, Any]:
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE texts as a mapping. Raises ValueError that says so."""
+    """Read NAME=VALUE texts as a mapping. Raises ValueError that says so."""
     return dict(map(parse_assignment, texts))
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value read as YAML reads it: a number, true, a list, or text. Raises ValueError."""
+    """Read NAME=VALUE, the value read as YAML reads it: a number, true, a list, or text. Raises ValueError."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise ValueError("give NAME=VALUE")
@@ -381,7 +381,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A number, true, null, a list or text, as YAML reads it; what is no YAML is text."""
+    """Read a number, true, null, a list or text, as YAML does; what is no YAML is text."""
     import yaml
 
     try:
@@ -400,7 +400,7 @@ def _split_annotation(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _strip_none(kind: Any) -> Any:
-    """The one type of `type | None`; any other type as it is."""
+    """Give the one type of `type | None`; any other type as it is."""
     if get_origin(kind) in (Union, UnionType):
         others = [each for each in get_args(kind) if each is not NoneType]
         return others[0] if len(others) == 1 else kind

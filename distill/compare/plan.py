@@ -108,16 +108,16 @@ class Comparison:
         return len(self.seeds) > 1
 
     def list_variants(self) -> dict[str, Mapping[str, Any]]:
-        """The variants, those by default where none were given."""
+        """List the variants, those by default where none were given."""
         return dict(self.variants) or default_variants(self.common)
 
     def list_candidates(self, variant: str) -> list[dict[str, Any]]:
-        """What is tried for a variant: one mapping of options a candidate."""
+        """List what is tried for a variant: one mapping of options a candidate."""
         choices: Mapping[str, Sequence[Any]] = self.list_variants()[variant].get(CHOICES, self.choices)
         return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
 
     def list_cells(self) -> list[Cell]:
-        """All trainings, a seed at a time, so that a comparison that was stopped has whole seeds.
+        """List all trainings, a seed at a time, so that a comparison that was stopped has whole seeds.
 
         Raises UsageError for a plan that could not be compared fairly, or not at all.
         """
@@ -160,7 +160,10 @@ def _check_name(what: str, name: str) -> None:
 
 
 def default_variants(common: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Plain fine-tuning, its heads alone, the teacher by the common options, and every control that goes with them."""
+    """Make the variants that are compared unless others are given.
+
+    They are plain fine-tuning, its heads alone, the teacher by the common options, and every control that goes with it.
+    """
     teacher = make_distill_config(owner="the common options", **{**common, "shards": Path()})
     variants: dict[str, Mapping[str, Any]] = {
         "undistilled": dict(UNDISTILLED),

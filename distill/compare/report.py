@@ -60,7 +60,7 @@ details { margin:8px 0; } summary { cursor:pointer; } pre { overflow-x:auto; bac
 
 
 def write_report(result: Mapping[str, Any], rows: Sequence[Disagreement]) -> str:
-    """The page, of what `distill.compare.results.describe` gives and the rows to show."""
+    """Write the page, of what `distill.compare.results.describe` gives and the rows to show."""
     sections = [
         _write_head(result),
         _write_forests(result),
@@ -304,7 +304,7 @@ def _write_legend(styles: Mapping[str, str]) -> str:
 
 
 def _on_top(lines: Sequence[Line]) -> list[Line]:
-    """The coloured lines last, so that they are drawn over the grey ones."""
+    """Put the coloured lines last, so that they are drawn over the grey ones."""
     return sorted(lines, key=lambda line: line.style != "control")
 
 
