@@ -5,7 +5,7 @@
 Film review sentences are written as shards, with teacher vectors that are noise around a direction of their label, and
 MiniLM-L6 is trained three ways, from the same weights:
 
-    ours    `distill run`, whole: reads shards, tokenises, trains aligner and student
+    ours    what `distill run` does: reads shards, tokenises, trains aligner and student
     plain   a bare loop that fine-tunes the model on the same batches, made and padded beforehand: sorted by length, in
             the same precision, fused AdamW, the same clipping
     armada  the released schedule: every text padded to 128 tokens, beforehand; a pass of the loader for the aligner,
@@ -20,7 +20,6 @@ short of their limit.
 """
 
 import argparse
-import inspect
 import json
 import platform
 import tempfile
@@ -41,11 +40,22 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-import distill.run
+from distill.compute.devices import Device, choose_device
+from distill.compute.memory import keep_freed_memory
 from distill.config import DistillConfig, make_distill_config
+from distill.data.answers import open_teachers
 from distill.data.batches import iterate_batches
+from distill.data.columns import TARGET, TEXT, VECTORS
+from distill.data.run_rows import read_rows
+from distill.methods.armada import Armada
+from distill.methods.controls import make_method
+from distill.methods.materials import find_model, gather_materials
+from distill.methods.students import StudentPhase
 from distill.models.pretrained import load_tokenizer
-from distill.training.loop import CLIP_NORM
+from distill.training.checkpoint import Checkpoints
+from distill.training.loop import Training
+from distill.training.progress import EpochRecord
+from distill.training.step import CLIP_NORM
 from shared.console import say
 from shared.example import Example
 from shared.schema import Answer, Row, Status
@@ -65,20 +75,24 @@ Turn = tuple[float, float]  # seconds of an epoch, without scoring; the dev scor
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A run of distill that has loaded everything and is about to train: the arguments of its training loop."""
+    """A run of distill that has loaded everything and is about to train."""
 
-    arguments: dict[str, Any]
+    config: DistillConfig
+    method: Armada
+    phase: StudentPhase
     now: Callable[[], float]  # the clock
 
-    def __getattr__(self, name: str) -> Any:
-        return self.arguments[name]
+    @property
+    def device(self) -> Device:
+        """What all contenders compute on."""
+        return self.method.materials.device
 
     def score(self, model: torch.nn.Module) -> float:
         """The dev score that distill would give this student, in place of its own."""
-        student = self.student
+        student = self.phase.student
         own = deepcopy(student.state_dict())
         student.load_state_dict(model.state_dict())
-        value: float = self.scores.student()
+        value = self.phase.score()["dev"]
         student.load_state_dict(own)
         return value
 
@@ -89,49 +103,15 @@ class Begun:
 
 
 class Ours:
-    """`distill run` in a thread of its own, held back before each epoch until its turn."""
+    """`distill run` without its files, in a thread of its own: held back before each epoch until its turn."""
 
-    def __init__(self, config: DistillConfig, out: Path, now: Callable[[], float]) -> None:
+    def __init__(self, config: DistillConfig, work: Path, now: Callable[[], float]) -> None:
         self._turns: Queue[None] = Queue()
         self._done: Queue[Any] = Queue()
-        train = distill.run.train
-
-        def held_back(*positional: Any, **named: Any) -> Any:
-            call = inspect.signature(train).bind(*positional, **named)
-            begun = Begun(dict(call.arguments), now)
-            trained_at = started_at = 0.0
-
-            def score() -> float:
-                nonlocal trained_at
-                begun.wait()
-                trained_at = now()
-                value: float = begun.scores.student()
-                return value
-
-            def report(record: Any) -> None:
-                nonlocal started_at
-                begun.on_epoch(record)
-                self._done.put((trained_at - started_at, record.dev))
-                self._turns.get()
-                started_at = now()
-
-            call.arguments["scores"] = replace(begun.scores, student=score, aligner=None)
-            call.arguments["on_epoch"] = report
-            self._done.put(begun)
-            self._turns.get()
-            started_at = now()
-            return train(*call.args, **call.kwargs)
-
-        def work() -> None:
-            distill.run.train = held_back
-            try:
-                distill.run.run_distillation(config, out)
-            except BaseException as error:
-                self._done.put(error)
-            finally:
-                distill.run.train = train
-
-        self._thread = Thread(target=work, daemon=True)
+        self._config, self._work, self._now = config, work, now
+        self._started_at = self._trained_at = 0.0
+        work.mkdir(exist_ok=True)
+        self._thread = Thread(target=self._work_along, daemon=True)
         self._thread.start()
         self.begun: Begun = self._take()
 
@@ -146,27 +126,95 @@ class Ours:
         self._turns.put(None)
         self._thread.join()
 
+    def _work_along(self) -> None:
+        try:
+            self._train()
+        except BaseException as error:
+            self._done.put(error)
+
+    def _train(self) -> None:
+        config = self._config
+        keep_freed_memory()
+        device = choose_device(config.training.device, config.training.precision)
+        rows = read_rows(config, open_teachers(config.data.shards, config.data.teacher))
+        found = find_model(config.student.model)
+        method = make_method(gather_materials(config, rows, found, device, self._work))
+        assert isinstance(method, Armada)
+        held_back = HeldBack(method, self._begin, self._stop_clock)
+        checkpoints = Checkpoints(self._work / "checkpoint.pt", {})
+        Training(held_back, "ours", checkpoints, on_epoch=self._end_turn).run()
+
+    def _begin(self, method: Armada, phase: StudentPhase) -> None:
+        self._done.put(Begun(self._config, method, phase, self._now))
+        self._turns.get()
+        self._started_at = self._now()
+
+    def _stop_clock(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._trained_at = self._now()
+
+    def _end_turn(self, record: EpochRecord) -> None:
+        self._done.put((self._trained_at - self._started_at, record.dev))
+        self._turns.get()
+        self._started_at = self._now()
+
     def _take(self) -> Any:
         if isinstance(taken := self._done.get(), BaseException):
             raise taken
         return taken
 
 
+@dataclass(slots=True)
+class HeldBack:
+    """A method that says when its phase begins, and when an epoch of it is trained and not yet scored."""
+
+    method: Armada
+    begin: Callable[[Armada, StudentPhase], None]
+    trained: Callable[[], None]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.method, name)
+
+    def make_phase(self, name: str, results: Any) -> "HeldBackPhase":
+        """The method's own phase, watched."""
+        phase = self.method.make_phase(name, results)
+        assert isinstance(phase, StudentPhase)
+        self.begin(self.method, phase)
+        return HeldBackPhase(phase, self.trained)
+
+
+@dataclass(slots=True)
+class HeldBackPhase:
+    """A phase that says when an epoch of it is trained. The aligner is not scored."""
+
+    phase: StudentPhase
+    trained: Callable[[], None]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.phase, name)
+
+    def score(self) -> dict[str, float]:
+        """The student's dev score."""
+        self.trained()
+        return {"dev": replace(self.phase, answered_dev=None).score()["dev"]}
+
+
 def train_plain(begun: Begun) -> Iterator[Turn]:
     """Fine-tune the bare model, an epoch a turn."""
-    student, device, data, config = copy_plain(begun.student), begun.device, begun.data, begun.config
+    student, device, plan, config = copy_plain(begun.phase.student), begun.device, begun.phase.plan, begun.config
     model = student.model
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.training.student_lr, fused=True)
     for epoch in range(1, config.training.epochs + 1):
-        made = iterate_batches(data.student, data.steps, config.training.seed, epoch, data.encoder)
+        made = iterate_batches(plan.parts, plan.steps, config.training.seed, epoch)
         batches = [batch.to(device.device) for batch in made]
         model.train()
         begun.wait()
         started = begun.now()
         for batch in batches:
             with device.autocast():
-                logits = model(**batch.inputs).logits
-            loss = torch.nn.functional.cross_entropy(logits.float(), batch.target)
+                logits = model(**batch.inputs()).logits
+            loss = torch.nn.functional.cross_entropy(logits.float(), batch.tensor(TARGET))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
@@ -177,8 +225,9 @@ def train_plain(begun: Begun) -> Iterator[Turn]:
 
 def train_armada(begun: Begun) -> Iterator[Turn]:
     """The released schedule, an epoch a turn."""
-    student, aligner, device = copy_plain(begun.student), deepcopy(begun.aligner), begun.device.device
-    config, objective = begun.config, begun.objective
+    assert begun.phase.aligner is not None
+    student, aligner = copy_plain(begun.phase.student), deepcopy(begun.phase.aligner.aligner)
+    config, objective, device = begun.config, begun.phase.objective, begun.device.device
     loader = DataLoader(pad_everything(begun), BATCH, shuffle=True)
     student_optimizer = torch.optim.AdamW(student.parameters(), lr=config.training.student_lr)
     aligner_optimizer = torch.optim.AdamW(aligner.parameters(), lr=config.method.aligner_lr)
@@ -220,12 +269,12 @@ def copy_plain(student: Any) -> Any:
 
 def pad_everything(begun: Begun) -> TensorDataset:
     """Ids, mask, types, vectors and labels of all training rows, each text LENGTH tokens long."""
-    (part,) = begun.data.student
-    rows = [block.read() for block in part.source.blocks()]
+    (part,) = begun.phase.plan.parts
     columns = []
-    for block in rows:
-        padded = [torch.nn.functional.pad(t, (0, LENGTH - t.shape[1])) for t in block.tokens.pad(0)]
-        columns.append((*padded, torch.from_numpy(block.vectors.astype(np.float32)), torch.from_numpy(block.target)))
+    for rows in (block.read() for block in part.source.blocks()):
+        padded = [torch.nn.functional.pad(t, (0, LENGTH - t.shape[1])) for t in rows.values[TEXT].pad(0)]
+        batch = rows.collate()
+        columns.append((*padded, batch.tensor(VECTORS), batch.tensor(TARGET)))
     return TensorDataset(*(torch.cat(column) for column in zip(*columns, strict=True)))
 
 
@@ -269,7 +318,8 @@ def compare(name: str, config: DistillConfig, out: Path, now: Callable[[], float
     turns: dict[str, list[Turn]] = {"ours": [], "plain": [], "armada": []}
     with closing(Ours(config, out, now)) as ours:
         begun = ours.begun
-        tokens = np.concatenate([block.read().tokens.lengths for block in begun.data.student[0].source.blocks()])
+        texts = [block.read().values[TEXT] for block in begun.phase.plan.parts[0].source.blocks()]
+        tokens = np.concatenate([each.lengths for each in texts])
         runs = {"ours": ours.turns(), "plain": train_plain(begun), "armada": train_armada(begun)}
         for epoch in range(config.training.epochs):
             for contender in list(runs)[epoch % 3 :] + list(runs)[: epoch % 3]:

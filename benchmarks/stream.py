@@ -80,12 +80,13 @@ def write_shards(out: Path, rows: int, width: int, texts: list[str]) -> None:
 def stream_ours(folder: Path, width: int) -> tuple[int, float]:
     """Rows and seconds of a pass of distill's."""
     from distill.compute.devices import choose_device
-    from distill.data.batches import Part, Source, count_batches
+    from distill.data.batches import BatchPart, RowSource, count_batches
+    from distill.data.columns import TEXT, VECTORS, label_columns
     from distill.data.split import read_split
-    from distill.data.tokens import TextEncoder
+    from distill.data.tokens import TextColumn, TextEncoder
     from distill.data.vectors import find_vectors
     from distill.models.pretrained import load_tokenizer
-    from distill.training.loop import load_batches
+    from distill.training.feed import load_batches
     from shared.shards.manifest import choose_teacher, load_manifest
     from shared.sources import MINILM, resolve_model
 
@@ -96,14 +97,14 @@ def stream_ours(folder: Path, width: int) -> tuple[int, float]:
     manifest = load_manifest(teacher)
     split = read_split(teacher, manifest, "train")
     vectors = find_vectors(split)
-    source = Source(split, split.answered, split.labelled, encoder=encoder, vectors=vectors, buffer_rows=BUFFER_ROWS)
+    columns = {TEXT: TextColumn(encoder), VECTORS: vectors, **label_columns(split, visible=split.labelled)}
+    source = RowSource(split, columns, wanted=split.answered, buffer_rows=BUFFER_ROWS)
     rows = 0
     steps = count_batches(source, BATCH)
-    for batch in load_batches([Part(source, BATCH, once=True)], steps, 0, 1, device, encoder):
-        assert batch.vectors is not None
-        assert batch.vectors.shape == (len(batch.target), width)
-        assert len(batch.inputs["input_ids"]) == len(batch.target)
-        rows += len(batch.target)
+    for batch in load_batches([BatchPart(source, BATCH, once=True)], steps, 0, 1, device):
+        assert batch.tensor(VECTORS).shape == (len(batch), width)
+        assert len(batch.inputs()["input_ids"]) == len(batch)
+        rows += len(batch)
     return rows, time.perf_counter() - started
 
 

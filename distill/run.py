@@ -13,7 +13,7 @@ from distill.config import DistillConfig
 from distill.data.answers import open_teachers
 from distill.data.run_rows import RunRows, describe_rows, read_rows
 from distill.methods.controls import make_method
-from distill.methods.materials import check_task, gather_materials
+from distill.methods.materials import FoundModel, check_task, find_model, gather_materials
 from distill.runs.card import find_comparable, make_card
 from distill.runs.folder import CHECKPOINT, choose_run_folder, working_folder
 from distill.runs.record import (
@@ -32,7 +32,6 @@ from distill.training.progress import Progress
 from shared.console import say, silence
 from shared.errors import UsageError
 from shared.options import flatten
-from shared.sources import ResolvedModel, fingerprint_model, resolve_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +81,10 @@ def run_distillation(
         device = choose_device(config.training.device, config.training.precision, processes)
         if device.device.type == "cpu":
             keep_freed_memory()
-        source = resolve_model(config.student.model, say)
-        run = _Run(config, read_rows(config, teachers), source, device, target, keep)
+        found = find_model(config.student.model)
+        run = _Run(config, read_rows(config, teachers), found, device, target, keep)
         with working_folder(target, overwrite, processes) as work:
-            identity = identify_run(config, run.rows, fingerprint_model(source))
+            identity = identify_run(config, run.rows, found.fingerprint)
             checkpoints = Checkpoints(work / CHECKPOINT, identity, checkpoint_steps, processes.is_first)
             checkpoints.settle(overwrite)
             method, progress = run.train(work, checkpoints, trackers)
@@ -99,7 +98,7 @@ class _Run:
 
     config: DistillConfig
     rows: RunRows
-    source: ResolvedModel
+    found: FoundModel
     device: Device
     target: Path
     keep: Keep
@@ -111,7 +110,7 @@ class _Run:
     def train(self, work: Path, checkpoints: Checkpoints, trackers: Sequence[str]) -> tuple[Method, Progress]:
         """Make the method and train it; the epochs go to log.jsonl and to the trackers."""
         config, first = self.config, self.processes.is_first
-        materials = gather_materials(config, self.rows, self.source, self.device, work, self.keep.frozen)
+        materials = gather_materials(config, self.rows, self.found, self.device, work, self.keep.frozen)
         method = make_method(materials)
         say(describe_rows(self.rows, sees_unlabelled=config.method.sees_unlabelled_rows))
         shown = trackers if first else ()
@@ -126,8 +125,7 @@ class _Run:
     def record(self, work: Path, method: Method, progress: Progress, started: float) -> dict[str, Any]:
         """Write what the run came to, and what is kept of it, to the folder `work`; give the metrics."""
         described = method.describe(progress)
-        fingerprint = fingerprint_model(self.source)
-        metrics = describe_run(self.config, self.rows, self.device, progress, described, fingerprint)
+        metrics = describe_run(self.config, self.rows, self.device, progress, described, self.found.fingerprint)
         scores = method.score_rows()
         if self.processes.is_first:
             write_row_scores(work, scores)

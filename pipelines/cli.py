@@ -1,13 +1,20 @@
 """The `pipeline` command: an experiment from its recipe to its table."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from shared.console import command, print_json
+import distill.startup  # noqa: F401  (before anything of `shared`)
+from distill.compare.flags import Images, Out, Overwrite
+from distill.compare.plan import Comparison
+from shared.console import AsJson, command, print_json
+from shared.errors import require_extra
+from shared.options import make_parameters, take_options
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+ELSEWHERE = ("shards", "teacher", "name", "common", "variants")  # the recipe says them, or --set does
 
 
 @app.callback()
@@ -17,47 +24,34 @@ def main_options() -> None:
 
 @app.command()
 @command
+@take_options(make_parameters(Comparison, required=False, leave_out=ELSEWHERE))
 def run(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file; pipelines/demo.yaml is one.")],
+    options: dict[str, Any],
+    recipe: Annotated[Path, typer.Argument(help="A YAML file: see docs/compare.md. Options stand over its keys.")],
     assignments: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="In place of what the recipe says: an option of every student; or harvest.NAME=VALUE, an option of "
-            "the harvest; or compare.NAME=VALUE, a key of the comparison. May be repeated.",
+            help="An option of all runs, as `distill run` has it; or harvest.NAME=VALUE, an option of the harvest. "
+            "May be repeated.",
         ),
     ] = None,
-    seeds: Annotated[
-        list[int] | None, typer.Option("--seed", help="In place of the recipe's seeds; may be repeated.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Students trained side by side; one a core, unless given.")
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Pictures of the test rows, as harvest show --images writes them.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Train students of other settings again, in place of an error.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")
-    ] = False,
+    images: Images = None,
+    out: Out = Path("runs"),
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask the teacher what is not kept yet, train what is not finished, and compare.
 
-    Both stages go on from where they were when the same command is given again: no answer is asked and no student is
-    trained twice.
+    Both stages go on from where they were when the same command is given again: no row is asked twice, and no student
+    is trained twice.
     """
     from harvest.asking.interrupt import KeyboardInterrupts
     from pipelines.recipe import read_recipe
     from pipelines.runner import describe_result, make_experiment, print_result, run_experiment
-    from shared.errors import require_extra
 
-    given = {"seeds": seeds, "workers": workers}
-    changes = {key: value for key, value in given.items() if value is not None}
-    experiment = make_experiment(read_recipe(recipe).assign(assignments or ()), changes)
+    experiment = make_experiment(read_recipe(recipe), assignments or (), options)
     require_extra("distill", "torch", "transformers", "safetensors", "scipy")
     result = run_experiment(experiment, out, images, overwrite, interrupt=KeyboardInterrupts())
     if as_json:

@@ -10,7 +10,7 @@ check both.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from shared.errors import UsageError
 from shared.options import parse_assignment, suggest
 
 NAME, HARVEST, COMPARE = KEYS = ("name", "harvest", "compare")
-COMMON = "common"  # of `compare`: the options of every student
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +31,26 @@ class Recipe:
     harvest: Mapping[str, Any]
     compare: Mapping[str, Any]
 
-    def assign(self, texts: Sequence[str]) -> "Recipe":
-        """Put NAME=VALUE texts in place of what is written: NAME is an option of every student.
 
-        harvest.NAME is an option of the harvest, and compare.NAME a key of the comparison. Values are as in YAML.
-        Raises UsageError.
-        """
-        harvest, compare, common = dict(self.harvest), dict(self.compare), {}
-        for text in texts:
-            try:
-                name, value = parse_assignment(text)
-            except ValueError as error:
-                raise UsageError(f"--set {text}: {error}") from None
-            part, dot, own = name.partition(".")
-            if not dot:
-                common[name.replace("-", "_")] = value
-            elif part in (HARVEST, COMPARE) and own:
-                {HARVEST: harvest, COMPARE: compare}[part][own.replace("-", "_")] = value
-            else:
-                raise UsageError(f"--set {text}: give NAME=VALUE, harvest.NAME=VALUE or compare.NAME=VALUE")
-        if common:
-            compare[COMMON] = {**_check_mapping(f"{self.path}: compare.{COMMON}", compare.get(COMMON, {})), **common}
-        return replace(self, harvest=harvest, compare=compare)
+def split_assignments(texts: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Split NAME=VALUE texts into options of every student, as texts, and options of the harvest, by name.
+
+    harvest.NAME=VALUE is one of the harvest, its value as YAML reads it. Raises UsageError.
+    """
+    students, harvest = [], {}
+    for text in texts:
+        try:
+            name, value = parse_assignment(text)
+        except ValueError as error:
+            raise UsageError(f"--set {text}: {error}") from None
+        part, dot, own = name.partition(".")
+        if not dot:
+            students.append(text)
+        elif part == HARVEST and own:
+            harvest[own.replace("-", "_")] = value
+        else:
+            raise UsageError(f"--set {text}: give NAME=VALUE for the students, or harvest.NAME=VALUE for the harvest")
+    return students, harvest
 
 
 def read_recipe(path: Path) -> Recipe:

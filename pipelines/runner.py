@@ -1,19 +1,21 @@
 """One experiment from its recipe to its table: what is not kept is harvested, what is not trained is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distill.compare.plan import Plan, make_comparison
+from distill.compare.plan import Comparison, make_comparison
 from distill.compare.run import run_comparison
 from distill.compare.table import print_comparison
 from harvest.asking.interrupt import Interrupt
 from harvest.config import HarvestConfig, make_harvest_config
 from harvest.job import Report, run_harvest
-from pipelines.recipe import COMPARE, HARVEST, Recipe
+from pipelines.recipe import COMPARE, HARVEST, Recipe, split_assignments
 from shared.console import results, say, show_cost
-from shared.errors import Error
+from shared.errors import Error, UsageError
+
+FOLLOWING = ("name", "shards", "teacher")  # keys of a comparison that a recipe says elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class Experiment:
     """A recipe whose options were all checked. The shards of `comparison` are those of the harvest, once it is done."""
 
     harvest: HarvestConfig
-    comparison: Plan
+    comparison: Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +35,30 @@ class Result:
     comparison: Mapping[str, Any]
 
 
-def make_experiment(recipe: Recipe, changes: Mapping[str, Any] | None = None) -> Experiment:
-    """Check all of a recipe, with `changes` in place of keys of its comparison. Asks and trains nothing.
+def make_experiment(
+    recipe: Recipe, assignments: Sequence[str] = (), changes: Mapping[str, Any] | None = None
+) -> Experiment:
+    """Check all of a recipe. Asks nothing, and trains nothing.
 
-    Raises UsageError that names the file and the key.
+    `assignments` are as in split_assignments, and `changes` stand in place of keys of the comparison. Raises UsageError
+    that names the file and the key, and TeacherError where this machine cannot run the teacher.
     """
-    harvest = make_harvest_config(recipe.harvest, f"{recipe.path}: {HARVEST}")
-    comparison = make_comparison(
-        {**recipe.compare, **(changes or {})},
-        f"{recipe.path}: {COMPARE}",
-        name=recipe.name,
-        shards=harvest.out or Path("data"),
-        teacher=harvest.teacher.name or harvest.teacher.teacher,
-    )
+    students, asked = split_assignments(assignments)
+    try:
+        harvest = make_harvest_config({**recipe.harvest, **asked}, HARVEST)
+        for key in FOLLOWING:
+            if key in recipe.compare:
+                raise UsageError(f"{COMPARE} has no option {key}: it follows from the rest of the recipe")
+        comparison = make_comparison(
+            recipe.compare,
+            COMPARE,
+            **{**(changes or {}), "common": students},
+            name=recipe.name,
+            shards=harvest.out or Path("data"),
+            teacher=harvest.teacher.name or harvest.teacher.teacher,
+        )
+    except UsageError as error:
+        raise UsageError(f"{recipe.path}: {error}") from None
     return Experiment(harvest, comparison)
 
 
@@ -70,7 +83,7 @@ def run_experiment(
         )
     say(f"the teacher was asked {report.asked:,} times; {report.kept:,} rows were kept before")
     answers = Path(report.folder)
-    comparison = replace(experiment.comparison, shards=answers.parent, teacher=report.teacher)
+    comparison = replace(experiment.comparison, shards=(answers.parent,), teacher=report.teacher)
     folder, compared = run_comparison(comparison, out, images, overwrite)
     return Result(report, folder, compared)
 

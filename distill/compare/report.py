@@ -7,7 +7,6 @@ from typing import Any
 
 from distill.compare.charts import Bar, Line, draw_forest, draw_legend, draw_lines, pad_span
 from distill.compare.disagreements import Disagreement
-from shared.console import show_cost
 
 _OUTCOMES = {
     "helps": ("The teacher helps", "good"),
@@ -61,7 +60,7 @@ details { margin:8px 0; } summary { cursor:pointer; } pre { overflow-x:auto; bac
 
 
 def write_report(result: Mapping[str, Any], rows: Sequence[Disagreement]) -> str:
-    """The page, of what `distill.compare.results.describe` gives and the rows to show."""
+    """Write the page, of what `distill.compare.results.describe` gives and the rows to show."""
     sections = [
         _write_head(result),
         _write_forests(result),
@@ -88,15 +87,15 @@ def _write_head(result: Mapping[str, Any]) -> str:
     frozen = result["frozen_layers"]
     student = f"{result['student']}, its embeddings and first {frozen} layers frozen" if frozen else result["student"]
     cards = []
-    for verdict, sentence in zip(result["verdicts"], result["sentences"], strict=True):
+    if not result["verdicts"]:
+        cards.append(f'<div class="verdict plain"><b>Nothing is tested</b>{escape(result["verdict"])}</div>')
+    for verdict, sentence in zip(result["verdicts"], result["sentences"][: len(result["verdicts"])], strict=True):
         title, style = _OUTCOMES[verdict["outcome"]]
         cards.append(
             f'<div class="verdict {style}"><b>{escape(_name_labels(verdict["labels"]))}: {title}</b>{escape(sentence)}'
             f" <small>Adjusted p {verdict['p']:.3f} for both, {verdict['p_undistilled']:.3f} against plain "
             "fine-tuning.</small></div>"
         )
-    if not cards:
-        cards.append('<div class="verdict plain"><b>No verdict</b>With one seed nothing tells luck from effect.</div>')
     return (
         f"<h1>Did {escape(result['teacher'])} help, or was it regularisation?</h1>"
         f'<p class="soft">{escape(result["task"])} · student {escape(student)} · {len(result["seeds"])} seeds · '
@@ -273,7 +272,7 @@ def _write_fairness(result: Mapping[str, Any]) -> str:
         "<li>The test: a two-way random model over seeds and rows, as for readers and cases (Dorfman, Berbaum and Metz "
         "1992; Hillis 2007), with Holm's correction. A teacher “helps” if it beats plain fine-tuning and the control "
         "with the highest test score, each at 5% in that direction.</li>"
-        f"<li>Cost: {show_cost(cost['teacher_usd'])} for the teacher's answers, "
+        f"<li>Cost: ${cost['teacher_usd']:.4f} for the teacher's answers, "
         f"{cost['seconds_of_chosen_runs']:,.0f} seconds for the {cost['chosen_runs']:,} runs shown "
         f"(device {escape(result['device'])}).</li></ul>"
     )
@@ -305,7 +304,7 @@ def _write_legend(styles: Mapping[str, str]) -> str:
 
 
 def _on_top(lines: Sequence[Line]) -> list[Line]:
-    """The coloured lines last, so that they are drawn over the grey ones."""
+    """Put the coloured lines last, so that they are drawn over the grey ones."""
     return sorted(lines, key=lambda line: line.style != "control")
 
 

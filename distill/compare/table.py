@@ -12,13 +12,10 @@ from shared.console import results
 
 
 def print_comparison(folder: Path, result: Mapping[str, Any]) -> None:
-    """Print what `run_comparison` returns: to read, on standard output."""
+    """Print what `run_comparison` returns, to be read by a person, on standard output."""
     for group in result["groups"]:
         print_group(result, group)
-    lines = list(result["sentences"])
-    if not lines:
-        lines.append("No verdict: with one seed nothing tells luck from effect. Give several, better five.")
-    lines.append(f"report: {folder / REPORT}")
+    lines = [*result["sentences"], f"report: {folder / REPORT}"]
     student = find_student(folder, result)
     if student is not None:
         lines.append(f"student: {student}")

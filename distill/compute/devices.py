@@ -22,7 +22,7 @@ class Device:
     processes: Processes = Processes()
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The context that the student's model runs in."""
+        """Give the context that the student's model runs in."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
 
     def seed(self, value: int) -> None:

@@ -35,11 +35,11 @@ class Processes:
         return self.rank == 0
 
     def share(self, rows: int) -> Array:
-        """The rows of a batch that this process computes; one at least, so that all take part in every step."""
+        """Choose the rows of a batch that this process computes; one at least, so that all take part in a step."""
         return np.arange(self.rank, rows, self.count) if self.rank < rows else np.zeros(1, np.int64)
 
     def gather(self, own: Tensor, rows: int) -> Tensor:
-        """All `rows` rows of a batch, where `own` (m, d) are those of `share`. Gradients reach `own` only."""
+        """Gather all `rows` rows of a batch, where `own` (m, d) are those of `share`. Gradients reach `own` only."""
         if self.count == 1:
             return own
         everything = own.new_zeros(rows, own.shape[1])
@@ -74,7 +74,7 @@ class Processes:
                 distributed.broadcast(weight, 0)
 
     def agree(self, value: T) -> T:
-        """The first process's `value`, a small object that can be pickled."""
+        """Give every process the first one's `value`, a small object that can be pickled."""
         if self.count == 1:
             return value
         box = [value]
@@ -104,5 +104,5 @@ def connect_processes() -> Iterator[Processes]:
 
 
 def local_rank() -> int:
-    """The number of this process on its machine, which is the number of its GPU."""
+    """Give the number of this process on its machine, which is the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))

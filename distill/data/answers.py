@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from distill.config import Column
+from distill.data.columns import Array
 from distill.data.replies import encode_replies
 from distill.data.split import Ints, Split, describe_number, describe_row, read_split
 from distill.data.vectors import (
-    Array,
     JoinedVectors,
     KeptVectors,
     StoredVectors,
@@ -55,7 +55,7 @@ class Answers:
 
 
 def open_teachers(shards: Sequence[Path], teacher: str | None) -> tuple[TeacherShards, ...]:
-    """The teachers of some folders; `teacher` chooses among those of the first one.
+    """Open the teachers of some folders; `teacher` chooses among those of the first one.
 
     Raises ShardError for a folder that is none or is damaged (see shared.shards.read.check_readable), and UsageError
     for one that is given twice or whose labels are not those of the first.
@@ -75,19 +75,20 @@ def open_teachers(shards: Sequence[Path], teacher: str | None) -> tuple[TeacherS
 
 
 def _check_same_task(first: TeacherShards, other: TeacherShards) -> None:
-    def describe(manifest: Manifest) -> str:
-        return f"{manifest.kind} over {', '.join(manifest.labels)}" if manifest.labels else manifest.kind
-
     a, b = first.manifest, other.manifest
     if (a.kind, a.labels) != (b.kind, b.labels):
         raise UsageError(
-            f"{first.folder} is a {describe(a)}, and {other.folder} is a {describe(b)}: shards that are trained on "
-            "together must have the same labels in the same order"
+            f"{first.folder} is a {_describe_labels(a)}, and {other.folder} is a {_describe_labels(b)}: shards that "
+            "are trained on together must have the same labels in the same order"
         )
 
 
+def _describe_labels(manifest: Manifest) -> str:
+    return f"{manifest.kind} over {', '.join(manifest.labels)}" if manifest.labels else manifest.kind
+
+
 def join_teachers(teachers: Sequence[TeacherShards], split: Split) -> tuple[Split, tuple[Answers, ...]]:
-    """A split of the first teacher with only those rows answered that every teacher answered, and all their answers.
+    """Mark only those rows of the first teacher's split as answered that every teacher answered; give all answers.
 
     Rows are joined by `sample_id`, whatever the draw, with a further teacher's first draw. How many are left out for
     want of an answer is said. Raises ShardError where a further teacher has no such split, and DataError where no row
@@ -127,24 +128,24 @@ def join_teachers(teachers: Sequence[TeacherShards], split: Split) -> tuple[Spli
 
 
 def _hash_rows(split: Split) -> tuple[Array, Array]:
-    """A number for each row's sample_id and one for its texts, 64 bits of a hash: 16 bytes a row for a join."""
-
-    def digest(*values: Any) -> int:
-        return int.from_bytes(blake2b(repr(values).encode(), digest_size=8).digest(), "big")
-
+    """Hash each row's sample_id and its texts to 64 bits each: 16 bytes a row for a join."""
     ids, texts = [], []
     for group in split.groups:
         table = read_row_group(group, ["sample_id", "text", "text_pair"])
-        ids.append(np.fromiter(map(digest, table["sample_id"].to_pylist()), np.uint64, group.rows))
+        ids.append(np.fromiter(map(_hash_values, table["sample_id"].to_pylist()), np.uint64, group.rows))
         pairs = zip(table["text"].to_pylist(), table["text_pair"].to_pylist(), strict=True)
-        texts.append(np.fromiter((digest(*pair) for pair in pairs), np.uint64, group.rows))
+        texts.append(np.fromiter((_hash_values(*pair) for pair in pairs), np.uint64, group.rows))
     return np.concatenate(ids), np.concatenate(texts)
+
+
+def _hash_values(*values: Any) -> int:
+    return int.from_bytes(blake2b(repr(values).encode(), digest_size=8).digest(), "big")
 
 
 def gather_vectors(
     answers: Sequence[Answers], split: Split, columns: Sequence[Column], reply_encoder: str, work: Path
 ) -> VectorColumn:
-    """All teachers' vectors, one after the other as one wide vector; `split` is what join_teachers gave.
+    """Put all teachers' vectors one after the other, as one wide vector; `split` is what join_teachers gave.
 
     Of each teacher those `columns` that it gave, or, where none are named, what find_vectors finds. A further teacher's
     are copied to a nameless file in `work`, in the order of the first one's rows. Raises DataError for a column that no
@@ -190,7 +191,7 @@ def _check_labels(answers: Answers, vectors: VectorColumn) -> None:
 
 
 def gather_distributions(answers: Sequence[Answers], split: Split, labels: int, work: Path) -> list[VectorColumn]:
-    """The label log-probabilities, and the log of the residual, of all teachers that gave some: (labels + 1) wide.
+    """Find the label log-probabilities, and the residual's log, of all teachers that gave some: (labels + 1) wide.
 
     Raises DataError where none did.
     """
@@ -205,7 +206,7 @@ def gather_distributions(answers: Sequence[Answers], split: Split, labels: int, 
 
 
 def fetch_vectors(answers: Answers, split: Split, vectors: VectorColumn, work: Path) -> KeptVectors:
-    """A further teacher's vectors, copied once in the order of the answered rows of the first teacher's `split`.
+    """Copy a further teacher's vectors, in the order of the answered rows of the first teacher's `split`.
 
     Raises DataError, naming the row, for a vector that is missing or not finite.
     """

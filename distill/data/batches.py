@@ -183,7 +183,7 @@ class Cursor:
         self._position = 0
 
     def take(self, count: int) -> Rows:
-        """The next `count` rows."""
+        """Give the next `count` rows."""
         parts = []
         for start, end in self._advance(count):
             if self._rows is None:
@@ -197,7 +197,7 @@ class Cursor:
             pass
 
     def _advance(self, count: int) -> Iterator[tuple[int, int]]:
-        """The pieces of blocks, one after the other, that the next `count` rows are."""
+        """Give the pieces of blocks, one after the other, that the next `count` rows are."""
         while count:
             if self._position == self._block.rows:
                 self._block, self._rows, self._position = self._next_block(), None, 0

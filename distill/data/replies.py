@@ -30,7 +30,7 @@ _TEXTS = 256  # encoded together
 
 
 def encode_replies(folder: Path, manifest: Manifest, split: Split, encoder: str) -> ShardVectors:
-    """The vectors of the replies of all answered rows of a teacher's split; those not kept yet are made, and kept.
+    """Find the vectors of the replies of a split's answered rows; those that the folder lacks are made there.
 
     `encoder` is a text encoder as shared.sources.resolve_model takes it, pooled as its own files say. Of processes that
     want the same, one makes them and the others wait. Raises SourceError for an encoder that cannot be loaded, and
@@ -72,7 +72,7 @@ def _name_file(folder: Path, shard_hash: str, fingerprint: str) -> Path:
 
 
 def _write(file: Path, groups: Sequence[RowGroup], sentences: SentenceEncoder, advance: Callable[[int], None]) -> None:
-    """The vectors of one shard, in a file that is whole or is not there."""
+    """Write the vectors of one shard: the file is whole or is not there."""
     blocks = []
     for group in groups:
         table = read_row_group(group, ["status", "reply"])

@@ -36,7 +36,7 @@ class Split:
         return len(self.target)
 
     def starts(self) -> list[int]:
-        """The number of each group's first row."""
+        """List the number of each group's first row."""
         return [0, *np.cumsum([group.rows for group in self.groups]).tolist()][:-1]
 
 
@@ -77,13 +77,13 @@ def read_split(folder: Path, manifest: Manifest, name: str) -> Split:
 
 
 def describe_row(group: RowGroup, row: int) -> str:
-    """A row of a shard, for a message: the file and the example."""
+    """Describe a row of a shard for a message: the file and the example."""
     sample_id = read_row_group(group, ["sample_id"])["sample_id"][row].as_py()
     return f"{group.path}: the row of example {sample_id!r}"
 
 
 def describe_number(split: Split, number: int) -> str:
-    """describe_row of a row by its number in the split."""
+    """Describe a row by its number in the split: see describe_row."""
     for group, start in zip(split.groups, split.starts(), strict=True):
         if start <= number < start + group.rows:
             return describe_row(group, number - start)
@@ -91,7 +91,7 @@ def describe_number(split: Split, number: int) -> str:
 
 
 def keep_labels(split: Split, count: int, seed: int) -> Bools:
-    """True for the labelled rows that keep their label when only `count` examples of the split may have one.
+    """Mark the labelled rows that keep their label when only `count` examples of the split may have one.
 
     Stratified: each class keeps its share of `count`, rounded by largest remainder, and at least one label where
     `count` allows it. Within a class those with the smallest sha256 of seed and sample id stay, so the choice depends
@@ -128,7 +128,7 @@ def keep_labels(split: Split, count: int, seed: int) -> Bools:
 
 
 def _share_out(strata: np.ndarray[Any, Any], count: int) -> tuple[Ints, Ints]:
-    """The strata, and how many of `count` each gets."""
+    """List the strata, and how many of `count` each gets."""
     names, sizes = np.unique(strata, return_counts=True)
     exact = sizes * count / sizes.sum()
     shares = np.floor(exact).astype(np.int64)

@@ -32,14 +32,14 @@ class Tokens:
         return np.diff(self.offsets)
 
     def take(self, rows: Array) -> "Tokens":
-        """Those of some texts, in the order of `rows`."""
+        """Pick those of some texts, in the order of `rows`."""
         lengths = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         where = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return Tokens(self.ids[where], self.types[where], offsets)
 
     def pad(self, pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
-        """`input_ids`, `attention_mask` and `token_type_ids`, each (n, longest), int64; padding on the right."""
+        """Make `input_ids`, `attention_mask` and `token_type_ids`, each (n, longest), int64; padding on the right."""
         lengths = self.lengths
         mask = np.arange(lengths.max()) < lengths[:, None]
         ids = np.full(mask.shape, pad_id, np.int64)
@@ -49,7 +49,7 @@ class Tokens:
 
 
 def join_tokens(parts: Sequence[Tokens]) -> Tokens:
-    """The texts of all parts, one part after the other."""
+    """Put the texts of all parts one after the other."""
     lengths = np.concatenate([part.lengths for part in parts])
     return Tokens(
         np.concatenate([part.ids for part in parts]),
@@ -74,7 +74,7 @@ class TextEncoder:
         self._tokenizer.enable_truncation(max_length, strategy="longest_first")
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str | None]) -> tuple[Tokens, int]:
-        """The tokens of texts[i], with pairs[i] where it is not None; and how many were cut."""
+        """Give the tokens of texts[i], with pairs[i] where it is not None, and how many texts were cut."""
         inputs = [text if pair is None else (text, pair) for text, pair in zip(texts, pairs, strict=True)]
         encoded = self._tokenizer.encode_batch_fast(inputs)
         offsets = np.concatenate([[0], np.cumsum([len(e) for e in encoded], dtype=np.int64)]).astype(np.int64)
@@ -87,7 +87,7 @@ class TextEncoder:
         return tokens, sum(1 for e in encoded if e.overflowing)
 
     def collate(self, tokens: Tokens) -> dict[str, Tensor]:
-        """A padded batch, of the inputs that the model takes."""
+        """Make a padded batch, of the inputs that the model takes."""
         ids, mask, types = tokens.pad(self.pad_id)
         if self.embed is not None:
             return {"inputs_embeds": self.embed(tokens), "attention_mask": mask}

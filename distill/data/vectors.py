@@ -148,12 +148,12 @@ class JoinedVectors(ArrayVectors):
 
 
 def join_vectors(parts: Sequence[VectorColumn]) -> VectorColumn:
-    """One after the other; a single one as it is."""
+    """Put several one after the other; leave a single one as it is."""
     return parts[0] if len(parts) == 1 else JoinedVectors(tuple(parts))
 
 
 def find_vectors(split: Split) -> StoredVectors:
-    """What the answered rows of a split hold: `embedding` if their first has one, else `label_logprobs`.
+    """Find what a split's answered rows hold: `embedding` if their first has one, else `label_logprobs`.
 
     Raises DataError where it has neither.
     """
@@ -168,13 +168,13 @@ def find_vectors(split: Split) -> StoredVectors:
 
 
 def has_column(split: Split, column: Column) -> bool:
-    """Whether the first answered row of a split has something in a column."""
+    """Tell whether the first answered row of a split has something in a column."""
     _, row, table = read_first(split, [column])
     return bool(table[column].is_valid()[row].as_py())
 
 
 def find_column(split: Split, column: Column) -> StoredVectors:
-    """A column of numbers of the answered rows of a split. Raises DataError where their first has none."""
+    """Find a column of numbers of a split's answered rows. Raises DataError where their first has none."""
     group, row, table = read_first(split, [column])
     vectors = None if column == "reply" else _find_column(table, row, column)
     if vectors is None:
@@ -186,7 +186,7 @@ def find_column(split: Split, column: Column) -> StoredVectors:
 
 
 def read_first(split: Split, columns: Sequence[str]) -> tuple[RowGroup, int, pa.Table]:
-    """The first answered row of a split: its row group, its place there, and the group's table.
+    """Find the first answered row of a split: its row group, its place there, and the group's table.
 
     Raises DataError where there is none.
     """
@@ -218,7 +218,7 @@ def _decode_lists(column: pa.ChunkedArray, rows: Array, width: int, name: str, g
 
 
 def iterate_vectors(split: Split, vectors: VectorColumn) -> Iterator[Array]:
-    """The answered rows' vectors, in the order of the shards, a row group at a time."""
+    """Give the answered rows' vectors, in the order of the shards, a row group at a time."""
     for group, start in zip(split.groups, split.starts(), strict=True):
         rows = np.flatnonzero(split.answered[start : start + group.rows])
         if len(rows):
@@ -226,7 +226,7 @@ def iterate_vectors(split: Split, vectors: VectorColumn) -> Iterator[Array]:
 
 
 def make_scratch(folder: Path, dtype: Any, shape: tuple[int, ...]) -> Array:
-    """An array in a nameless file in `folder`: memory does not grow with it, and no ending of the run leaves it."""
+    """Make an array in a nameless file in `folder`: memory does not grow with it, and no end of the run leaves it."""
     path = folder / f"scratch-{uuid4().hex}.npy"  # one a process
     array: Array = np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape)
     path.unlink()  # the mapping keeps its bytes
@@ -234,7 +234,7 @@ def make_scratch(folder: Path, dtype: Any, shape: tuple[int, ...]) -> Array:
 
 
 def measure_vectors(split: Split, vectors: VectorColumn) -> tuple[Array, Array]:
-    """Mean and deviation, float32 (width,), over the answered rows, to standardise by; constant dimensions have 1.
+    """Measure mean and deviation, float32 (width,), over the answered rows; constant dimensions have deviation 1.
 
     Where h_t has several parts, the deviations of part k of K are multiplied by sqrt(K width_k / width): so the parts
     count the same, however wide they are, and the mean variance over all dimensions stays 1.
@@ -278,4 +278,5 @@ def measure_vectors(split: Split, vectors: VectorColumn) -> tuple[Array, Array]:
 
 def rank_answered(split: Split) -> Ints:
     """Give each row's place among the answered ones; it means nothing for the others."""
-    return np.maximum(np.cumsum(split.answered) - 1, 0)
+    place: Ints = np.maximum(np.cumsum(split.answered) - 1, 0)
+    return place

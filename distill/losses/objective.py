@@ -7,14 +7,13 @@ from functools import partial
 from torch import Tensor
 
 from distill.config import ArmadaConfig, Soft
+from distill.losses.armada import code_soft, paper_soft
 from distill.losses.label_kl import label_kl
 from distill.losses.registry import Match, Semantics, make_match
-from distill.losses.soft_distance import soft_distance
-from distill.losses.soft_mse import soft_mse
 from distill.losses.task import task_loss
 from distill.models.outputs import Outputs
 
-SOFT = {"paper": soft_distance, "code": soft_mse}
+SOFT = {"paper": paper_soft, "code": code_soft}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Objective:
     def student_terms(
         self, student: Outputs, teacher: Outputs | None, target: Tensor, labelled: Tensor, strength: float = 1.0
     ) -> dict[str, Tensor]:
-        """The student's objective as `total`, with the unweighted terms `task`, `soft` and `match` that it is made of.
+        """Give the student's objective as `total`, and the unweighted terms `task`, `soft` and `match` that make it.
 
             total = (1 - f alpha) task + f alpha soft + f beta match        task = L_T(y, o_s) + gamma L_T(y, a_s)
 
@@ -84,7 +83,7 @@ class Objective:
 
 
 def make_objective(config: ArmadaConfig, regression: bool) -> Objective:
-    """The objective that a config asks for. Raises UsageError for a loss that cannot be loaded."""
+    """Make the objective that a config asks for. Raises UsageError for a loss that cannot be loaded."""
     terms = config.terms if config.matches else ()
     return Objective(
         semantics=config.semantics,

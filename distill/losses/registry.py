@@ -44,19 +44,17 @@ class LossEntry:
     code: str | None = None
 
 
+def _name_armada(name: str, summary: str) -> LossEntry:
+    return LossEntry(name, summary, f"distill.losses.armada:paper_{name}", f"distill.losses.armada:code_{name}")
+
+
 ENTRIES = (
-    LossEntry(
-        "cosine", "means' inner product", "distill.losses.mean_dot:mean_dot", "distill.losses.mean_cosine:mean_cosine"
-    ),
-    LossEntry(
-        "euclid", "means' distance", "distill.losses.mean_distance:mean_distance", "distill.losses.mean_mse:mean_mse"
-    ),
-    LossEntry(
-        "elementwise", "rows' distance", "distill.losses.row_distance:row_distance", "distill.losses.row_mse:row_mse"
-    ),
-    LossEntry("cka", "centred kernel alignment", "distill.losses.cka:cka"),
-    LossEntry("procrustes", "what is left after the best rotation", "distill.losses.procrustes:procrustes"),
-    LossEntry("contrastive", "each row must find its own teacher in the batch", Contrastive),
+    _name_armada("cosine", "the angle of the means"),
+    _name_armada("euclid", "the distance of the means"),
+    _name_armada("elementwise", "the distance of each row"),
+    LossEntry("cka", "centred kernel alignment", "distill.losses.geometry:cka"),
+    LossEntry("procrustes", "what the best rotation leaves", "distill.losses.geometry:procrustes"),
+    LossEntry("contrastive", "each row finds its own teacher among the batch's", Contrastive),
 )
 
 
@@ -98,19 +96,19 @@ LOSSES = find_losses()
 
 
 def find_loss(name: str) -> LossEntry:
-    """The entry of a name. Raises UsageError that lists the names, or says why that loss cannot be loaded."""
+    """Find the entry of a name. Raises UsageError that lists the names, or says why that loss cannot be loaded."""
+    if name in LOSSES.entries:
+        return LOSSES.entries[name]
     if name in LOSSES.broken:
         raise UsageError(LOSSES.broken[name])
-    if name not in LOSSES.entries:
-        raise UsageError(f"loss is {name!r}; {suggest(name, [*LOSSES.entries, NONE]).replace('it has', 'it can be')}")
-    return LOSSES.entries[name]
+    raise UsageError(f"loss is {name!r}; {suggest(name, [*LOSSES.entries, NONE]).replace('it has', 'it can be')}")
 
 
 # --- the options of losses ---
 
 
 def _make_options_class() -> type:
-    """A frozen config class with the options of every loss, each called <loss>_<option>."""
+    """Make a frozen config class of the options of every loss, each called <loss>_<option>."""
     listed = [
         (f"{entry.name}_{one.name}".replace("-", "_"), one)
         for entry in LOSSES.entries.values()
@@ -138,7 +136,7 @@ else:
 
 
 def make_match(name: str, semantics: Semantics, options: LossOptions) -> Match:
-    """The loss of a name in its form for `semantics`, with its own options. Raises UsageError for an unknown name."""
+    """Make the loss of a name in its form for `semantics`, with its own options. Raises UsageError."""
     entry = find_loss(name)
     if isinstance(entry.loss, type):
         prefix = f"{name}_".replace("-", "_")

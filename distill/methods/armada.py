@@ -10,7 +10,7 @@ import numpy as np
 from distill.losses.objective import Objective, make_objective
 from distill.methods.aligning import AlignerPhase, AlignerTraining, find_answered, restore_aligner
 from distill.methods.materials import Materials
-from distill.methods.students import StudentPhase, build_student, save_weights
+from distill.methods.students import StudentPhase, build_student, check_mix, save_weights
 from distill.methods.targets import SoftTargets
 from distill.scoring.predict import Predictions, clip_values, predict, predict_aligner, score
 from distill.scoring.pseudovalues import make_pseudovalues
@@ -31,6 +31,7 @@ class Armada:
     ) -> None:
         self.materials, self.aligner, self.targets = materials, aligner, targets
         self.first_phase: dict[str, Any] | None = None
+        check_mix(materials)
         self.built = build_student(materials, None if aligner is None else aligner.vectors.width)
         self._phase: StudentPhase | None = None
 

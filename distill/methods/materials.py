@@ -16,24 +16,39 @@ from distill.data.tokens import TextColumn, TextEncoder
 from distill.models.pretrained import load_tokenizer
 from distill.scoring.metrics import find_metric
 from distill.scoring.predict import scored_rows
+from shared.console import say
 from shared.errors import UsageError
 from shared.keys import canonical_json
 from shared.shards.manifest import Manifest, hash_manifest
-from shared.sources import ResolvedModel, fingerprint_model
+from shared.sources import ResolvedModel, fingerprint_model, resolve_model
+
+
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """Where a model lies, and what identifies its weights."""
+
+    source: ResolvedModel
+    fingerprint: str
+
+
+def find_model(name: str) -> FoundModel:
+    """Find a model by what a user calls it. Raises SourceError."""
+    source = resolve_model(name, say)
+    return FoundModel(source, fingerprint_model(source))
 
 
 @dataclass(frozen=True, slots=True)
 class Materials:
     """What a method is made from.
 
-    `source` is the student before training; `dev` and `test` are the rows that score it. What must last for the run
+    `found` is the student before training; `dev` and `test` are the rows that score it. What must last for the run
     only lies in the folder `work`; outputs of frozen layers lie in `frozen`, which runs share, or there too where that
     is None.
     """
 
     config: DistillConfig
     rows: RunRows
-    source: ResolvedModel
+    found: FoundModel
     device: Device
     work: Path
     frozen: Path | None
@@ -66,7 +81,7 @@ class Materials:
         """Name a file by all that changes the frozen layers' outputs, and the rows that they are of."""
         config = self.config
         made_of = {
-            "student_fingerprint": fingerprint_model(self.source),
+            "student_fingerprint": self.found.fingerprint,
             "student_layers": config.student.layers,
             "frozen_layers": config.student.frozen_layers,
             "max_length": config.data.max_length,
@@ -78,15 +93,15 @@ class Materials:
 
 
 def gather_materials(
-    config: DistillConfig, rows: RunRows, source: ResolvedModel, device: Device, work: Path, frozen: Path | None
+    config: DistillConfig, rows: RunRows, found: FoundModel, device: Device, work: Path, frozen: Path | None = None
 ) -> Materials:
     """Load the student's tokenizer, and prepare the rows that score it. Raises SourceError."""
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(found.source)
     tokenizer.model_max_length = min(config.data.max_length, tokenizer.model_max_length)
     encoder = TextEncoder(tokenizer, tokenizer.model_max_length)
     dev = scored_rows(rows.dev, encoder, config.data.buffer_rows)
     test = None if rows.test is None else scored_rows(rows.test, encoder, config.data.buffer_rows)
-    return Materials(config, rows, source, device, work, frozen, tokenizer, encoder, dev, test)
+    return Materials(config, rows, found, device, work, frozen, tokenizer, encoder, dev, test)
 
 
 def count_outputs(manifest: Manifest) -> int:

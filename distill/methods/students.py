@@ -64,7 +64,7 @@ def build_student(materials: Materials, vector_width: int | None) -> BuiltStuden
     seed, wanted = config.training.seed, config.student
     torch.manual_seed(derive_seed(seed, "student"))
     model = load_student(
-        materials.source,
+        materials.found.source,
         materials.outputs,
         materials.rows.manifest.labels,
         wanted.layers,
@@ -111,11 +111,19 @@ class BatchPlan:
         return sum(column.truncated for column in texts if isinstance(column, TextColumn))
 
 
+def check_mix(materials: Materials) -> None:
+    """Raise UsageError where batches are to mix in unlabelled rows, and there are none."""
+    config, rows = materials.config, materials.rows
+    mixes = config.training.labelled_per_batch is not None and config.method.sees_unlabelled_rows
+    if mixes and not (rows.train.answered & ~rows.visible).any():
+        raise UsageError("labelled_per_batch mixes labelled rows with unlabelled ones, and every row has a label")
+
+
 def plan_batches(materials: Materials, columns: Mapping[str, BatchColumn]) -> BatchPlan:
     """Compose batches of texts and other `columns`; an epoch has as many as all answered rows fill.
 
     With a teacher they hold all answered rows. Where only labelled rows are of use, those are drawn over and over until
-    the student has had as many steps as any other variant. Raises UsageError where a mix has no unlabelled row.
+    the student has had as many steps as any other variant.
     """
     training, rows = materials.config.training, materials.rows
     answered, visible, size = rows.train.answered, rows.visible, training.batch_size
@@ -126,8 +134,6 @@ def plan_batches(materials: Materials, columns: Mapping[str, BatchColumn]) -> Ba
     if training.labelled_per_batch is None:
         return BatchPlan((BatchPart(_read_texts(materials, columns, answered), size, once=True),), steps)
     hidden = answered & ~visible
-    if not hidden.any():
-        raise UsageError("labelled_per_batch mixes labelled rows with unlabelled ones, and every row has a label")
     labelled = BatchPart(_read_texts(materials, columns, visible), training.labelled_per_batch)
     unlabelled = BatchPart(_read_texts(materials, columns, hidden), size - training.labelled_per_batch)
     return BatchPlan((labelled, unlabelled), steps)

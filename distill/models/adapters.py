@@ -18,7 +18,7 @@ _CONFIG = "adapter_config.json"
 
 
 def unwrap(model: Any) -> Any:
-    """The transformers classifier in `model`, which peft may have wrapped."""
+    """Give the transformers classifier in `model`, which peft may have wrapped."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -56,7 +56,7 @@ def add_lora(model: Any, source: ResolvedModel, rank: int, targets: LoraTargets,
 
 
 def is_adapter(folder: str) -> bool:
-    """Whether a folder holds an adapter, and not a whole model."""
+    """Tell whether a folder holds an adapter, and not a whole model."""
     return Path(folder, _CONFIG).is_file()
 
 
@@ -68,7 +68,7 @@ def save_adapter(model: Any, folder: Path) -> None:
 
 
 def load_adapter(folder: str) -> Any:
-    """The adapter of a folder on its base model, in float32, as peft wraps it. Raises SourceError."""
+    """Load the adapter of a folder on its base model, in float32, as peft wraps it. Raises SourceError."""
     require_extra("lora", "peft")
     from peft import PeftConfig, PeftModel
 
@@ -89,5 +89,5 @@ def load_adapter(folder: str) -> Any:
 
 
 def merge_adapter(model: Any) -> Any:
-    """The classifier with its adapter, if any, worked into its weights."""
+    """Work the adapter, if any, into the classifier's weights."""
     return model if unwrap(model) is model else model.merge_and_unload()

@@ -54,7 +54,7 @@ class Aligner(nn.Module):
         return self.projection.weight.shape[0]
 
     def forward(self, vectors: Tensor) -> Outputs:
-        """Targets for a batch of the teacher's vectors, (n, width)."""
+        """Give targets for a batch of the teacher's vectors, (n, width)."""
         standardised = (vectors - self.mean) / self.std
         hidden = self.body(standardised)
         projected = self.projection(standardised if self.projects_raw else hidden)

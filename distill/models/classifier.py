@@ -45,7 +45,7 @@ class Student(nn.Module):
         self.auxiliary.apply(init_linear)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
-        """Logits and projections, in float32, of a batch of token ids (n, t) as a tokenizer makes it."""
+        """Give logits and projections, in float32, of a batch of token ids (n, t) as a tokenizer makes it."""
         main = self.model(**inputs).logits
         features = self._features.take()
         if features.dim() == 3:  # a causal model's head sees every token; its logits are those of the last one
@@ -58,7 +58,7 @@ class Student(nn.Module):
             return Outputs(main.float(), self.auxiliary(projected), projected)
 
     def extra_weights(self) -> dict[str, Tensor]:
-        """The weights of P_s and A_s, which `model` does not hold."""
+        """Give the weights of P_s and A_s, which `model` does not hold."""
         return {name: weight for name, weight in self.state_dict().items() if not name.startswith("model.")}
 
 
@@ -74,7 +74,7 @@ class _Features:
         head.register_forward_pre_hook(self._keep_features)
 
     def take(self) -> Tensor:
-        """The features, once."""
+        """Give the features, once."""
         features, self._features = self._features, None
         assert features is not None, "the model has not run"
         return features
@@ -92,7 +92,7 @@ def _outside_encoder(model: Any) -> list[nn.Module]:
 
 
 def _find_head(model: Any) -> nn.Linear:
-    """What gives the logits: the last linear layer outside the encoder with an output for each label."""
+    """Find what gives the logits: the last linear layer outside the encoder with an output for each label."""
     linear = [m for m in _outside_encoder(model) if isinstance(m, nn.Linear)]
     heads = [m for m in linear if m.out_features == model.config.num_labels]
     if not heads:

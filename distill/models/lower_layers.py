@@ -48,7 +48,7 @@ class Lower:
 
     @torch.inference_mode()
     def compute(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
-        """The outputs of the lower layers, (n, t, width), for token ids; `model` is the one they came from."""
+        """Give the outputs of the lower layers, (n, t, width), for token ids; `model` is the one they came from."""
         owner, name = _find_stack(model)
         upper, given = getattr(owner, name), model.base_model.embeddings
         setattr(owner, name, self.layers)
@@ -96,7 +96,7 @@ def take_lower(model: Any, layers: int, name: str) -> Lower:
 
 
 def _find_stack(model: Any) -> Any:
-    """What holds a model's list of layers, and under which name; None where there is no such list."""
+    """Find what holds a model's list of layers, and under which name; None where there is no such list."""
     count = model.config.num_hidden_layers
     for owner in model.base_model.modules():
         for name, child in owner.named_children():
@@ -132,7 +132,7 @@ def _make_keys(tokens: Tokens) -> list[bytes]:
 def keep_outputs(
     path: Path, lower: Lower, model: Any, sources: Sequence[RowSource], encoder: TextEncoder, device: Device
 ) -> KeptOutputs:
-    """The lower layers' outputs for all texts of `sources`: from `path`, or computed and written there.
+    """Read the lower layers' outputs for all texts of `sources` from `path`, or compute and write them.
 
     Of several processes that want the same file one computes it and the others wait.
     """
@@ -152,7 +152,7 @@ def keep_outputs(
 
 
 def _collect_tokens(sources: Sequence[RowSource]) -> Tokens:
-    """The tokens of all texts, each once."""
+    """Collect the tokens of all texts, each once."""
     kept: dict[bytes, Tokens] = {}
     for source in sources:
         for block in source.blocks():

@@ -27,7 +27,7 @@ def load_student(
     lora_targets: LoraTargets = "default",
     gradient_checkpointing: bool = False,
 ) -> Any:
-    """A transformers classifier in float32 with `outputs` outputs, where 1 makes a regressor.
+    """Load a transformers classifier in float32 with `outputs` outputs, where 1 makes a regressor.
 
     `labels` become its id2label; `layers` keeps only its first ones; `dropout` replaces every dropout rate of its
     config. A head that the checkpoint lacks starts from torch's current seed. `lora_rank` freezes the encoder and
@@ -74,7 +74,7 @@ def load_student(
 
 
 def load_classifier(source: ResolvedModel) -> Any:
-    """A classifier as it was saved, in float32; an adapter, on its base model. Raises SourceError."""
+    """Load a classifier as it was saved, in float32; an adapter, on its base model. Raises SourceError."""
     with _loading(source):
         if is_adapter(source.location):
             return load_adapter(source.location)
@@ -84,7 +84,7 @@ def load_classifier(source: ResolvedModel) -> Any:
 
 
 def load_tokenizer(source: ResolvedModel) -> Any:
-    """The fast tokenizer of a model, able to pad and to set two texts apart. Raises SourceError.
+    """Load the fast tokenizer of a model, able to pad and to set two texts apart. Raises SourceError.
 
     One without a padding token pads with its end token, and one that puts nothing between the texts of a pair (most
     causal models' do not) puts its end token there: what is saved with the student does the same.

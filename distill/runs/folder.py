@@ -17,7 +17,7 @@ CHECKPOINT = "checkpoint.pt"
 
 
 def choose_run_folder(out: Path, name: str | None, default: str, overwrite: bool) -> Path:
-    """Where the run goes. Raises UsageError for a name that is taken, unless `overwrite`."""
+    """Choose where the run goes. Raises UsageError for a name that is taken, unless `overwrite`."""
     target = out / check_name("the run's name", name or default)
     if overwrite or not target.exists():
         return target
@@ -30,7 +30,7 @@ def choose_run_folder(out: Path, name: str | None, default: str, overwrite: bool
 
 
 def read_metrics(run_folder: Path) -> dict[str, Any]:
-    """The metrics.json of a finished run. Raises UsageError where there is none."""
+    """Read the metrics.json of a finished run. Raises UsageError where there is none."""
     try:
         metrics: dict[str, Any] = json.loads((run_folder / "metrics.json").read_text())
     except (OSError, ValueError) as error:
@@ -40,7 +40,7 @@ def read_metrics(run_folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def working_folder(target: Path, overwrite: bool, processes: Processes) -> Iterator[Path]:
-    """A folder beside `target` that becomes it when the block ends well.
+    """Hold a folder beside `target` that becomes it when the block ends well.
 
     When the block does not, the folder stays if it holds a CHECKPOINT, for the next run of that name to go on from;
     that is all that the next run finds in it. Raises LockedError while another process works in it.

@@ -11,12 +11,12 @@ Array = np.ndarray[Any, Any]
 
 
 def accuracy(logits: Array, target: Array) -> float:
-    """The share of rows whose largest logit is their label's."""
+    """Give the share of rows whose largest logit is their label's."""
     return float((logits.argmax(axis=1) == target).mean())
 
 
 def f1(logits: Array, target: Array) -> float:
-    """F1 of class 1 where there are two classes, else the mean over classes; 0 where it is undefined."""
+    """Give F1 of class 1 where there are two classes, else the mean over classes; 0 where it is undefined."""
     predicted = logits.argmax(axis=1)
     classes = [1] if logits.shape[1] == 2 else range(logits.shape[1])
     scores = []
@@ -28,7 +28,7 @@ def f1(logits: Array, target: Array) -> float:
 
 
 def matthews(logits: Array, target: Array) -> float:
-    """Matthews' correlation, R_k of Gorodkin (2004) for more than two classes; 0 where it is undefined."""
+    """Give Matthews' correlation, R_k of Gorodkin (2004) for more than two classes; 0 where it is undefined."""
     classes = logits.shape[1]
     confusion = np.zeros((classes, classes))
     np.add.at(confusion, (target, logits.argmax(axis=1)), 1)
@@ -39,7 +39,7 @@ def matthews(logits: Array, target: Array) -> float:
 
 
 def pearson(values: Array, target: Array) -> float:
-    """Pearson's correlation of the values (n, 1) with the targets; 0 where one of them is constant."""
+    """Give Pearson's correlation of the values (n, 1) with the targets; 0 where one of them is constant."""
     x = values[:, 0].astype(np.float64)
     y = target.astype(np.float64)
     x, y = x - x.mean(), y - y.mean()
@@ -56,7 +56,7 @@ METRICS: dict[str, Callable[[Array, Array], float]] = {
 
 
 def find_metric(name: str) -> Callable[[Array, Array], float]:
-    """The metric that a task names. Raises UsageError."""
+    """Find the metric that a task names. Raises UsageError."""
     if name not in METRICS:
         raise UsageError(f"the task's metric is {name!r}; distill knows {', '.join(METRICS)}")
     return METRICS[name]

@@ -15,7 +15,7 @@ SECONDS = 300.0  # between checkpoints, unless steps were asked for
 
 
 class Checkpoints:
-    """The one checkpoint of a run, replaced again and again: every `steps` steps of the student, or every SECONDS.
+    """The one checkpoint of a run, replaced again and again: every `steps` steps of a phase, or every SECONDS.
 
     `identity` is what a run must share with another to go on from its checkpoint: names and plain values. `writes` is
     false in all but one of several processes.
@@ -28,7 +28,7 @@ class Checkpoints:
         self.seconds_before = 0.0  # of this run, in processes that ended
 
     def is_due(self, step: int) -> bool:
-        """Whether to save after that many steps."""
+        """Tell whether to save after that many steps of a phase."""
         if not self._writes:
             return False
         if self._steps is not None:
@@ -38,8 +38,10 @@ class Checkpoints:
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint; after a crash at any point there is the old one or the new one.
 
-        A disk that is full costs the checkpoint and not the run.
+        A disk that is full costs the checkpoint and not the run. Of several processes one writes.
         """
+        if not self._writes:
+            return
         try:
             with write_whole(self.path) as temporary:
                 torch.save({"identity": self._identity, "spent": self._measure(), **state}, temporary)
@@ -48,7 +50,7 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state that was saved last, on the CPU; None where there is none. Raises Error if it cannot be read."""
+        """Load the state that was saved last, to the CPU; None where there is none. Raises Error if it is damaged."""
         state = self._read(mapped=False)
         if state is not None:
             self.seconds_before = state["spent"]

@@ -18,6 +18,7 @@ from distill.models.aligner import Aligner
 from distill.models.classifier import Student
 from distill.run import run_distillation
 from distill.runs.evaluate import evaluate_run
+from distill.training.loop import Training
 from distill.training.step import derive_seed
 from shared.errors import CorruptShardError, DataError, SchemaVersionError, ShardError, UsageError
 from shared.schema import Row, Status
@@ -475,9 +476,13 @@ def test_a_folder_without_training_labels_is_refused(write_folder: WriteFolder, 
         run(write_folder({"train": train, "validation": [make_rows(8, 1)]}), tiny_student)
 
 
-def test_composition_without_unlabelled_rows_is_refused(toy: Path, tiny_student: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"aligner_pretraining": 1}, {"control": "self-training"}])
+def test_a_mix_without_unlabelled_rows_is_refused_before_any_phase(
+    toy: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(Training, "run", lambda _: pytest.fail("training started"))
     with pytest.raises(UsageError, match="every row has a label"):
-        run(toy, tiny_student, labelled_per_batch=4)
+        run(toy, tiny_student, labelled_per_batch=4, **options)
 
 
 def test_unsealed_rows_are_counted(

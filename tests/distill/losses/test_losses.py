@@ -8,20 +8,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.losses.cka import LEAST_ROWS, cka
+from distill.config import ArmadaConfig
+from distill.losses.armada import (
+    code_cosine,
+    code_elementwise,
+    code_euclid,
+    code_soft,
+    paper_cosine,
+    paper_elementwise,
+    paper_euclid,
+    paper_soft,
+)
 from distill.losses.contrastive import Contrastive
+from distill.losses.geometry import LEAST_ROWS, cka, procrustes
 from distill.losses.label_kl import label_kl
-from distill.losses.mean_cosine import mean_cosine
-from distill.losses.mean_distance import mean_distance
-from distill.losses.mean_dot import mean_dot
-from distill.losses.mean_mse import mean_mse
-from distill.losses.objective import Objective, WeightedLoss
-from distill.losses.procrustes import procrustes
+from distill.losses.objective import Objective, WeightedLoss, make_objective
 from distill.losses.registry import ENTRIES, LossOptions, Semantics, make_match
-from distill.losses.row_distance import row_distance
-from distill.losses.row_mse import row_mse
-from distill.losses.soft_distance import soft_distance
-from distill.losses.soft_mse import soft_mse
 from distill.losses.task import task_loss
 from distill.models.aligner import Aligner
 from distill.models.outputs import Outputs
@@ -107,8 +109,8 @@ def restate_procrustes(t: Array, s: Array) -> float:
     return float(((a @ (u @ v) - b) ** 2).sum())
 
 
-def restate_contrastive(t: Array, s: Array) -> float:
-    scores = [[float(x @ y / (norm(x) * norm(y))) / TEMPERATURE for y in t] for x in s]
+def restate_contrastive(t: Array, s: Array, temperature: float = TEMPERATURE) -> float:
+    scores = [[float(x @ y / (norm(x) * norm(y))) / temperature for y in t] for x in s]
     return float(-np.mean([np.log(np.exp(row[i]) / np.exp(row).sum()) for i, row in enumerate(scores)]))
 
 
@@ -158,7 +160,7 @@ def test_a_batch_without_labels_has_no_task_term_and_no_gradient_of_it() -> None
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("width", [C, 1])
-@pytest.mark.parametrize(("semantics", "loss"), [("paper", soft_distance), ("code", soft_mse)])
+@pytest.mark.parametrize(("semantics", "loss"), [("paper", paper_soft), ("code", code_soft)])
 def test_soft_targets(seed: int, width: int, semantics: Semantics, loss: Callable[..., Tensor]) -> None:
     t, s = draw(seed, N, width), draw(seed + 50, N, width)
     got = loss(torch.from_numpy(t), torch.from_numpy(s), TAU, width == 1)
@@ -174,7 +176,7 @@ def test_match(seed: int, loss: str, semantics: Semantics) -> None:
     assert float(got) == pytest.approx(restate_match(semantics, loss, t, s), abs=1e-6)
 
 
-@pytest.mark.parametrize("loss", [mean_dot, mean_cosine, mean_distance, mean_mse])
+@pytest.mark.parametrize("loss", [paper_cosine, code_cosine, paper_euclid, code_euclid])
 def test_batch_means_do_not_see_who_is_who(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     t, s = torch.from_numpy(draw(0, N, D)), torch.from_numpy(draw(1, N, D))
     assert float(loss(t[torch.randperm(N)], s)) == pytest.approx(float(loss(t, s)), abs=1e-12)
@@ -200,7 +202,7 @@ def test_a_teacher_shuffled_within_the_batch_leaves_cosine_and_euclid_as_they_ar
         assert torch.allclose(*gradients, rtol=0, atol=1e-10) is not sees
 
 
-@pytest.mark.parametrize("loss", [row_distance, row_mse, cka, procrustes, Contrastive(TEMPERATURE)])
+@pytest.mark.parametrize("loss", [paper_elementwise, code_elementwise, cka, procrustes, Contrastive(TEMPERATURE)])
 def test_terms_of_rows_see_who_is_who(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     t, s = torch.from_numpy(draw(0, N, D)), torch.from_numpy(draw(1, N, D))
     assert abs(float(loss(t.flip(0), s)) - float(loss(t, s))) > 1e-3
@@ -214,7 +216,7 @@ def test_gradients_of_match(match: Callable[[Tensor, Tensor], Tensor]) -> None:
     assert torch.autograd.grad(match(t, s), t, allow_unused=True)[0] is None
 
 
-@pytest.mark.parametrize("soft", [soft_distance, soft_mse])
+@pytest.mark.parametrize("soft", [paper_soft, code_soft])
 @pytest.mark.parametrize("width", [C, 1])
 def test_gradients_of_soft_targets(soft: Callable[..., Tensor], width: int) -> None:
     t = torch.from_numpy(draw(0, N, width)).requires_grad_()
@@ -343,7 +345,7 @@ def make_outputs(seed: int, width: int) -> tuple[Outputs, tuple[Array, Array, Ar
     return Outputs(*(torch.from_numpy(a).requires_grad_() for a in arrays)), arrays
 
 
-def make_objective(
+def put_together(
     semantics: Semantics, loss: str, alpha: float, beta: float, gamma: float, regression: bool = False
 ) -> Objective:
     losses = {} if loss == "none" else {loss: WeightedLoss(find_match(semantics, loss))}
@@ -360,7 +362,7 @@ def make_objective(
 def test_the_whole_objective(seed: int, width: int, loss: str, semantics: Semantics, gamma: float) -> None:
     alpha, beta = 0.3, 1.7
     regression = width == 1
-    objective = make_objective(semantics, loss, alpha, beta, gamma, regression)
+    objective = put_together(semantics, loss, alpha, beta, gamma, regression)
     teacher, (o_t, a_t, p_t) = make_outputs(seed * 10, width)
     student, (o_s, a_s, p_s) = make_outputs(seed * 10 + 5, width)
     mask = np.array([1, 1, 0, 1, 0, 1, 1], bool)
@@ -386,7 +388,7 @@ def test_the_whole_objective(seed: int, width: int, loss: str, semantics: Semant
 def test_without_a_teacher_only_the_labels_count() -> None:
     student, (o, a, _) = make_outputs(0, C)
     y, mask = np.array([0, 1, 2, 0, 1, 2, 0]), np.ones(N, bool)
-    objective = make_objective("paper", "none", 0.0, 1.0, 0.5)
+    objective = put_together("paper", "none", 0.0, 1.0, 0.5)
     terms = objective.student_terms(student, None, torch.from_numpy(y), torch.from_numpy(mask))
     assert set(terms) == {"total", "task"}
     expected = restate_task(o, y, mask) + 0.5 * restate_task(a, y, mask)
@@ -398,7 +400,23 @@ def test_a_schedule_hands_the_teachers_weight_to_the_labels(strength: float) -> 
     teacher, _ = make_outputs(0, C)
     student, _ = make_outputs(5, C)
     y, mask = torch.tensor([0, 1, 2, 0, 1, 2, 0]), torch.ones(N, dtype=torch.bool)
-    objective = make_objective("paper", "elementwise", 0.3, 1.7, 0.7)
+    objective = put_together("paper", "elementwise", 0.3, 1.7, 0.7)
     terms = objective.student_terms(student, teacher, y, mask, strength)
     expected = (1 - 0.3 * strength) * terms["task"] + strength * (0.3 * terms["soft"] + 1.7 * terms["match"])
+    assert float(terms["total"].detach()) == pytest.approx(float(expected.detach()), abs=1e-9)
+
+
+def test_several_losses_are_weighed_and_each_is_told() -> None:
+    teacher, (_, _, p_t) = make_outputs(0, C)
+    student, (_, _, p_s) = make_outputs(5, C)
+    config = ArmadaConfig(
+        loss=("cka", "contrastive=0.5"), beta=1.7, loss_options=LossOptions(contrastive_temperature=2.0)
+    )
+    y, mask = torch.tensor([0, 1, 2, 0, 1, 2, 0]), torch.ones(N, dtype=torch.bool)
+    terms = make_objective(config, regression=False).student_terms(student, teacher, y, mask)
+    cka_value, contrastive_value = restate_cka(p_t, p_s), restate_contrastive(p_t, p_s, 2.0)
+    assert float(terms["cka"].detach()) == pytest.approx(cka_value, abs=1e-6)
+    assert float(terms["contrastive"].detach()) == pytest.approx(contrastive_value, abs=1e-6)
+    assert float(terms["match"].detach()) == pytest.approx(cka_value + 0.5 * contrastive_value, abs=1e-6)
+    expected = 0.5 * terms["task"] + 0.5 * terms["soft"] + 1.7 * terms["match"]
     assert float(terms["total"].detach()) == pytest.approx(float(expected.detach()), abs=1e-9)

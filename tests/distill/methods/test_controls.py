@@ -17,11 +17,10 @@ from distill.data.columns import SOFT
 from distill.data.run_rows import read_rows
 from distill.losses.armada import code_soft, paper_soft
 from distill.methods.controls import METHODS, make_method
-from distill.methods.materials import gather_materials
+from distill.methods.materials import find_model, gather_materials
 from distill.methods.targets import match_smoothing, measure_entropy, smooth_labels
 from distill.training.progress import Best, Progress
 from shared.schema import Status
-from shared.sources import resolve_model
 from tests.distill.distill_rows import WriteFolder, make_rows, with_answer
 
 Array = np.ndarray[Any, Any]
@@ -78,7 +77,7 @@ def test_a_second_students_targets_are_the_firsts_log_probabilities_of_each_row(
     config = make_distill_config(shards=folder, student=str(tiny_student), control="self-training", buffer_rows=25)
     opened = read_rows(config, open_teachers(config.data.shards, None))
     device = choose_device("cpu", "float32")
-    materials = gather_materials(config, opened, resolve_model(str(tiny_student)), device, tmp_path, None)
+    materials = gather_materials(config, opened, find_model(str(tiny_student)), device, tmp_path)
     method = make_method(materials)
     first = method.make_phase(method.phases[0], {})
     model = first.best_module

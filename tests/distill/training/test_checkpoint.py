@@ -81,3 +81,14 @@ def test_a_disk_that_is_full_costs_the_checkpoint_only(
     assert state is not None
     assert state["step"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_of_several_processes_one_writes(tmp_path: Path) -> None:
+    other = Checkpoints(tmp_path / "c.pt", IDENTITY, writes=False)
+    other.save({"step": 1})
+    assert list(tmp_path.iterdir()) == []
+    Checkpoints(tmp_path / "c.pt", IDENTITY).save({"step": 2})
+    other.remove()
+    state = other.load()
+    assert state is not None
+    assert state["step"] == 2

@@ -28,7 +28,7 @@ server.set_forkserver_preload(["distill.run", "torch._dynamo", "transformers.mod
 def train(config: DistillConfig, out: Path, checkpoint_steps: int, kill_after: int | None, torn: bool) -> None:
     """Run in a process; kill it after so many steps of its own: before it saves, or in the middle of saving.
 
-    Each phase that it trains is a line of the file `phases` in `out`.
+    Each phase that it trains is a line of the file <out>-phases, beside the folder `out`.
     """
     from distill.methods.armada import Armada
     from distill.methods.controls import SelfTrained, SmoothedArmada
@@ -94,7 +94,6 @@ def test_killed_at_random_steps_a_run_comes_to_the_same_weights(
     kill_at_random(shards, tiny_student, tmp_path, checkpoint_steps, 5, EPOCHS, options)
 
 
-@pytest.mark.parametrize("torn", [False, True])
 @pytest.mark.parametrize(
     ("first", "first_steps", "options"),
     [
@@ -104,12 +103,14 @@ def test_killed_at_random_steps_a_run_comes_to_the_same_weights(
     ],
 )
 def test_killed_in_each_phase_a_run_trains_no_finished_phase_again(
-    shards: Path, tiny_student: Path, tmp_path: Path, first: str, first_steps: int, options: dict[str, Any], torn: bool
+    shards: Path, tiny_student: Path, tmp_path: Path, first: str, first_steps: int, options: dict[str, Any]
 ) -> None:
     """Killed in the first phase, at its last step, and in the main loop; the labelled rows fill 4 batches."""
     config = configure(shards, tiny_student, EPOCHS, options)
     assert start(config, tmp_path / "whole", 2, None, False) == 0
-    for kill_after in (5, first_steps - 4, 8):  # each goes on from the fourth, the last but one, and the main loop's
+    # The second goes on from step 4 of the first phase and is killed amid saving its last, the third from the last but
+    # one, into the main loop.
+    for kill_after, torn in ((5, False), (first_steps - 4, True), (8, False)):
         assert start(config, tmp_path / "killed", 2, kill_after, torn) == -signal.SIGKILL
     assert start(config, tmp_path / "killed", 2, None, False) == 0
     check_same(tmp_path, EPOCHS)
