@@ -81,7 +81,7 @@ def run_experiment(
             f"the harvest was stopped: {report.stopped}. No student was trained. What was answered is kept; the same "
             "command goes on from there"
         )
-    say(f"the teacher was asked {report.asked:,} times; {report.kept:,} rows were kept before")
+    say(f"the teacher was asked {report.asked:,} times")
     answers = Path(report.folder)
     comparison = replace(experiment.comparison, shards=(answers.parent,), teacher=report.teacher)
     folder, compared = run_comparison(comparison, out, images, overwrite)

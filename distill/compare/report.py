@@ -7,6 +7,7 @@ from typing import Any
 
 from distill.compare.charts import Bar, Line, draw_forest, draw_legend, draw_lines, pad_span
 from distill.compare.disagreements import Disagreement
+from shared.console import show_cost
 
 _OUTCOMES = {
     "helps": ("The teacher helps", "good"),
@@ -272,7 +273,7 @@ def _write_fairness(result: Mapping[str, Any]) -> str:
         "<li>The test: a two-way random model over seeds and rows, as for readers and cases (Dorfman, Berbaum and Metz "
         "1992; Hillis 2007), with Holm's correction. A teacher “helps” if it beats plain fine-tuning and the control "
         "with the highest test score, each at 5% in that direction.</li>"
-        f"<li>Cost: ${cost['teacher_usd']:.4f} for the teacher's answers, "
+        f"<li>Cost: {show_cost(cost['teacher_usd'])} for the teacher's answers, "
         f"{cost['seconds_of_chosen_runs']:,.0f} seconds for the {cost['chosen_runs']:,} runs shown "
         f"(device {escape(result['device'])}).</li></ul>"
     )
