@@ -84,7 +84,7 @@ def test_a_recipe_runs_and_the_second_time_asks_and_trains_nothing(tiny_student:
         assert server.count.answered.total() == ROWS["train"]
     assert find_times(folder) == trained
     student = folder / "cells/armada-n20-c0-s0/student"
-    for part in ("armada", "one seed", f"report: {folder}/report.html", f"student: {student}"):
+    for part in ("armada", "One seed only", f"report: {folder}/report.html", f"student: {student}"):
         assert part in again.stdout
     assert (student / "config.json").exists()
     assert "2 of 2 cells are finished" in again.stderr

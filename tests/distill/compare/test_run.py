@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from distill.cli import app
@@ -83,6 +84,29 @@ def test_a_comparison_its_resume_and_its_report(shards: Path, tiny_student: Path
         run_comparison(
             plan(shards, tiny_student, labels=(20,), common={**chosen.common, "epochs": 3}), tmp_path / "runs"
         )
+
+
+def test_the_command_trains_a_plan_prints_its_verdict_and_the_next_time_trains_nothing(
+    shards: Path, tiny_student: Path, tmp_path: Path
+) -> None:
+    chosen = plan(shards, tiny_student)
+    variants = {name: chosen.variants[name] for name in ("undistilled", "armada")}
+    content = {"shards": str(shards), "labels": [20], "common": dict(chosen.common), "variants": variants}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    arguments = ["compare", str(tmp_path / "small.yaml"), "--seed", "0", "--seed", "1", "--set", "epochs=1"]
+    arguments += ["--workers", "1", "--out", str(tmp_path / "runs")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    cells = list((tmp_path / "runs" / "small" / CELLS).iterdir())
+    assert len(cells) == 2 * 2
+    result = json.loads((tmp_path / "runs" / "small" / RESULT).read_text())
+    for part in ("undistilled", "armada", "20 labels", " ± ", result["verdict"], "small/report.html"):
+        assert part in done.stdout
+
+    times = {cell: (cell / "metrics.json").stat().st_mtime_ns for cell in cells}
+    again = CliRunner().invoke(app, arguments)
+    assert (again.exit_code, again.stdout) == (0, done.stdout)
+    assert {cell: (cell / "metrics.json").stat().st_mtime_ns for cell in cells} == times
 
 
 @pytest.mark.real
