@@ -168,7 +168,7 @@ def _notice(elicitation: Elicitation, asked: Asked) -> list[str]:
     if answer.residual_mass is not None and answer.residual_mass > 1 - LITTLE_MASS:
         notices.append(
             f"only {1 - answer.residual_mass:.1%} of the probability is on the label words; the answer begins "
-            f"{_show(reading.positions[0].top) if reading.positions else repr(answer.reply)}"
+            f"{_show(reading.positions[0].top) if reading.positions and reading.positions[0].top else repr(answer.reply)}"
         )
     if answer.status is Status.TRUNCATED:
         notices.append("the first answer was cut at its length limit; --max-tokens raises it")
