@@ -92,7 +92,7 @@ def make_harvest_config(recipe: Recipe) -> HarvestConfig:
         ),
         teacher=TeacherChoice(step.teacher, step.name, step.teacher_options),
         out=step.out,
-        asked=step.ask,
+        asked=None if step.ask is None else tuple(step.ask),
         limits=step.limits,
     )
 

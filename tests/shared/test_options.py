@@ -70,6 +70,7 @@ class Student:
     parts: Annotated[tuple[Literal["head", "body"], ...], Option("Which parts.")] = ()
     draw: Annotated[Draw, Option("What is drawn.")] = Draw.NONE
     frozen: Annotated[bool, Option("Whether it learns.")] = False
+    padded: Annotated[bool, Option("Whether it is padded.")] = True
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -176,7 +177,7 @@ def test_flags_are_made_from_the_config_and_what_is_not_given_keeps_its_default(
 
 def test_help_shows_texts_defaults_bounds_and_groups() -> None:
     text = CliRunner().invoke(make_app([]), ["--help"], env={"COLUMNS": "140", "TERM": "dumb"}).output
-    for part in ("The student", "The rest", "A rate. [default: 0.5; more than 0 and at most 1]", "--no-frozen"):
+    for part in ("The student", "The rest", "A rate. [default: 0.5; more than 0 and at most 1]", "--frozen", "--no-padded"):
         assert part in text
     assert "[default: 512x512; at least 1]" in text
 
