@@ -8,8 +8,10 @@ import pytest
 
 
 def strip_broken(text: str) -> str:
-    """`text` without what stands for bytes that are no UTF-8: a random model says such, and an engine that decodes token
-    by token writes fewer marks for them, and none for those that wait for more."""
+    """`text` without the marks of bytes that are no UTF-8, of which a random model says some.
+
+    An engine that decodes token by token writes fewer of them, and none for bytes that wait for more.
+    """
     return text.replace("\ufffd", "").strip()
 
 
