@@ -166,9 +166,10 @@ def _notice(elicitation: Elicitation, asked: Asked) -> list[str]:
         else [f"label distributions by {elicitation.scoring} ({elicitation.dialect.name})"]
     )
     if answer.residual_mass is not None and answer.residual_mass > 1 - LITTLE_MASS:
+        top = reading.positions[0].top if reading.positions else ()
         notices.append(
             f"only {1 - answer.residual_mass:.1%} of the probability is on the label words; the answer begins "
-            f"{_show(reading.positions[0].top) if reading.positions else repr(answer.reply)}"
+            f"{_show(top) if top else repr(answer.reply)}"
         )
     if answer.status is Status.TRUNCATED:
         notices.append("the first answer was cut at its length limit; --max-tokens raises it")

@@ -120,6 +120,16 @@ def test_a_tail_is_computed_before_it_is_rounded() -> None:
     assert answer.topk_tail == [LOG_ZERO]
 
 
+def test_tokens_that_cannot_be_fit_a_shard_too() -> None:
+    top = [make_token(5, 0.0), make_token(6, -3.4028235e38), make_token(7, -math.inf), make_token(8, -(10**400))]
+    form = Form(DIALECTS["llamacpp"], Scoring.TEXT, None, numeric=True, keep_topk=True)
+    answer = parse(encode(say_tokens((make_token(8, -(10**400)), top))), form).answer
+    assert answer.reply_logprobs == [-9999.0]
+    assert answer.topk_logprobs == [[0.0, -9999.0, -9999.0, -9999.0]]
+    assert answer.topk_tail == [LOG_ZERO]
+    into_a_shard(answer)
+
+
 @pytest.mark.parametrize(
     "said", [make_token("x", -0.5), make_token(2**31, -0.5), make_token(True, -0.5), make_token(5, "x"), {"token": "a"}]
 )
