@@ -216,7 +216,7 @@ def train_plain(begun: Begun) -> Iterator[Turn]:
                 logits = model(**batch.inputs()).logits
             loss = torch.nn.functional.cross_entropy(logits.float(), batch.tensor(TARGET))
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
             optimizer.step()
         begun.wait()
@@ -234,7 +234,7 @@ def train_armada(begun: Begun) -> Iterator[Turn]:
 
     def step(module: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
         optimizer.step()
         return loss.item()
@@ -302,6 +302,7 @@ def fill_texts(examples: list[Example], count: int, tokenizer: Any) -> list[Exam
     filled = []
     waiting: dict[int, list[str]] = {0: [], 1: []}
     for example in examples:
+        assert example.label is not None
         texts = waiting[example.label]
         texts.append(example.text)
         if len(tokenizer(" ".join(texts)).input_ids) >= LENGTH:

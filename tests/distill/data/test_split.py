@@ -50,7 +50,7 @@ def test_status_label_and_draw_are_told_apart(write_folder: WriteFolder) -> None
 def test_targets_are_values_for_regression(write_folder: WriteFolder) -> None:
     rows = make_rows(5, regression=True)
     split = read(write_folder({"train": [rows]}, kind="regression", labels=()))
-    np.testing.assert_allclose(split.target, [row.example.target for row in rows], rtol=1e-6)
+    np.testing.assert_allclose(split.target, np.array([row.example.target for row in rows], np.float64), rtol=1e-6)
 
 
 def test_a_label_outside_the_task_is_named(write_folder: WriteFolder) -> None:

@@ -7,7 +7,7 @@ from distill.scoring.metrics import accuracy, f1, find_metric, matthews, pearson
 from shared.errors import UsageError
 
 
-def one_hot(predicted: list[int], classes: int) -> np.ndarray:  # type: ignore[type-arg]
+def one_hot(predicted: list[int], classes: int) -> np.ndarray:
     return np.eye(classes, dtype=np.float32)[predicted]
 
 
