@@ -100,9 +100,9 @@ class Comparison:
     def __post_init__(self) -> None:
         check_options(self)
         _check_name("the comparison's name", self.name)
-        for what, values in (("seed", self.seeds), ("number of labels", self.labels)):
+        for option, what, values in (("seeds", "seed", self.seeds), ("labels", "number of labels", self.labels)):
             if not values:
-                raise UsageError(f"{self.name}: give at least one {what}, or leave {what.split()[-1]}s out")
+                raise UsageError(f"{self.name}: give at least one {what}, or leave {option} out")
             if doubled := [value for value in values if list(values).count(value) > 1]:
                 raise UsageError(f"{self.name}: the {what} {doubled[0]} is given twice")
 

@@ -9,7 +9,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from distill.compare.plan import Cell, Comparison
+from distill.config import DataConfig, DistillConfig
 from distill.runs.folder import read_metrics
+from distill.runs.record import ROW_SCORES
 from shared.console import say, silence, track
 from shared.errors import Error, UsageError
 from shared.options import flatten
@@ -18,7 +20,7 @@ from shared.shards.read import check_readable
 from shared.workers import end_with_parent
 
 CELLS, FROZEN = "cells", "frozen"
-STUDENT, ROW_SCORES = "student", "row_scores.parquet"
+STUDENT = "student"
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -69,7 +71,8 @@ def find_difference(folder: Path, cell: Cell, manifest: str, keep_student: bool)
     if not (folder / ROW_SCORES).exists():
         return "an older version trained it, and it has no scores of single rows"
     wanted = flatten(cell.config)
-    found = metrics["config"]
+    defaults = flatten(DistillConfig(data=DataConfig(shards=(Path(),))))
+    found = {**defaults, **metrics["config"]}  # an option that is younger than the cell had its default
     for name, value in wanted.items():
         if value != found.get(name):
             return f"{name} was {found.get(name)!r} and is {value!r}"

@@ -109,7 +109,7 @@ def test_vectors_of_the_command_are_those_of_the_run(toy: Path, tiny_student: Pa
     assert "has no label_logprobs: its teacher gave none" in done.output.replace("\n", "")
     done = CliRunner().invoke(app, [*arguments, "--vectors", "pictures"])
     assert done.exit_code == 2
-    assert "each can be embedding, label_logprobs, reply" in done.output.replace("\n", "")
+    assert "it can be embedding, label_logprobs, reply" in done.output.replace("\n", "")
 
 
 @pytest.mark.parametrize("files", [["__init__.py"], ["__init__.py", "console.py"]])
