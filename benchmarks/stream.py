@@ -81,7 +81,7 @@ def stream_ours(folder: Path, width: int) -> tuple[int, float]:
     """Rows and seconds of a pass of distill's."""
     from distill.compute.devices import choose_device
     from distill.data.batches import BatchPart, RowSource, count_batches
-    from distill.data.columns import TEXT, VECTORS, label_columns
+    from distill.data.columns import TEXT, VECTORS, BatchColumn, label_columns
     from distill.data.split import read_split
     from distill.data.tokens import TextColumn, TextEncoder
     from distill.data.vectors import find_vectors
@@ -97,7 +97,11 @@ def stream_ours(folder: Path, width: int) -> tuple[int, float]:
     manifest = load_manifest(teacher)
     split = read_split(teacher, manifest, "train")
     vectors = find_vectors(split)
-    columns = {TEXT: TextColumn(encoder), VECTORS: vectors, **label_columns(split, visible=split.labelled)}
+    columns: dict[str, BatchColumn] = {
+        TEXT: TextColumn(encoder),
+        VECTORS: vectors,
+        **label_columns(split, visible=split.labelled),
+    }
     source = RowSource(split, columns, wanted=split.answered, buffer_rows=BUFFER_ROWS)
     rows = 0
     steps = count_batches(source, BATCH)

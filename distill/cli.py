@@ -5,9 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+import distill.startup  # noqa: F401  (before anything of `shared`)
+from distill.compare.flags import Images, Out, Overwrite
+from distill.compare.plan import Comparison, make_comparison, read_plan
 from distill.config import UNDISTILLED, DistillConfig, TrainingConfig, make_distill_config
 from distill.losses.registry import LOSSES
-from shared.console import command, print_json, say
+from shared.console import AsJson, command, print_json, say
 from shared.errors import require_extra
 from shared.options import make_config, make_parameters, spell_flags, take_options
 
@@ -17,11 +20,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Stage 2: train a text-only student from a shard folder. Opens no connection to a teacher.",
 )
-
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")
-]
-Out = Annotated[Path, typer.Option(help="Where runs are kept.")]
 
 
 @app.callback()
@@ -75,50 +73,32 @@ def run(
 
 @app.command()
 @command
+@take_options(make_parameters(Comparison, required=False, leave_out=["variants"]))
 def compare(
+    options: dict[str, Any],
     plan: Annotated[
         Path | None, typer.Argument(help="A YAML file: see docs/compare.md. Options stand over its keys.")
     ] = None,
-    shards: Annotated[Path | None, typer.Option(help="data/<task>/, or data/<task>/teacher=<name>/.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="Which teacher's answers, where the task has several.")] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="An option of all runs, as in distill.config; repeatable."),
-    ] = None,
-    choose: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=V1,V2", help="Values that the validation split chooses among; repeatable."),
-    ] = None,
-    labels: Annotated[
-        list[int] | None, typer.Option(help="Keep this many labels; may be repeated. All, unless given.")
-    ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="May be repeated; 0 to 4 unless given.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes of one thread each; one a core, unless given.")] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Pictures of the test rows, as harvest show --images writes them.")
-    ] = None,
+    images: Images = None,
     out: Out = Path("runs"),
-    name: Annotated[str | None, typer.Option(help="The comparison's name; the plan's, unless given.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Train cells of other settings again, in place of an error.")
-    ] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Did the teacher help, or was it regularisation? Variants over seeds, with controls, tests and one HTML report.
 
     A comparison that was stopped goes on when the same command is given again: finished cells stay.
     """
+    content = {} if plan is None else read_plan(plan)
+    comparison = make_comparison(content, "the comparison" if plan is None else str(plan), **options)
     require_extra("distill", "torch", "transformers", "safetensors", "scipy")
-    from distill.compare.plan import make_plan
     from distill.compare.run import run_comparison
+    from distill.compare.table import print_comparison
 
-    given = {"shards": shards, "teacher": teacher, "labels": labels, "seeds": seed, "workers": workers, "name": name}
-    chosen = make_plan(plan, option or (), choose or (), {k: v for k, v in given.items() if v is not None})
-    folder, result = run_comparison(chosen, out, images, overwrite)
+    folder, result = run_comparison(comparison, out, images, overwrite)
     if as_json:
         print_json({"comparison": str(folder), **result})
     else:
-        say(f"{result['verdict']}\n{folder / 'report.html'}")
+        print_comparison(folder, result)
 
 
 @app.command("eval")

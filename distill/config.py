@@ -176,7 +176,7 @@ class Term:
 
 
 def parse_term(text: str) -> Term:
-    """A term as users write it, NAME or NAME=WEIGHT. Raises UsageError."""
+    """Read a term as users write it, NAME or NAME=WEIGHT. Raises UsageError."""
     name, equals, weight = text.partition("=")
     if name == NONE:
         raise UsageError("loss none leaves L_m out: it goes with no other loss, and has no weight")
@@ -336,7 +336,7 @@ def make_distill_config(
     further_shards: Sequence[Path | str] = (),
     **options: Any,
 ) -> DistillConfig:
-    """The config of options by their flat names, as a user writes them.
+    """Make the config of options by their flat names, as a user writes them.
 
     `further_shards` are put behind the shards: so a variant of a comparison has further teachers of the same examples.
     Raises UsageError that names `owner` and the option, which `spell` turns into what the user writes.

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from shared.console import command, print_json, results, say, show_cost
+from shared.console import AsJson, command, print_json, results, say, show_cost
 
 # What a command needs beyond typer is imported when it runs: `harvest --help` answers at once.
 
@@ -19,7 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Shards = Annotated[Path, typer.Argument(help="data/<task>, or one teacher=<name> folder in it.")]
 
 

@@ -61,6 +61,7 @@ class TaskChoice:
     text_pair_column: Annotated[str | None, Option("A second text.", panel=_FILE)] = None
     label_column: Annotated[str | None, Option("A class to predict.", panel=_FILE)] = None
     target_column: Annotated[str | None, Option("A number to predict.", panel=_FILE)] = None
+    target_text_column: Annotated[str | None, Option("A text to write.", panel=_FILE)] = None
     id_column: Annotated[
         str | None, Option("A name of each row that stays. Unless given, its number.", panel=_FILE)
     ] = None

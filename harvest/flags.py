@@ -52,8 +52,8 @@ def list_flags(entry: TeacherEntry | None) -> list[inspect.Parameter]:
     if entry is None:
         return flags
     _, config_class = entry.load()
-    if doubled := COMMON_OPTIONS.intersection(one.name for one in list_options(config_class)):
-        raise UsageError(f"the teacher {entry.name} cannot be used: it has an option {doubled.pop()}, as every harvest")
+    if doubled := [one.name for one in list_options(config_class) if one.name in COMMON_OPTIONS]:
+        raise UsageError(f"the teacher {entry.name} cannot be used: it has an option {doubled[0]}, as every harvest")
     return [*flags, *make_parameters(config_class, panel=f"The teacher {entry.name}", defaults=entry.defaults)]
 
 

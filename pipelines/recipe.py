@@ -1,62 +1,60 @@
-"""A recipe in YAML: one harvest, then variants of a distillation over some seeds. Checked before anything runs."""
+"""Recipes: one experiment in YAML, from the questions to the teacher to the students that are compared.
 
-from collections.abc import Mapping
+    name: demo
+    harvest: {task: rotten_tomatoes, teacher: reader}
+    compare: {seeds: [0, 1, 2], common: {epochs: 1}}
+
+`harvest` holds the options of `harvest run`, the teacher's own among them. `compare` holds the keys of a plan of
+`distill compare`, but for its name, shards and teacher, which follow from the rest. The classes behind those commands
+check both.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shared.errors import UsageError
+from shared.options import parse_assignment, suggest
+
+NAME, HARVEST, COMPARE = KEYS = ("name", "harvest", "compare")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A recipe as it is written. `path` is its file, for messages; the stages check the two mappings."""
+
+    path: Path
+    name: str
+    harvest: Mapping[str, Any]
+    compare: Mapping[str, Any]
 
 
-class HarvestStep(_Strict):
-    """What to ask whom. `teacher_options` are those of the teacher (see harvest.teachers.registry)."""
+def split_assignments(texts: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Split NAME=VALUE texts into options of every student, as texts, and options of the harvest, by name.
 
-    task: str
-    teacher: str
-    teacher_options: dict[str, Any] = Field(default_factory=dict)
-    out: Path | None = None
-    name: str | None = None
-    ask: list[str] | None = None
-    limits: dict[str, int] = Field(default_factory=dict)
-    text_column: str | None = None
-    text_pair_column: str | None = None
-    label_column: str | None = None
-    target_column: str | None = None
-    id_column: str | None = None
-
-
-class DistillStep(_Strict):
-    """Students to train. Each variant's options (see distill.config) stand over the common ones."""
-
-    common: dict[str, Any] = Field(default_factory=dict)
-    variants: dict[str, dict[str, Any]] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
-    runs: Path = Path("runs")
-
-    @field_validator("seeds")
-    @classmethod
-    def _are_distinct(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("a seed stands there twice")
-        return seeds
-
-
-class Recipe(_Strict):
-    """A whole recipe. `name` is that of its folder of runs."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    harvest: HarvestStep
-    distill: DistillStep
+    harvest.NAME=VALUE is one of the harvest, its value as YAML reads it. Raises UsageError.
+    """
+    students, harvest = [], {}
+    for text in texts:
+        try:
+            name, value = parse_assignment(text)
+        except ValueError as error:
+            raise UsageError(f"--set {text}: {error}") from None
+        part, dot, own = name.partition(".")
+        if not dot:
+            students.append(text)
+        elif part == HARVEST and own:
+            harvest[own.replace("-", "_")] = value
+        else:
+            raise UsageError(f"--set {text}: give NAME=VALUE for the students, or harvest.NAME=VALUE for the harvest")
+    return students, harvest
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a YAML file. Raises UsageError that names the file and the offending key."""
+    """Read the recipe in a YAML file. Raises UsageError that names the file and the key."""
     try:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -65,17 +63,18 @@ def read_recipe(path: Path) -> Recipe:
         raise UsageError(f"{path} is not a YAML file that can be read: {error}") from error
     if not isinstance(content, Mapping):
         raise UsageError(f"{path} is not a recipe: it has no keys")
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        raise UsageError(f"{path}: {_name_problem(error)}") from None
+    for key in content:
+        if key not in KEYS:
+            raise UsageError(f"{path} has no key {key}; {suggest(str(key), KEYS)}")
+    if missing := [key for key in KEYS if key not in content]:
+        raise UsageError(f"{path} needs the {'key' if len(missing) == 1 else 'keys'} {', '.join(missing)}")
+    if not isinstance(content[NAME], str):
+        raise UsageError(f"{path}: name is {content[NAME]!r}; give a word, which names the folder of the comparison")
+    return Recipe(path, content[NAME], *(_check_mapping(f"{path}: {key}", content[key]) for key in (HARVEST, COMPARE)))
 
 
-def _name_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    key = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        return f"there is no key {key!r}"
-    if problem["type"] == "missing":
-        return f"the key {key!r} is missing"
-    return f"{key}: {problem['msg']}"
+def _check_mapping(label: str, value: Any) -> Mapping[str, Any]:
+    """The value, if it is a mapping of options to values. Raises UsageError that begins with `label`."""
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{label} is {value!r}; it must be a mapping of options to values")
+    return value

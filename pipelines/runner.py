@@ -1,154 +1,100 @@
-"""Carries out a recipe: harvest, then every variant over every seed, then one table."""
+"""One experiment from its recipe to its table: what is not kept is harvested, what is not trained is trained."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harvest.asking.interrupt import KeyboardInterrupts
-from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
+from distill.compare.plan import Comparison, make_comparison
+from distill.compare.run import run_comparison
+from distill.compare.table import print_comparison
+from harvest.asking.interrupt import Interrupt
+from harvest.config import HarvestConfig, make_harvest_config
 from harvest.job import Report, run_harvest
-from pipelines.recipe import Recipe
-from shared.console import say
+from pipelines.recipe import COMPARE, HARVEST, Recipe, split_assignments
+from shared.console import results, say, show_cost
+from shared.errors import Error, UsageError
 
-if TYPE_CHECKING:
-    from distill.config import DistillConfig
+FOLLOWING = ("name", "shards", "teacher")  # keys of a comparison that a recipe says elsewhere
 
 
 @dataclass(frozen=True, slots=True)
-class VariantResult:
-    """One variant over its seeds: scores by the task's metric, in the order of the recipe's seeds.
+class Experiment:
+    """A recipe whose options were all checked. The shards of `comparison` are those of the harvest, once it is done."""
 
-    `dev` chose the best epoch of each run; `test`, None where the task has no labelled test split, chose nothing.
-    """
-
-    variant: str
-    dev: Sequence[float]
-    test: Sequence[float] | None
-    student_steps: int
-    seconds: float
-
-    @property
-    def scores(self) -> Sequence[float]:
-        """What is compared: test where there is one."""
-        return self.dev if self.test is None else self.test
+    harvest: HarvestConfig
+    comparison: Comparison
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a recipe came to."""
+    """What an experiment came to: `folder` holds the comparison, `comparison` is its comparison.json."""
 
     harvest: Report
-    metric: str
-    seeds: Sequence[int]
-    variants: Sequence[VariantResult]
+    folder: Path
+    comparison: Mapping[str, Any]
 
 
-def run_recipe(recipe: Recipe, seeds: Sequence[int] | None = None) -> Result:
-    """Harvest what is not kept, then train every variant. `seeds` stand in for the recipe's own."""
-    seeds = seeds or recipe.distill.seeds
-    harvest = make_harvest_config(recipe)
-    variants = recipe.distill.variants.items()
-    plans = {variant: make_run_configs(recipe, variant, options, seeds) for variant, options in variants}
-    from distill.run import run_distillation
+def make_experiment(
+    recipe: Recipe, assignments: Sequence[str] = (), changes: Mapping[str, Any] | None = None
+) -> Experiment:
+    """Check all of a recipe. Asks nothing, and trains nothing.
 
-    report = run_harvest(harvest, interrupt=KeyboardInterrupts())
-    say(f"the teacher was asked {report.asked:,} times; {report.kept:,} rows had been answered before")
-    results = []
-    metric = ""
-    for variant, configs in plans.items():
-        runs = []
-        for config in configs:
-            name = f"{recipe.name}-{variant}-s{config.training.seed}"
-            _, metrics = run_distillation(config, recipe.distill.runs, name, overwrite=True)
-            runs.append(metrics)
-        metric = runs[0]["metric"]
-        tests = [run["test"] for run in runs]
-        results.append(
-            VariantResult(
-                variant,
-                [run["dev_best"] for run in runs],
-                None if None in tests else tests,
-                runs[0]["student_steps"],
-                mean(run["seconds"] for run in runs),
-            )
+    `assignments` are as in split_assignments, and `changes` stand in place of keys of the comparison. Raises UsageError
+    that names the file and the key, and TeacherError where this machine cannot run the teacher.
+    """
+    students, asked = split_assignments(assignments)
+    try:
+        harvest = make_harvest_config({**recipe.harvest, **asked}, HARVEST)
+        for key in FOLLOWING:
+            if key in recipe.compare:
+                raise UsageError(f"{COMPARE} has no option {key}: it follows from the rest of the recipe")
+        comparison = make_comparison(
+            recipe.compare,
+            COMPARE,
+            **{**(changes or {}), "common": students},
+            name=recipe.name,
+            shards=harvest.out or Path("data"),
+            teacher=harvest.teacher.name or harvest.teacher.teacher,
         )
-    return Result(report, metric, seeds, results)
+    except UsageError as error:
+        raise UsageError(f"{recipe.path}: {error}") from None
+    return Experiment(harvest, comparison)
 
 
-def make_harvest_config(recipe: Recipe) -> HarvestConfig:
-    """The harvest that a recipe asks for."""
-    step = recipe.harvest
-    return HarvestConfig(
-        task=TaskChoice(
-            step.task,
-            text_column=step.text_column,
-            text_pair_column=step.text_pair_column,
-            label_column=step.label_column,
-            target_column=step.target_column,
-            id_column=step.id_column,
-        ),
-        teacher=TeacherChoice(step.teacher, step.name, step.teacher_options),
-        out=step.out,
-        asked=step.ask,
-        limits=step.limits,
-    )
+def run_experiment(
+    experiment: Experiment,
+    out: Path = Path("runs"),
+    images: Path | None = None,
+    overwrite: bool = False,
+    *,
+    interrupt: Interrupt | None = None,
+) -> Result:
+    """Ask what is not kept yet, then train what is not finished of the comparison, in out/<name>/.
 
-
-def make_run_configs(
-    recipe: Recipe, variant: str, options: Mapping[str, Any], seeds: Sequence[int]
-) -> "list[DistillConfig]":
-    """One training run a seed. Raises UsageError that names the offending key."""
-    from distill.config import make_distill_config
-
-    chosen = {
-        "shards": recipe.harvest.out or Path("data") / recipe.harvest.task,
-        "teacher": recipe.harvest.name or recipe.harvest.teacher,
-        **recipe.distill.common,
-        **options,
-    }
-    owner = f"distill.variants.{variant}"
-    return [make_distill_config(owner=owner, **{**chosen, "seed": seed}) for seed in seeds]
+    `images` and `overwrite` are as in run_comparison, `interrupt` as in run_harvest, and so is what is raised; Error
+    where the harvest was stopped before its end.
+    """
+    report = run_harvest(experiment.harvest, interrupt=interrupt)
+    if report.stopped is not None:
+        raise Error(
+            f"the harvest was stopped: {report.stopped}. No student was trained. What was answered is kept; the same "
+            "command goes on from there"
+        )
+    say(f"the teacher was asked {report.asked:,} times")
+    answers = Path(report.folder)
+    comparison = replace(experiment.comparison, shards=(answers.parent,), teacher=report.teacher)
+    folder, compared = run_comparison(comparison, out, images, overwrite)
+    return Result(report, folder, compared)
 
 
 def print_result(result: Result) -> None:
-    """Print the table of a result."""
-    from rich.table import Table
-
-    from shared.console import results
-
-    first = result.variants[0]
-    where = "dev" if first.test is None else "test"
-    seeds = f"{len(result.seeds)} seed{'s' if len(result.seeds) > 1 else ''}"
-    table = Table(
-        "variant",
-        f"{where} {result.metric}",
-        f"against {first.variant}",
-        "dev",
-        "student steps",
-        "seconds",
-        title=f"{result.harvest.task}, teacher {result.harvest.teacher}, {seeds}",
-    )
-    for variant in result.variants:
-        difference = mean(variant.scores) - mean(first.scores)
-        table.add_row(
-            variant.variant,
-            _format_scores(variant.scores),
-            "" if variant is first else f"{difference:+.3f}",
-            _format_scores(variant.dev),
-            f"{variant.student_steps:,}",
-            f"{variant.seconds:.0f}",
-        )
-    results.print(table)
-    results.print(f"the teacher was asked {result.harvest.asked:,} times in this run", highlight=False)
+    """Print the comparison as `distill compare` does, and what the harvest took."""
+    print_comparison(result.folder, result.comparison)
+    asked, cost = result.harvest.asked, show_cost(result.harvest.cost_usd)
+    results.print(f"the teacher was asked {asked:,} times in this run, {cost}", markup=False, highlight=False)
 
 
 def describe_result(result: Result) -> dict[str, Any]:
-    """A result as the object that `--json` prints."""
-    return asdict(result)
-
-
-def _format_scores(scores: Sequence[float]) -> str:
-    """The mean, with the standard deviation over seeds where there are several."""
-    return f"{mean(scores):.3f}" + (f" ± {stdev(scores):.3f}" if len(scores) > 1 else "")
+    """Make the object that `--json` prints."""
+    return {"harvest": asdict(result.harvest), "comparison": str(result.folder), **result.comparison}

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, ParamSpec, Protocol
+from typing import Annotated, Any, ParamSpec, Protocol, TypeAlias
 
 import typer
 from rich.console import Console
@@ -26,6 +26,10 @@ from rich.progress import (
 from shared.errors import Error
 
 Parameters = ParamSpec("Parameters")
+
+AsJson: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")
+]
 
 PLAIN_LINE_SECONDS = 5.0
 

@@ -8,12 +8,13 @@ if TYPE_CHECKING:
     import polars as pl
 
 Fingerprints: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
-FINGERPRINTED = ("sample_id", "text", "text_pair", "choices")
+FINGERPRINTED = ("sample_id", "text", "text_pair", "choices", "messages")
 
 
 def fingerprint_rows(frame: "pl.DataFrame") -> Fingerprints:
     """Hash each row's sample id and texts to two 64-bit numbers, shape (n, 2): equal where the rows are equal.
 
+    `frame` has the columns FINGERPRINTED; "messages" may be missing, where no row is a conversation.
     The hashes are polars' own, which cost a hundredth of a digest a row and hold within one process only.
     """
     import polars as pl
@@ -30,4 +31,11 @@ def fingerprint_rows(frame: "pl.DataFrame") -> Fingerprints:
         joined.alias("choices"),
         lengths.alias("lengths"),
     )
-    return np.stack([said.hash_rows(seed).to_numpy() for seed in (1, 2)], axis=1)
+    fingerprints = np.stack([said.hash_rows(seed).to_numpy() for seed in (1, 2)], axis=1)
+    if "messages" in frame.columns and frame["messages"].null_count() < len(frame):
+        spoken = frame["messages"].list.eval(pl.element().struct.json_encode()).list.join("\n")
+        # Only of rows that have some: those of any other row are the same, whatever rows are beside it.
+        has_some = spoken.is_not_null().to_numpy()[:, None]
+        hashes = np.stack([spoken.hash(seed).to_numpy() for seed in (1, 2)], axis=1)
+        fingerprints ^= np.where(has_some, hashes, np.uint64(0))
+    return fingerprints

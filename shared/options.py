@@ -110,7 +110,7 @@ class ListedOption:
     @property
     def shown_default(self) -> str:
         """The default as --help shows it; empty where it has none, or the help text says it."""
-        if any(self.default is none for none in (MISSING, None, False)) or self.default in ((), {}, ""):
+        if any(self.default is none for none in (MISSING, None, False)) or self.default in ((), (None,), {}, ""):
             return ""
         if self.option.show is not None:
             return self.option.show(self.default)
@@ -123,7 +123,7 @@ class ListedOption:
 
 @cache
 def list_options(config_class: type) -> tuple[ListedOption, ...]:
-    """The options of a config class and of the config classes that it is made of, in order.
+    """List the options of a config class and of the config classes that it is made of, in order.
 
     Raises ValueError where two have the same name, which is a programming error.
     """
@@ -149,12 +149,12 @@ def list_options(config_class: type) -> tuple[ListedOption, ...]:
 
 
 def flatten(config: "DataclassInstance") -> dict[str, Any]:
-    """The options of a config by their flat names, as plain values that JSON and YAML take."""
+    """Give the options of a config by their flat names, as plain values that JSON and YAML take."""
     return {one.name: _make_plain(reduce(getattr, one.path, config)) for one in list_options(type(config))}
 
 
 def spell_flags(config_class: type) -> Callable[[str], str]:
-    """A function that turns an option's name into its flag, for messages about a command line."""
+    """Give a function that turns an option's name into its flag, for messages about a command line."""
     flags = {one.name: one.flag for one in list_options(config_class)}
     return lambda name: flags.get(name, f"--{name.replace('_', '-')}")
 
@@ -181,7 +181,7 @@ def make_config(
 
 
 def suggest(name: str, names: "Mapping[str, Any] | Sequence[str]", spell: Callable[[str], str] = str) -> str:
-    """What else could be meant by a name that is not among `names`: the nearest one, and all of them."""
+    """Say what else could be meant by a name that is not among `names`: the nearest one, and all of them."""
     near = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {spell(near[0])}? " if near else ""
     return f"{hint}it has: {', '.join(map(spell, sorted(names)))}"
@@ -221,7 +221,7 @@ def _convert(one: ListedOption, value: Any, owner: str, spelled: str) -> Any:
 
 
 def _split_text(one: ListedOption, value: str | Path) -> list[str | Path]:
-    """One value for several: a text is several at its commas, but for paths, which may have commas themselves."""
+    """Make one value several: a text is several at its commas, but for paths, which may have commas themselves."""
     if isinstance(value, Path) or get_args(_strip_none(one.kind))[0] is Path:
         return [value]
     return [part.strip() for part in value.split(",")]
@@ -235,7 +235,7 @@ def _adapt(kind: Any) -> Any:
 
 
 def _build(config_class: "type[Config]", values: Mapping[tuple[str, ...], Any]) -> "Config":
-    """The config of values by path; a config in it whose options were all left out has its class's defaults."""
+    """Build the config of values by path; a config in it whose options were all left out has its class's defaults."""
     hints = get_type_hints(config_class)
     own: dict[str, Any] = {}
     nested: dict[str, dict[tuple[str, ...], Any]] = {}
@@ -273,12 +273,14 @@ def make_parameters(
     panel: str | None = None,
     leave_out: Sequence[str] = (),
     defaults: Mapping[str, Any] | None = None,
+    required: bool = True,
 ) -> list[inspect.Parameter]:
-    """A keyword parameter for each option, by its flat name, as typer takes it; those in `leave_out` have no flag.
+    """Make a keyword parameter for each option, by its flat name, as typer takes it; those in `leave_out` have no flag.
 
     A flag that is not given is None, so a command line holds no default of its own: the config's holds, and --help
-    shows it. `panel` is for options that are in no group. An option without a default is a flag that must be given.
-    `defaults` stand in for those of the class: whoever makes the config gives them to it too.
+    shows it. `panel` is for options that are in no group. An option without a default is a flag that must be given,
+    unless `required` is false: then something else may give it, a file say. `defaults` stand in for those of the class:
+    whoever makes the config gives them to it too.
     """
     replaced = defaults or {}
     listed = [replace(one, default=replaced.get(one.name, one.default)) for one in list_options(config_class)]
@@ -286,8 +288,8 @@ def make_parameters(
         inspect.Parameter(
             one.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if one.default is MISSING else None,
-            annotation=_annotate(one, panel),
+            default=inspect.Parameter.empty if required and one.default is MISSING else None,
+            annotation=_annotate(one, panel, required),
         )
         for one in listed
         if one.name not in leave_out
@@ -319,7 +321,7 @@ def take_options(
     return decorate
 
 
-def _annotate(one: ListedOption, panel: str | None) -> Any:
+def _annotate(one: ListedOption, panel: str | None, required: bool) -> Any:
     import typer
     from rich.markup import escape
 
@@ -328,7 +330,7 @@ def _annotate(one: ListedOption, panel: str | None) -> Any:
     if option.parse is not None:
         kind = list[str] if option.repeated else str
     elif one.several:
-        kind = list[str if one.choices else get_args(kind)[0]]  # type: ignore[misc]
+        kind = list[str if one.choices else _strip_none(get_args(kind)[0])]  # type: ignore[misc]
     elif get_origin(kind) is Literal and not all(isinstance(choice, str) for choice in get_args(kind)):
         kind = type(get_args(kind)[0])
     notes = [f"default: {one.shown_default}"] if one.shown_default else []
@@ -343,14 +345,14 @@ def _annotate(one: ListedOption, panel: str | None) -> Any:
         rich_help_panel=one.panel or panel,
         show_default=False,
     )
-    return Annotated[kind if one.default is MISSING else kind | None, flag]
+    return Annotated[kind if required and one.default is MISSING else kind | None, flag]
 
 
 # --- texts that are values ---
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """WIDTHxHEIGHT in pixels. Raises ValueError that says so."""
+    """Read WIDTHxHEIGHT in pixels. Raises ValueError that says so."""
     width, x, height = text.partition("x")
     if not (x and width.isdecimal() and height.isdecimal()):
         raise ValueError("give WIDTHxHEIGHT in pixels: 512x512")
@@ -358,7 +360,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def show_size(size: tuple[int, int]) -> str:
-    """A size as `parse_size` reads it."""
+    """Write a size as `parse_size` reads it."""
     return f"{size[0]}x{size[1]}"
 
 
@@ -368,7 +370,7 @@ def parse_names(text: str) -> list[str]:
 
 
 def parse_json_object(text: str) -> dict[str, Any]:
-    """A JSON object. Raises ValueError that says so."""
+    """Read a JSON object. Raises ValueError that says so."""
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -379,12 +381,12 @@ def parse_json_object(text: str) -> dict[str, Any]:
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE texts as a mapping. Raises ValueError that says so."""
+    """Read NAME=VALUE texts as a mapping. Raises ValueError that says so."""
     return dict(map(parse_assignment, texts))
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value read as YAML reads it: a number, true, a list, or text. Raises ValueError."""
+    """Read NAME=VALUE, the value read as YAML reads it: a number, true, a list, or text. Raises ValueError."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise ValueError("give NAME=VALUE")
@@ -392,7 +394,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A number, true, null, a list or text, as YAML reads it; what is no YAML is text."""
+    """Read a number, true, null, a list or text, as YAML does; what is no YAML is text."""
     import yaml
 
     try:
@@ -411,7 +413,7 @@ def _split_annotation(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _strip_none(kind: Any) -> Any:
-    """The one type of `type | None`; any other type as it is."""
+    """Give the one type of `type | None`; any other type as it is."""
     if get_origin(kind) in (Union, UnionType):
         others = [each for each in get_args(kind) if each is not NoneType]
         return others[0] if len(others) == 1 else kind

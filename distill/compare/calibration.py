@@ -24,7 +24,7 @@ class Calibration:
 
 
 def measure_calibration(logits: Array, target: Array) -> Calibration:
-    """Over all seeds together: logits (seeds, rows, c), target (rows,). Confidence is the largest softmax."""
+    """Measure all seeds together: logits (seeds, rows, c), target (rows,). Confidence is the largest softmax."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     probabilities = np.exp(shifted) / np.exp(shifted).sum(axis=-1, keepdims=True)
     confidence = probabilities.max(axis=-1).reshape(-1)

@@ -60,7 +60,7 @@ def draw_forest(bars: Sequence[Bar], title: str, span: tuple[float, float]) -> s
 def draw_lines(
     lines: Sequence[Line], title: str, x_title: str, y_title: str, x_names: Mapping[float, str], diagonal: bool = False
 ) -> str:
-    """A line chart. `x_names` are the ticks of the x axis; `diagonal` adds the line x = y."""
+    """Draw a line chart. `x_names` are the ticks of the x axis; `diagonal` adds the line x = y."""
     left, right, top, bottom, height = 56, 24, 12, 44, 320
     xs = [*x_names, *(x for line in lines for x, _ in line.points)]
     ys = [y for line in lines for _, y in line.points]
@@ -102,13 +102,13 @@ def draw_lines(
 
 
 def draw_legend(entries: Sequence[tuple[str, str]]) -> str:
-    """Names with their colours; each entry is a name and a class."""
+    """Draw names with their colours; each entry is a name and a class."""
     items = "".join(f'<li><i class="key {style}"></i>{escape(name)}</li>' for name, style in entries)
     return f'<ul class="legend">{items}</ul>'
 
 
 def make_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two others, about five."""
+    """Make round numbers between two others, about five."""
     span = high - low
     step = min((1, 2, 5, 10), key=lambda m: abs(span / 5 - m * 10 ** _magnitude(span / 5))) * 10 ** _magnitude(span / 5)
     first = int(low / step) - 1
@@ -117,7 +117,7 @@ def make_ticks(low: float, high: float) -> list[float]:
 
 
 def pad_span(low: float, high: float) -> tuple[float, float]:
-    """A range with some air around it."""
+    """Give a range some air."""
     air = (high - low) * 0.08 or 0.05
     return low - air, high + air
 

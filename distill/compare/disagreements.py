@@ -41,22 +41,28 @@ class Disagreement:
 def find_disagreements(
     chosen: Sequence[Chosen], folder: Path, manifest: Manifest, images: Path | None
 ) -> list[Disagreement]:
-    """Up to SHOWN rows of the first teacher variant with the most labels, those first that more seeds agree on.
+    """Find up to SHOWN rows of the first teacher variant with the most labels, those first that more seeds agree on.
 
     Half of them, where there are as many, are rows that the teacher has right, and half rows that the student has. None
     for a regression, or where the teacher was not asked about the test rows. Pictures are taken from `images` where
     they are, byte for byte, what the teacher saw; the others are left out and counted in a message.
     """
-    teachers = [one for one in chosen if one.role == "teacher" and one.aligner is not None]
+    teachers = [
+        one for one in chosen if one.role == "teacher" and one.predictions and one.predictions.aligner is not None
+    ]
     if manifest.kind == "regression" or not teachers:
         return []
     one = max(teachers, key=lambda each: float("inf") if each.labels is None else each.labels)
-    assert one.aligner is not None
-    student, share = _count_votes(one.logits)
-    teacher, _ = _count_votes(one.aligner)
+    said = one.predictions
+    assert said is not None
+    assert said.aligner is not None
+    student, share = _count_votes(said.logits)
+    teacher, _ = _count_votes(said.aligner)
     differing = np.flatnonzero(student != teacher)
     order = differing[np.argsort(-share[differing], kind="stable")]
-    of_teacher, of_student = ([row for row in order if said[row] == one.target[row]] for said in (teacher, student))
+    of_teacher, of_student = (
+        [row for row in order if labels[row] == said.target[row]] for labels in (teacher, student)
+    )
     half = max(SHOWN // 2, SHOWN - len(of_student))
     rows = [*of_teacher[:half]]
     rows += of_student[: SHOWN - len(rows)]
@@ -66,30 +72,31 @@ def find_disagreements(
         Disagreement(
             sample_id,
             text,
-            manifest.labels[one.target[row]],
+            manifest.labels[said.target[row]],
             manifest.labels[student[row]],
             float(share[row]),
             manifest.labels[teacher[row]],
             pictures,
         )
-        for row, (sample_id, text, pictures) in zip(rows, _read_rows(folder, manifest, rows, images), strict=True)
+        for row, (sample_id, text, pictures) in zip(
+            rows, _read_rows(folder, manifest, one.rows[rows], images), strict=True
+        )
     ]
 
 
 def _count_votes(logits: Array) -> tuple[Array, Array]:
-    """The label of most seeds for each row, and the share of seeds that said it."""
+    """Give the label of most seeds for each row, and the share of seeds that said it."""
     votes = np.eye(logits.shape[-1])[logits.argmax(axis=-1)].mean(axis=0)
     return votes.argmax(axis=1), votes.max(axis=1)
 
 
 def _read_rows(
-    folder: Path, manifest: Manifest, rows: Sequence[int], images: Path | None
+    folder: Path, manifest: Manifest, numbers: Array, images: Path | None
 ) -> list[tuple[str, str, tuple[str, ...]]]:
     split = read_split(folder, manifest, REPORTED_ON)
-    scored = np.flatnonzero(split.labelled & split.first)
     found, unseen = {}, 0
     for group, start in zip(split.groups, split.starts(), strict=True):
-        wanted = {int(scored[row]) - start: row for row in rows if start <= scored[row] < start + group.rows}
+        wanted = {int(row) - start: int(row) for row in numbers if start <= row < start + group.rows}
         if not wanted:
             continue
         table = read_row_group(group, ["sample_id", "text", "text_pair", "image_sha256"])
@@ -102,7 +109,7 @@ def _read_rows(
             found[row] = values["sample_id"], text, pictures
     if unseen:
         say(f"{images}: {unseen} of the pictures are missing, or are not what the teacher saw; the report has the text")
-    return [found[row] for row in rows]
+    return [found[int(row)] for row in numbers]
 
 
 def _read_pictures(images: Path, sample_id: str, seen: Sequence[str]) -> tuple[str, ...]:

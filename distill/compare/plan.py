@@ -1,20 +1,19 @@
-"""What is compared: variants over seeds and numbers of labels, from a YAML file or from the command line."""
+"""What is compared: variants over seeds and numbers of labels, from a mapping, a YAML file, or the command line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
-from distill.config import DistillConfig, make_distill_config
+from distill.config import UNDISTILLED, DistillConfig, Shards, TeacherName, make_distill_config
 from shared.errors import UsageError
-from shared.options import make_config
-from shared.shards.manifest import check_name
+from shared.options import Option, check_options, make_config, parse_assignment, parse_value
 
 CHOICES = "choices"
-OWN = ("seed", "labels")  # options that the plan itself sets, for each cell
+OWN = ("seed", "labels")  # options that the comparison itself sets, for each cell
 DEFAULT_CONTROLS = ("label-smoothing", "self-training", "shuffled-teacher", "random-vectors", "constant-target")
 
 
@@ -38,50 +37,91 @@ def name_cell(variant: str, labels: int | None, choice: int, seed: int) -> str:
     return f"{variant}-n{'all' if labels is None else labels}-c{choice}-s{seed}"
 
 
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Read NAME=VALUE texts as options of a run. Raises ValueError."""
+    return {name.replace("-", "_"): value for name, value in map(_parse_option, texts)}
+
+
+def parse_choices(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Read NAME=V1,V2 texts as values to choose among. Raises ValueError."""
+    choices = {}
+    for text in texts:
+        name, _ = parse_assignment(text)
+        choices[name.replace("-", "_")] = [parse_value(part) for part in text.partition("=")[2].split(",")]
+    return choices
+
+
+def _parse_option(text: str) -> tuple[str, Any]:
+    name, value = parse_assignment(text)
+    return name, text.partition("=")[2] if isinstance(value, str) else value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Comparison:
     """Variants, each a mapping of options (see distill.config) over `common`, for each seed and number of labels.
 
     `choices` maps options to values: every combination is a candidate of each variant, and the validation split
     chooses among them. A variant may have `choices` of its own, of as many candidates. `labels` None means all. The
     defaults of `variants` are plain fine-tuning, the common options, and every control that goes with them. One seed
-    makes a table and no verdict. `keep_students` keeps the trained models, which need much more room than their scores.
+    gives a table, and no test.
     """
 
-    name: str
-    shards: Path
-    teacher: str | None = None
-    common: Mapping[str, Any] = field(default_factory=dict)
-    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    seeds: Sequence[int] = (0, 1, 2, 3, 4)
-    labels: Sequence[int | None] = (None,)
-    workers: int | None = None
-    keep_students: bool = False
+    shards: Shards
+    teacher: TeacherName = None
+    name: Annotated[str, Option("The comparison's name; the file's, unless given.")] = "comparison"
+    common: Annotated[
+        Mapping[str, Any],
+        Option(
+            "An option of all runs, as `distill run` has it; may be repeated.",
+            flag="--set",
+            metavar="NAME=VALUE",
+            parse=parse_options,
+            repeated=True,
+        ),
+    ] = field(default_factory=dict)
+    variants: Annotated[Mapping[str, Mapping[str, Any]], Option("Options by variant.")] = field(default_factory=dict)
+    choices: Annotated[
+        Mapping[str, Sequence[Any]],
+        Option(
+            "Values that the validation split chooses among; may be repeated.",
+            flag="--choose",
+            metavar="NAME=V1,V2",
+            parse=parse_choices,
+            repeated=True,
+        ),
+    ] = field(default_factory=dict)
+    seeds: Annotated[tuple[int, ...], Option("A seed of the runs; may be repeated.", flag="--seed")] = (0, 1, 2, 3, 4)
+    labels: Annotated[tuple[int | None, ...], Option("Keep this many labels; may be repeated. All, unless given.")] = (
+        None,
+    )
+    workers: Annotated[int | None, Option("Processes of one thread each; one a core, unless given.", at_least=1)] = None
+    keep_students: Annotated[bool, Option("Keep the trained student of each cell, in its folder.")] = False
 
     def __post_init__(self) -> None:
-        check_name("the comparison's name", self.name)
-        for what, values in (("seed", self.seeds), ("number of labels", self.labels)):
-            if len(set(values)) < len(values):
-                raise UsageError(f"{self.name}: a {what} stands there twice")
-        if not self.seeds:
-            raise UsageError(f"{self.name}: give at least one seed")
-        if not self.labels:
-            raise UsageError(f"{self.name}: give at least one number of labels, or leave labels out")
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"{self.name}: workers is {self.workers}; it must be at least 1")
+        check_options(self)
+        _check_name("the comparison's name", self.name)
+        for option, what, values in (("seeds", "seed", self.seeds), ("labels", "number of labels", self.labels)):
+            if not values:
+                raise UsageError(f"{self.name}: give at least one {what}, or leave {option} out")
+            if doubled := [value for value in values if list(values).count(value) > 1]:
+                raise UsageError(f"{self.name}: the {what} {doubled[0]} is given twice")
+
+    @property
+    def tests(self) -> bool:
+        """Whether there are seeds enough to tell luck from effect."""
+        return len(self.seeds) > 1
 
     def list_variants(self) -> dict[str, Mapping[str, Any]]:
-        """The variants, those by default where none were given."""
+        """List the variants, those by default where none were given."""
         return dict(self.variants) or default_variants(self.common)
 
     def list_candidates(self, variant: str) -> list[dict[str, Any]]:
-        """What is tried for a variant: one mapping of options a candidate."""
+        """List what is tried for a variant: one mapping of options a candidate."""
         choices: Mapping[str, Sequence[Any]] = self.list_variants()[variant].get(CHOICES, self.choices)
         return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
 
     def list_cells(self) -> list[Cell]:
-        """All trainings, a seed at a time, so that a comparison that was stopped has whole seeds.
+        """List all trainings, a seed at a time, so that a comparison that was stopped has whole seeds.
 
         Raises UsageError for a plan that could not be compared fairly, or not at all.
         """
@@ -108,7 +148,7 @@ class Plan:
     def _configure(
         self, name: str, options: Mapping[str, Any], candidate: Mapping[str, Any], labels: int | None, seed: int
     ) -> DistillConfig:
-        check_name("a variant", name)
+        _check_name("a variant", name)
         own = {key: value for key, value in options.items() if key != CHOICES}
         chosen = {**self.common, **own, **candidate}
         if taken := [key for key in (*OWN, "shards", "teacher") if key in chosen]:
@@ -117,11 +157,20 @@ class Plan:
         return make_distill_config(owner=f"{self.name}: variants.{name}", **{**chosen, **fixed})
 
 
+def _check_name(what: str, name: str) -> None:
+    from shared.shards.manifest import check_name  # imports pyarrow, which --help does without
+
+    check_name(what, name)
+
+
 def default_variants(common: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Plain fine-tuning, its heads alone, the teacher by the common options, and every control that goes with them."""
+    """Make the variants that are compared unless others are given.
+
+    They are plain fine-tuning, its heads alone, the teacher by the common options, and every control that goes with it.
+    """
     teacher = make_distill_config(owner="the common options", **{**common, "shards": Path()})
     variants: dict[str, Mapping[str, Any]] = {
-        "undistilled": {"loss": "none", "alpha": 0.0, "gamma": 0.0},
+        "undistilled": dict(UNDISTILLED),
         "heads-only": {"loss": "none", "alpha": 0.0},
         teacher.variant: {},
     }
@@ -136,41 +185,29 @@ def default_variants(common: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return variants
 
 
-def make_comparison(options: Mapping[str, Any], owner: str, *, name: str, shards: Path, teacher: str | None) -> Plan:
-    """Make a comparison of the keys of a plan but for `name`, `shards` and `teacher`, and check all of its cells.
+def make_comparison(content: Mapping[str, Any], owner: str, **changes: Any) -> Comparison:
+    """Make a checked comparison of the keys of a plan; `changes` stand over them, and `owner` is whose keys they are.
 
-    Raises UsageError that names `owner` and the key.
+    The `common` options and `choices` of the changes are put over those of the content, one by one. Cells are checked
+    too, so that a wrong option is refused here. Raises UsageError that names the key or the option.
     """
-    for key in ("name", "shards", "teacher"):
-        if key in options:
-            raise UsageError(f"{owner} has no option {key}: it follows from the rest")
     for key in ("common", "choices", "variants"):
-        if not isinstance(options.get(key, {}), Mapping):
+        if not isinstance(content.get(key, {}), Mapping):
             raise UsageError(f"{owner}: {key} is not a mapping")
-    plan = make_config(Plan, {**options, "name": name, "shards": shards, "teacher": teacher}, owner)
-    plan.list_cells()
-    return plan
-
-
-def make_plan(path: Path | None, options: Sequence[str], choices: Sequence[str], changes: Mapping[str, Any]) -> Plan:
-    """The plan in a YAML file, or of its own, with `changes` in place of its keys.
-
-    `options` are NAME=VALUE and go over `common`; `choices` are NAME=V1,V2,... Values are read as YAML reads them.
-    Raises UsageError that names the file and the key.
-    """
-    content = {} if path is None else read_plan(path)
-    owner = "the comparison" if path is None else str(path)
-    common = {**content.get("common", {}), **dict(_read_assignment(text) for text in options)}
-    tried = {key: list(value) for key, value in content.get("choices", {}).items()}
-    for text in choices:
-        key, value = _read_assignment(text)
-        tried[key] = [_read_value(part) for part in str(value).split(",")]
-    name = "comparison" if path is None else path.stem
-    return make_config(Plan, {"name": name, **content, "common": common, "choices": tried, **changes}, owner)
+    merged = {**content, **changes}
+    for key, parse in (("common", parse_options), ("choices", parse_choices)):
+        given = changes.get(key, {})
+        try:
+            merged[key] = {**content.get(key, {}), **(given if isinstance(given, Mapping) else parse(given))}
+        except ValueError as error:
+            raise UsageError(f"{' '.join(given)}: {error}") from None
+    comparison = make_config(Comparison, merged, owner)
+    comparison.list_cells()
+    return comparison
 
 
 def read_plan(path: Path) -> dict[str, Any]:
-    """The keys of a plan in a YAML file. Raises UsageError."""
+    """Read the keys of a plan in a YAML file, its name that of the file unless it has one. Raises UsageError."""
     try:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -179,22 +216,4 @@ def read_plan(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not a YAML file that can be read: {error}") from error
     if not isinstance(content, Mapping):
         raise UsageError(f"{path} is not a plan: it has no keys")
-    for key in ("common", "choices", "variants"):
-        if not isinstance(content.get(key, {}), Mapping):
-            raise UsageError(f"{path}: {key} is not a mapping")
-    return dict(content)
-
-
-def _read_assignment(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UsageError(f"{text!r} is not NAME=VALUE")
-    key = key.replace("-", "_")
-    return key, value if "," in value else _read_value(value)
-
-
-def _read_value(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+    return {"name": path.stem, **content}

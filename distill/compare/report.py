@@ -61,7 +61,7 @@ details { margin:8px 0; } summary { cursor:pointer; } pre { overflow-x:auto; bac
 
 
 def write_report(result: Mapping[str, Any], rows: Sequence[Disagreement]) -> str:
-    """The page, of what `distill.compare.results.describe` gives and the rows to show."""
+    """Write the page, of what `distill.compare.results.describe` gives and the rows to show."""
     sections = [
         _write_head(result),
         _write_forests(result),
@@ -88,15 +88,15 @@ def _write_head(result: Mapping[str, Any]) -> str:
     frozen = result["frozen_layers"]
     student = f"{result['student']}, its embeddings and first {frozen} layers frozen" if frozen else result["student"]
     cards = []
-    for verdict, sentence in zip(result["verdicts"], result["sentences"], strict=True):
+    if not result["verdicts"]:
+        cards.append(f'<div class="verdict plain"><b>Nothing is tested</b>{escape(result["verdict"])}</div>')
+    for verdict, sentence in zip(result["verdicts"], result["sentences"][: len(result["verdicts"])], strict=True):
         title, style = _OUTCOMES[verdict["outcome"]]
         cards.append(
             f'<div class="verdict {style}"><b>{escape(_name_labels(verdict["labels"]))}: {title}</b>{escape(sentence)}'
             f" <small>Adjusted p {verdict['p']:.3f} for both, {verdict['p_undistilled']:.3f} against plain "
             "fine-tuning.</small></div>"
         )
-    if not cards:
-        cards.append('<div class="verdict plain"><b>No verdict</b>With one seed nothing tells luck from effect.</div>')
     return (
         f"<h1>Did {escape(result['teacher'])} help, or was it regularisation?</h1>"
         f'<p class="soft">{escape(result["task"])} · student {escape(student)} · {len(result["seeds"])} seeds · '
@@ -305,7 +305,7 @@ def _write_legend(styles: Mapping[str, str]) -> str:
 
 
 def _on_top(lines: Sequence[Line]) -> list[Line]:
-    """The coloured lines last, so that they are drawn over the grey ones."""
+    """Put the coloured lines last, so that they are drawn over the grey ones."""
     return sorted(lines, key=lambda line: line.style != "control")
 
 

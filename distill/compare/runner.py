@@ -1,6 +1,5 @@
 """Trains the cells of a comparison in worker processes of one thread each. A finished cell is a folder, and stays."""
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -8,36 +7,38 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
-from distill.compare.plan import Cell, Plan
-from distill.config import DistillConfig
+from distill.compare.plan import Cell, Comparison
+from distill.config import DataConfig, DistillConfig
+from distill.runs.folder import read_metrics
+from distill.runs.record import ROW_SCORES
 from shared.console import say, silence, track
 from shared.errors import Error, UsageError
-from shared.options import flatten, list_options
+from shared.options import flatten
 from shared.shards.manifest import choose_teacher, hash_manifest
 from shared.shards.read import check_readable
 from shared.workers import end_with_parent
 
-CELLS, FROZEN, STUDENT = "cells", "frozen", "student"
+CELLS, FROZEN = "cells", "frozen"
+STUDENT = "student"
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def run_cells(plan: Plan, folder: Path, overwrite: bool = False) -> list[Cell]:
-    """Train what is not finished in `folder`/cells/, and return all cells of the plan.
+def run_cells(comparison: Comparison, folder: Path, overwrite: bool = False) -> list[Cell]:
+    """Train what is not finished in `folder`/cells/, and return all cells.
 
     Killed at any moment, it loses the cells that are running and no other. Raises UsageError for finished cells of
     other settings or other shards, unless `overwrite`, and Error naming the cell that failed.
     """
-    cells = plan.list_cells()
-    manifest = hash_manifest(check_readable(choose_teacher(plan.shards, plan.teacher)))
+    cells = comparison.list_cells()
+    manifest = hash_manifest(check_readable(choose_teacher(comparison.shards[0], comparison.teacher)))
     kept = folder / CELLS
     missing = []
     for cell in cells:
-        difference = find_difference(kept / cell.name, cell, manifest, plan.keep_students)
+        difference = find_difference(kept / cell.name, cell, manifest, comparison.keep_students)
         if difference and not overwrite:
             raise UsageError(
-                f"{kept / cell.name} was trained otherwise: {difference}. Give this comparison another name, or "
+                f"{kept / cell.name} cannot be used: {difference}. Give this comparison another name, or "
                 "--overwrite to train such cells again"
             )
         if difference:
@@ -48,41 +49,38 @@ def run_cells(plan: Plan, folder: Path, overwrite: bool = False) -> list[Cell]:
         say(f"{folder}: {len(cells) - len(missing):,} of {len(cells):,} cells are finished already")
     if missing:
         kept.mkdir(parents=True, exist_ok=True)
-        _train_all(missing, folder, min(plan.workers or count_cores(), len(missing)), plan.keep_students)
+        workers = min(comparison.workers or count_cores(), len(missing))
+        _train_all(missing, folder, workers, comparison.keep_students)
         shutil.rmtree(folder / FROZEN, ignore_errors=True)
     return cells
 
 
 def count_cores() -> int:
-    """The cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def find_difference(folder: Path, cell: Cell, manifest: str, keep_student: bool = False) -> str | None:
-    """How a finished cell differs from what is wanted, in words; None where it does not, or there is none."""
+def find_difference(folder: Path, cell: Cell, manifest: str, keep_student: bool) -> str | None:
+    """Say how a finished cell differs from what is wanted; None where it does not, or there is none."""
     if not folder.exists():
         return None
-    metrics = read_metrics(folder)
+    try:
+        metrics = read_metrics(folder)
+    except UsageError as error:
+        return str(error)
+    if not (folder / ROW_SCORES).exists():
+        return "an older version trained it, and it has no scores of single rows"
     wanted = flatten(cell.config)
-    defaults = {one.name: one.default for one in list_options(DistillConfig)}
+    defaults = flatten(DistillConfig(data=DataConfig(shards=(Path(),))))
     found = {**defaults, **metrics["config"]}  # an option that is younger than the cell had its default
-    for name in wanted:
-        if wanted.get(name) != found.get(name):
-            return f"{name} was {found.get(name)!r} and is {wanted.get(name)!r}"
+    for name, value in wanted.items():
+        if value != found.get(name):
+            return f"{name} was {found.get(name)!r} and is {value!r}"
     if manifest not in metrics["manifest_sha256"].values():
         return "the shards have changed since"
     if keep_student and not (folder / STUDENT).exists():
         return "its student was not kept"
     return None
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """The metrics of a finished cell. Raises Error for a folder that is none."""
-    try:
-        metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
-    except (OSError, ValueError) as error:
-        raise Error(f"{folder} is not a finished cell ({error}); remove it to have it trained again") from None
-    return metrics
 
 
 def _train_all(cells: Sequence[Cell], folder: Path, workers: int, keep_students: bool) -> None:
@@ -128,5 +126,4 @@ def _train_cell(cell: Cell, folder: Path, keep_student: bool) -> None:
     from distill.run import Keep, run_distillation
 
     torch.set_num_threads(1)
-    keep = Keep(student=keep_student, frozen=folder / FROZEN)
-    run_distillation(cell.config, folder / CELLS, cell.name, keep=keep)
+    run_distillation(cell.config, folder / CELLS, cell.name, keep=Keep(student=keep_student, frozen=folder / FROZEN))

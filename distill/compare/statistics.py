@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
-
-from distill.scoring.metrics import find_metric
 
 Array = np.ndarray[Any, Any]
 
@@ -38,26 +35,8 @@ class Difference:
     by_seed: tuple[float, ...]
 
 
-def make_pseudovalues(metric: str, logits: Array, target: Array) -> Array:
-    """Row i's share in a score over n rows, (n,): n s - (n - 1) s without row i. For accuracy: whether i is right.
-
-    `logits` is (n, c), or (n, 1) for regression; `target` is (n,). Any of the tasks' metrics so becomes a mean over
-    rows. Source: Dorfman, Berbaum and Metz (1992). Raises UsageError for an unknown metric.
-    """
-    score = find_metric(metric)
-    count = len(target)
-    if count < 2:
-        raise ValueError(f"{count} rows have no spread")
-    # Rows that are right or wrong in the same way do the same to the score: one of each kind is left out, once.
-    kinds = np.stack([target, logits.argmax(axis=1)], axis=1) if logits.shape[1] > 1 else np.arange(count)[:, None]
-    _, examples, kind_of = np.unique(kinds, axis=0, return_index=True, return_inverse=True)
-    without = np.array([score(np.delete(logits, row, axis=0), np.delete(target, row)) for row in examples])
-    values: Array = count * score(logits, target) - (count - 1) * without[kind_of.reshape(-1)]
-    return values
-
-
 def compare(first: Array, second: Array) -> Difference:
-    """Test the mean difference of two variants' pseudovalues, each (seeds, rows) and of the same seeds and rows.
+    """Test the mean difference of two variants' row scores, each (seeds, rows) and of the same seeds and rows.
 
     The two-way random model d_sr = mean + seed_s + row_r + rest_sr has the variance of the mean
     [MS_seed + max(MS_row - MS_rest, 0)] / (S R), and Hillis's (2007) degrees of freedom
@@ -67,6 +46,8 @@ def compare(first: Array, second: Array) -> Difference:
         raise ValueError(
             f"{first.shape} and {second.shape} cannot be compared: give the same two seeds and rows, or more"
         )
+    from scipy import stats
+
     difference = first - second
     seeds, rows = difference.shape
     mean = difference.mean()

@@ -12,13 +12,10 @@ from shared.console import results
 
 
 def print_comparison(folder: Path, result: Mapping[str, Any]) -> None:
-    """Print what `run_comparison` returns: to read, on standard output."""
+    """Print what `run_comparison` returns, to be read by a person, on standard output."""
     for group in result["groups"]:
         print_group(result, group)
-    lines = list(result["sentences"])
-    if not lines:
-        lines.append("No verdict: with one seed nothing tells luck from effect. Give several, better five.")
-    lines.append(f"report: {folder / REPORT}")
+    lines = [*result["sentences"], f"report: {folder / REPORT}"]
     student = find_student(folder, result)
     if student is not None:
         lines.append(f"student: {student}")
@@ -31,25 +28,17 @@ def print_group(result: Mapping[str, Any], group: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     labels = "all labels" if group["labels"] is None else f"{group['labels']:,} labels"
-    count = len(result["seeds"])
     baseline = next(one for one in group["variants"] if one["role"] == "undistilled")
-    table = Table(
-        "variant",
-        f"test {result['metric']}",
-        f"against {baseline['variant']}",
-        "validation",
-        "seeds",
-        "student steps",
-        "seconds",
-        title=f"{result['task']}, teacher {result['teacher']}, {labels}",
-    )
+    table = Table(title=f"{result['task']}, teacher {result['teacher']}, {labels}")
+    table.add_column("variant", no_wrap=True)
+    for heading in (f"test {result['metric']}", f"against {baseline['variant']}", "seeds", "steps", "seconds"):
+        table.add_column(heading, justify="right")
     for one in group["variants"]:
         table.add_row(
             one["variant"],
             format_scores(one["scores"]),
             "" if one is baseline else f"{one['score'] - baseline['score']:+.3f}",
-            f"{one['validation']:.3f}",
-            str(count),
+            str(len(one["scores"])),
             f"{result['student_steps']:,}",
             f"{one['seconds']:.0f}",
         )

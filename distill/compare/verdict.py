@@ -38,8 +38,12 @@ class Verdict:
     control: Difference | None
 
 
-def judge(groups: Iterable[tuple[int | None, Mapping[str, Array]]], roles: Mapping[str, Role]) -> list[Verdict]:
-    """A verdict for each teacher variant of each group: a number of labels, and pseudovalues (seeds, rows) by variant.
+def reach_verdicts(
+    groups: Iterable[tuple[int | None, Mapping[str, Array]]], roles: Mapping[str, Role]
+) -> list[Verdict]:
+    """Reach a verdict on each teacher variant of each group.
+
+    A group is a number of labels, and row scores (seeds, rows) by variant.
 
     The strongest control is chosen on the very rows that are reported, which can only favour it. Raises ValueError
     where a group has no undistilled variant.
@@ -74,7 +78,7 @@ def _decide(p: float, p_undistilled: float, undistilled: Difference, control: Di
 
 
 def rank(values: Mapping[str, Array], baseline: str) -> dict[str, tuple[Difference, float]]:
-    """Every other variant against one, with Holm's p over them."""
+    """Test every other variant against one, with Holm's p over them."""
     names: Sequence[str] = [name for name in values if name != baseline]
     differences = [compare(values[name], values[baseline]) for name in names]
     adjusted = correct_holm([difference.p for difference in differences])

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from distill.config import Column
+from distill.data.columns import Array
 from distill.data.replies import encode_replies
 from distill.data.split import Ints, Split, describe_number, describe_row, read_split
 from distill.data.vectors import (
-    Array,
     JoinedVectors,
     KeptVectors,
     StoredVectors,

@@ -278,4 +278,5 @@ def measure_vectors(split: Split, vectors: VectorColumn) -> tuple[Array, Array]:
 
 def rank_answered(split: Split) -> Ints:
     """Give each row's place among the answered ones; it means nothing for the others."""
-    return np.maximum(np.cumsum(split.answered) - 1, 0)
+    place: Ints = np.maximum(np.cumsum(split.answered) - 1, 0)
+    return place

@@ -24,7 +24,7 @@ class Contrastive:
         check_options(self)
 
     def __call__(self, teacher: "Tensor", student: "Tensor") -> "Tensor":
-        """The loss of one batch, a scalar."""
+        """Give the loss of one batch, a scalar."""
         import torch
         from torch.nn import functional
 

@@ -29,7 +29,7 @@ def cka(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def _centre_gram(rows: Tensor) -> Tensor:
-    """The U-centred Gram matrix, (n, n), brought to a size of about 1: no constant factor changes CKA."""
+    """Give the U-centred Gram matrix, (n, n), at a size of about 1: no constant factor changes CKA."""
     n = len(rows)
     centred = rows - rows.mean(0)  # changes nothing but what rounding does to large means
     gram = centred @ centred.T

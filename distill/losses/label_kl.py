@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def label_kl(teacher: Tensor, student: Tensor, tau: float) -> Tensor:
-    """The mean over rows of m_i tau^2 KL(softmax(q_i / tau) || softmax(o_s_i / tau)), m_i = sum_k exp(q_ik).
+    """Average over rows m_i tau^2 KL(softmax(q_i / tau) || softmax(o_s_i / tau)), m_i = sum_k exp(q_ik).
 
     `teacher` (n, c) are natural log-probabilities q, one a label, as the teacher gave them: their exponentials sum to
     m_i, at most 1, and what is missing lies on no label. `student` (n, c) are logits. The teacher's get no gradient.

@@ -45,7 +45,7 @@ class Objective:
     def student_terms(
         self, student: Outputs, teacher: Outputs | None, target: Tensor, labelled: Tensor, strength: float = 1.0
     ) -> dict[str, Tensor]:
-        """The student's objective as `total`, with the unweighted terms `task`, `soft` and `match` that it is made of.
+        """Give the student's objective as `total`, and the unweighted terms `task`, `soft` and `match` that make it.
 
             total = (1 - f alpha) task + f alpha soft + f beta match        task = L_T(y, o_s) + gamma L_T(y, a_s)
 
@@ -83,7 +83,7 @@ class Objective:
 
 
 def make_objective(config: ArmadaConfig, regression: bool) -> Objective:
-    """The objective that a config asks for. Raises UsageError for a loss that cannot be loaded."""
+    """Make the objective that a config asks for. Raises UsageError for a loss that cannot be loaded."""
     terms = config.terms if config.matches else ()
     return Objective(
         semantics=config.semantics,

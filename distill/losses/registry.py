@@ -96,7 +96,7 @@ LOSSES = find_losses()
 
 
 def find_loss(name: str) -> LossEntry:
-    """The entry of a name. Raises UsageError that lists the names, or says why that loss cannot be loaded."""
+    """Find the entry of a name. Raises UsageError that lists the names, or says why that loss cannot be loaded."""
     if name in LOSSES.entries:
         return LOSSES.entries[name]
     if name in LOSSES.broken:
@@ -108,7 +108,7 @@ def find_loss(name: str) -> LossEntry:
 
 
 def _make_options_class() -> type:
-    """A frozen config class with the options of every loss, each called <loss>_<option>."""
+    """Make a frozen config class of the options of every loss, each called <loss>_<option>."""
     listed = [
         (f"{entry.name}_{one.name}".replace("-", "_"), one)
         for entry in LOSSES.entries.values()
@@ -136,7 +136,7 @@ else:
 
 
 def make_match(name: str, semantics: Semantics, options: LossOptions) -> Match:
-    """The loss of a name in its form for `semantics`, with its own options. Raises UsageError for an unknown name."""
+    """Make the loss of a name in its form for `semantics`, with its own options. Raises UsageError."""
     entry = find_loss(name)
     if isinstance(entry.loss, type):
         prefix = f"{name}_".replace("-", "_")

@@ -25,7 +25,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 
 
 def find_comparable(metrics: Metrics, runs: Path) -> list[dict[str, Any]]:
-    """Finished runs in the folder `runs` on the same shards and student, with as many labels and student steps."""
+    """Find finished runs in the folder `runs` on the same shards and student, with as many labels and student steps."""
     found = []
     for path in sorted(runs.glob("*/metrics.json")):
         try:
@@ -38,7 +38,7 @@ def find_comparable(metrics: Metrics, runs: Path) -> list[dict[str, Any]]:
 
 
 def make_card(name: str, metrics: Metrics, comparable: Sequence[Metrics], *, folder: str | None = None) -> str:
-    """The card of the run `name`. `comparable` are runs to hold against it, itself among them or not.
+    """Make the card of the run `name`. `comparable` are runs to hold against it, itself among them or not.
 
     `folder` is where its model lies, as a reader of the card would name it: a hub id, or runs/<name>/student, which it
     is unless given.

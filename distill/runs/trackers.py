@@ -46,7 +46,7 @@ def open_trackers(names: Sequence[str], run: str, folder: Path, config: Mapping[
 
 
 def describe_epoch(record: "EpochRecord") -> dict[str, float]:
-    """The values of an epoch, by name: its scores, the means of its terms, and rows a second."""
+    """Give the values of an epoch, by name: its scores, the means of its terms, and rows a second."""
     return {**record.scores, **record.terms, "rows_per_second": record.rows / record.seconds}
 
 

@@ -37,4 +37,4 @@ def _correlate_without_each(x: Array, y: Array) -> Array:
     xy = x @ y - x * y - x * y / rest
     scale = np.sqrt(np.maximum(xx, 0) * np.maximum(yy, 0))
     tiny = 1e-12 * np.sqrt((x @ x) * (y @ y))
-    return np.divide(xy, scale, out=np.zeros_like(xy), where=scale > tiny)
+    return np.asarray(np.divide(xy, scale, out=np.zeros_like(xy), where=scale > tiny))

@@ -209,10 +209,11 @@ def find_first(loaded: LoadedTask, teacher: Teacher, scope: Scope) -> tuple[str,
 
 def request_key(keys: RequestKeys, teacher: Teacher, example: Example) -> tuple[str, str | None]:
     """The key of an example's request; and, where the teacher cannot be asked it, why not."""
+    said = {} if example.messages is None else {"messages": [message._asdict() for message in example.messages]}
     try:
-        return keys.key(teacher.content(example)), None
+        return keys.key({**teacher.content(example), **said}), None
     except DataError as error:
-        texts = {"text": example.text, "text_pair": example.text_pair, "choices": example.choices}
+        texts = {"text": example.text, "text_pair": example.text_pair, "choices": example.choices, **said}
         return keys.key({"unaskable": texts}), str(error)
 
 

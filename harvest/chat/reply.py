@@ -27,6 +27,7 @@ from shared.schema import Answer, Status
 
 BROKEN = "answered 200 but "  # how the error of a reply begins that was billed and did not arrive whole
 FIRST_TOKENS = "first_tokens"  # the field of a reply that brings those of Form itself
+LOWEST = -9999.0  # of a token that cannot be, as vLLM's server says it: JSON has no infinity, nor has float16 much room
 MAX_TOKEN_COUNT = 2**31 - 1  # what the row's schema holds
 _REFUSALS = frozenset({"content_filter", "safety", "refusal", "prohibited_content", "blocklist", "recitation"})
 _CUTS = frozenset({"length", "max_tokens"})
@@ -257,7 +258,7 @@ def _read_said(positions: Sequence[Position]) -> list[tuple[int, float]] | None:
     said = [(position.reply_id, position.said.logprob) for position in positions]
     if not said or not all(_is_token(token, logprob) for token, logprob in said):
         return None
-    return [(token or 0, logprob) for token, logprob in said]
+    return [(token or 0, max(logprob, LOWEST)) for token, logprob in said]
 
 
 def _is_token(token_id: Any, logprob: Any) -> bool:
@@ -283,11 +284,13 @@ def _read_topk(positions: Sequence[Position], most: int | None) -> _TopK:
     if not any(tokens):
         return _TopK()
     if most is not None:  # beside them lie the labels' tokens, however improbable they are
-        tokens = [sorted(top, key=lambda token: -token.logprob)[:most] for top in tokens]
+        tokens = [
+            sorted(top, key=lambda token: (token.logprob, token.token_id or 0), reverse=True)[:most] for top in tokens
+        ]
     return _TopK(
         [[token.token_id or 0 for token in top] for top in tokens],
-        [[token.logprob for token in top] for top in tokens],
-        [log_rest([token.logprob for token in top]) for top in tokens],
+        [[max(token.logprob, LOWEST) for token in top] for top in tokens],
+        [log_rest([max(token.logprob, LOWEST) for token in top]) for top in tokens],
     )
 
 

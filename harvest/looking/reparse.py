@@ -19,7 +19,7 @@ from harvest.chat.reply import BROKEN
 from harvest.looking.card import write_card
 from harvest.teachers.rereading import find_reread
 from shared.console import track
-from shared.schema import SCHEMA_VERSION, make_column, read_version, upgrade_table
+from shared.schema import SCHEMA_VERSION, Status, make_column, read_version, upgrade_table
 from shared.shards import Manifest, TeacherFolder, choose_teacher, load_manifest
 
 # Kept where the user wished for them, which a recipe does not say: of a shard that has none they are not made.
@@ -53,6 +53,7 @@ class Rereader:
 
     def __init__(self, manifest: Manifest) -> None:
         self._reread = find_reread(manifest.recipe)
+        self._joined = "onto" in manifest.recipe
 
     def read(self, table: pa.Table) -> _Reading:
         """`table`, rows of all columns of today's schema, with what is read today in their `raw`."""
@@ -60,7 +61,10 @@ class Rereader:
         rows = [
             row
             for row, raw in enumerate(table["raw"])
-            if raw.is_valid and not (columns["error"][row] or "").startswith(BROKEN)
+            if raw.is_valid
+            and not (columns["error"][row] or "").startswith(BROKEN)
+            # Of a row that joins an answer and a vector, the vector may be what is not ok; no raw tells that.
+            and not (self._joined and columns["status"][row] != Status.OK)
         ]
         if self._reread is None or not rows:
             return _Reading(table, 0, 0, Counter())

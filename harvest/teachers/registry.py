@@ -251,7 +251,7 @@ def prepare_teacher(choice: "TeacherChoice") -> "Callable[[Task], Teacher]":
     spell = spell_flags(config_class)
     if entry.teacher == _VLLM.teacher and (known := find_vision_model(options.get("model", ""))) is not None:
         options = {"size": known.size, **options}
-    config = make_config(config_class, options, f"the teacher {entry.name}", spell)
+    config: object = make_config(config_class, options, f"the teacher {entry.name}", spell)
     # Where something else is missing anyway, nobody should have to wait for a silent hub too.
     seconds = IMPATIENT_SECONDS if find_missing_locally(entry.requirements) else PATIENT_SECONDS
     find_hub_problem = cache(partial(check_hub, seconds))

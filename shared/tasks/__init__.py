@@ -1,8 +1,11 @@
 """Tasks: what a teacher is asked and a student learns, and where the rows come from.
 
-find_task("mnli"), find_task("reviews.csv", text_column="text", label_column="label")   what a command line
-names load_task(task)                                                                        find and check
-the rows loaded.task, loaded.source, loaded.splits, loaded.examples("train")                    use them
+find_task("mnli"), find_task("reviews.csv", text_column="text", label_column="label")
+    finds a task by what a command line names: a known task, or a file of the user's own;
+load_task(task)
+    finds its rows and checks every one of them;
+loaded.task, loaded.source, loaded.splits, loaded.examples("train")
+    are what came of it.
 """
 
 from shared.tasks.catalogue import TASKS

@@ -1,7 +1,7 @@
 """Tasks made of a user's own files, and the lookup of a task by the name or path given on a command line."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from shared.errors import DataError, UsageError
 from shared.sources import resolve_file
 from shared.tasks.catalogue import TASKS
 from shared.tasks.tables import is_table, name_stem
-from shared.tasks.task import Source, Task
+from shared.tasks.task import Kind, Source, Task
 
+_METRICS: Mapping[Kind, str] = {"classification": "accuracy", "regression": "pearson", "generation": "exact_match"}
 _SPLIT_NAMES = {
     "train": ("train",),
     "validation": ("validation", "valid", "val", "dev"),
@@ -25,6 +26,7 @@ def find_task(
     text_pair_column: str | None = None,
     label_column: str | None = None,
     target_column: str | None = None,
+    target_text_column: str | None = None,
     id_column: str | None = None,
     labels: Sequence[str] | None = None,
     question: str | None = None,
@@ -43,6 +45,7 @@ def find_task(
         text_pair_column,
         label_column,
         target_column,
+        target_text_column,
         id_column,
         labels,
         question,
@@ -72,6 +75,7 @@ def find_task(
         text_pair_column=text_pair_column,
         label_column=label_column,
         target_column=target_column,
+        target_text_column=target_text_column,
         id_column=id_column,
         labels=labels,
         question=question,
@@ -86,6 +90,7 @@ def task_from_file(
     text_pair_column: str | None = None,
     label_column: str | None = None,
     target_column: str | None = None,
+    target_text_column: str | None = None,
     id_column: str | None = None,
     labels: Sequence[str] | None = None,
     question: str | None = None,
@@ -95,18 +100,24 @@ def task_from_file(
     """A task made of a file, or of a folder that holds train, validation and test files.
 
     `path` is any source of shared.sources: Parquet, JSONL or CSV, text also as .gz, .bz2 or .zst. A label
-    column makes it a classification, a target column of numbers a regression. With neither, `labels` says
-    what a teacher may answer about rows that have no label. Where `labels` is not given, load_task finds
+    column makes it a classification, a target column of numbers a regression, a column of target texts a
+    generation. With none of them, `labels` says what a teacher may answer about rows that have no label, and a
+    `question` without labels asks for free text. Where `labels` is not given, load_task finds
     them: whole numbers sorted by value, other labels by the alphabet. `name` is by default the file's name
     without its ending. Raises UsageError for options that contradict each other, SourceError and DataError
     for a path that is of no use.
     """
-    if label_column and target_column:
-        raise UsageError("a task has a label column or a target column, not both")
-    if target_column and (labels or label_words):
-        raise UsageError("a target column makes a regression, which has no labels and no label words")
-    if not (label_column or target_column or labels):
-        raise UsageError("name a label column or a target column; or, for rows without labels, the labels to ask for")
+    if sum(map(bool, (label_column, target_column, target_text_column))) > 1:
+        raise UsageError("a task has a label column, a target column or a column of target texts: one of them")
+    if label_words and not (labels or label_column or target_column or target_text_column):
+        raise UsageError("label words belong to labels: name a label column, or the labels")
+    if (target_column or target_text_column) and (labels or label_words):
+        raise UsageError("a target column makes a regression or a generation, which has no labels and no label words")
+    if not (label_column or target_column or target_text_column or labels or question):
+        raise UsageError(
+            "name a label column, a target column or a column of target texts; or, for rows that have none, the labels "
+            "to ask for, or a question that is answered in free text"
+        )
     for values, what in ((labels, "labels"), (label_words, "label words")):
         if values is not None and (len(values) < 2 or len(set(values)) < len(values)):
             raise UsageError(f"{what} must be two or more, and differ from each other; got: {', '.join(values)}")
@@ -125,16 +136,18 @@ def task_from_file(
         text_pair=f"{{{text_pair_column}}}" if text_pair_column else None,
         label=label_column,
         target=target_column,
+        target_text=target_text_column,
         id=id_column,
         label_values=tuple(labels) if labels else None,
     )
+    kind: Kind = "classification" if label_column or labels else "regression" if target_column else "generation"
     return Task(
         name=name or _name_task(path),
-        kind="regression" if target_column else "classification",
+        kind=kind,
         labels=tuple(labels or ()),
         label_words=tuple(label_words or ()),
         question=question or "",
-        metric="pearson" if target_column else "accuracy",
+        metric=_METRICS[kind],
         sources=(source,),
     )
 

@@ -30,7 +30,7 @@ class Part:
 
 def list_columns(source: Source) -> list[str]:
     """The columns that `source` reads."""
-    named = [name for name in (source.label, source.target, source.id) if name is not None]
+    named = [name for name in (source.label, source.target, source.target_text, source.id) if name is not None]
     return list(dict.fromkeys([*_list_text_columns(source), *named]))
 
 
@@ -38,8 +38,9 @@ def read_frames(part: Part, source: Source, dropped: Counter[str]) -> Iterator[t
     """The part's rows, with the file they are from, in order.
 
     A frame has the columns row (within the file, from 0), sample_id, text, empty (a text is), and as the
-    source has them text_pair, choice0.., value (the label or target as it stands there, a string) and
-    target. Rows that the source wants dropped are left out and counted in `dropped` by reason.
+    source has them text_pair, choice0.., value (the label or target as it stands there, a string),
+    target, target_text and references (a list). Rows that the source wants dropped are left out and counted in
+    `dropped` by reason.
     """
     import polars as pl
 
@@ -107,6 +108,11 @@ def _make_expressions(
         value = _cast(source.target, schema)
         value = pl.when(~value.is_in(source.unlabelled)).then(value)
         made += [value.alias("value"), value.cast(pl.Float64, strict=False).alias("target")]
+    if source.target_text:
+        is_list = isinstance(schema[source.target_text], pl.List)
+        texts = pl.col(source.target_text).cast(pl.List(pl.String)) if is_list else pl.lit(None, pl.List(pl.String))
+        made.append((texts.list.first() if is_list else _cast(source.target_text)).alias("target_text"))
+        made.append(texts.alias("references"))
     return made
 
 

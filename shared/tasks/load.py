@@ -70,8 +70,8 @@ class LoadedTask:
         """The rows of several splits as frames of some thousand rows, each file read once.
 
         The frames of a split come in its order; those of splits that are cut from one file take turns. The columns are
-        those of an Example but for target_text: `choices` are a list, null throughout where the task has none, as are
-        text_pair, label and target. Raises UsageError: no such split.
+        those of an Example but for messages: `choices` and `references` are lists. What the task has none of is null
+        throughout. Raises UsageError: no such split.
         """
         for split in splits:
             if split not in self._shares:
@@ -95,6 +95,8 @@ def make_examples(frame: "pl.DataFrame") -> Iterator[Example]:
             (None if choices is None else tuple(choices) for choices in rows["choices"].to_list()),
             rows["label"].to_list(),
             rows["target"].to_list(),
+            rows["target_text"].to_list(),
+            (None if texts is None else tuple(texts) for texts in rows["references"].to_list()),
         )
 
 
@@ -183,6 +185,8 @@ def _read_part(part: Part, shares: Mapping[str, _Share], source: Source) -> "Ite
         (pl.concat_list(_list_choices(source)) if source.choices else none.cast(pl.List(pl.String))).alias("choices"),
         (_number_labels(source) if source.label else none.cast(pl.Int32)).alias("label"),
         "target" if source.target else none.cast(pl.Float64).alias("target"),
+        "target_text" if source.target_text else none.cast(pl.String).alias("target_text"),
+        "references" if source.target_text else none.cast(pl.List(pl.String)).alias("references"),
     ]
     start = 0
     for _, frame in read_frames(part, source, Counter()):
@@ -221,6 +225,9 @@ def _fill_in(task: Task, check: Check) -> Task:
             target_range=(low, high),
             question=task.question or f"Which number fits this text? Answer with a number from {low:g} to {high:g}.",
         )
+    if task.kind == "generation":
+        question = "Which text answers this one? Write the answer, and nothing else."
+        return replace(task, question=task.question or question)
     labels = task.labels or tuple(sorted(check.labels, key=_label_order))
     words = task.label_words or labels
     if len(words) != len(labels):

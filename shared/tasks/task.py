@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["classification", "regression", "generation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,9 +15,10 @@ class Source:
     a `*`. Splits that a source lacks are cut from its own rows (see load_task).
 
     `text` and `text_pair` are templates: `"{word}: {sentence1}"` puts two columns together. `choices`,
-    `label`, `target` and `id` are columns. `label_values` are the label column's values, as strings, in the
-    order of the task's labels (None: they are the labels' names), and `unlabelled` those that stand for "no
-    label"; null does always.
+    `label`, `target`, `target_text` and `id` are columns; one of `target_text` that holds lists (in Parquet) gives
+    each row's references, and the first of them as its target text. `label_values` are the label column's values, as
+    strings, in the order of the task's labels (None: they are the labels' names), and `unlabelled` those that stand
+    for "no label"; null does always.
 
     The last three say what is dropped, and counted in LoadedTask.notes, of data that its reader cannot
     mend: rows with an empty text, rows with another label, and all but the first of the rows that have the
@@ -28,6 +31,7 @@ class Source:
     choices: tuple[str, ...] = ()
     label: str | None = None
     target: str | None = None
+    target_text: str | None = None
     id: str | None = None
     label_values: tuple[str, ...] | None = None
     unlabelled: tuple[str, ...] = ()
@@ -38,11 +42,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A classification or regression task over texts.
+    """A classification, regression or generation task over texts: its answers are labels, numbers or free text.
 
-    `labels` are the names in id order, () for regression. `label_words` are what a teacher answers with,
-    one a label. `question` is the instruction to a teacher; it asks for one of the label words, or for a
-    number. `metric` is the one by which students are compared: accuracy, f1, matthews or pearson.
+    `labels` are the names in id order, () but for a classification. `label_words` are what a teacher answers with,
+    one a label. `question` is the instruction to a teacher; it asks for one of the label words, for a number, or for a
+    text. `metric` is the one by which students are compared: accuracy, f1, matthews, pearson or exact_match.
     `target_range` is the least and the greatest target. `sources` are tried in order, and the first that
     can be reached is used.
 
@@ -51,7 +55,7 @@ class Task:
     """
 
     name: str
-    kind: Literal["classification", "regression"]
+    kind: Kind
     sources: tuple[Source, ...]
     labels: tuple[str, ...] = ()
     label_words: tuple[str, ...] = ()

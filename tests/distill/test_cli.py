@@ -5,12 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import MISSING
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from distill.cli import app
+from distill.config import DataConfig, DistillConfig, make_distill_config
+from shared.options import list_options
 
 COMMAND = [sys.executable, "-c", "from distill.cli import main; main()"]
 ROOT = Path(__file__).parents[2]
@@ -104,4 +109,33 @@ def test_vectors_of_the_command_are_those_of_the_run(toy: Path, tiny_student: Pa
     assert "has no label_logprobs: its teacher gave none" in done.output.replace("\n", "")
     done = CliRunner().invoke(app, [*arguments, "--vectors", "pictures"])
     assert done.exit_code == 2
-    assert "each can be embedding, label_logprobs, reply" in done.output.replace("\n", "")
+    assert "it can be embedding, label_logprobs, reply" in done.output.replace("\n", "")
+
+
+@pytest.mark.parametrize("files", [["__init__.py"], ["__init__.py", "console.py"]])
+def test_a_users_own_shared_folder_is_named_and_not_a_traceback(tmp_path: Path, files: list[str]) -> None:
+    (tmp_path / "shared").mkdir()
+    for file in files:
+        (tmp_path / "shared" / file).touch()
+    command = [sys.executable, "-m", "distill.cli", "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"{tmp_path / 'shared'} was found in place of harvest-distill's own package" in done.stderr
+    assert "--no-python distill" in done.stderr
+
+
+def test_every_option_of_the_config_is_a_flag_whose_default_is_the_configs() -> None:
+    shown = " ".join(CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "300"}).output.split())
+    parameters = {
+        parameter.name: parameter for parameter in cast(Any, typer.main.get_command(app)).commands["run"].params
+    }
+    for option in list_options(DistillConfig):
+        assert option.option.help, f"{option.name} has no help text"
+        assert parameters[option.name].default is None, "the command holds no default of its own"
+        assert option.flag in parameters[option.name].opts
+        assert option.flag in shown
+    required = [option.name for option in list_options(DistillConfig) if option.default is MISSING]
+    assert make_distill_config(shards="x") == DistillConfig(data=DataConfig(shards=(Path("x"),)))
+    assert required == [parameter.name for parameter in parameters.values() if parameter.required]

@@ -129,7 +129,7 @@ def test_a_damaged_folder_fails_verification(server: FaultServer, texts: Path) -
         (["--teacher", "reader", "--task", "rte", "--worker", "3"], "--worker 3: give K/N"),
         (["--teacher", "reader", "--task", "rte", "--retry", "ok"], "--retry ok: one of truncated"),
         (["--teacher", "reader", "--task", "rte", "--size", "big"], "--size big: give WIDTHxHEIGHT"),
-        ([*ENDPOINT, "--draw", "some"], "'some' is not one of 'fields', 'all', 'none'"),
+        ([*ENDPOINT, "--draw", "some"], "'some' is not one of 'fields',"),
         ([*ENDPOINT, "--body", "seed=1"], "--body seed=1: this is not JSON"),
         ([*ENDPOINT, "--body", "[1]"], "--body [1]: give a JSON object"),
         ([*ENDPOINT, "--body", '{"stream": true}'], "--body cannot set stream"),

@@ -28,6 +28,7 @@ from shared.errors import TeacherError
 from shared.example import Example
 from shared.shards import verify_shards
 from shared.tasks import Task
+from tests.real.said_tokens import check_said_tokens
 
 pytestmark = pytest.mark.real
 
@@ -168,6 +169,30 @@ def test_a_grammar_leaves_only_the_label_words(server: str, reviews: Path, tmp_p
     rows = pl.read_parquet(f"{tmp_path}/out/teacher=endpoint/**/*.parquet")
     assert set(rows["reply"]) <= {"yes", "no"}
     assert all(sorted(row) == [-100.0, 0.0] for row in rows["label_logprobs"].to_list())
+
+
+def test_the_ids_of_a_reply_decode_to_it(server: str, reference: Any, tmp_path: Path) -> None:
+    """Free text, with few of the most probable tokens kept: tokens outside of them are said too."""
+    path = tmp_path / "topics.jsonl"
+    path.write_text("".join(json.dumps({"topic": topic}) + "\n" for topic in ("the sea", "bread", "a train", "snow")))
+    report = run_harvest(
+        HarvestConfig(
+            TaskChoice(str(path), text_column="topic", question="Write one sentence about it."),
+            TeacherChoice(
+                "endpoint",
+                options={
+                    **{"endpoint": server, "model": "smollm2", "concurrency": 2, "temperature": 1.5},
+                    **{"keep_topk": True, "top_logprobs": 3, "max_tokens": 24, "body": {"seed": 3}},
+                },
+            ),
+            out=tmp_path / "out",
+        )
+    )
+    assert report.asked == 4
+    rows = pl.read_parquet(f"{tmp_path}/out/teacher=endpoint/**/*.parquet")
+    assert set(rows["status"]) <= {"ok", "truncated"}
+    outside = check_said_tokens(rows, reference[1])
+    assert outside > 0
 
 
 def test_the_dialect_is_recognised_and_a_model_that_cannot_see_is_named(server: str) -> None:

@@ -22,6 +22,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
+from harvest.job import run_harvest
+from harvest.looking.reparse import reparse
 from harvest.rendering import Layout, render
 from harvest.teachers.base import Reply, Request
 from harvest.teachers.vllm import Vector, VllmConfig, VllmTeacher
@@ -30,6 +33,7 @@ from shared.example import Example
 from shared.schema import Status
 from shared.shards import load_manifest, read_kept, verify_shards
 from shared.tasks import Task
+from tests.real.said_tokens import check_said_tokens
 from tests.real.vllm_runs import (
     ENGINE,
     ENVIRONMENT,
@@ -130,6 +134,8 @@ def in_process(model: Path, reviews: Path, tmp_path_factory: pytest.TempPathFact
     options: dict[str, Any] = {"model": str(model), "engine": ENGINE, "max_tokens": REPLY_TOKENS}
     report = harvest(reviews, out, "vllm", keep_topk=True, top_logprobs=TOP, **options)
     assert (report.asked, report.failed) == (ROWS, 0)
+    result = reparse(out / "teacher=vllm")
+    assert (result.reread, result.changed) == (ROWS, 0)
     return out
 
 
@@ -193,6 +199,32 @@ def test_the_most_probable_tokens_are_those_of_the_model_itself(in_process: Path
         assert np.abs(np.array(logprobs[0]) - directly[ids[0]]).max() < 4e-3  # they are kept as float16
         assert abs(min(directly[ids[0]]) - np.sort(directly)[-TOP]) < 1e-4
     assert verify_shards(in_process).ok
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_the_ids_of_a_reply_decode_to_it(
+    served: bool, model: Path, request: pytest.FixtureRequest, reference: Any, tmp_path: Path
+) -> None:
+    """Free text, sampled, of which few of the most probable tokens are kept: others are said too."""
+    topics = tmp_path / "topics.jsonl"
+    topics.write_text("".join(json.dumps({"topic": f"the sea, {i}"}) + "\n" for i in range(12)))
+    options: dict[str, Any] = {"draw": "none", "keep_topk": True, "top_logprobs": 2, "max_tokens": 8}
+    if served:
+        teacher, own = "endpoint", {"endpoint": request.getfixturevalue("server"), "model": "tiny"}
+    else:
+        teacher, own = "vllm", {"model": str(model), "engine": ENGINE}
+    choice = TaskChoice(str(topics), text_column="topic", question="Write one sentence about it.")
+    report = run_harvest(
+        HarvestConfig(choice, TeacherChoice(teacher, options={**options, "temperature": 1.5, **own}), out=tmp_path)
+    )
+    assert report.asked == 12
+    rows = read_rows(tmp_path, teacher)
+    assert set(rows["status"]) <= {"ok", "truncated"}
+    outside = check_said_tokens(rows, reference[0].tokenizer)
+    # The server shows the said token in the place of the last of the K.
+    assert served or outside > 0
+    result = reparse(tmp_path / f"teacher={teacher}")
+    assert (result.reread, result.changed) == (12, 0)
 
 
 async def make_requests(texts: Sequence[str]) -> AsyncIterator[Request]:

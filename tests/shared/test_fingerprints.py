@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from shared.example import Example
+from shared.example import Example, Message
 from shared.fingerprints import FINGERPRINTED, fingerprint_rows
 from shared.schema import Answer, Row, Status
 from shared.shards import TeacherFolder, load_manifest
@@ -25,12 +25,25 @@ EXAMPLES: tuple[Example, ...] = (
     Example("a", "text", None, ()),
     Example("pair", "text", "a"),
     Example("a", "text\0"),
+    Example("a", "text", messages=()),
+    Example("a", "text", messages=(Message("user", "text"),)),
+    Example("a", "text", messages=(Message("system", "text"),)),
+    Example("a", "text", messages=(Message("user", "te"), Message("user", "xt"))),
 )
 
 
 def make_frame(examples: tuple[Example, ...]) -> pl.DataFrame:
     columns = {name: [getattr(example, name) for example in examples] for name in FINGERPRINTED}
-    return pl.DataFrame({**columns, "choices": [None if c is None else list(c) for c in columns["choices"]]})
+    columns["choices"] = [None if c is None else list(c) for c in columns["choices"]]
+    columns["messages"] = [None if m is None else [one._asdict() for one in m] for m in columns["messages"]]
+    return pl.DataFrame(columns)
+
+
+def test_a_row_has_its_fingerprint_beside_conversations_or_without_their_column() -> None:
+    plain = tuple(example for example in EXAMPLES if example.messages is None)
+    alone = fingerprint_rows(make_frame(plain))
+    assert (fingerprint_rows(make_frame(EXAMPLES))[: len(plain)] == alone).all()
+    assert (fingerprint_rows(make_frame(plain).drop("messages")) == alone).all()
 
 
 def test_other_rows_have_other_fingerprints() -> None:

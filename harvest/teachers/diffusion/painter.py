@@ -69,7 +69,7 @@ class Painter:
         """
         import torch
 
-        with _explain_memory(self._config), torch.inference_mode():
+        with explain_memory(self._config), torch.inference_mode():
             encoded = self._encode(chunks)
             generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
             size = self._config.size or (None, None)
@@ -162,7 +162,8 @@ def _to_bytes(picture: Any) -> Picture:
 
 
 @contextmanager
-def _explain_memory(config: DiffusionConfig) -> Iterator[None]:
+def explain_memory(config: DiffusionConfig) -> Iterator[None]:
+    """Turn an error of too little memory in the block into a TeacherError that says what to lower."""
     import torch
 
     try:

@@ -41,9 +41,12 @@ async def find_elicitation(
     words: LabelWords | None,
     known: Elicitation | None,
     ask: Ask,
+    *,
+    may_be_cut: bool = False,
 ) -> Finding:
     """The elicitation that `config` asks for, or the best that works where it leaves the choice.
 
+    `may_be_cut` is for free text: an answer that reached its length limit shows all the same that asking works.
     Raises TeacherError that names what the endpoint lacks, and what would work instead.
     """
     if known is not None:
@@ -62,7 +65,7 @@ async def find_elicitation(
         except UsageError as error:
             problems.append(f"{scoring}: {error}")
             continue
-        problem = find_problem(elicitation, words, asked)
+        problem = find_problem(elicitation, words, asked, may_be_cut=may_be_cut)
         if problem is None:
             assert asked is not None
             notices = [*(f"{p}; not used" for p in problems), *_notice(elicitation, asked)]
@@ -120,12 +123,15 @@ async def _try_others(
     return working
 
 
-def find_problem(elicitation: Elicitation, words: LabelWords | None, asked: Asked | None) -> str | None:
+def find_problem(
+    elicitation: Elicitation, words: LabelWords | None, asked: Asked | None, *, may_be_cut: bool = False
+) -> str | None:
     """Why a probe's answer shows that `elicitation` does not work, None where it does."""
     if asked is None:
         return "the budget does not allow one request"
     answer, reading = asked.answer, asked.reading
-    if reading is None or answer.status is not Status.OK:
+    works = (Status.OK, Status.TRUNCATED) if may_be_cut else (Status.OK,)
+    if reading is None or answer.status not in works:
         return answer.error or f"the answer is {answer.status}"
     if elicitation.scoring is Scoring.CHOICE and words is not None and not words.is_exact(answer.reply or ""):
         return f"the constraint was ignored: it answered {answer.reply!r}"
@@ -160,10 +166,13 @@ def _notice(elicitation: Elicitation, asked: Asked) -> list[str]:
         else [f"label distributions by {elicitation.scoring} ({elicitation.dialect.name})"]
     )
     if answer.residual_mass is not None and answer.residual_mass > 1 - LITTLE_MASS:
+        top = reading.positions[0].top if reading.positions else ()
         notices.append(
             f"only {1 - answer.residual_mass:.1%} of the probability is on the label words; the answer begins "
-            f"{_show(reading.positions[0].top) if reading.positions else repr(answer.reply)}"
+            f"{_show(top) if top else repr(answer.reply)}"
         )
+    if answer.status is Status.TRUNCATED:
+        notices.append("the first answer was cut at its length limit; --max-tokens raises it")
     if reading.usage is None:
         notices.append("the endpoint reports no usage: costs are upper bounds")
     return notices

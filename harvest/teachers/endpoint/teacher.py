@@ -152,7 +152,10 @@ class EndpointTeacher:
                     note(key)
                     return await make_asker(elicitation, pictures).ask(example, key)
 
-                found = await find_elicitation(client, self._config, self._words, self._elicitation, ask)
+                may_be_cut = self._task.kind == "generation"
+                found = await find_elicitation(
+                    client, self._config, self._words, self._elicitation, ask, may_be_cut=may_be_cut
+                )
         self._elicitation = found.elicitation
         return Probe(found.notices, found.asked.answer)
 

@@ -125,7 +125,7 @@ class VllmEngine:
         # The model's own generation parameters stand where nothing else is said, as they do on vLLM's server.
         common = {**self._llm.model_config.get_diff_sampling_param(), "temperature": settings.temperature}
         reply = {**common, "max_tokens": settings.max_tokens}
-        scores = {"logprob_token_ids": self._label_tokens} if self._label_tokens else {}
+        scores: dict[str, Any] = {"logprob_token_ids": self._label_tokens} if self._label_tokens else {}
         if settings.topk is None:
             passes = [{**reply, **(scores or {"logprobs": 0})}]  # 0: of the tokens that are said
         else:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from distill.compare.classifier import SeedPredictions
 from distill.compare.disagreements import Disagreement
-from distill.compare.plan import Plan
+from distill.compare.plan import Comparison
 from distill.compare.report import write_report
-from distill.compare.results import Chosen, describe, judge_runs
-from distill.compare.statistics import make_pseudovalues
+from distill.compare.results import Chosen, describe, judge_variants
+from distill.scoring.pseudovalues import make_pseudovalues
 from shared.shards.manifest import Manifest
 
 PARTS = ("What each variant gains", "Label efficiency", "Learning curves", "Scores", "Calibration", "Confusions")
@@ -37,9 +38,8 @@ def make_chosen(rng: np.random.Generator) -> list[Chosen]:
             curves = tuple((0.5, run["test"]) for run in metrics)
             role, options = ROLES.get(name, "control"), {"student_lr": 0.001}
             aligner = logits if role == "teacher" else None
-            chosen.append(
-                Chosen(name, labels, role, 0, options, (0.5,), tuple(metrics), logits, target, values, aligner, curves)
-            )
+            said, rows = SeedPredictions(logits, target, aligner), np.arange(ROWS)
+            chosen.append(Chosen(name, labels, role, 0, options, (0.5,), tuple(metrics), rows, values, said, curves))
     return chosen
 
 
@@ -67,8 +67,8 @@ def make_report() -> tuple[dict[str, Any], str]:
     """The figures and the page."""
     chosen = make_chosen(np.random.default_rng(0))
     manifest = Manifest("films", "reader", "classification", ("bad & dull", "good"), "accuracy", {}, "made")
-    plan = Plan(name="made", shards=Path("data/films"), seeds=range(SEEDS), labels=(50, 1000))
-    result = describe(plan, chosen, judge_runs(chosen), manifest, 1.25)
+    comparison = Comparison(name="made", shards=(Path("data/films"),), seeds=tuple(range(SEEDS)), labels=(50, 1000))
+    result = describe(comparison, chosen, judge_variants(chosen), manifest, 1.25)
     file = BytesIO()
     Image.new("L", (40, 30), 255).save(file, "PNG")
     picture = b64encode(file.getvalue()).decode()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.compare.verdict import Role
+from distill.config import Role
 
 Array = np.ndarray[Any, Any]
 

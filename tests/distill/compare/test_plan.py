@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from distill.compare.plan import Plan, default_variants, make_plan
+from distill.compare.plan import Comparison, default_variants, make_comparison, read_plan
 from distill.config import DistillConfig
 from shared.errors import UsageError
 
@@ -15,8 +15,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def plan(**changes: Any) -> Plan:
-    return Plan(**{"name": "p", "shards": Path("x"), "variants": VARIANTS, **changes})
+def plan(**changes: Any) -> Comparison:
+    return Comparison(**{"name": "p", "shards": (Path("x"),), "variants": VARIANTS, **changes})
 
 
 def test_cells_are_every_combination_a_seed_at_a_time() -> None:
@@ -52,9 +52,9 @@ def test_default_variants_hold_every_control_that_goes_with_the_teacher() -> Non
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": (0,)}, "with one seed nothing tells luck from effect"),
-        ({"seeds": (0, 0)}, "a seed stands there twice"),
-        ({"labels": (50, 50)}, "a number of labels stands there twice"),
+        ({"seeds": ()}, "give at least one seed"),
+        ({"seeds": (0, 0)}, "the seed 0 is given twice"),
+        ({"labels": (50, 50)}, "the number of labels 50 is given twice"),
         ({"labels": ()}, "at least one number of labels"),
         ({"name": "a/b"}, "the comparison's name"),
         ({"workers": 0}, "workers is 0"),
@@ -77,14 +77,16 @@ def test_a_plan_from_yaml_and_options_over_it(tmp_path: Path) -> None:
         "shards: data/x\nlabels: [50, 100]\ncommon: {epochs: 3}\nchoices: {student_lr: [1e-4]}\n"
         "variants:\n  undistilled: {loss: none, alpha: 0, gamma: 0}\n  armada: {}\n"
     )
-    made = make_plan(path, ["batch-size=8", "epochs=2"], ["student-lr=1e-3,2e-3"], {"seeds": [3, 4]})
-    assert (made.name, made.shards, list(made.labels), list(made.seeds)) == ("mine", Path("data/x"), [50, 100], [3, 4])
+    changes = {"common": ["batch-size=8", "epochs=2", "loss=cka,euclid=0.5"], "choices": ["student-lr=1e-3,2e-3"]}
+    made = make_comparison(read_plan(path), str(path), **changes, seeds=[3, 4])
+    assert (made.name, made.shards, made.labels, made.seeds) == ("mine", (Path("data/x"),), (50, 100), (3, 4))
     config = made.list_cells()[-1].config
     assert (config.training.epochs, config.training.batch_size, config.training.student_lr) == (2, 8, 2e-3)
+    assert config.method.loss == ("cka", "euclid=0.5")
 
 
 def test_a_plan_from_options_alone() -> None:
-    made = make_plan(None, ["loss=cosine"], [], {"shards": Path("data/x"), "name": "n"})
+    made = make_comparison({}, "it", common=["loss=cosine"], shards=Path("data/x"), name="n")
     assert made.list_variants()["cosine"] == {}
     assert isinstance(made.list_cells()[0].config, DistillConfig)
 
@@ -104,8 +106,21 @@ def test_a_plan_that_cannot_be_read(tmp_path: Path, content: str, message: str) 
     path = tmp_path / "p.yaml"
     path.write_text(content)
     with pytest.raises(UsageError, match=message):
-        make_plan(path, [], [], {})
+        make_comparison(read_plan(path), str(path))
+
+
+def test_what_is_no_plan_and_no_option_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no plan"):
-        make_plan(tmp_path / "none.yaml", [], [], {})
-    with pytest.raises(UsageError, match="is not NAME=VALUE"):
-        make_plan(None, ["epochs"], [], {"shards": Path("x")})
+        read_plan(tmp_path / "none.yaml")
+    with pytest.raises(UsageError, match="epochs: give NAME=VALUE"):
+        make_comparison({}, "it", common=["epochs"], shards=Path("x"))
+    with pytest.raises(UsageError, match="has no option epohcs; did you mean epochs"):
+        make_comparison({}, "it", common=["epohcs=2"], shards=Path("x"))
+
+
+def test_a_mapping_of_a_recipe_becomes_a_comparison_with_further_teachers() -> None:
+    both = {"further_shards": ["data/x/teacher=b"]}
+    content = {"variants": {"undistilled": VARIANTS["undistilled"], "one": {}, "both": both}, "seeds": [0]}
+    made = make_comparison(content, "compare", shards=Path("data/x/teacher=a"), name="n")
+    assert not made.tests
+    assert [len(cell.config.data.shards) for cell in made.list_cells()] == [1, 1, 2]

@@ -8,8 +8,8 @@ import pytest
 
 from distill.compare.calibration import measure_calibration
 from distill.compare.charts import make_ticks
+from distill.compare.classifier import count_confusion
 from distill.compare.disagreements import find_disagreements
-from distill.compare.results import count_confusion
 from shared.errors import UsageError
 from shared.shards.manifest import Manifest
 from tests.distill.compare.made_report import PARTS, SCORES, check_page, make_chosen, make_report

@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from distill.cli import app
-from distill.compare.plan import Plan
+from distill.compare.plan import Comparison
 from distill.compare.run import REPORT, RESULT, run_comparison
 from distill.compare.runner import CELLS
 from shared.errors import DataError, UsageError
@@ -29,7 +31,7 @@ def shards(write_folder: WriteFolder) -> Path:
     return write_folder({"train": [make_rows(64)], "validation": [make_rows(24, 1)], "test": [make_rows(40, 2)]})
 
 
-def plan(shards: Path, student: Path, **changes: Any) -> Plan:
+def plan(shards: Path, student: Path, **changes: Any) -> Comparison:
     common = {"student": str(student), "epochs": 2, "batch_size": 16, "student_lr": 2e-3, "precision": "float32"}
     variants = {
         "undistilled": {"loss": "none", "alpha": 0.0, "gamma": 0.0},
@@ -37,7 +39,7 @@ def plan(shards: Path, student: Path, **changes: Any) -> Plan:
         "shuffled": {"semantics": "code", "control": "shuffled-teacher"},
     }
     defaults = {"common": common, "variants": variants, "seeds": (0, 1), "labels": (20, 40), "workers": 2}
-    return Plan(name="toy", shards=shards, **{**defaults, **changes})
+    return Comparison(name="toy", shards=(shards,), **{**defaults, **changes})
 
 
 @pytest.mark.real
@@ -46,7 +48,12 @@ def test_a_comparison_its_resume_and_its_report(shards: Path, tiny_student: Path
     folder, result = run_comparison(chosen, tmp_path / "runs")
     cells = sorted((folder / CELLS).iterdir())
     assert len(cells) == 3 * 2 * 2
-    assert {path.name for path in cells[0].iterdir()} == {"metrics.json", "predictions.npz", "log.jsonl"}
+    assert {path.name for path in cells[0].iterdir()} == {
+        "metrics.json",
+        "predictions.npz",
+        "row_scores.parquet",
+        "log.jsonl",
+    }
     assert json.loads((folder / RESULT).read_text()) == json.loads(json.dumps(result))
     (group,) = result["groups"]
     for variant in group["variants"]:
@@ -73,10 +80,33 @@ def test_a_comparison_its_resume_and_its_report(shards: Path, tiny_student: Path
     assert all((cell / "metrics.json").stat().st_mtime_ns == before for cell, before in times.items())
     assert again["groups"][0]["against_undistilled"] == group["against_undistilled"]
 
-    with pytest.raises(UsageError, match="was trained otherwise: epochs was 2 and is 3"):
+    with pytest.raises(UsageError, match="cannot be used: epochs was 2 and is 3"):
         run_comparison(
             plan(shards, tiny_student, labels=(20,), common={**chosen.common, "epochs": 3}), tmp_path / "runs"
         )
+
+
+def test_the_command_trains_a_plan_prints_its_verdict_and_the_next_time_trains_nothing(
+    shards: Path, tiny_student: Path, tmp_path: Path
+) -> None:
+    chosen = plan(shards, tiny_student)
+    variants = {name: chosen.variants[name] for name in ("undistilled", "armada")}
+    content = {"shards": str(shards), "labels": [20], "common": dict(chosen.common), "variants": variants}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    arguments = ["compare", str(tmp_path / "small.yaml"), "--seed", "0", "--seed", "1", "--set", "epochs=1"]
+    arguments += ["--workers", "1", "--out", str(tmp_path / "runs")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    cells = list((tmp_path / "runs" / "small" / CELLS).iterdir())
+    assert len(cells) == 2 * 2
+    result = json.loads((tmp_path / "runs" / "small" / RESULT).read_text())
+    for part in ("undistilled", "armada", "20 labels", " ± ", result["verdict"], "small/report.html"):
+        assert part in done.stdout
+
+    times = {cell: (cell / "metrics.json").stat().st_mtime_ns for cell in cells}
+    again = CliRunner().invoke(app, arguments)
+    assert (again.exit_code, again.stdout) == (0, done.stdout)
+    assert {cell: (cell / "metrics.json").stat().st_mtime_ns for cell in cells} == times
 
 
 @pytest.mark.real
@@ -114,6 +144,35 @@ def test_killed_it_loses_only_the_cells_that_run_and_leaves_no_process(
     assert all((cell / "metrics.json").stat().st_mtime_ns == before for cell, before in kept.items())
 
 
+@pytest.mark.real
+def test_one_seed_gives_a_table_without_a_test_and_keeps_its_students(
+    shards: Path, tiny_student: Path, tmp_path: Path
+) -> None:
+    chosen = plan(shards, tiny_student, seeds=(3,), labels=(20,), workers=1)
+    folder, result = run_comparison(chosen, tmp_path / "runs")
+    (group,) = result["groups"]
+    assert (result["verdicts"], group["against_undistilled"]) == ([], {})
+    assert [len(variant["scores"]) for variant in group["variants"]] == [1, 1, 1]
+    assert result["verdict"].startswith("One seed only (3): these are scores, and nothing is tested.")
+    page = (folder / REPORT).read_text()
+    check_page(page)
+    assert "Nothing is tested" in page
+
+    with pytest.raises(UsageError, match="its student was not kept"):
+        run_comparison(replace(chosen, keep_students=True), tmp_path / "runs")
+    run_comparison(replace(chosen, keep_students=True), tmp_path / "runs", overwrite=True)
+    cells = list((folder / CELLS).iterdir())
+    assert all((cell / "student/model.safetensors").exists() for cell in cells)
+
+    (cells[0] / "row_scores.parquet").unlink()
+    with pytest.raises(UsageError, match="an older version trained it"):
+        run_comparison(chosen, tmp_path / "runs")
+    (cells[1] / "predictions.npz").unlink()  # as of a method that is no classifier
+    _, again = run_comparison(chosen, tmp_path / "runs", overwrite=True)
+    confusions = {variant["variant"]: variant["confusion"] for variant in again["groups"][0]["variants"]}
+    assert [confusion is None for confusion in confusions.values()].count(True) == 1
+
+
 def find_session(leader: int) -> list[str]:
     """The processes of a session, but for those that have ended and wait to be collected."""
     listed = subprocess.run(["ps", "-eo", "sess=,stat=,pid="], capture_output=True, text=True, check=True).stdout
@@ -123,7 +182,7 @@ def find_session(leader: int) -> list[str]:
 @pytest.mark.real
 def test_no_test_rows_is_an_error(write_folder: WriteFolder, tiny_student: Path, tmp_path: Path) -> None:
     shards = write_folder({"train": [make_rows(32)], "validation": [make_rows(16, 1)]})
-    with pytest.raises(DataError, match="no predictions of a test split"):
+    with pytest.raises(DataError, match="no scores of a test split"):
         run_comparison(plan(shards, tiny_student, labels=(None,), workers=1), tmp_path / "runs")
 
 
@@ -131,7 +190,8 @@ def test_the_command_names_what_is_wrong(tmp_path: Path, shards: Path) -> None:
     runs = ["--out", str(tmp_path / "runs"), "--workers", "1"]
     for arguments, message in (
         (["--shards", str(tmp_path / "none")], "holds no teacher's answers"),
-        (["--shards", str(shards), "--seed", "1"], "with one seed nothing tells luck from effect"),
+        (["--shards", str(shards), "--seed", "1", "--seed", "1"], "the seed 1 is given twice"),
+        (["--shards", str(shards), "--set", "alhpa=0"], "did you mean alpha"),
         (["--shards", str(shards), "--set", "alpha=7"], "alpha is 7"),
         ([], "needs shards"),
     ):

@@ -4,30 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from distill.compare.statistics import compare, correct_holm, make_pseudovalues
-from distill.scoring.metrics import METRICS
-from shared.errors import UsageError
+from distill.compare.statistics import compare, correct_holm
 from tests.distill.compare.simulated_comparison import measure_error, simulate
-
-
-@pytest.mark.parametrize(
-    ("metric", "classes"), [("accuracy", 3), ("f1", 2), ("f1", 3), ("matthews", 3), ("pearson", 1)]
-)
-def test_pseudovalues_are_those_of_leaving_each_row_out(metric: str, classes: int) -> None:
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(40, classes))
-    target = rng.normal(size=40) + logits[:, 0] if classes == 1 else rng.integers(classes, size=40)
-    score = METRICS[metric]
-    keep = ~np.eye(40, dtype=bool)
-    expected = [40 * score(logits, target) - 39 * score(logits[rows], target[rows]) for rows in keep]
-    assert make_pseudovalues(metric, logits, target) == pytest.approx(expected)
-
-
-def test_pseudovalues_of_accuracy_are_right_and_wrong() -> None:
-    logits, target = np.array([[2.0, 1], [1, 2], [3, 0]]), np.array([0, 0, 0])
-    assert make_pseudovalues("accuracy", logits, target) == pytest.approx([1, 0, 1])
-    with pytest.raises(UsageError, match="distill knows"):
-        make_pseudovalues("bleu", logits, target)
 
 
 def test_compare_restated_from_sums_of_squares() -> None:

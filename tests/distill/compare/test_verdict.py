@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.compare.verdict import Verdict, judge, rank
+from distill.compare.verdict import Verdict, rank, reach_verdicts
 from distill.config import make_distill_config
 from tests.distill.compare.simulated_comparison import CONTROLS, ROLES, measure_error, simulate
 
@@ -19,7 +19,9 @@ def count_outcomes(seed_deviation: float, teacher: float, controls: dict[str, in
     rng = np.random.default_rng(5)
     _, unit = measure_error(rng, seed_deviation)
     gains = {name: gain * unit for name, gain in {"undistilled": 0, "teacher": teacher, **controls}.items()}
-    return Counter(judge([(100, simulate(rng, gains, seed_deviation))], ROLES)[0].outcome for _ in range(repeats))
+    return Counter(
+        reach_verdicts([(100, simulate(rng, gains, seed_deviation))], ROLES)[0].outcome for _ in range(repeats)
+    )
 
 
 @pytest.mark.parametrize("seed_deviation", [0.03, 0.05, 0.15])
@@ -59,24 +61,24 @@ def values(**scores: float) -> dict[str, Any]:
 def test_the_strongest_control_is_named_and_p_is_that_of_the_harder_test() -> None:
     right = values(plain=0.5, weak=0.4, strong=0.7, armada=0.8)
     roles = {"plain": "undistilled", "weak": "control", "strong": "control", "armada": "teacher"}
-    (verdict,) = judge([(50, right)], roles)  # type: ignore[arg-type]
+    (verdict,) = reach_verdicts([(50, right)], roles)  # type: ignore[arg-type]
     assert isinstance(verdict, Verdict)
     assert (verdict.variant, verdict.labels, verdict.outcome, verdict.strongest) == ("armada", 50, "helps", "strong")
     assert verdict.control is not None
     assert verdict.p == pytest.approx(verdict.control.p) != pytest.approx(verdict.undistilled.p)
-    (alone,) = judge([(50, {name: right[name] for name in ("plain", "armada")})], roles)  # type: ignore[arg-type]
+    (alone,) = reach_verdicts([(50, {name: right[name] for name in ("plain", "armada")})], roles)  # type: ignore[arg-type]
     assert (alone.outcome, alone.p, alone.strongest, alone.control) == ("uncontrolled", 1, None, None)
 
 
 def test_holm_counts_all_teachers_and_numbers_of_labels() -> None:
     roles = {"plain": "undistilled", "strong": "control", "armada": "teacher"}
     groups = [(labels, values(plain=0.5, strong=0.5, armada=0.52)) for labels in (50, 100, 200)]
-    (one,) = judge(groups[:1], roles)  # type: ignore[arg-type]
-    three = judge(groups, roles)  # type: ignore[arg-type]
+    (one,) = reach_verdicts(groups[:1], roles)  # type: ignore[arg-type]
+    three = reach_verdicts(groups, roles)  # type: ignore[arg-type]
     assert [v.labels for v in three] == [50, 100, 200]
     assert three[0].p == pytest.approx(min(1, 3 * one.p))
     with pytest.raises(ValueError, match="undistilled"):
-        judge([(50, {"armada": groups[0][1]["armada"]})], roles)  # type: ignore[arg-type]
+        reach_verdicts([(50, {"armada": groups[0][1]["armada"]})], roles)  # type: ignore[arg-type]
 
 
 def test_rank_compares_all_with_one() -> None:

@@ -18,9 +18,10 @@ EPOCHS = 3
 
 def run(shards: Path, student: Path, out: Path, processes: int, options: tuple[str, ...]) -> list[dict[str, Any]]:
     """Train in so many processes, with no dropout, which draws for each process anew; the epochs of the log."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--no-python"]
     command = [
-        *(sys.executable, *(launcher if processes > 1 else ()), "-m", "distill.cli", "run"),
+        *((sys.executable, "-m", *launcher) if processes > 1 else ()),
+        *(str(Path(sys.executable).with_name("distill")), "run"),
         *("--shards", str(shards), "--student", str(student), "--out", str(out), "--name", "mine"),
         *("--epochs", str(EPOCHS), "--batch-size", "8", "--student-lr", "1e-3", "--dropout", "0", "--device", "cpu"),
         *("--precision", "float32", *options),

@@ -18,7 +18,7 @@ from distill.data.tokens import TextColumn, TextEncoder
 from distill.data.vectors import StoredVectors
 from shared.schema import Row
 from shared.shards.manifest import choose_teacher, load_manifest
-from shared.shards.read import RowGroup
+from shared.shards.read import RowGroup, read_row_group
 from tests.distill.distill_rows import WIDTH, WriteFolder, make_rows
 
 ROWS = make_rows(1000)
@@ -132,16 +132,13 @@ def test_rows_outside_the_mask_never_come_and_hidden_labels_stay_hidden(split: S
 
 
 def test_the_aligners_source_reads_no_text(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    import distill.data.batches
-
     asked = []
-    read = distill.data.batches.read_row_group
 
     def spy(group: Any, columns: Any) -> Any:
         asked.append(tuple(columns))
-        return read(group, columns)
+        return read_row_group(group, columns)
 
-    monkeypatch.setattr(distill.data.batches, "read_row_group", spy)
+    monkeypatch.setattr("distill.data.batches.read_row_group", spy)
     source = every(split)
     assert sum(len(b) for b in iterate_batches([BatchPart(source, 32, once=True)], 32, 0, 1)) == 1000
     assert set(asked) == {("embedding",)}
@@ -201,7 +198,7 @@ class Initials(ArrayColumn):
 
 @pytest.mark.parametrize("buffer_rows", [10_000, 90])
 def test_a_column_of_ones_own_passes_through_batches(split: Split, encoder: TextEncoder, buffer_rows: int) -> None:
-    columns = {TEXT: TextColumn(encoder), "initial": Initials()}
+    columns: dict[str, BatchColumn] = {TEXT: TextColumn(encoder), "initial": Initials()}
     source = RowSource(split, columns, wanted=split.answered, buffer_rows=buffer_rows)
     seen = 0
     for batch in iterate_batches([BatchPart(source, 32, once=True)], 32, 0, 1):

@@ -130,7 +130,9 @@ def test_every_control_of_the_vectors_restated(split: Split, tmp_path: Path, see
     np.testing.assert_allclose(
         [sum(a * b for a, b in zip(u, v, strict=True)) for u in factor for v in factor], np.ravel(covariance), atol=1e-6
     )
-    draws = [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, i])).standard_normal(d) for i in numbers]
+    draws = [
+        np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, int(i)])).standard_normal(d) for i in numbers
+    ]
     chosen = int(np.flatnonzero(numbers == np.random.default_rng([seed, 2]).choice(numbers))[0])
     expected: list[tuple[TeacherSwap, Any]] = [
         (ShuffledTeacher(), own[np.random.default_rng([seed, 1]).permutation(n)]),

@@ -46,8 +46,13 @@ def gather(vectors: ShardVectors, split: Split) -> Any:
     return np.concatenate(list(iterate_vectors(split, vectors)))
 
 
+def encode_asked(asked: Any, encoder: str) -> ShardVectors:
+    folder, manifest, split = asked
+    return encode_replies(folder, manifest, split, encoder)
+
+
 def test_each_reply_is_what_the_encoder_makes_of_it(asked: Any, tiny_student: Path) -> None:
-    vectors = encode_replies(*asked, str(tiny_student))
+    vectors = encode_asked(asked, str(tiny_student))
     assert (vectors.width, vectors.widths, vectors.shard_columns) == (32, (32,), ())
     got = gather(vectors, asked[2])
     rows = [row for row in make_replies() if row.answer.status == Status.OK]
@@ -62,12 +67,12 @@ def test_they_are_made_once_and_kept_beside_the_shards(
     asked: Any, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = asked[0]
-    first = gather(encode_replies(*asked, str(tiny_student)), asked[2])
+    first = gather(encode_asked(asked, str(tiny_student)), asked[2])
     assert len(list(folder.glob("vectors/reply-*.npy"))) == 2, "one a shard"
     assert verify_shards(folder).ok
     with monkeypatch.context() as patch:
         patch.setattr(SentenceEncoder, "encode", lambda *_: pytest.fail("encoded again"))
-        np.testing.assert_array_equal(gather(encode_replies(*asked, str(tiny_student)), asked[2]), first)
+        np.testing.assert_array_equal(gather(encode_asked(asked, str(tiny_student)), asked[2]), first)
 
 
 def test_a_new_shard_is_read_and_the_old_ones_are_not(
@@ -96,7 +101,7 @@ def test_another_encoder_has_files_of_its_own(asked: Any, tiny_student: Path, tm
     weights.copy_(weights.flip(0))
     model.save_pretrained(other)
     AutoTokenizer.from_pretrained(tiny_student).save_pretrained(other)
-    a, b = (gather(encode_replies(*asked, str(encoder)), asked[2]) for encoder in (tiny_student, other))
+    a, b = (gather(encode_asked(asked, str(encoder)), asked[2]) for encoder in (tiny_student, other))
     assert np.abs(a - b).max() > 0.01
     assert len(list(asked[0].glob("vectors/reply-*.npy"))) == 4
 
@@ -114,11 +119,11 @@ def test_a_run_that_is_stopped_leaves_no_half_file(
 
     monkeypatch.setattr(SentenceEncoder, "encode", stop)
     with pytest.raises(KeyboardInterrupt):
-        encode_replies(*asked, str(tiny_student))
+        encode_asked(asked, str(tiny_student))
     assert len(list(asked[0].glob("vectors/*.npy"))) == 1, "that of the first shard"
     assert not list(asked[0].glob("vectors/.*.npy"))
     monkeypatch.undo()
-    assert len(gather(encode_replies(*asked, str(tiny_student)), asked[2])) == 39
+    assert len(gather(encode_asked(asked, str(tiny_student)), asked[2])) == 39
 
 
 @pytest.mark.parametrize("place", [0, 20])
@@ -131,17 +136,17 @@ def test_a_row_without_words_is_named(write_folder: WriteFolder, tiny_student: P
 
 
 def test_a_file_that_was_cut_is_named(asked: Any, tiny_student: Path) -> None:
-    encode_replies(*asked, str(tiny_student))
+    encode_asked(asked, str(tiny_student))
     file = next(asked[0].glob("vectors/reply-*.npy"))
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(ShardError, match=rf"{file.name} cannot be read .*remove it"):
-        encode_replies(*asked, str(tiny_student))
+        encode_asked(asked, str(tiny_student))
 
 
 def test_the_key_changes_with_the_way_replies_are_read(
     asked: Any, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode_replies(*asked, str(tiny_student))
+    encode_asked(asked, str(tiny_student))
     monkeypatch.setattr(distill.data.replies, "_VERSION", -1)
-    encode_replies(*asked, str(tiny_student))
+    encode_asked(asked, str(tiny_student))
     assert len(list(asked[0].glob("vectors/reply-*.npy"))) == 4

@@ -66,3 +66,22 @@ def test_a_loss_of_another_package_trains_with_its_option(tmp_path: Path, toy: P
     assert "the loss broken of the package my-losses cannot be loaded: No module named" in refused.stderr
     refused = distill(packages, *run, "--loss", "margin", "--margin-slack", "-1")
     assert "--margin-slack is -1.0; it must be at least 0" in refused.stderr
+
+
+@pytest.mark.real
+def test_a_loss_of_another_package_is_compared(tmp_path: Path, toy: Path, tiny_student: Path) -> None:
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    plan = tmp_path / "mine.yaml"
+    plan.write_text(
+        f"common: {{student: {tiny_student}, epochs: 1, device: cpu}}\nseeds: [0, 1]\nworkers: 1\n"
+        "variants:\n  undistilled: {loss: none, alpha: 0, gamma: 0}\n  mine: {loss: margin, margin_slack: 0.5}\n"
+    )
+    done = distill(
+        install(packages), "compare", str(plan), "--shards", str(toy), "--out", str(tmp_path / "runs"), "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [verdict["variant"] for verdict in result["verdicts"]] == ["mine"]
+    variants = {variant["variant"]: variant["config"] for variant in result["groups"][0]["variants"]}
+    assert (variants["mine"]["loss"], variants["mine"]["margin_slack"]) == (["margin"], 0.5)

@@ -140,4 +140,4 @@ def test_dropout_leaves_no_layer_out(tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 16, "num_attention_heads": 1}
     OPTModel(OPTConfig(vocab_size=20, num_hidden_layers=1, **sizes)).save_pretrained(tmp_path)
     config = load_student(resolve_model(str(tmp_path)), 2, dropout=0.3).config
-    assert (config.student.dropout, config.layerdrop) == (0.3, 0.0)
+    assert (config.dropout, config.layerdrop) == (0.3, 0.0)

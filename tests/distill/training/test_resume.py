@@ -64,7 +64,7 @@ def train(config: DistillConfig, out: Path, checkpoint_steps: int, kill_after: i
             os.kill(os.getpid(), signal.SIGKILL)
 
     Checkpoints.is_due = count  # type: ignore[method-assign]
-    torch.save = save_half
+    torch.save = save_half  # type: ignore[assignment]
     run_distillation(config, out, "mine", checkpoint_steps=checkpoint_steps)
 
 
@@ -159,7 +159,7 @@ def check_same(tmp_path: Path, epochs: int) -> None:
     whole, killed = (tmp_path / out / "mine" for out in ("whole", "killed"))
     files = sorted(path.relative_to(whole) for path in whole.rglob("*.safetensors"))
     assert len(files) >= 2
-    for name in (*files, "row_scores.parquet"):
+    for name in (*files, Path("row_scores.parquet")):
         assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
     logs = [
         [

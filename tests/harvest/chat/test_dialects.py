@@ -8,7 +8,7 @@ from harvest.chat.dialects import DIALECTS, Scoring, recognise_host, recognise_m
 from harvest.chat.elicitation import Elicitation
 from harvest.chat.scoring import Alternative, LabelWords, Position
 from harvest.teachers.endpoint.config import EndpointConfig
-from harvest.teachers.endpoint.elicitation import build_parameters
+from harvest.teachers.endpoint.elicitation import build_parameters, build_spelling
 
 WORDS = LabelWords(["yes", "no"])
 
@@ -74,6 +74,27 @@ def test_vllm_names_tokens_by_id() -> None:
     assert asked["return_tokens_as_token_ids"] is True
     assert asked["max_tokens"] == 1
     assert parameters("vllm", Scoring.CHOICE)["structured_outputs"] == {"choice": ["yes", "no"]}
+
+
+def test_vllm_tells_ids_without_a_change_of_what_is_asked() -> None:
+    """What has ids told is no part of the parameters that a recipe holds: an old folder goes on."""
+    config = EndpointConfig("http://h/v1", "m", keep_topk=True)
+    for scoring, told in ((Scoring.TEXT, "return_tokens_as_token_ids"), (Scoring.TOP_LOGPROBS, "return_token_ids")):
+        elicitation = Elicitation(DIALECTS["vllm"], scoring)
+        assert build_spelling(elicitation, config) == {told: True}
+        assert told not in build_parameters(elicitation, config, WORDS)
+        assert build_spelling(Elicitation(DIALECTS["openai"], scoring), config) == {}
+    plain = EndpointConfig("http://h/v1", "m")
+    assert build_spelling(Elicitation(DIALECTS["vllm"], Scoring.TEXT), plain) == {}
+
+
+def test_vllm_tells_the_ids_of_a_reply_beside_its_texts() -> None:
+    content = [{"token": text, "logprob": -0.5, "top_logprobs": []} for text in ("yes", "")]
+    read = DIALECTS["vllm"].read_positions
+    found = read({"token_ids": [5, 2], "logprobs": {"content": content}})
+    assert [position.reply_id for position in found] == [5, 2]
+    # Of another length they cannot be told apart.
+    assert [position.reply_id for position in read({"token_ids": [5], "logprobs": {"content": content}})] == [None] * 2
 
 
 def test_llamacpp_has_a_grammar() -> None:

@@ -77,6 +77,68 @@ def test_what_becomes_of_other_replies(form: Form, body: object, status: Status,
     assert answer.raw == encode(body)
 
 
+@pytest.mark.parametrize("text", ["about three", "A story of a film.", "3.5"])
+def test_free_text_is_ok_as_it_is(text: str) -> None:
+    form = Form(DIALECTS["openai"], Scoring.TEXT, None, numeric=False)
+    answer = parse(encode(say(text)), form).answer
+    assert (answer.status, answer.reply, answer.error) == (Status.OK, text, None)
+
+
+def say_tokens(*positions: tuple[dict[str, Any], list[dict[str, Any]]]) -> dict[str, Any]:
+    reply = say("3.5")
+    content = [{**said, "top_logprobs": top} for said, top in positions]
+    reply["choices"][0]["logprobs"] = {"content": content}
+    return reply
+
+
+def make_token(token_id: Any, logprob: Any) -> dict[str, Any]:
+    return {"token": f"t{token_id}", "id": token_id, "logprob": logprob}
+
+
+def test_the_token_that_was_said_is_kept_though_it_is_none_of_the_most_probable() -> None:
+    top = [make_token(5, -0.5), make_token(6, -1.5)]
+    reply = say_tokens((make_token(9, -7.0), top), (make_token(5, -0.5), top))
+    form = Form(DIALECTS["llamacpp"], Scoring.TEXT, None, numeric=True, keep_topk=True)
+    answer = parse(encode(reply), form).answer
+    assert answer.reply_ids == [9, 5]
+    assert answer.reply_logprobs == [-7.0, -0.5]
+    assert answer.topk_ids == [[5, 6], [5, 6]]
+    rest = 1 - math.exp(-0.5) - math.exp(-1.5)
+    assert answer.topk_tail == pytest.approx([math.log(rest)] * 2)
+    (kept,) = into_a_shard(answer)["topk_tail"].to_pylist()
+    assert kept == pytest.approx(answer.topk_tail, rel=2**-11)
+
+
+def test_a_tail_is_computed_before_it_is_rounded() -> None:
+    """Of numbers rounded to 16 bits the rest would be lost: it is smaller than their rounding."""
+    top = [make_token(5, math.log(0.7)), make_token(6, math.log(0.3 - 1e-6))]
+    form = Form(DIALECTS["llamacpp"], Scoring.TEXT, None, numeric=True, keep_topk=True)
+    answer = parse(encode(say_tokens((make_token(5, math.log(0.7)), top))), form).answer
+    assert answer.topk_tail == pytest.approx([math.log(1e-6)], rel=1e-4)
+    full = [make_token(5, 0.0), make_token(6, -30.0)]
+    answer = parse(encode(say_tokens((make_token(5, 0.0), full))), form).answer
+    assert answer.topk_tail == [LOG_ZERO]
+
+
+def test_tokens_that_cannot_be_fit_a_shard_too() -> None:
+    top = [make_token(5, 0.0), make_token(6, -3.4028235e38), make_token(7, -math.inf), make_token(8, -(10**400))]
+    form = Form(DIALECTS["llamacpp"], Scoring.TEXT, None, numeric=True, keep_topk=True)
+    answer = parse(encode(say_tokens((make_token(8, -(10**400)), top))), form).answer
+    assert answer.reply_logprobs == [-9999.0]
+    assert answer.topk_logprobs == [[0.0, -9999.0, -9999.0, -9999.0]]
+    assert answer.topk_tail == [LOG_ZERO]
+    into_a_shard(answer)
+
+
+@pytest.mark.parametrize(
+    "said", [make_token("x", -0.5), make_token(2**31, -0.5), make_token(True, -0.5), make_token(5, "x"), {"token": "a"}]
+)
+def test_tokens_that_cannot_be_kept_cost_no_answer(said: dict[str, Any]) -> None:
+    answer = parse(encode(say_tokens((said, []))), TEXT).answer
+    assert (answer.status, answer.reply_ids, answer.reply_logprobs) == (Status.OK, None, None)
+    into_a_shard(answer)
+
+
 def test_content_in_parts_is_joined() -> None:
     reply = say(None)
     reply["choices"][0]["message"]["content"] = [{"type": "text", "text": "posi"}, {"type": "text", "text": "tive"}]

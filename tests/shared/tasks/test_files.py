@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from shared.errors import DataError, SourceError, UsageError
@@ -56,6 +57,26 @@ class TestTaskFromFile:
         targets = {e.text: e.target for s in loaded.splits for e in loaded.examples(s)}
         assert targets == {"Good film": 0.5, "Bad film": -1.0, "Fair film": None}
 
+    def test_a_column_of_target_texts_makes_a_generation(self, reviews: Path) -> None:
+        loaded = load_task(task_from_file("reviews.csv", "body", target_text_column="title"))
+        assert (loaded.task.kind, loaded.task.metric, loaded.task.labels) == ("generation", "exact_match", ())
+        assert loaded.task.question.startswith("Which text answers this one?")
+        examples = [e for s in loaded.splits for e in loaded.examples(s)]
+        assert sorted(e.target_text or "" for e in examples) == ["One", "Three", "Two"]
+        assert {(e.label, e.target, e.references) for e in examples} == {(None, None, None)}
+
+    def test_a_question_alone_asks_for_free_text(self, reviews: Path) -> None:
+        loaded = load_task(task_from_file("reviews.csv", "body", question="Who made it?"))
+        assert (loaded.task.kind, loaded.task.question) == ("generation", "Who made it?")
+        assert {e.target_text for s in loaded.splits for e in loaded.examples(s)} == {None}
+
+    def test_lists_of_texts_are_references(self, tmp_path: Path) -> None:
+        path = tmp_path / "news.parquet"
+        pl.DataFrame({"text": ["a", "b", "c"], "right": [["x", "y"], ["z"], None]}).write_parquet(path)
+        loaded = load_task(task_from_file(str(path), "text", target_text_column="right"))
+        found = {e.text: (e.target_text, e.references) for s in loaded.splits for e in loaded.examples(s)}
+        assert found == {"a": ("x", ("x", "y")), "b": ("z", ("z",)), "c": (None, None)}
+
     def test_rows_without_labels(self, reviews: Path) -> None:
         loaded = load_task(task_from_file("reviews.csv", "body", labels=["good", "bad"]))
         assert loaded.task.labels == ("good", "bad")
@@ -64,9 +85,10 @@ class TestTaskFromFile:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"label_column": "stars", "target_column": "score"}, "not both"),
+            ({"label_column": "stars", "target_column": "score"}, "one of them"),
             ({"target_column": "score", "labels": ["a", "b"]}, "has no labels"),
-            ({}, "name a label column or a target column"),
+            ({"question": "?", "label_words": ["a", "b"]}, "label words belong to labels"),
+            ({}, "name a label column, a target column or a column of target texts"),
             ({"label_column": "stars", "labels": ["a"]}, "two or more"),
             ({"label_column": "stars", "labels": ["a", "a"]}, "differ from each other"),
             ({"label_column": "stars", "label_words": ["a", "a"]}, "differ from each other"),

@@ -387,6 +387,22 @@ def test_votes_are_asked_for_at_once_or_one_by_one(dialect: str) -> None:
         assert answered.cost_usd == pytest.approx(12e-6 * requests)
 
 
+@pytest.mark.parametrize("says_cost", [False, True])
+def test_where_no_price_is_known_a_row_has_none_unless_the_endpoint_bills_it(says_cost: bool) -> None:
+    reply = make_reply("positive", spread_logprobs(0.9))
+    if says_cost:
+        reply["usage"]["cost"] = 0.25
+    with FaultServer(answer=lambda asked: reply) as server:
+        (answered,) = run_all(make_teacher(server), make_examples(1))
+    assert answered.answer.cost_usd == (0.25 if says_cost else None)
+
+
+def test_what_never_was_answered_costs_nothing() -> None:
+    with FaultServer({"400": 1000}) as server:
+        (answered,) = run_all(make_teacher(server), make_examples(1))
+    assert (answered.answer.status, answered.answer.cost_usd) == (Status.FAILED, 0.0)
+
+
 def test_a_server_that_ignores_n_is_asked_for_the_missing_votes() -> None:
     with FaultServer(answer=lambda asked: make_reply("positive", {})) as server:
         (reply,) = run_all(make_teacher(server, scoring="votes", votes=3), make_examples(1))
