@@ -24,7 +24,7 @@ def test_training_keeps_it_orthogonal(inputs: int, outputs: int) -> None:
     for _ in range(30):
         optimizer.zero_grad()
         loss = (layer(x) - y).square().mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         assert distance_from_orthogonal(layer.weight.detach()) > 1e-4
         retract_all(layer)
