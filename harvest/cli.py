@@ -1,5 +1,6 @@
 """The `harvest` command: ask a teacher once, and keep what it said."""
 
+import harvest.startup  # noqa: F401, I001  (before anything of `shared`)
 import inspect
 from collections.abc import Callable
 from pathlib import Path

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from harvest.asking.plan import EVERY_SPLIT, Share
+from harvest.teachers.registry import TeacherChoice as TeacherChoice
 from harvest.teachers.registry import check_teacher_options
 from shared.errors import UsageError
 from shared.options import Option, check_options, list_options, make_config, parse_names
@@ -74,20 +75,6 @@ class TaskChoice:
         Option("What the teacher answers with, one a label: a,b,c", parse=parse_names, metavar="A,B,C", panel=_FILE),
     ] = None
     question: Annotated[str | None, Option("What the teacher is asked.", panel=_FILE)] = None
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherChoice:
-    """Which teacher, the name that its shards are kept under (None: the teacher's own), and options of its own.
-
-    The options are those of the teacher's config class; harvest.teachers.registry checks them.
-    """
-
-    teacher: Annotated[str, Option("reader, endpoint, llava, ...: see `harvest teachers`.")]
-    name: Annotated[str | None, Option("Keep the answers under teacher=<name>. Unless given, the teacher's.")] = None
-    options: Annotated[Mapping[str, Any], Option("Options of the teacher's own, by name.", name="teacher_options")] = (
-        field(default_factory=dict)
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -106,7 +105,6 @@ def test_its_options_are_checked_as_those_of_any_teacher(site: Path) -> None:
     assert (refused.returncode, "cannot be loaded" in refused.stderr) == (2, True)
 
 
-@pytest.mark.skipif(find_spec("distill.losses.registry") is None, reason="losses are not found by entry points here")
 def test_the_loss_is_explained_and_trains_on_the_replies_of_the_teacher(site: Path) -> None:
     help_text = run(site, "distill", "run", "--help").stdout
     assert "huber: the distance of each number" in " ".join(help_text.replace("│", "").split())

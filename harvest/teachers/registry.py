@@ -13,21 +13,34 @@ from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from harvest.teachers.requirements import Requirements, find_missing, find_missing_locally
 from harvest.teachers.vision_models import VISION_MODELS, VisionModel, find_vision_model
 from shared.errors import TeacherError, UsageError
-from shared.options import list_options, make_config, spell_flags
+from shared.options import Option, list_options, make_config, spell_flags
 from shared.sources import MPNET, check_hub
 
 if TYPE_CHECKING:
-    from harvest.config import TeacherChoice
     from harvest.teachers.base import Teacher
     from shared.tasks import Task
 
 GROUP = "harvest_distill.teachers"
 PATIENT_SECONDS, IMPATIENT_SECONDS = 3.0, 0.7  # for the hub to answer
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherChoice:
+    """Which teacher, the name that its shards are kept under (None: the teacher's own), and options of its own.
+
+    The options are those of the teacher's config class; `prepare_teacher` checks them.
+    """
+
+    teacher: Annotated[str, Option("reader, endpoint, llava, ...: see `harvest teachers`.")]
+    name: Annotated[str | None, Option("Keep the answers under teacher=<name>. Unless given, the teacher's.")] = None
+    options: Annotated[Mapping[str, Any], Option("Options of the teacher's own, by name.", name="teacher_options")] = (
+        field(default_factory=dict)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +252,7 @@ def _list_names(entry: TeacherEntry) -> list[str]:
         return []
 
 
-def prepare_teacher(choice: "TeacherChoice") -> "Callable[[Task], Teacher]":
+def prepare_teacher(choice: TeacherChoice) -> "Callable[[Task], Teacher]":
     """What makes the chosen teacher for a task, before a task is looked at.
 
     Raises UsageError, naming the option; and TeacherError, saying what is missing and which teachers would do, where
