@@ -42,7 +42,8 @@ LOSSES = ("cosine", "euclid", "elementwise", "cka", "procrustes", "contrastive")
 FEW = {"labels": 10, "epochs": 10, "batch_size": 16, "student_lr": 2e-3, "aligner_lr": 1e-3}
 MATCHING = {"alpha": 0, "labelled_per_batch": 4, "dropout": 0}  # L_m alone
 SOFT = {"loss": "none", "alpha": 0.9, "tau": 2}  # soft targets alone
-MARGIN = 0.2
+MARGIN = 0.2  # of accuracy
+NEARER = 0.1  # of 1 - CKA
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +325,8 @@ def test_a_run_minimises_the_equations_that_its_options_name(
 
 @pytest.mark.parametrize("loss", ["cka", "procrustes"])
 def test_a_loss_of_shapes_brings_the_student_to_the_teacher(toy: Toy, loss: str) -> None:
-    require_nearer(toy, {**FEW, "alpha": 0, "semantics": "code"}, {"loss": loss})
+    small = {"beta": 0.1, "labelled_per_batch": 4}
+    require_nearer(toy, {**FEW, "alpha": 0, "semantics": "code", **small}, {"loss": loss})
 
 
 @pytest.mark.parametrize("loss", ["cosine", "euclid"])
@@ -336,8 +338,8 @@ def test_a_loss_of_means_brings_the_student_to_the_teacher_in_small_batches(toy:
 def require_nearer(toy: Toy, options: Mapping[str, Any], match: Mapping[str, Any]) -> None:
     """Assert that L_m brings the student nearer to the teacher than no L_m does, or one of a shuffled teacher."""
     taught = measure_distance(toy, {**options, **match})
-    assert taught < measure_distance(toy, {**options, "loss": "none"}) - MARGIN
-    assert taught < measure_distance(toy, {**options, **match, "control": "shuffled-teacher"}) - MARGIN
+    assert taught < measure_distance(toy, {**options, "loss": "none"}) - NEARER
+    assert taught < measure_distance(toy, {**options, **match, "control": "shuffled-teacher"}) - NEARER
 
 
 def measure_distance(toy: Toy, options: Mapping[str, Any]) -> float:
