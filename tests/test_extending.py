@@ -113,6 +113,6 @@ def test_the_loss_is_explained_and_trains_on_the_replies_of_the_teacher(site: Pa
     shared = ("--shards", "data/reviews", "--student-layers", "1", "--epochs", "1", "--aligner-pretraining", "1")
     signal = ("--vectors", "reply", "--loss", "huber", "--huber-delta", "0.5")
     metrics = run_json(site, "distill", "run", *shared, *signal, "--name", "huber")
-    assert (metrics["config"]["loss"], metrics["config"]["huber_delta"]) == ("huber", 0.5)
+    assert (metrics["config"]["loss"], metrics["config"]["huber_delta"]) == (["huber"], 0.5)
     refused = run(site, "distill", "run", *shared, *signal[:-1], "0")
     assert (refused.returncode, "--huber-delta is 0.0; it must be more than 0" in refused.stderr) == (2, True)
