@@ -103,7 +103,7 @@ class HarvestConfig:
         Mapping[str, int],
         Option(
             "At most N rows a split, or split=N; may be repeated. A larger limit contains a smaller one's rows.",
-            flag="--limit",
+            name="limit",
             metavar="[SPLIT=]N",
             parse=parse_limits,
             repeated=True,

@@ -116,7 +116,9 @@ class Plan:
         return sum(int(np.isin(of_split, actions).sum()) for of_split in self.actions.values())
 
     def rows(self, loaded: LoadedTask, split: str, *actions: Action) -> Iterator[tuple[Example, Action]]:
-        """The rows of a split that have one of `actions`, in the order of the source."""
+        """The rows of a split that have one of `actions`, in the source's order; it is read if there are any."""
+        if not np.isin(self.actions[split], actions).any():
+            return
         start = 0
         for _, frame in loaded.frames([split]):
             of_frame = self.actions[split][start : start + frame.height]

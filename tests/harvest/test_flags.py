@@ -89,7 +89,7 @@ def test_without_a_teacher_help_says_how_to_see_one() -> None:
 @pytest.mark.parametrize(
     ("arguments", "mapping"),
     [
-        (["--limit", "5", "--limit", "train=2"], {"limits": {"*": 5, "train": 2}}),
+        (["--limit", "5", "--limit", "train=2"], {"limit": {"*": 5, "train": 2}}),
         (["--split", "train", "--split", "dev"], {"split": ["train", "dev"]}),
         (["--ask", "train"], {"ask": ["train"]}),
         (["--retry", "failed,refused", "--retry", "truncated"], {"retry": ["failed", "refused", "truncated"]}),
@@ -127,8 +127,8 @@ def test_what_a_mapping_says_is_read_as_what_it_is() -> None:
         ({"teacher": "reader"}, "harvest needs task"),
         ({"task": "rte", "teacher": "reader", "sise": 3}, r"has no option sise \(did you mean size\?\)"),
         ({"task": "rte", "teacher": "reader", "rpm": 3}, "the teacher reader has no option rpm.*endpoint has one"),
-        ({"task": "rte", "teacher": "reader", "limits": {"train": 0}}, "a limit is 1 or more"),
-        ({"task": "rte", "teacher": "reader", "limits": "train"}, "limits train: give a number of rows"),
+        ({"task": "rte", "teacher": "reader", "limit": {"train": 0}}, "a limit is 1 or more"),
+        ({"task": "rte", "teacher": "reader", "limit": "train"}, "limit train: give a number of rows"),
         ({"task": "rte", "teacher": "reader", "failure_limit": 2}, "failure_limit is 2.0; it must be"),
         ({"task": "rte", "teacher": "reader", "retry": ["ok"]}, "retry ok: one of truncated"),
         ({"task": "rte", "teacher": "reader", "size": "big"}, "size big: give WIDTHxHEIGHT"),

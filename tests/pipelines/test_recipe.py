@@ -21,7 +21,7 @@ COMPARE: dict[str, Any] = {
     "common": {"epochs": 2},
     "variants": {"undistilled": {"loss": "none", "alpha": 0, "gamma": 0}, "armada": {"loss": "cosine"}},
 }
-HARVEST: dict[str, Any] = {"task": "rte", "teacher": "reader", "limits": {"train": 10}, "ask": ["train"]}
+HARVEST: dict[str, Any] = {"task": "rte", "teacher": "reader", "limit": {"train": 10}, "ask": ["train"]}
 
 
 def write(folder: Path, **changes: object) -> Path:
@@ -66,7 +66,7 @@ def test_a_recipe_takes_every_option_of_both_commands(tmp_path: Path) -> None:
     harvest = {
         **{"task": "films.csv", "teacher": "endpoint", "name": "mine", "out": "answers", "onto": "answers/teacher=a"},
         **{"text_column": "review", "label_column": "stars", "labels": ["bad", "good"], "label_words": ["no", "yes"]},
-        **{"question": "Is it good?", "retry": ["failed"], "limits": {"train": 5}, "failure_limit": 0.1},
+        **{"question": "Is it good?", "retry": ["failed"], "limit": {"train": 5}, "failure_limit": 0.1},
         **{
             "endpoint": "http://localhost:1/v1",
             "model": "m",
@@ -92,7 +92,7 @@ def test_a_recipe_takes_every_option_of_both_commands(tmp_path: Path) -> None:
 
 
 def test_options_of_the_command_stand_over_the_recipe(tmp_path: Path) -> None:
-    experiment = make(write(tmp_path), "student-lr=1e-3", "loss=euclid", "harvest.limits={train: 3}", seeds=[7])
+    experiment = make(write(tmp_path), "student-lr=1e-3", "loss=euclid", "harvest.limit={train: 3}", seeds=[7])
     assert dict(experiment.harvest.limits) == {"train": 3}
     assert {cell.config.training.seed for cell in list_cells(experiment)} == {7}
     assert {cell.config.training.student_lr for cell in list_cells(experiment)} == {1e-3}
@@ -107,8 +107,8 @@ def test_options_of_the_command_stand_over_the_recipe(tmp_path: Path) -> None:
         ({"name": "a/b"}, "cannot name a folder"),
         ({"name": 3}, "name is 3; give a word"),
         ({"harvest": {"task": "rte"}}, "harvest needs teacher"),
-        ({"harvest": {**HARVEST, "limits": {"train": "many"}}}, "harvest: limits: "),
-        ({"harvest": {**HARVEST, "limits": {"train": 0}}}, "a limit is 1 or more rows"),
+        ({"harvest": {**HARVEST, "limit": {"train": "many"}}}, "harvest: limit: "),
+        ({"harvest": {**HARVEST, "limit": {"train": 0}}}, "a limit is 1 or more rows"),
         ({"harvest": {**HARVEST, "teacher": "raeder"}}, "no teacher 'raeder'; did you mean reader"),
         ({"harvest": {**HARVEST, "encodr": "x"}}, r"teacher reader has no option encodr \(did you mean encoder"),
         ({"compare": {**COMPARE, "sedes": [0]}}, "compare has no option sedes; did you mean seeds?"),
