@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from shared.errors import DataError, UsageError
 from shared.sources import resolve_file
@@ -19,41 +20,30 @@ _SPLIT_NAMES = {
 }
 
 
-def find_task(
-    name_or_path: str,
-    *,
-    text_column: str | None = None,
-    text_pair_column: str | None = None,
-    label_column: str | None = None,
-    target_column: str | None = None,
-    target_text_column: str | None = None,
-    id_column: str | None = None,
-    labels: Sequence[str] | None = None,
-    question: str | None = None,
-    label_words: Sequence[str] | None = None,
-    name: str | None = None,
-) -> Task:
-    """The task of that name, or one made of the file or folder of that path (see task_from_file).
+class _FileOptions(TypedDict, total=False):
+    """What task_from_file takes besides a path and the column of the text."""
+
+    text_pair_column: str | None
+    label_column: str | None
+    target_column: str | None
+    target_text_column: str | None
+    id_column: str | None
+    labels: Sequence[str] | None
+    question: str | None
+    label_words: Sequence[str] | None
+    name: str | None
+
+
+def find_task(name_or_path: str, *, text_column: str | None = None, **options: Unpack[_FileOptions]) -> Task:
+    """The task of that name, or one made of the file or folder of that path, with the options of task_from_file.
 
     A known name wins over a folder of the same name; `./name` is always a path. Case, `-` and `_` make no
-    difference. Raises UsageError for a name that is not known, and for columns given with a known name.
+    difference. Raises UsageError for a name that is not known, and for options given with a known name.
     """
     simple = name_or_path.lower().replace("-", "").replace("_", "")
     known = {key.replace("_", ""): task for key, task in TASKS.items()}
-    columns = (
-        text_column,
-        text_pair_column,
-        label_column,
-        target_column,
-        target_text_column,
-        id_column,
-        labels,
-        question,
-        label_words,
-        name,
-    )
     if simple in known:
-        if any(value is not None for value in columns):
+        if any(value is not None for value in (text_column, *options.values())):
             raise UsageError(
                 f"{known[simple].name} is a known task, with its own columns, labels and question: "
                 f"those options are for a file or folder (write ./{name_or_path} for one of that name)"
@@ -69,19 +59,7 @@ def find_task(
         )
     if text_column is None:
         raise UsageError(f"name the column of {name_or_path} that holds the text")
-    return task_from_file(
-        name_or_path,
-        text_column,
-        text_pair_column=text_pair_column,
-        label_column=label_column,
-        target_column=target_column,
-        target_text_column=target_text_column,
-        id_column=id_column,
-        labels=labels,
-        question=question,
-        label_words=label_words,
-        name=name,
-    )
+    return task_from_file(name_or_path, text_column, **options)
 
 
 def task_from_file(
@@ -107,24 +85,8 @@ def task_from_file(
     without its ending. Raises UsageError for options that contradict each other, SourceError and DataError
     for a path that is of no use.
     """
-    if sum(map(bool, (label_column, target_column, target_text_column))) > 1:
-        raise UsageError("a task has a label column, a target column or a column of target texts: one of them")
-    if label_words and not (labels or label_column or target_column or target_text_column):
-        raise UsageError("label words belong to labels: name a label column, or the labels")
-    if (target_column or target_text_column) and (labels or label_words):
-        raise UsageError("a target column makes a regression or a generation, which has no labels and no label words")
-    if not (label_column or target_column or target_text_column or labels or question):
-        raise UsageError(
-            "name a label column, a target column or a column of target texts; or, for rows that have none, the labels "
-            "to ask for, or a question that is answered in free text"
-        )
-    for values, what in ((labels, "labels"), (label_words, "label words")):
-        if values is not None and (len(values) < 2 or len(set(values)) < len(values)):
-            raise UsageError(f"{what} must be two or more, and differ from each other; got: {', '.join(values)}")
-    if labels and label_words and len(labels) != len(label_words):
-        raise UsageError(
-            f"{len(label_words)} label words for {len(labels)} labels: give one a label, in the same order"
-        )
+    kind = _choose_kind(label_column, target_column, target_text_column, labels, question)
+    _check_labels(kind, labels, label_words)
     for column in (text_column, text_pair_column):
         if column and ("{" in column or "}" in column):
             raise UsageError(f"the column name {column!r} holds a brace; rename it")
@@ -140,7 +102,6 @@ def task_from_file(
         id=id_column,
         label_values=tuple(labels) if labels else None,
     )
-    kind: Kind = "classification" if label_column or labels else "regression" if target_column else "generation"
     return Task(
         name=name or _name_task(path),
         kind=kind,
@@ -150,6 +111,39 @@ def task_from_file(
         metric=_METRICS[kind],
         sources=(source,),
     )
+
+
+def _choose_kind(
+    label: str | None, target: str | None, target_text: str | None, labels: Sequence[str] | None, question: str | None
+) -> Kind:
+    """What kind of task the columns of the answers make, and without any the labels or the question."""
+    if sum(map(bool, (label, target, target_text))) > 1:
+        raise UsageError("a task has a label column, a target column or a column of target texts: one of them")
+    if (target or target_text) and labels:
+        raise UsageError("a target column makes a regression or a generation, which has no labels and no label words")
+    if label or labels:
+        return "classification"
+    if target:
+        return "regression"
+    if not (target_text or question):
+        raise UsageError(
+            "name a label column, a target column or a column of target texts; or, for rows that have none, the labels "
+            "to ask for, or a question that is answered in free text"
+        )
+    return "generation"
+
+
+def _check_labels(kind: Kind, labels: Sequence[str] | None, label_words: Sequence[str] | None) -> None:
+    """Refuse labels that cannot be told apart, and label words that are not those of labels, one each."""
+    if label_words and kind != "classification":
+        raise UsageError(f"label words belong to labels, which a {kind} has not: name a label column, or the labels")
+    for values, what in ((labels, "labels"), (label_words, "label words")):
+        if values is not None and (len(values) < 2 or len(set(values)) < len(values)):
+            raise UsageError(f"{what} must be two or more, and differ from each other; got: {', '.join(values)}")
+    if labels and label_words and len(labels) != len(label_words):
+        raise UsageError(
+            f"{len(label_words)} label words for {len(labels)} labels: give one a label, in the same order"
+        )
 
 
 def _name_task(path: str) -> str:
