@@ -58,6 +58,8 @@ NEVER: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 # Only a method brings these together.
 MEETING = ("distill.data", "distill.models", "distill.losses")
 
+HEAVY = {"torch", "transformers", "polars", "pyarrow", "numpy", "PIL", "onnxruntime", "httpx"}
+
 LONGEST_FUNCTION = 60
 LONGEST_RUN = 150  # lines of distill/run.py
 
@@ -241,6 +243,15 @@ def test_data_models_and_losses_meet_in_a_method_only(copy: Path) -> None:
     assert found.startswith("distill.runs.planted brings")
 
 
+def test_typer_is_for_command_lines() -> None:
+    users = {
+        module
+        for module, imports in list_imports(ROOT).items()
+        if any(is_inside(imported, "typer") for imported in imports) and not module.endswith((".cli", ".flags"))
+    }
+    assert users <= {"shared.console", "shared.options"}
+
+
 def test_functions_are_short() -> None:
     long = find_long_functions(ROOT)
     assert not long, "\n".join(long)
@@ -265,8 +276,7 @@ def test_help_loads_nothing_heavy(command: str) -> None:
         f"sys.argv = ['{command}', '--help']\n"
         f"from {command}.cli import main\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
-        "heavy = {'torch', 'transformers', 'polars', 'pyarrow', 'numpy', 'PIL', 'onnxruntime'} & set(sys.modules)\n"
-        "print('heavy:', sorted(heavy), file=sys.stderr)\n"
+        f"print('heavy:', sorted({HEAVY} & set(sys.modules)), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
     assert "Usage" in done.stdout
