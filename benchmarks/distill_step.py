@@ -216,7 +216,7 @@ def train_plain(begun: Begun) -> Iterator[Turn]:
                 logits = model(**batch.inputs()).logits
             loss = torch.nn.functional.cross_entropy(logits.float(), batch.tensor(TARGET))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
             optimizer.step()
         begun.wait()
@@ -234,7 +234,7 @@ def train_armada(begun: Begun) -> Iterator[Turn]:
 
     def step(module: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
         optimizer.step()
         return loss.item()

@@ -147,9 +147,7 @@ def write_student(folder: Path) -> None:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    fast: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, **special, model_max_length=64
-    )
+    fast: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, model_max_length=64)
     fast.save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(

@@ -23,7 +23,7 @@ def take_step(
     With `processes`, each of which computed its share of the batch, gradients are summed over them first.
     """
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     if processes is not None:
         processes.sum_gradients(module)
     nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)

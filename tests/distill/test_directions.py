@@ -5,7 +5,7 @@ Labels alone teach a student a few of those words; the teacher's answers, which 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -71,7 +71,7 @@ class Toy:
 
     def score(self, **options: Any) -> float:
         """Mean accuracy on the dev split after the last epoch, over SEEDS."""
-        return mean(self.train(seed=seed, **options)["dev_last"] for seed in SEEDS)
+        return mean(float(self.train(seed=seed, **options)["dev_last"]) for seed in SEEDS)
 
 
 def write_student(folder: Path) -> None:
@@ -273,14 +273,15 @@ def compute_aligner(run: Path, rows: list[Row], semantics: str) -> Computed:
 def restate_terms(run: Path, rows: list[Row], options: Mapping[str, Any]) -> dict[str, float]:
     """Restate the terms of a batch of `rows`, and their sum, from what a run saved."""
     student, aligner = compute_student(run, rows), compute_aligner(run, rows, options["semantics"])
-    labelled = [i for i, row in enumerate(rows) if row.example.label is not None]
-    labels = [rows[i].example.label for i in labelled]
-    wanted, restate = [aligner.main, aligner.auxiliary], partial(restate_soft, options["semantics"])
+    labels = {i: row.example.label for i, row in enumerate(rows) if row.example.label is not None}
+    shown = list(labels), list(labels.values())
+    wanted = [aligner.main, aligner.auxiliary]
+    restate: Callable[[Array, Array, float], float] = partial(restate_soft, options["semantics"])
     if options["soft"] == "kl":
         wanted, restate = [np.array([row.answer.label_logprobs for row in rows], np.float64)] * 2, restate_kl
     task, soft = 0.0, 0.0
     for weight, said, own in zip((1.0, options["gamma"]), (student.main, student.auxiliary), wanted, strict=True):
-        task -= weight * float(np.log(softmax(said)[labelled, labels]).mean())
+        task -= weight * float(np.log(softmax(said)[shown]).mean())
         soft += weight * restate(own, said, options["tau"])
     projections = aligner.projected, student.projected
     match = restate_match(options["semantics"], options["loss"], *projections, options["contrastive_temperature"])

@@ -53,8 +53,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
             TaskChoice("rotten_tomatoes"),
             TeacherChoice("reader", options={"encoder": MINILM}),
             out=out,
-            splits=["train", "validation"],
-            asked=["train"],
+            splits=("train", "validation"),
+            asked=("train",),
             limits={"train": 24, "validation": 12},
         )
     )

@@ -89,7 +89,7 @@ def test_vllm_tells_ids_without_a_change_of_what_is_asked() -> None:
 
 
 def test_vllm_tells_the_ids_of_a_reply_beside_its_texts() -> None:
-    content = [{"token": text, "logprob": -0.5, "top_logprobs": []} for text in ("yes", "")]
+    content: list[dict[str, Any]] = [{"token": text, "logprob": -0.5, "top_logprobs": []} for text in ("yes", "")]
     read = DIALECTS["vllm"].read_positions
     found = read({"token_ids": [5, 2], "logprobs": {"content": content}})
     assert [position.reply_id for position in found] == [5, 2]

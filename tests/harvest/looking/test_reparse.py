@@ -20,7 +20,7 @@ from harvest.cli import app
 from harvest.looking.reparse import reparse
 from shared.errors import LockedError, UsageError
 from shared.example import Example
-from shared.schema import Answer, Row, Status
+from shared.schema import Answer, Row, Status, sum_costs
 from shared.shards import Claim, Manifest, TeacherFolder, load_manifest, verify_shards
 from tests.harvest.fault_server import ANSWERED, FaultServer, make_reply, spread_logprobs
 from tests.harvest.teachers.endpoint.endpoint_runs import TASK, make_teacher
@@ -73,7 +73,7 @@ def test_a_new_parser_reads_what_was_paid_for_and_asks_nothing(monkeypatch: pyte
     # The bill, the raw replies and the requests are what they were.
     assert after.drop(READ_BEFORE).equals(before.drop(READ_BEFORE))
     manifest = load_manifest(Path("data/films/teacher=endpoint"))
-    assert sum(shard.cost_usd for shard in manifest.shards) == pytest.approx(before["cost_usd"].sum())
+    assert sum_costs(shard.cost_usd for shard in manifest.shards) == pytest.approx(before["cost_usd"].sum())
     assert manifest.superseded.rows == 0
     assert verify_shards(Path("data/films")).ok
     again = reparse(Path("data/films"))
@@ -161,7 +161,7 @@ def test_killed_at_random_moments_it_loses_nothing_and_ends(tmp_path: Path) -> N
         rows = pl.concat([pl.read_parquet(folder / shard.path) for shard in manifest.shards])
         assert sorted(map(int, rows["sample_id"])) == list(range(2000))
         assert rows["raw"].null_count() == 0
-        assert sum(shard.cost_usd for shard in manifest.shards) == rows["cost_usd"].sum() == 500
+        assert sum_costs(shard.cost_usd for shard in manifest.shards) == rows["cost_usd"].sum() == 500
         statuses = Counter(rows["status"].to_list())
         assert set(statuses) <= {"ok", "unparsable"}
         assert (rows["label_logprobs"].is_null() == (rows["status"] == "unparsable")).all()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_nothing_is_lost_of_a_long_prompt() -> None:
         ({"encoder": "org/clip"}, "--vector encoder and --encoder NAME"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(options: dict, message: str) -> None:
+def test_what_cannot_be_meant_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         DiffusionConfig(**options)
 
@@ -73,7 +74,7 @@ def test_what_cannot_be_meant_is_refused(options: dict, message: str) -> None:
     ],
 )
 def test_another_kind_of_pipeline_is_refused_by_its_files(
-    tmp_path: Path, index: dict, channels: int, message: str
+    tmp_path: Path, index: dict[str, str], channels: int, message: str
 ) -> None:
     (tmp_path / "unet").mkdir()
     (tmp_path / "model_index.json").write_text(json.dumps(index))

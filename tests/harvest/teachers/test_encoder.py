@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from shared.schema import Status
 from shared.tasks import TASKS
 from tests.harvest.asking_teachers import ask
 
+Array = np.ndarray[Any, Any]
 TASK = TASKS["rotten_tomatoes"]
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -62,7 +64,7 @@ def make_clip() -> CLIPModel:
     return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=VISION.to_dict(), projection_dim=24))
 
 
-FAMILIES = {
+FAMILIES: Mapping[str, tuple[Callable[[], PreTrainedModel], Any, int]] = {
     "clip": (make_clip, CLIP_PROCESSOR, 24),
     "clip-vision": (lambda: CLIPVisionModel(VISION), CLIP_PROCESSOR, 32),
     "siglip-vision": (
@@ -98,7 +100,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pr
     return made
 
 
-def compute_vector(name: str, model: PreTrainedModel, page: Page) -> np.ndarray:
+def compute_vector(name: str, model: Any, page: Page) -> Array:
     """The vector of one page, with its pixels normalised by hand."""
     processor = FAMILIES[name][1]
     mean, std = np.array(processor.image_mean), np.array(processor.image_std)
@@ -106,10 +108,11 @@ def compute_vector(name: str, model: PreTrainedModel, page: Page) -> np.ndarray:
     tensor = torch.tensor(pixels.transpose(2, 0, 1)[None], dtype=torch.float32)
     with torch.inference_mode():
         if isinstance(model, CLIPModel):
-            return model.visual_projection(model.vision_model(pixel_values=tensor).pooler_output)[0].numpy()
-        output = model(pixel_values=tensor)
-        vector = output.last_hidden_state.mean(1) if name == "vit-no-pooler" else output.pooler_output
-    return vector[0].numpy()
+            vector = model.visual_projection(model.vision_model(pixel_values=tensor).pooler_output)
+        else:
+            output = model(pixel_values=tensor)
+            vector = output.last_hidden_state.mean(1) if name == "vit-no-pooler" else output.pooler_output
+    return np.asarray(vector[0])
 
 
 def make_teacher(folder: Path, size: tuple[int, int] | None = None) -> VisionEncoderTeacher:

@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ class OldFolder:
     reread: int
 
 
-def make_old_rows(*, error: str | None = None, **columns: Any) -> list[dict[str, Any]]:
+def make_old_rows(**columns: Any) -> list[dict[str, Any]]:
     return [
         {
             "sample_id": f"row-{i}",
@@ -160,7 +161,6 @@ def make_old_rows(*, error: str | None = None, **columns: Any) -> list[dict[str,
             "prompt_tokens": 9,
             "completion_tokens": 2,
             "cost_usd": 0.25,
-            "error": error,
             **columns,
         }
         for i in range(5)
@@ -210,7 +210,7 @@ OLD: Mapping[str, Callable[[], OldFolder]] = {
     "vllm vectors": make_old_vllm_vectors,
     "vllm onto": make_old_join,
     "reader": make_old_reader,
-    **{name: (lambda name=name: make_old_vectors(name)) for name in ("encoder", "diffusion", "speech")},
+    **{name: partial(make_old_vectors, name) for name in ("encoder", "diffusion", "speech")},
 }
 
 

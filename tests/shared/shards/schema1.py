@@ -80,8 +80,8 @@ def write_folder(
         journal.append(make_batch(rows))
         journal.sync()
         journal.close()
-    content = {**asdict(manifest), "shards": shards, "planned": planned, "schema_version": 1}
-    (folder / "manifest.json").write_text(json.dumps(content))
+    told = {**asdict(manifest), "shards": shards, "planned": planned, "schema_version": 1}
+    (folder / "manifest.json").write_text(json.dumps(told))
     return folder
 
 

@@ -18,7 +18,7 @@ from tests.harvest.teachers.endpoint.endpoint_runs import CANARY, check_no_file_
 from tests.harvest.teachers.endpoint.test_crash import HARVEST, write_texts
 
 ROWS = 120
-WORDS = ["negative", "positive"]
+WORDS = ("negative", "positive")
 SECRET_PART = CANARY[: len(CANARY) // 2]  # half of it would be as bad as all of it
 
 

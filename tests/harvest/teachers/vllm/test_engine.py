@@ -41,7 +41,7 @@ def make_output(tokens: list[int], logprobs: list[dict[int, float]] | None, text
 def test_one_pass_gives_the_scores_of_the_labels() -> None:
     scores = [{9: -0.1, 4: -3.0, 5: -4.0}, {8: -0.2, 4: -7.0, 5: -7.0}]
     output = make_output([9, 8], scores)
-    raw = write_reply(output, output, [4, 5])
+    raw = write_reply(output, output, [[4], [5]], topk=None)
     content = orjson.loads(raw)["choices"][0]["logprobs"]["content"]
     assert [[top["token"] for top in position["top_logprobs"]] for position in content] == [
         ["token_id:4", "token_id:5"],
@@ -61,7 +61,7 @@ def test_two_passes_give_scores_and_the_most_probable_tokens() -> None:
     scored = make_output([9], [{9: -0.1, 4: -3.0, 5: -math.inf}])
     said = make_output([9, 8], [{9: -0.1, 4: -3.0}, {8: -0.2, 6: -2.0}])
     form = Form(DIALECTS["vllm"], Scoring.TOKEN_IDS, LabelWords(["yes", "no"]), ((4,), (5,)), keep_topk=True)
-    answer = parse(write_reply(scored, said, [4, 5]), form).answer
+    answer = parse(write_reply(scored, said, [[4], [5]], topk=2), form).answer
     assert answer.label_logprobs == pytest.approx((-3.0, -100.0))
     assert answer.topk_ids == [[9, 4, 5], [8, 6]]
     assert answer.topk_logprobs == [[-0.1, -3.0, -9999.0], [-0.2, -2.0]]
@@ -69,7 +69,8 @@ def test_two_passes_give_scores_and_the_most_probable_tokens() -> None:
 
 def test_a_reply_without_log_probabilities_is_text() -> None:
     output = make_output([9], None, text="3.5")
-    answer = parse(write_reply(output, output, []), Form(DIALECTS["vllm"], Scoring.TEXT, numeric=True)).answer
+    raw = write_reply(output, output, [], topk=None)
+    answer = parse(raw, Form(DIALECTS["vllm"], Scoring.TEXT, numeric=True)).answer
     assert answer.reply == "3.5"
 
 
