@@ -175,7 +175,7 @@ def cut(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
-DAMAGES: list[tuple[str, Callable[[Path], None], str]] = [
+DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("weights cut", lambda folder: cut(folder / "model.safetensors"), "cannot load the student"),
     ("no weights", lambda folder: (folder / "model.safetensors").unlink(), "cannot load the student"),
     ("weights empty", lambda folder: (folder / "model.safetensors").write_bytes(b""), "cannot load the student"),
@@ -193,7 +193,7 @@ def test_a_student_that_was_half_downloaded(
     toy: Path,
     tiny_student: Path,
     tmp_path: Path,
-    damage: Callable[[Path], None],
+    damage: Callable[[Path], object],
     message: str,
     control: str,
 ) -> None:

@@ -96,7 +96,7 @@ def test_the_saved_student_is_the_best_one_and_transformers_serves_it(toy: Path,
     folder, metrics = run(toy, tiny_student, epochs=3)
     rows = make_rows(40, 1)
     texts = [row.example.text for row in rows]
-    classify = pipeline("text-classification", model=str(folder / "student"), top_k=None, function_to_apply="none")
+    classify: Any = pipeline("text-classification", model=str(folder / "student"), top_k=None, function_to_apply="none")
     answers = classify(texts)
     logits = np.array(
         [[{a["label"]: a["score"] for a in answer}[name] for name in ("bad", "good")] for answer in answers]

@@ -91,14 +91,11 @@ def test_interrupted_it_goes_on_to_the_same_adapter(
 def test_a_checkpoint_of_an_adapter_holds_no_frozen_weight(
     shards: Path, tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distill.training import loop as train
-
-    captured: list[dict[str, Any]] = []
-    capture = train.capture
-    monkeypatch.setattr(train, "capture", lambda *args: captured.append(capture(*args)) or captured[-1])
+    saved: list[dict[str, Any]] = []
+    monkeypatch.setattr(Checkpoints, "save", lambda _, state: saved.append(state))
     config = make_distill_config(shards=shards, student=str(tiny_student), lora_rank=2, epochs=2, device="cpu")
     run_distillation(config, tmp_path / "runs", "mine", checkpoint_steps=1)
-    state = captured[-1]
+    state = saved[-1]
     encoder = [name for name in state["learners"]["student"] if ".encoder." in name]
     assert encoder
     assert all("lora_" in name for name in encoder)

@@ -109,7 +109,7 @@ def test_real_weights_are_served_by_transformers_as_they_are_trained(tmp_path: P
     expected = student(inputs).main.detach()
     student.model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    classify = pipeline("text-classification", model=str(tmp_path), top_k=None, function_to_apply="none")
+    classify: Any = pipeline("text-classification", model=str(tmp_path), top_k=None, function_to_apply="none")
     got = [{answer["label"]: answer["score"] for answer in answers} for answers in classify(TEXTS)]
     torch.testing.assert_close(torch.tensor([[g["bad"], g["good"]] for g in got]), expected, atol=1e-5, rtol=0)
 
