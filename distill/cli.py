@@ -8,7 +8,7 @@ import typer
 import distill.startup  # noqa: F401  (before anything of `shared`)
 from distill.compare.flags import Images, Out, Overwrite
 from distill.compare.plan import Comparison, make_comparison, read_plan
-from distill.config import UNDISTILLED, DistillConfig, TrainingConfig, make_distill_config
+from distill.config import DistillConfig, TrainingConfig, make_distill_config
 from distill.losses.registry import LOSSES
 from shared.console import AsJson, command, print_json, say
 from shared.errors import require_extra
@@ -53,8 +53,8 @@ def run(
 
     A run that was stopped goes on from its last checkpoint when the same command is given again.
     """
-    given = {**options, **(UNDISTILLED if undistilled else {})}
-    config = make_distill_config(owner="distill run", spell=spell_flags(DistillConfig), **given)
+    spell = spell_flags(DistillConfig)
+    config = make_distill_config(owner="distill run", spell=spell, undistilled=undistilled, **options)
     for problem in LOSSES.broken.values():
         say(problem)
     require_extra("distill", "torch", "transformers", "safetensors")

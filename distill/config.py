@@ -334,13 +334,17 @@ def make_distill_config(
     owner: str = "the run",
     spell: Callable[[str], str] = str,
     further_shards: Sequence[Path | str] = (),
+    undistilled: bool = False,
     **options: Any,
 ) -> DistillConfig:
     """Make the config of options by their flat names, as a user writes them.
 
     `further_shards` are put behind the shards: so a variant of a comparison has further teachers of the same examples.
+    `undistilled` is plain fine-tuning: it stands over the options that say what is learnt from the teacher.
     Raises UsageError that names `owner` and the option, which `spell` turns into what the user writes.
     """
+    if undistilled:
+        options |= UNDISTILLED
     if further_shards:
         main = options.get("shards", ())
         options["shards"] = [*([main] if isinstance(main, str | Path) else main), *further_shards]

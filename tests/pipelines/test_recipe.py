@@ -76,7 +76,7 @@ def test_a_recipe_takes_every_option_of_both_commands(tmp_path: Path) -> None:
         },
     }
     options = {"vectors": ["reply", "embedding"], "soft": "kl", "loss": "cka", "further_shards": ["answers/teacher=x"]}
-    variants = {"plain": {"loss": "none", "alpha": 0, "gamma": 0}, "both": options}
+    variants = {"plain": {"undistilled": True}, "both": options}
     compare = {"seeds": [3], "labels": [10, None], "choices": {"student_lr": [1e-4, 1e-3]}, "variants": variants}
     experiment = make(write(tmp_path, harvest=harvest, compare=compare))
     task = experiment.harvest.task
@@ -85,6 +85,7 @@ def test_a_recipe_takes_every_option_of_both_commands(tmp_path: Path) -> None:
     assert experiment.harvest.teacher.options["model"] == "m"
     cells = list_cells(experiment)
     assert len(cells) == 2 * 2 * 2
+    assert cells[0].config.variant == "undistilled"
     config = cells[-1].config
     assert (config.signal.vectors, config.method.soft, config.method.loss) == (("reply", "embedding"), "kl", ("cka",))
     assert config.data.shards[1:] == (Path("answers/teacher=x"),)

@@ -45,7 +45,7 @@ def write_recipe(server: FaultServer, student: Path, **changes: Any) -> Path:
         "workers": 1,
         "keep_students": True,
         "common": {"student": str(student), "epochs": 1, "batch_size": 8, "student_lr": 2e-3},
-        "variants": {"undistilled": {"loss": "none", "alpha": 0, "gamma": 0}, "armada": {"semantics": "code"}},
+        "variants": {"undistilled": {"undistilled": True}, "armada": {"semantics": "code"}},
     }
     path = Path("recipe.yaml")
     path.write_text(

@@ -124,3 +124,10 @@ def test_a_mapping_of_a_recipe_becomes_a_comparison_with_further_teachers() -> N
     made = make_comparison(content, "compare", shards=Path("data/x/teacher=a"), name="n")
     assert not made.tests
     assert [len(cell.config.data.shards) for cell in made.list_cells()] == [1, 1, 2]
+
+
+def test_the_plan_of_the_documented_comparison_is_one() -> None:
+    path = Path(__file__).parents[3] / "docs" / "compare" / "rotten_tomatoes.yaml"
+    comparison = make_comparison(read_plan(path), str(path))
+    assert comparison.name == "rotten_tomatoes"
+    assert len(comparison.list_cells()) == 9 * 4 * 5 * 2
