@@ -9,21 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from typing import Annotated, Any, ParamSpec, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, TypeAlias
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from shared.errors import Error
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Parameters = ParamSpec("Parameters")
 
@@ -51,15 +46,7 @@ def track(description: str, total: int) -> Iterator[Tracker]:
     if _silent:
         yield _SilentTracker()
     elif messages.is_terminal:
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=messages,
-        ) as progress:
+        with _make_bar() as progress:
             yield _BarTracker(progress, description, total)
     else:
         tracker = _LineTracker(description, total)
@@ -67,8 +54,22 @@ def track(description: str, total: int) -> Iterator[Tracker]:
         tracker.finish()
 
 
+def _make_bar() -> "Progress":
+    from rich import progress
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(bar_width=24),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[note]}"),
+        console=messages,
+    )
+
+
 class _BarTracker:
-    def __init__(self, progress: Progress, description: str, total: int) -> None:
+    def __init__(self, progress: "Progress", description: str, total: int) -> None:
         self._progress = progress
         self._task = progress.add_task(description, total=total, note="")
 

@@ -6,8 +6,6 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-
 from distill.config import UNDISTILLED, DistillConfig, Shards, TeacherName, make_distill_config
 from shared.errors import UsageError
 from shared.options import Option, check_options, make_config, parse_assignment, parse_value
@@ -208,6 +206,8 @@ def make_comparison(content: Mapping[str, Any], owner: str, **changes: Any) -> C
 
 def read_plan(path: Path) -> dict[str, Any]:
     """Read the keys of a plan in a YAML file, its name that of the file unless it has one. Raises UsageError."""
+    import yaml
+
     try:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
