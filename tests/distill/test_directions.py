@@ -37,10 +37,10 @@ Array = np.ndarray[Any, Any]
 SHOWING = [[f"{name}{i}" for i in range(20)] for name in ("bad", "good")]  # the words that show a label
 FILLER = [f"filler{i}" for i in range(8)]
 WIDTH = 12  # of the teacher's vectors
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1)
 LOSSES = ("cosine", "euclid", "elementwise", "cka", "procrustes", "contrastive")
-FEW = {"labels": 10, "epochs": 10, "batch_size": 16, "student_lr": 2e-3, "aligner_lr": 1e-3}
-MATCHING = {"alpha": 0, "labelled_per_batch": 4, "dropout": 0}  # L_m alone
+FEW = {"labels": 10, "epochs": 8, "batch_size": 16, "student_lr": 2e-3, "aligner_lr": 1e-3}
+MATCHING = {"alpha": 0, "beta": 10, "labelled_per_batch": 4, "dropout": 0}  # little but L_m
 SOFT = {"loss": "none", "alpha": 0.9, "tau": 2}  # soft targets alone
 MARGIN = 0.2  # of accuracy
 NEARER = 0.1  # of 1 - CKA
@@ -326,13 +326,13 @@ def test_a_run_minimises_the_equations_that_its_options_name(
 
 @pytest.mark.parametrize("loss", ["cka", "procrustes"])
 def test_a_loss_of_shapes_brings_the_student_to_the_teacher(toy: Toy, loss: str) -> None:
-    small = {"beta": 0.1, "labelled_per_batch": 4}
+    small = {"epochs": 10, "beta": 0.1, "labelled_per_batch": 4}
     require_nearer(toy, {**FEW, "alpha": 0, "semantics": "code", **small}, {"loss": loss})
 
 
 @pytest.mark.parametrize("loss", ["cosine", "euclid"])
-def test_a_loss_of_means_brings_the_student_to_the_teacher_in_small_batches(toy: Toy, loss: str) -> None:
-    small = {"batch_size": 2, "epochs": 3, "student_lr": 1e-3, "beta": 10, "dropout": 0}
+def test_a_loss_of_means_brings_the_student_to_the_teacher_in_batches_of_one_row(toy: Toy, loss: str) -> None:
+    small = {"batch_size": 1, "epochs": 1, "student_lr": 1e-3, "beta": 10, "dropout": 0}
     require_nearer(toy, {**FEW, "alpha": 0, "semantics": "code", **small}, {"loss": loss})
 
 
@@ -344,8 +344,8 @@ def require_nearer(toy: Toy, options: Mapping[str, Any], match: Mapping[str, Any
 
 
 def measure_distance(toy: Toy, options: Mapping[str, Any]) -> float:
-    """Mean over two seeds of 1 - CKA of the teacher's vectors and the student's projections, on texts of its own."""
+    """Mean over SEEDS of 1 - CKA of the teacher's vectors and the student's projections, on texts of its own."""
     rows = make_rows(64, 2, asked=True)
     vectors = np.array([row.answer.embedding for row in rows])
-    runs = [Path(toy.train(seed=seed, **options)["run"]) for seed in SEEDS[:2]]
+    runs = [Path(toy.train(seed=seed, **options)["run"]) for seed in SEEDS]
     return mean(restate_match("code", "cka", vectors, compute_student(run, rows).projected, 1.0) for run in runs)
