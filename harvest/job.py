@@ -25,7 +25,7 @@ from shared.errors import UsageError
 from shared.keys import RequestKeys
 from shared.schema import Answer, Row, sum_costs
 from shared.shards import Claim, Kept, TeacherFolder, load_manifest, read_kept
-from shared.shards.manifest import MANIFEST_NAME, check_recipe
+from shared.shards.manifest import MANIFEST_NAME, check_name, check_recipe
 from shared.tasks import LoadedTask, find_task, load_task
 
 
@@ -214,7 +214,7 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None) -> Iterator[_Ha
     try:
         if config.onto is not None:
             teacher = OntoAnswers(teacher, config.onto, loaded.task)
-        path = (config.out or Path("data") / loaded.task.name) / f"teacher={teacher.name}"
+        path = (config.out or Path("data") / loaded.task.name) / f"teacher={check_name('teacher', teacher.name)}"
         if teacher.remote is not None:
             _adopt(teacher.remote, path)
         yield _Harvest(loaded, teacher, path, scope, config.failure_limit, interrupt)

@@ -14,6 +14,7 @@ of others: the names that users write are flat, and unique over all of them.
 import difflib
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
@@ -23,6 +24,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from shared.errors import UsageError
+from shared.keys import canonical_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -194,6 +196,14 @@ def check_options(config: "DataclassInstance") -> None:
             _check(one, getattr(config, one.path[0]), one.name)
 
 
+def check_json(value: Any, label: str) -> None:
+    """Raise UsageError unless JSON in UTF-8 can hold `value`: a date, NaN or half a surrogate pair it cannot."""
+    try:
+        canonical_json(value).encode()
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{label} cannot be written as JSON: {error}") from None
+
+
 def _convert(one: ListedOption, value: Any, owner: str, spelled: str) -> Any:
     from pydantic import ValidationError
 
@@ -255,9 +265,11 @@ def _check(one: ListedOption, value: Any, label: str) -> None:
     for item in value if isinstance(value, tuple) else (value,):
         if one.choices and item not in one.choices and getattr(item, "value", None) not in one.choices:
             raise UsageError(f"{label} is {item!r}; it can be {', '.join(one.choices)}")
+        if isinstance(item, float) and not math.isfinite(item):  # no recipe, and no request, can hold it
+            raise UsageError(f"{label} is {item}; it must be a finite number")
         fits = (
             option.above is None or item > option.above,
-            option.at_least is None or item >= option.at_least,  # written so that NaN is refused
+            option.at_least is None or item >= option.at_least,
             option.at_most is None or item <= option.at_most,
         )
         if not all(fits):

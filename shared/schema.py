@@ -47,8 +47,8 @@ class Answer:
     Of a reply of n tokens, `reply_ids` and `reply_logprobs` are the tokens that were said and their natural
     log-probabilities, shape (n,), the end token included where the engine reports it. `topk_ids` and `topk_logprobs`
     hold one list a token: the K most probable ones, among which the said one need not be (vLLM's server puts it in the
-    place of the last). `topk_tail`, shape (n,), is
-    the natural log of what the probabilities of those K lack to 1, from the numbers as they came, before any rounding.
+    place of the last). `topk_tail`, shape (n,), is the natural log of what the probabilities of those K lack to 1, from
+    the numbers as they came, before any rounding.
 
     `embedding` is the teacher's vector h_t, shape (d,). `cost_usd` is None where no price is known.
     """

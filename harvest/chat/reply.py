@@ -244,11 +244,11 @@ _READERS: Mapping[Scoring, Reader] = {
 
 
 def _read_positions(choice: Mapping[str, Any], form: Form) -> list[Position]:
-    """The positions of a reply. Where no answer rests on them, those that cannot be read are none."""
+    """The positions of a reply. Where no status rests on them, those that cannot be read are none: the text stands."""
     try:
         return form.dialect.read_positions(choice)
     except Exception:
-        if form.scoring in _WITH_LOGPROBS or form.keep_topk:
+        if form.scoring in _WITH_LOGPROBS:
             raise
         return []
 

@@ -38,7 +38,7 @@ def print_teachers() -> None:
     for entry in find_teachers().entries.values():
         table.add_row(
             entry.name,
-            " ".join(_WORDS[name] for name in entry.gives),
+            " ".join(_WORDS.get(name, name) for name in entry.gives),
             "\n".join([entry.requirements.given, _describe_requirements(entry.requirements)]).strip(),
             "no" if find_missing_locally(entry.requirements) else "yes",
             entry.summary,

@@ -1,6 +1,5 @@
 """What a user says about an endpoint."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from harvest.chat.prompts import Draw
 from harvest.rendering import Layout
 from harvest.teachers.pages import PAGE_SIZE
 from shared.errors import UsageError
-from shared.options import Option, check_options, parse_json_object
+from shared.options import Option, check_json, check_options, parse_json_object
 
 AUTO = "auto"
 _ASKED = "What is asked"
@@ -106,9 +105,7 @@ class EndpointConfig:
         if self.scoring != AUTO and self.scoring not in set(Scoring):
             raise UsageError(f"--scoring {self.scoring}: there are auto, {', '.join(Scoring)}")
         check_options(self)
-        for name in ("rpm", "tpm", "connect_timeout", "read_timeout", "body_timeout", "patience", "max_cost"):
-            if getattr(self, name) == math.inf:
-                raise UsageError(f"{name} must be a number that ends, not {math.inf}")
+        check_json(self.body, "--body")
         if taken := _OWN_FIELDS.intersection(self.body):
             raise UsageError(f"--body cannot set {', '.join(sorted(taken))}: there are options for that")
 

@@ -65,11 +65,17 @@ def build_parameters(elicitation: Elicitation, config: EndpointConfig, words: La
 
 
 def build_spelling(elicitation: Elicitation, config: EndpointConfig) -> Mapping[str, Any]:
-    """The part of a request's body that has token ids told, and changes nothing of the answer: not in the recipe."""
-    dialect, scoring = elicitation.dialect, elicitation.scoring
-    if scoring is Scoring.TOP_LOGPROBS:  # the labels are found by the texts of tokens, which ids would replace
-        return dialect.tell_said_ids
-    return dialect.tell_ids if config.keep_topk else {}
+    """The part of a request's body that has token ids told, and changes nothing of the answer: not in the recipe.
+
+    A field that the user sets, or removes with a null, is the user's.
+    """
+    dialect = elicitation.dialect
+    told: Mapping[str, Any] = {}
+    if elicitation.scoring is Scoring.TOP_LOGPROBS:  # labels are found by the texts of tokens, which ids would replace
+        told = dialect.tell_said_ids
+    elif config.keep_topk:
+        told = dialect.tell_ids
+    return {name: value for name, value in told.items() if name not in config.body}
 
 
 async def find_first_tokens(client: Client, model: str, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:

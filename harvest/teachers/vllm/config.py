@@ -9,7 +9,7 @@ from harvest.chat.prompts import Draw
 from harvest.rendering import Layout
 from harvest.teachers.pages import PAGE_SIZE
 from shared.errors import UsageError
-from shared.options import Option, check_options, parse_assignments
+from shared.options import Option, check_json, check_options, parse_assignments
 
 DEFAULT_TOPK = 20  # as many as vLLM gives unless its limit is raised
 # Options of the engine that have their own place, and those that change how fast it answers but not what.
@@ -118,6 +118,7 @@ class VllmConfig:
         for name, instead in _OWN_OPTIONS.items():
             if name in self.engine:
                 raise UsageError(f"--engine {name} is not taken: use {instead}")
+        check_json(self.describe_engine(), "--engine")
 
     @property
     def topk(self) -> int | None:

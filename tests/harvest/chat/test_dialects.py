@@ -86,6 +86,9 @@ def test_vllm_tells_ids_without_a_change_of_what_is_asked() -> None:
         assert build_spelling(Elicitation(DIALECTS["openai"], scoring), config) == {}
     plain = EndpointConfig("http://h/v1", "m")
     assert build_spelling(Elicitation(DIALECTS["vllm"], Scoring.TEXT), plain) == {}
+    # A server that refuses the field is asked without it.
+    without = EndpointConfig("http://h/v1", "m", body={"return_token_ids": None})
+    assert build_spelling(Elicitation(DIALECTS["vllm"], Scoring.TOP_LOGPROBS), without) == {}
 
 
 def test_vllm_tells_the_ids_of_a_reply_beside_its_texts() -> None:

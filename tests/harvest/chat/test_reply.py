@@ -120,6 +120,16 @@ def test_a_tail_is_computed_before_it_is_rounded() -> None:
     assert answer.topk_tail == [LOG_ZERO]
 
 
+def test_positions_that_cannot_be_read_cost_no_answer_that_does_not_rest_on_them() -> None:
+    """Reading a kept reply again asks for top-k tokens, whatever the run did: an ok row must stay ok."""
+    reply = say("positive")
+    reply["choices"][0]["logprobs"] = {"content": [{"text": "of another shape"}]}
+    for keep_topk in (False, True):
+        answer = parse(encode(reply), Form(DIALECTS["openai"], Scoring.VOTES, WORDS, keep_topk=keep_topk)).answer
+        assert (answer.status, answer.reply, answer.topk_ids) == (Status.OK, "positive", None)
+    assert parse(encode(reply), FORM).answer.status is Status.UNPARSABLE
+
+
 def test_tokens_that_cannot_be_fit_a_shard_too() -> None:
     top = [make_token(5, 0.0), make_token(6, -3.4028235e38), make_token(7, -math.inf), make_token(8, -(10**400))]
     form = Form(DIALECTS["llamacpp"], Scoring.TEXT, None, numeric=True, keep_topk=True)

@@ -1,3 +1,4 @@
+from datetime import date
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from shared.errors import UsageError
         ({"vector": Vector.LAST, "keep_topk": True}, "--vector gives no reply"),
         ({"vector": Vector.MEAN, "max_tokens": 5}, "--vector gives no reply"),
         ({"engine": {"runner": "pooling"}}, "--engine runner is not taken: use --vector"),
+        ({"engine": {"seed": date(2026, 1, 1)}}, "--engine cannot be written as JSON"),
         ({"engine": {"revision": "main"}}, "--model NAME@REVISION"),
     ],
 )
