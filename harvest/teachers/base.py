@@ -66,7 +66,10 @@ class Teacher(Protocol):
         """The name under which its shards are kept: `teacher=<name>/`."""
 
     def recipe(self) -> Mapping[str, Any]:
-        """All that changes any answer, as JSON: model, revision, prompt, layout, generation parameters. No secrets."""
+        """All that changes any answer, as JSON: model, revision, prompt, layout, generation parameters. No secrets.
+
+        Its "teacher" is the name of the registry's entry, by which `harvest reparse` finds what reads its rows.
+        """
 
     def content(self, example: Example) -> Mapping[str, Any]:
         """All of one request that changes its answer, as JSON. Cheap and pure: called for every planned row.

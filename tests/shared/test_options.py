@@ -113,6 +113,7 @@ def test_a_config_of_configs_is_made_of_flat_names_and_given_back_by_them() -> N
         ({"lora_rank": 0}, "it: lora_rank is 0; it must be at least 1"),
         ({"rate": 0}, "it: rate is 0.0; it must be more than 0 and at most 1"),
         ({"rate": float("nan")}, "rate is nan; it must be a finite number"),
+        ({"student": "\udcff"}, "it: student is .*; it must be text in UTF-8"),
         ({"parts": "head,leg"}, "it: parts is 'leg'; it can be head, body"),
         ({"draw": "some"}, "it: draw is 'some'; it can be none, all"),
         ({"size": "3by4"}, "it: size 3by4: give WIDTHxHEIGHT in pixels"),
