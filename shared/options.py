@@ -208,6 +208,8 @@ def _convert(one: ListedOption, value: Any, owner: str, spelled: str) -> Any:
     from pydantic import ValidationError
 
     parse = one.option.parse
+    if one.option.repeated and type(value) is int:
+        value = str(value)  # of a recipe, whose YAML makes a number of the text: `limit: 100`
     texts = [value] if isinstance(value, str) else value
     try:
         if parse is not None and isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts):

@@ -90,6 +90,7 @@ def test_without_a_teacher_help_says_how_to_see_one() -> None:
     ("arguments", "mapping"),
     [
         (["--limit", "5", "--limit", "train=2"], {"limit": {"*": 5, "train": 2}}),
+        (["--limit", "5"], {"limit": 5}),
         (["--split", "train", "--split", "dev"], {"split": ["train", "dev"]}),
         (["--ask", "train"], {"ask": ["train"]}),
         (["--retry", "failed,refused", "--retry", "truncated"], {"retry": ["failed", "refused", "truncated"]}),
