@@ -175,6 +175,7 @@ def test_soft_targets_teach_what_the_few_labels_do_not(toy: Toy, options: dict[s
     require_more(toy, {**SOFT, **options}, "shuffled-teacher")
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("control", ["label-smoothing", "self-training"])
 def test_soft_targets_without_a_teacher_teach_nothing(toy: Toy, control: str) -> None:
     require_more(toy, {**SOFT, "soft": "kl"}, control)
@@ -324,12 +325,14 @@ def test_a_run_minimises_the_equations_that_its_options_name(
 # --- losses that say little of one row, or leave open where its vector lies: how alike the two spaces become ---
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("loss", ["cka", "procrustes"])
 def test_a_loss_of_shapes_brings_the_student_to_the_teacher(toy: Toy, loss: str) -> None:
     small = {"epochs": 10, "beta": 0.1, "labelled_per_batch": 4}
     require_nearer(toy, {**FEW, "alpha": 0, "semantics": "code", **small}, {"loss": loss})
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("loss", ["cosine", "euclid"])
 def test_a_loss_of_means_brings_the_student_to_the_teacher_in_batches_of_one_row(toy: Toy, loss: str) -> None:
     small = {"batch_size": 1, "epochs": 1, "student_lr": 1e-3, "beta": 10, "dropout": 0}

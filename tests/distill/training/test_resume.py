@@ -85,7 +85,11 @@ def shards(write_folder: WriteFolder) -> Path:
     ("checkpoint_steps", "options"),
     [
         (1, {"schedule": "interleaved", "semantics": "code"}),
-        (3, {"aligner_pretraining": 1, "warmup": 0.2, "decay": "linear", "buffer_rows": 20}),
+        pytest.param(
+            3,
+            {"aligner_pretraining": 1, "warmup": 0.2, "decay": "linear", "buffer_rows": 20},
+            marks=pytest.mark.real,
+        ),
     ],
 )
 def test_killed_at_random_steps_a_run_comes_to_the_same_weights(
