@@ -73,6 +73,11 @@ class Processes:
             for weight in module.state_dict().values():
                 distributed.broadcast(weight, 0)
 
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.count > 1:
+            distributed.barrier()
+
     def agree(self, value: T) -> T:
         """Give every process the first one's `value`, a small object that can be pickled."""
         if self.count == 1:

@@ -92,7 +92,8 @@ def keep_lower_outputs(materials: Materials, lower: Lower, student: Student) -> 
     path = (materials.frozen or materials.work) / materials.name_frozen_outputs()
     kept = keep_outputs(path, lower, student.model, texts, materials.encoder, materials.device)
     materials.encoder.embed = kept.pad
-    if materials.frozen is None:
+    materials.device.processes.wait()  # for all to have opened it
+    if materials.frozen is None and materials.device.processes.is_first:
         for made in (path, path.with_suffix(".lock")):
             made.unlink(missing_ok=True)  # the mapping keeps the bytes
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ class Checkpoints:
             return None
         try:
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mapped)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
             raise Error(f"{self.path} cannot be read ({error}); remove it to start the run over") from error
         return state
 

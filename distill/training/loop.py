@@ -39,7 +39,9 @@ class Training:
 
         Raises Error when a loss is no longer finite.
         """
+        self.processes.wait()  # for the first one to have removed a checkpoint that is not to be gone on from
         state: Mapping[str, Any] = self.checkpoints.load() or {"results": {}, "phase": None}
+        self.processes.wait()  # for all to have read the same one, before the first one writes the next
         self.results = dict(state["results"])
         *before, last = self.method.phases
         for name in before:
