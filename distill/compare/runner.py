@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -13,6 +13,7 @@ from distill.config import DataConfig, DistillConfig
 from distill.runs.folder import read_metrics
 from distill.runs.record import ROW_SCORES
 from shared.console import say, silence, track
+from shared.disk import explain_disk_errors
 from shared.errors import Error, UsageError
 from shared.options import flatten
 from shared.shards.manifest import choose_teacher, hash_manifest
@@ -31,11 +32,11 @@ def run_cells(comparison: Comparison, folder: Path, overwrite: bool = False) -> 
     other settings or other shards, unless `overwrite`, and Error naming the cell that failed.
     """
     cells = comparison.list_cells()
-    manifest = hash_manifest(check_readable(choose_teacher(comparison.shards[0], comparison.teacher)))
+    hashes = _hash_shards(cells)
     kept = folder / CELLS
     missing = []
     for cell in cells:
-        difference = find_difference(kept / cell.name, cell, manifest, comparison.keep_students)
+        difference = find_difference(kept / cell.name, cell, hashes, comparison.keep_students)
         if difference and not overwrite:
             raise UsageError(
                 f"{kept / cell.name} cannot be used: {difference}. Give this comparison another name, or "
@@ -48,7 +49,8 @@ def run_cells(comparison: Comparison, folder: Path, overwrite: bool = False) -> 
     if len(missing) < len(cells):
         say(f"{folder}: {len(cells) - len(missing):,} of {len(cells):,} cells are finished already")
     if missing:
-        kept.mkdir(parents=True, exist_ok=True)
+        with explain_disk_errors(kept):
+            kept.mkdir(parents=True, exist_ok=True)
         workers = min(comparison.workers or count_cores(), len(missing))
         _train_all(missing, folder, workers, comparison.keep_students)
         shutil.rmtree(folder / FROZEN, ignore_errors=True)
@@ -60,8 +62,27 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def find_difference(folder: Path, cell: Cell, manifest: str, keep_student: bool) -> str | None:
-    """Say how a finished cell differs from what is wanted; None where it does not, or there is none."""
+def _hash_shards(cells: Sequence[Cell]) -> dict[tuple[Path, str | None], str]:
+    """Hash the manifest of each teacher that any cell needs, by its path and its name where the cell chooses one.
+
+    Raises what choose_teacher and check_readable do: before anything is trained.
+    """
+    wanted = dict.fromkeys(each for cell in cells for each in _list_shards(cell))
+    return {each: hash_manifest(check_readable(choose_teacher(*each))) for each in wanted}
+
+
+def _list_shards(cell: Cell) -> list[tuple[Path, str | None]]:
+    first, *further = cell.config.data.shards
+    return [(first, cell.config.data.teacher), *((path, None) for path in further)]
+
+
+def find_difference(
+    folder: Path, cell: Cell, hashes: Mapping[tuple[Path, str | None], str], keep_student: bool
+) -> str | None:
+    """Say how a finished cell differs from what is wanted; None where it does not, or there is none.
+
+    `hashes` are those of the shards' manifests as they are now.
+    """
     if not folder.exists():
         return None
     try:
@@ -76,7 +97,7 @@ def find_difference(folder: Path, cell: Cell, manifest: str, keep_student: bool)
     for name, value in wanted.items():
         if value != found.get(name):
             return f"{name} was {found.get(name)!r} and is {value!r}"
-    if manifest not in metrics["manifest_sha256"].values():
+    if {hashes[each] for each in _list_shards(cell)} != set(metrics["manifest_sha256"].values()):
         return "the shards have changed since"
     if keep_student and not (folder / STUDENT).exists():
         return "its student was not kept"
