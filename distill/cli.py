@@ -77,7 +77,7 @@ def run(
 def compare(
     options: dict[str, Any],
     plan: Annotated[
-        Path | None, typer.Argument(help="A YAML file: see docs/compare.md. Options stand over its keys.")
+        Path | None, typer.Argument(help="A YAML file: see docs/compare.md. Flags override its keys.")
     ] = None,
     images: Images = None,
     out: Out = Path("runs"),

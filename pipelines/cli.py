@@ -27,7 +27,7 @@ def main_options() -> None:
 @take_options(make_parameters(Comparison, required=False, leave_out=ELSEWHERE))
 def run(
     options: dict[str, Any],
-    recipe: Annotated[Path, typer.Argument(help="A YAML file: see docs/compare.md. Options stand over its keys.")],
+    recipe: Annotated[Path, typer.Argument(help="A YAML file: see docs/compare.md. Flags override its keys.")],
     assignments: Annotated[
         list[str] | None,
         typer.Option(

@@ -63,6 +63,11 @@ def read_recipe(path: Path) -> Recipe:
         raise UsageError(f"{path} is not a YAML file that can be read: {error}") from error
     if not isinstance(content, Mapping):
         raise UsageError(f"{path} is not a recipe: it has no keys")
+    if "distill" in content:
+        raise UsageError(
+            f"{path} has the key distill, of an older version: it is {COMPARE} now, where labels stands beside seeds "
+            "and not in common (see docs/compare.md)"
+        )
     for key in content:
         if key not in KEYS:
             raise UsageError(f"{path} has no key {key}; {suggest(str(key), KEYS)}")

@@ -40,7 +40,7 @@ def make_experiment(
 ) -> Experiment:
     """Check all of a recipe. Asks nothing, and trains nothing.
 
-    `assignments` are as in split_assignments, and `changes` stand in place of keys of the comparison. Raises UsageError
+    `assignments` are as in split_assignments, and `changes` override keys of the comparison. Raises UsageError
     that names the file and the key, and TeacherError where this machine cannot run the teacher.
     """
     students, asked = split_assignments(assignments)

@@ -104,6 +104,7 @@ def test_options_of_the_command_stand_over_the_recipe(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"harvst": {}}, "has no key harvst; did you mean harvest?"),
+        ({"distill": {"seeds": [0]}}, "the key distill, of an older version: it is compare now"),
         ({"harvest": [1]}, "harvest is .*; it must be a mapping"),
         ({"name": "a/b"}, "cannot name a folder"),
         ({"name": 3}, "name is 3; give a word"),
