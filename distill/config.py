@@ -66,11 +66,6 @@ class DataConfig:
         if not self.shards:
             raise UsageError("shards are none; give at least one folder")
 
-    @property
-    def main_shards(self) -> Path:
-        """The folder that the examples are taken from."""
-        return self.shards[0]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentConfig:
@@ -154,7 +149,7 @@ class TrainingConfig:
         0.0
     )
     decay: Annotated[Decay, Option("linear lets the student's rate fall to 0 from there to the last step.")] = "none"
-    seed: Annotated[int, Option("Of everything that is drawn.", compared="nothing")] = 0
+    seed: Annotated[int, Option("Of everything that is drawn.", at_least=0, compared="nothing")] = 0
     device: Annotated[str, Option("auto, cpu, cuda, cuda:1, ...", compared="nothing")] = "auto"
     precision: Annotated[Precision, Option("auto is bfloat16 where the hardware computes it natively.")] = "auto"
 
@@ -310,7 +305,8 @@ class ArmadaConfig:
         return "teacher" if self.uses_teacher and self.control == "none" else "control"
 
 
-UNDISTILLED = {"loss": (NONE,), "alpha": 0.0, "gamma": 0.0}  # plain fine-tuning, by options
+# Plain fine-tuning, by options; soft is named because "kl" is refused without alpha.
+UNDISTILLED = {"loss": (NONE,), "alpha": 0.0, "gamma": 0.0, "soft": "aligner"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,18 +329,24 @@ def make_distill_config(
     *,
     owner: str = "the run",
     spell: Callable[[str], str] = str,
-    further_shards: Sequence[Path | str] = (),
+    further_shards: Path | str | Sequence[Path | str] = (),
     undistilled: bool = False,
     **options: Any,
 ) -> DistillConfig:
     """Make the config of options by their flat names, as a user writes them.
 
     `further_shards` are put behind the shards: so a variant of a comparison has further teachers of the same examples.
-    `undistilled` is plain fine-tuning: it stands over the options that say what is learnt from the teacher.
+    `undistilled` is plain fine-tuning: it overrides the options that say what is learnt from the teacher.
     Raises UsageError that names `owner` and the option, which `spell` turns into what the user writes.
     """
+    if not isinstance(undistilled, bool):
+        raise UsageError(f"{owner}: {spell('undistilled')} is {undistilled!r}; it can be true or false")
     if undistilled:
         options |= UNDISTILLED
+    if isinstance(further_shards, str | Path):
+        further_shards = (further_shards,)
+    if not isinstance(further_shards, Sequence):
+        raise UsageError(f"{owner}: {spell('further_shards')} is {further_shards!r}; give a folder, or a list of them")
     if further_shards:
         main = options.get("shards", ())
         options["shards"] = [*([main] if isinstance(main, str | Path) else main), *further_shards]

@@ -88,7 +88,13 @@ class Comparison:
             repeated=True,
         ),
     ] = field(default_factory=dict)
-    seeds: Annotated[tuple[int, ...], Option("A seed of the runs; may be repeated.", flag="--seed")] = (0, 1, 2, 3, 4)
+    seeds: Annotated[tuple[int, ...], Option("A seed of the runs; may be repeated.", flag="--seed", at_least=0)] = (
+        0,
+        1,
+        2,
+        3,
+        4,
+    )
     labels: Annotated[tuple[int | None, ...], Option("Keep this many labels; may be repeated. All, unless given.")] = (
         None,
     )
@@ -114,8 +120,13 @@ class Comparison:
         return dict(self.variants) or default_variants(self.common)
 
     def list_candidates(self, variant: str) -> list[dict[str, Any]]:
-        """List what is tried for a variant: one mapping of options a candidate."""
+        """List what is tried for a variant: one mapping of options a candidate. Raises UsageError."""
         choices: Mapping[str, Sequence[Any]] = self.list_variants()[variant].get(CHOICES, self.choices)
+        if not isinstance(choices, Mapping):
+            raise UsageError(f"{self.name}: {CHOICES} of {variant} is {choices!r}; give a list for each option")
+        for option, values in choices.items():
+            if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+                raise UsageError(f"{self.name}: {CHOICES}: {option} is {values!r}; give a list of one value or more")
         return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
 
     def list_cells(self) -> list[Cell]:
@@ -169,7 +180,7 @@ def default_variants(common: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     teacher = make_distill_config(owner="the common options", **{**common, "shards": Path()})
     variants: dict[str, Mapping[str, Any]] = {
         "undistilled": dict(UNDISTILLED),
-        "heads-only": {"loss": "none", "alpha": 0.0},
+        "heads-only": {name: value for name, value in UNDISTILLED.items() if name != "gamma"},
         teacher.variant: {},
     }
     if not teacher.method.gamma:
@@ -184,11 +195,13 @@ def default_variants(common: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def make_comparison(content: Mapping[str, Any], owner: str, **changes: Any) -> Comparison:
-    """Make a checked comparison of the keys of a plan; `changes` stand over them, and `owner` is whose keys they are.
+    """Make a checked comparison of the keys of a plan; `changes` override them; `owner` is whose keys they are.
 
-    The `common` options and `choices` of the changes are put over those of the content, one by one. Cells are checked
+    The `common` options and `choices` of the changes override those of the content, one by one. Cells are checked
     too, so that a wrong option is refused here. Raises UsageError that names the key or the option.
     """
+    if strange := [key for key in content if not isinstance(key, str)]:
+        raise UsageError(f"{owner} has no option {strange[0]!r}")
     for key in ("common", "choices", "variants"):
         if not isinstance(content.get(key, {}), Mapping):
             raise UsageError(f"{owner}: {key} is not a mapping")

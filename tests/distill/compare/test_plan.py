@@ -46,6 +46,7 @@ def test_default_variants_hold_every_control_that_goes_with_the_teacher() -> Non
     assert "frozen-aligner" not in default_variants({"soft": "kl", "loss": "none"})
     assert "label-smoothing" not in default_variants({"alpha": 0})
     assert "heads-only" not in default_variants({"gamma": 0})
+    assert plan(variants={}, common={"soft": "kl"}).list_cells()[0].config.variant == "undistilled"
     assert len(plan(variants={}).list_cells()) == 5 * len(names)
 
 
@@ -53,6 +54,7 @@ def test_default_variants_hold_every_control_that_goes_with_the_teacher() -> Non
     ("changes", "message"),
     [
         ({"seeds": ()}, "give at least one seed"),
+        ({"seeds": (-1,)}, "seeds is -1; it must be at least 0"),
         ({"seeds": (0, 0)}, "the seed 0 is given twice"),
         ({"labels": (50, 50)}, "the number of labels 50 is given twice"),
         ({"labels": ()}, "at least one number of labels"),
@@ -64,6 +66,11 @@ def test_default_variants_hold_every_control_that_goes_with_the_teacher() -> Non
         ({"variants": {**VARIANTS, "armada": {"seed": 3}}}, "seed stands beside the variants"),
         ({"variants": {**VARIANTS, "armada": {"alhpa": 1}}}, "variants.armada has no option alhpa"),
         ({"common": {"epochs": 0}}, "epochs is 0"),
+        ({"choices": {"beta": ()}}, "choices: beta is .*; give a list"),
+        ({"variants": {**VARIANTS, "armada": {"choices": {"beta": 1}}}}, "choices: beta is 1; give a list"),
+        ({"variants": {**VARIANTS, "armada": {"choices": [1]}}}, r"choices of armada is \[1\]; give a list"),
+        ({"variants": {**VARIANTS, "armada": {"further_shards": 3}}}, "further_shards is 3; give a folder"),
+        ({"variants": {**VARIANTS, "undistilled": {"undistilled": "maybe"}}}, "undistilled is 'maybe'; it can be"),
     ],
 )
 def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -100,6 +107,7 @@ def test_a_plan_from_options_alone() -> None:
         ("a: [", "is not a YAML file"),
         ("shards: x\nvariants: [1]", "variants is not a mapping"),
         ("shards: x\nlabels: many", "labels"),
+        ("shards: x\n1: 2", "has no option 1"),
     ],
 )
 def test_a_plan_that_cannot_be_read(tmp_path: Path, content: str, message: str) -> None:
