@@ -10,7 +10,7 @@ that an entry point names, and that of a loss with options, must import torch in
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, make_dataclass, replace
+from dataclasses import MISSING, dataclass, field, make_dataclass, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -87,8 +87,9 @@ def _load(point: EntryPoint) -> LossEntry:
     entry = point.load()
     if not isinstance(entry, LossEntry):
         raise TypeError(f"{point.value} is a {type(entry).__name__}, and not a distill.losses.registry.LossEntry")
-    if isinstance(entry.loss, type):
-        list_options(entry.loss)
+    for one in list_options(entry.loss) if isinstance(entry.loss, type) else ():
+        if one.default is MISSING:
+            raise TypeError(f"its option {one.name} has no default")
     return entry
 
 
@@ -140,7 +141,8 @@ def make_match(name: str, semantics: Semantics, options: LossOptions) -> Match:
     entry = find_loss(name)
     if isinstance(entry.loss, type):
         prefix = f"{name}_".replace("-", "_")
-        made: Match = entry.loss(**{each.name: getattr(options, prefix + each.name) for each in fields(entry.loss)})
+        own = {one.path[0]: getattr(options, prefix + one.name) for one in list_options(entry.loss)}
+        made: Match = entry.loss(**own)
         return made
     module, _, function = (entry.code if semantics == "code" and entry.code else entry.loss).partition(":")
     try:

@@ -25,11 +25,20 @@ class Margin:
         return ((teacher.detach() - student).norm(dim=-1) - self.slack).clamp(min=0).mean()
 
 
+@dataclass(frozen=True)
+class Bare:
+    """A loss whose option has no default."""
+
+    slack: float
+
+
 MARGIN = LossEntry("margin", "rows no further than a slack", Margin)
+BARE = LossEntry("bare", "an option without a default", Bare)
 DOUBLED = LossEntry("cka", "a name that is taken", "my_losses:nothing")
 '''
 
 ENTRY_POINTS = """[harvest_distill.losses]
+bare = my_losses:BARE
 broken = my_losses_that_are_gone:LOSS
 cka = my_losses:DOUBLED
 margin = my_losses:MARGIN

@@ -40,6 +40,7 @@ def test_help_shows_a_loss_of_another_package_and_its_option(tmp_path: Path) -> 
         "margin: rows no further than a slack",
         "--margin-slack",
         "Distance that costs nothing. [default: 0.25; at least 0]",
+        "the loss bare of the package my-losses cannot be loaded: its option slack has no default",
         "the loss broken of the package my-losses cannot be loaded: No module named 'my_losses_that_are_gone'",
         "the loss cka of the package my-losses cannot be loaded: there is a loss cka already",
         "the loss wrong of the package my-losses cannot be loaded: my_losses:Margin is a type",
