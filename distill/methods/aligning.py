@@ -33,8 +33,7 @@ from shared.errors import DataError, ShardError
 class AlignerTraining:
     """An aligner, its optimiser, and the labelled rows that it learns from; None where it stays as it is.
 
-    `vectors` are what it reads: the teacher's own, or what a control puts in their place. `widths` are those of the
-    teacher's.
+    `vectors` are what it reads: the teacher's own, or what a control puts in their place.
     """
 
     aligner: Aligner

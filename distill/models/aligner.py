@@ -48,11 +48,6 @@ class Aligner(nn.Module):
         self.projection = OrthogonalLinear(joint if self.projects_raw else JOINT_WIDTH, joint)
         self.apply(init_linear)
 
-    @property
-    def joint_width(self) -> int:
-        """d, the width of `Outputs.projected`."""
-        return self.projection.weight.shape[0]
-
     def forward(self, vectors: Tensor) -> Outputs:
         """Give targets for a batch of the teacher's vectors, (n, width)."""
         standardised = (vectors - self.mean) / self.std

@@ -9,6 +9,7 @@ from distill.models.pretrained import load_classifier, load_tokenizer, save_stud
 from distill.runs.card import find_comparable, make_card
 from distill.runs.folder import read_metrics
 from shared.console import say
+from shared.disk import explain_disk_errors
 from shared.errors import UsageError
 from shared.hub import make_repository, upload_folder
 from shared.sources import resolve_model
@@ -24,8 +25,9 @@ def export_run(run_folder: Path, target: Path, name: str | None = None) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists already and is not empty: name another folder, or remove it")
     source = resolve_model(str((run_folder / "student").resolve()))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    with explain_disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         save_student(work, merge_adapter(load_classifier(source)), load_tokenizer(source))
         card = make_card(

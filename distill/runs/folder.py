@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.compute.processes import Processes
-from shared.disk import hold_folder
+from shared.disk import explain_disk_errors, hold_folder
 from shared.errors import UsageError
 from shared.shards.manifest import check_name
 
@@ -35,6 +35,8 @@ def read_metrics(run_folder: Path) -> dict[str, Any]:
         metrics: dict[str, Any] = json.loads((run_folder / "metrics.json").read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"{run_folder} is not a finished run ({error}); distill run makes them") from None
+    if not isinstance(metrics, dict) or not {"config", "shards"} <= metrics.keys():
+        raise UsageError(f"{run_folder} is not a finished run (metrics.json is another file's); distill run makes them")
     return metrics
 
 
@@ -50,7 +52,8 @@ def working_folder(target: Path, overwrite: bool, processes: Processes) -> Itera
         processes.agree(None)
         yield work
         return
-    work.mkdir(parents=True, exist_ok=True)
+    with explain_disk_errors(work):
+        work.mkdir(parents=True, exist_ok=True)
     with hold_folder(work, f"{target} is being trained", "give this run another --name"):
         try:
             for path in work.iterdir():

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from distill.compute.processes import Processes
-from distill.runs.folder import CHECKPOINT, choose_run_folder, working_folder
-from shared.errors import LockedError, UsageError
+from distill.runs.folder import CHECKPOINT, choose_run_folder, read_metrics, working_folder
+from shared.errors import DiskError, LockedError, UsageError
 
 
 def test_a_folder_appears_all_at_once(tmp_path: Path) -> None:
@@ -69,3 +69,17 @@ def test_names(tmp_path: Path) -> None:
     assert choose_run_folder(tmp_path, "x", "y", True) == tmp_path / "x"
     with pytest.raises(UsageError, match="exists already"):
         choose_run_folder(tmp_path, "x", "y", False)
+
+
+def test_what_is_no_folder_of_runs_and_no_run_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with (
+        pytest.raises(DiskError, match=r"file/\.a\.partial cannot be written"),
+        working_folder(file / "a", False, Processes()),
+    ):
+        pass
+    for content in ("[]", "{}"):
+        (tmp_path / "metrics.json").write_text(content)
+        with pytest.raises(UsageError, match="is not a finished run"):
+            read_metrics(tmp_path)
