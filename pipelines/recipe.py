@@ -79,7 +79,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _check_mapping(label: str, value: Any) -> Mapping[str, Any]:
-    """The value, if it is a mapping of options to values. Raises UsageError that begins with `label`."""
+    """Give the value back where it is a mapping of options to values. Raises UsageError that begins with `label`."""
     if not isinstance(value, Mapping):
         raise UsageError(f"{label} is {value!r}; it must be a mapping of options to values")
     return value

@@ -29,7 +29,7 @@ class Line:
 
 
 def draw_forest(bars: Sequence[Bar], title: str, span: tuple[float, float]) -> str:
-    """Intervals one below the other, with a line at 0. `span` is the range of the axis, the same for a page's plots."""
+    """Draw intervals one below the other, and a line at 0. `span` is the axis's range, the same for a page's plots."""
     left, right, top, row = 170, 90, 8, 26
     height = top + row * len(bars) + 34
     low, high = span

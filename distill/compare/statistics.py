@@ -69,7 +69,7 @@ def compare(first: Array, second: Array) -> Difference:
 
 
 def correct_holm(values: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjusted p-values, in the order given: the chance of any false claim stays below the level."""
+    """Adjust p-values by Holm's method (1979), in their order: the chance of any false claim stays below the level."""
     order = sorted(range(len(values)), key=lambda i: values[i])
     adjusted = [0.0] * len(values)
     largest = 0.0

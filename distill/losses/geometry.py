@@ -64,7 +64,7 @@ def _normalise(rows: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _rotate(moved: Tensor, fixed: Tensor) -> Tensor:
-    """`moved` Q, (n, d), for the orthogonal Q that brings it closest to `fixed`.
+    """Give `moved` Q, (n, d), for the orthogonal Q that brings it closest to `fixed`.
 
     Q = U V^T of the singular value decomposition of moved^T fixed, a d x d matrix. With moved^T = Q1 R1 and
     fixed^T = Q2 R2 that of R1 R2^T, which is as small as the batch, says the same.

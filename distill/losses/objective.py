@@ -38,7 +38,7 @@ class Objective:
     soft: Soft = "aligner"
 
     def aligner_loss(self, outputs: Outputs, target: Tensor, labelled: Tensor) -> Tensor:
-        """L_T(y, o_ts) + gamma L_T(y, a_ts), over the labelled rows. Paper and code, the same in both."""
+        """Give L_T(y, o_ts) + gamma L_T(y, a_ts), over the labelled rows: the same in the paper and in the code."""
         main = task_loss(outputs.main, target, labelled)
         return main + self.gamma * task_loss(outputs.auxiliary, target, labelled)
 
@@ -73,7 +73,7 @@ class Objective:
         return partial(SOFT[self.semantics], tau=self.tau, regression=self.regression)
 
     def _match(self, teacher: Tensor, student: Tensor) -> dict[str, Tensor]:
-        """L_m, the weighted sum of its terms, as `match`; and each unweighted by its name, where there are several."""
+        """Give L_m, the weighted sum of its terms, as `match`; where it has several, each by its name, unweighted."""
         each = {name: loss.match(teacher, student) for name, loss in self.losses.items()}
         weighted = [loss.weight * each[name] for name, loss in self.losses.items()]
         match = weighted[0]

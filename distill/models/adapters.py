@@ -23,7 +23,7 @@ def unwrap(model: Any) -> Any:
 
 
 def add_lora(model: Any, source: ResolvedModel, rank: int, targets: LoraTargets, fresh: Iterable[str]) -> Any:
-    """`model` as peft wraps it: updates of `rank` for the target modules, the rest of its encoder frozen.
+    """Wrap `model` as peft does: updates of `rank` for the target modules, the rest of its encoder frozen.
 
     What no checkpoint has trained yet is trained in full and kept with the adapter: all modules outside the encoder,
     and those that hold a weight of `fresh`, which the checkpoint lacked. `targets` "default" are the ones that peft

@@ -114,7 +114,7 @@ class KeptOutputs:
         self._starts = dict(zip(_make_keys(tokens), tokens.offsets[:-1].tolist(), strict=True))
 
     def pad(self, tokens: Tokens) -> Tensor:
-        """Their outputs, (n, longest, width), 0 where a text has ended. Raises KeyError for a text that is not kept."""
+        """Give outputs, (n, longest, width), 0 past the end of each. Raises KeyError for one that is not kept."""
         lengths = torch.from_numpy(tokens.lengths)
         starts = torch.tensor([self._starts[key] for key in _make_keys(tokens)])
         places = torch.arange(int(lengths.max()))
