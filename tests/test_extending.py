@@ -68,6 +68,14 @@ def run_json(site: Path, stage: str, *arguments: str) -> dict:  # type: ignore[t
     return printed
 
 
+PLAN = """
+shards: data/reviews
+seeds: [0]
+common: {student_layers: 1, epochs: 1, aligner_pretraining: 1, vectors: [reply]}
+variants:
+  undistilled: {undistilled: true}
+  huber: {loss: [huber], huber_delta: 0.5}
+"""
 REVIEWS = ("--task", "reviews.csv", "--text-column", "text", "--label-column", "label")
 
 
@@ -105,14 +113,17 @@ def test_its_options_are_checked_as_those_of_any_teacher(site: Path) -> None:
     assert (refused.returncode, "cannot be loaded" in refused.stderr) == (2, True)
 
 
-def test_the_loss_is_explained_and_trains_on_the_replies_of_the_teacher(site: Path) -> None:
+def test_the_loss_is_explained_and_is_compared_on_the_replies_of_the_teacher(site: Path) -> None:
     help_text = run(site, "distill", "run", "--help").stdout
     assert "huber: the distance of each number" in " ".join(help_text.replace("│", "").split())
     assert "--huber-delta" in help_text
     run_json(site, "harvest", "run", "--teacher", "shout", *REVIEWS)
-    shared = ("--shards", "data/reviews", "--student-layers", "1", "--epochs", "1", "--aligner-pretraining", "1")
-    signal = ("--vectors", "reply", "--loss", "huber", "--huber-delta", "0.5")
-    metrics = run_json(site, "distill", "run", *shared, *signal, "--name", "huber")
-    assert (metrics["config"]["loss"], metrics["config"]["huber_delta"]) == (["huber"], 0.5)
-    refused = run(site, "distill", "run", *shared, *signal[:-1], "0")
+    signal = ("--vectors", "reply", "--loss", "huber", "--huber-delta")
+    refused = run(site, "distill", "run", "--shards", "data/reviews", *signal, "0")
     assert (refused.returncode, "--huber-delta is 0.0; it must be more than 0" in refused.stderr) == (2, True)
+    (site.parent / "plan.yaml").write_text(PLAN)
+    result = run_json(site, "distill", "compare", "plan.yaml")
+    scores = {one["variant"]: one["scores"] for one in result["groups"][0]["variants"]}
+    assert {variant: len(of_seeds) for variant, of_seeds in scores.items()} == {"undistilled": 1, "huber": 1}
+    (huber,) = (one["config"] for one in result["groups"][0]["variants"] if one["variant"] == "huber")
+    assert (huber["loss"], huber["huber_delta"]) == (["huber"], 0.5)
