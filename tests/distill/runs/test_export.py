@@ -170,7 +170,7 @@ def test_push_refuses_before_anything_is_sent(
         with pytest.raises(UsageError, match="not a finished run"):
             push_run(folder, "me/mine", private=False)
         folder.mkdir()
-        (folder / "metrics.json").write_text(json.dumps({}))
+        (folder / "metrics.json").write_text(json.dumps({"config": {}, "shards": "x"}))
         monkeypatch.setenv("HF_HOME", str(tmp_path))  # a token that was kept on disk is not taken
         (tmp_path / "token").write_text(hub.token)
         with pytest.raises(UsageError, match="set HF_TOKEN"):
