@@ -127,8 +127,9 @@ def _train_all(cells: Sequence[Cell], folder: Path, workers: int, keep_students:
                             f"a worker process died, perhaps for want of memory, at the cell {cell.name} or one beside "
                             "it. Finished cells are kept: the same command goes on, with fewer --workers if need be"
                         ) from None
-                    except Error as error:
-                        raise Error(f"the cell {cell.name} failed: {error}. Finished cells are kept") from error
+                    except Exception as error:  # a library's too: torch out of memory, say
+                        reason = str(error) if isinstance(error, Error) else f"{type(error).__name__}: {error}"
+                        raise Error(f"the cell {cell.name} failed: {reason}. Finished cells are kept") from error
                     tracker.advance(1, cell.name)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
