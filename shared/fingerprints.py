@@ -1,8 +1,12 @@
-"""Fingerprints of rows' texts, which find the rows that are kept already among hundreds of thousands."""
+"""Fingerprints: of rows' texts, to find those that are kept among hundreds of thousands; and of tokenizers."""
 
+from collections.abc import Mapping
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+from shared.keys import canonical_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,3 +43,12 @@ def fingerprint_rows(frame: "pl.DataFrame") -> Fingerprints:
         hashes = np.stack([spoken.hash(seed).to_numpy() for seed in (1, 2)], axis=1)
         fingerprints ^= np.where(has_some, hashes, np.uint64(0))
     return fingerprints
+
+
+def fingerprint_tokenizer(vocabulary: Mapping[str, int]) -> str:
+    """Hash which token has which id: the sha256, in hexadecimal, of the (token, id) pairs, sorted by token.
+
+    `vocabulary` is what a tokenizer's `get_vocab` gives, added tokens included. Two tokenizers of one fingerprint give
+    ids the same meaning, whatever their files and settings; token ids of the one may be learnt with the other.
+    """
+    return sha256(canonical_json(sorted(vocabulary.items())).encode("utf-8", "surrogatepass")).hexdigest()
