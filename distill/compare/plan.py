@@ -98,7 +98,10 @@ class Comparison:
     labels: Annotated[tuple[int | None, ...], Option("Keep this many labels; may be repeated. All, unless given.")] = (
         None,
     )
-    workers: Annotated[int | None, Option("Processes of one thread each; one a core, unless given.", at_least=1)] = None
+    workers: Annotated[
+        int | None,
+        Option("Worker processes; one a GPU unless given, or where there is none, one a core.", at_least=1),
+    ] = None
     keep_students: Annotated[bool, Option("Keep the trained student of each cell, in its folder.")] = False
 
     def __post_init__(self) -> None:

@@ -1,28 +1,24 @@
-"""Trains the cells of a comparison in worker processes of one thread each. A finished cell is a folder, and stays."""
+"""Finds the cells of a comparison that are not finished, and has them trained."""
 
-import multiprocessing
-import os
 import shutil
-from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from distill.compare.places import Place, choose_places, count_cores, list_gpus
 from distill.compare.plan import Cell, Comparison
+from distill.compare.pool import CELLS as CELLS
+from distill.compare.pool import FROZEN, Job, train_cells
 from distill.config import DataConfig, DistillConfig
 from distill.runs.folder import read_metrics
 from distill.runs.record import ROW_SCORES
-from shared.console import say, silence, track
+from shared.console import say
 from shared.disk import explain_disk_errors
-from shared.errors import Error, UsageError
+from shared.errors import UsageError
 from shared.options import flatten
 from shared.shards.manifest import choose_teacher, hash_manifest
 from shared.shards.read import check_readable
-from shared.workers import end_with_parent
 
-CELLS, FROZEN = "cells", "frozen"
 STUDENT = "student"
-_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def run_cells(comparison: Comparison, folder: Path, overwrite: bool = False) -> list[Cell]:
@@ -32,34 +28,60 @@ def run_cells(comparison: Comparison, folder: Path, overwrite: bool = False) -> 
     other settings or other shards, unless `overwrite`, and Error naming the cell that failed.
     """
     cells = comparison.list_cells()
-    hashes = _hash_shards(cells)
-    kept = folder / CELLS
-    missing = []
-    for cell in cells:
-        difference = find_difference(kept / cell.name, cell, hashes, comparison.keep_students)
-        if difference and not overwrite:
-            raise UsageError(
-                f"{kept / cell.name} cannot be used: {difference}. Give this comparison another name, or "
-                "--overwrite to train such cells again"
-            )
-        if difference:
-            shutil.rmtree(kept / cell.name)
-        if not (kept / cell.name).exists():
-            missing.append(cell)
-    if len(missing) < len(cells):
-        say(f"{folder}: {len(cells) - len(missing):,} of {len(cells):,} cells are finished already")
-    if missing:
-        with explain_disk_errors(kept):
-            kept.mkdir(parents=True, exist_ok=True)
-        workers = min(comparison.workers or count_cores(), len(missing))
-        _train_all(missing, folder, workers, comparison.keep_students)
-        shutil.rmtree(folder / FROZEN, ignore_errors=True)
+    train_jobs(list_jobs(comparison, folder, overwrite), comparison.workers)
     return cells
 
 
-def count_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def list_jobs(comparison: Comparison, folder: Path, overwrite: bool = False) -> list[Job]:
+    """List the cells that are not finished in `folder`/cells/; finished ones that cannot be used go if `overwrite`.
+
+    Raises UsageError that names the first of those, unless `overwrite`.
+    """
+    cells, kept = comparison.list_cells(), folder / CELLS
+    finished = find_finished(comparison, cells, folder)
+    different = {name: difference for name, difference in finished.items() if difference is not None}
+    for name, difference in different.items():
+        if not overwrite:
+            raise UsageError(
+                f"{kept / name} cannot be used: {difference}. Give this comparison another name, or --overwrite to "
+                "train such cells again"
+            )
+        shutil.rmtree(kept / name)
+    missing = [cell for cell in cells if cell.name not in finished or cell.name in different]
+    if len(missing) < len(cells):
+        say(f"{folder}: {len(cells) - len(missing):,} of {len(cells):,} cells are finished already")
+    return [Job(cell, folder, comparison.keep_students) for cell in missing]
+
+
+def train_jobs(
+    jobs: Sequence[Job], workers: int | None = None, on_finished: Callable[[Job], None] | None = None
+) -> None:
+    """Train cells, of one comparison or of several, on the devices that there are: see choose_places."""
+    if not jobs:
+        return
+    folders = dict.fromkeys(job.folder for job in jobs)
+    for folder in folders:
+        with explain_disk_errors(folder):
+            (folder / CELLS).mkdir(parents=True, exist_ok=True)
+    train_cells(jobs, place_cells([job.cell for job in jobs], workers), on_finished)
+    for folder in folders:
+        shutil.rmtree(folder / FROZEN, ignore_errors=True)
+
+
+def place_cells(cells: Sequence[Cell], workers: int | None = None) -> list[Place]:
+    """Choose where the cells are trained on this machine."""
+    gpus = list_gpus({cell.config.training.device for cell in cells})
+    return choose_places(len(cells), gpus, count_cores(), workers)
+
+
+def find_finished(comparison: Comparison, cells: Sequence[Cell], folder: Path) -> dict[str, str | None]:
+    """Give the finished cells by name, each with how it differs from what is wanted; None where it can be used."""
+    hashes = _hash_shards(cells)
+    return {
+        cell.name: find_difference(folder / CELLS / cell.name, cell, hashes, comparison.keep_students)
+        for cell in cells
+        if (folder / CELLS / cell.name).exists()
+    }
 
 
 def _hash_shards(cells: Sequence[Cell]) -> dict[tuple[Path, str | None], str]:
@@ -79,12 +101,10 @@ def _list_shards(cell: Cell) -> list[tuple[Path, str | None]]:
 def find_difference(
     folder: Path, cell: Cell, hashes: Mapping[tuple[Path, str | None], str], keep_student: bool
 ) -> str | None:
-    """Say how a finished cell differs from what is wanted; None where it does not, or there is none.
+    """Say how a finished cell differs from what is wanted; None where it does not.
 
     `hashes` are those of the shards' manifests as they are now.
     """
-    if not folder.exists():
-        return None
     try:
         metrics = read_metrics(folder)
     except UsageError as error:
@@ -102,50 +122,3 @@ def find_difference(
     if keep_student and not (folder / STUDENT).exists():
         return "its student was not kept"
     return None
-
-
-def _train_all(cells: Sequence[Cell], folder: Path, workers: int, keep_students: bool) -> None:
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # read when a worker loads its libraries
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker)
-    running: dict[Future[None], Cell] = {}
-    waiting = list(reversed(cells))
-    try:
-        with track(f"cells, {workers} at a time", len(cells)) as tracker:
-            while waiting or running:
-                while waiting and len(running) < workers:
-                    cell = waiting.pop()
-                    running[pool.submit(_train_cell, cell, folder, keep_students)] = cell
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    cell = running.pop(future)
-                    try:
-                        future.result()
-                    except BrokenProcessPool:
-                        raise Error(
-                            f"a worker process died, perhaps for want of memory, at the cell {cell.name} or one beside "
-                            "it. Finished cells are kept: the same command goes on, with fewer --workers if need be"
-                        ) from None
-                    except Exception as error:  # a library's too: torch out of memory, say
-                        reason = str(error) if isinstance(error, Error) else f"{type(error).__name__}: {error}"
-                        raise Error(f"the cell {cell.name} failed: {reason}. Finished cells are kept") from error
-                    tracker.advance(1, cell.name)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def _start_worker() -> None:
-    silence()
-    end_with_parent()
-
-
-def _train_cell(cell: Cell, folder: Path, keep_student: bool) -> None:
-    import torch
-
-    from distill.run import Keep, run_distillation
-
-    torch.set_num_threads(1)
-    run_distillation(cell.config, folder / CELLS, cell.name, keep=Keep(student=keep_student, frozen=folder / FROZEN))
