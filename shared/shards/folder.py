@@ -43,6 +43,7 @@ from shared.shards.manifest import (
     load_manifest,
     save_manifest,
     shard_id,
+    share_tokenizer,
 )
 from shared.shards.read import (
     FOLDER_LOCK,
@@ -268,7 +269,11 @@ class TeacherFolder:
             check_recipe(self.path, kept, wanted)
             planned = {**kept.planned, **wanted.planned}
             self._manifest = replace(
-                kept, metric=wanted.metric, source=wanted.source, planned=planned, schema_version=SCHEMA_VERSION
+                share_tokenizer(kept, wanted),
+                metric=wanted.metric,
+                source=wanted.source,
+                planned=planned,
+                schema_version=SCHEMA_VERSION,
             )
         save_manifest(self.path, self._manifest)
 

@@ -3,14 +3,14 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from shared.disk import replace_file
 from shared.errors import CorruptShardError, RecipeMismatchError, SchemaVersionError, ShardError, UsageError
-from shared.keys import canonical_json
+from shared.keys import TOKENIZER, canonical_json
 from shared.schema import SCHEMA_VERSION, sum_costs
 
 MANIFEST_NAME = "manifest.json"
@@ -160,8 +160,11 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def check_recipe(folder: Path, kept: Manifest, wanted: Manifest) -> None:
-    """Raise RecipeMismatchError, listing what differs, unless `kept` answers `wanted`'s questions."""
-    before, now = _flatten_identity(kept), _flatten_identity(wanted)
+    """Raise RecipeMismatchError, listing what differs, unless `kept` answers `wanted`'s questions.
+
+    A tokenizer that only one of the two names is no difference.
+    """
+    before, now = (_flatten_identity(share_tokenizer(one, other)) for one, other in ((kept, wanted), (wanted, kept)))
     missing = object()
     differing = [key for key in sorted({*before, *now}) if before.get(key, missing) != now.get(key, missing)]
     if not differing:
@@ -171,6 +174,13 @@ def check_recipe(folder: Path, kept: Manifest, wanted: Manifest) -> None:
         f"{folder} holds the answers to another recipe:{lines}\nNothing was asked and nothing was changed. "
         "Give this run its own folder with --name, or go back to the folder's recipe"
     )
+
+
+def share_tokenizer(manifest: Manifest, other: Manifest) -> Manifest:
+    """`manifest` with the tokenizer that the recipe of `other` names, where its own names none."""
+    if TOKENIZER in manifest.recipe or TOKENIZER not in other.recipe:
+        return manifest
+    return replace(manifest, recipe={**manifest.recipe, TOKENIZER: other.recipe[TOKENIZER]})
 
 
 def find_teachers(path: Path) -> list[Path]:

@@ -43,3 +43,8 @@ def test_whatever_changes_the_answer_changes_the_key(
 def test_a_number_that_json_has_not_is_refused() -> None:
     with pytest.raises(ValueError, match="Out of range"):
         canonical_json({"temperature": float("nan")})
+
+
+def test_the_tokenizer_of_the_replies_changes_no_key() -> None:
+    named = {**RECIPE, "tokenizer": {"name": "t", "sha256": "0" * 64}}
+    assert RequestKeys(named).key({"text": "x"}) == RequestKeys(RECIPE).key({"text": "x"})

@@ -117,6 +117,18 @@ def test_the_plan_is_kept_by_split(tmp_path: Path) -> None:
     assert load_manifest(folder.path).source == "hf://other"
 
 
+def test_a_folder_takes_over_the_tokenizer_of_its_replies_and_refuses_another(tmp_path: Path) -> None:
+    recipe = make_manifest().recipe
+    named = {**recipe, "tokenizer": {"name": "a", "sha256": "1"}}
+    open_folder(tmp_path).close()
+    for given in (named, recipe):
+        with open_folder(tmp_path, recipe=given) as folder:
+            assert folder.manifest.recipe == named
+        assert load_manifest(folder.path).recipe == named
+    with pytest.raises(RecipeMismatchError, match=r"recipe\.tokenizer\.sha256"):
+        open_folder(tmp_path, recipe={**recipe, "tokenizer": {"name": "a", "sha256": "2"}})
+
+
 def test_another_recipe_is_refused_before_anything_changes(tmp_path: Path) -> None:
     with open_folder(tmp_path) as folder:
         folder.append("train", make_rows(0))
