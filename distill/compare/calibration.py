@@ -14,19 +14,25 @@ BINS = 10
 class Calibration:
     """By bins of confidence that have rows: the mean confidence, the share that is right, and the share of all rows.
 
-    `error` is the expected calibration error, sum over bins of share |right - confidence| (Guo et al. 2017).
+    `error` is the expected calibration error, sum over bins of share |right - confidence| (Guo et al. 2017), which
+    a student has at 0 that says the same of every row. `nll` and `brier` are proper scores, which reward knowing more
+    too: the mean of -log p(label) in nats, and of sum_k (p_k - [k is the label])^2 over all labels, from 0 to 2 (Brier
+    1950).
     """
 
     confidence: tuple[float, ...]
     right: tuple[float, ...]
     share: tuple[float, ...]
     error: float
+    nll: float
+    brier: float
 
 
 def measure_calibration(logits: Array, target: Array) -> Calibration:
     """Measure all seeds together: logits (seeds, rows, c), target (rows,). Confidence is the largest softmax."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    probabilities = np.exp(shifted) / np.exp(shifted).sum(axis=-1, keepdims=True)
+    logprobs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    probabilities = np.exp(logprobs)
     confidence = probabilities.max(axis=-1).reshape(-1)
     right = (probabilities.argmax(axis=-1) == target).reshape(-1)
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
@@ -35,4 +41,7 @@ def measure_calibration(logits: Array, target: Array) -> Calibration:
     shares = [float(right[bins == number].mean()) for number in used]
     weights = [float((bins == number).mean()) for number in used]
     error = sum(w * abs(r - c) for w, r, c in zip(weights, shares, means, strict=True))
-    return Calibration(tuple(means), tuple(shares), tuple(weights), float(error))
+    truth = np.eye(logits.shape[-1])[target]
+    nll = -logprobs[:, np.arange(len(target)), target].mean()
+    brier = ((probabilities - truth) ** 2).sum(axis=-1).mean()
+    return Calibration(tuple(means), tuple(shares), tuple(weights), float(error), float(nll), float(brier))

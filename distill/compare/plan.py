@@ -113,11 +113,6 @@ class Comparison:
             if doubled := [value for value in values if list(values).count(value) > 1]:
                 raise UsageError(f"{self.name}: the {what} {doubled[0]} is given twice")
 
-    @property
-    def tests(self) -> bool:
-        """Whether there are seeds enough to tell luck from effect."""
-        return len(self.seeds) > 1
-
     def list_variants(self) -> dict[str, Mapping[str, Any]]:
         """List the variants, those by default where none were given."""
         return dict(self.variants) or default_variants(self.common)

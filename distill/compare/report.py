@@ -7,57 +7,20 @@ from typing import Any
 
 from distill.compare.charts import Bar, Line, draw_forest, draw_legend, draw_lines, pad_span
 from distill.compare.disagreements import Disagreement
+from distill.compare.statistics import FEWEST_SEEDS
+from distill.compare.style import STYLE
 from shared.console import show_cost
 
 _OUTCOMES = {
     "helps": ("The teacher helps", "good"),
+    "matched": ("The answers help; this use of them is not shown to help more than a simpler one", "doubt"),
     "explained": ("A control may explain the gain", "doubt"),
     "uncontrolled": ("A gain without controls", "doubt"),
     "none": ("No effect shown", "plain"),
     "hurts": ("The teacher harms", "bad"),
 }
 
-STYLE = """
-:root { color-scheme: light dark; --page:#fff; --ink:#1c2430; --soft:#5b6675; --line:#dfe4ea; --card:#f6f8fa;
-  --teacher:#0b6bcb; --undistilled:#c2410c; --strongest:#7c3aed; --control:#8b96a5; --good:#137a3f; --bad:#b42318; }
-@media (prefers-color-scheme: dark) { :root { --page:#11161d; --ink:#e6eaf0; --soft:#9aa6b5; --line:#2b3440;
-  --card:#19212b; --teacher:#5aaefc; --undistilled:#fb923c; --strongest:#b794f6; --control:#7d8998; --good:#4ade80;
-  --bad:#f97066; } }
-* { box-sizing:border-box; }
-body { margin:0; background:var(--page); color:var(--ink); font:16px/1.55 system-ui,sans-serif; }
-main { max-width:860px; margin:0 auto; padding:32px 20px 64px; }
-h1 { font-size:1.6rem; line-height:1.25; margin:0 0 4px; }
-h2 { font-size:1.2rem; margin:44px 0 8px; padding-top:16px; border-top:1px solid var(--line); }
-h3 { font-size:1rem; margin:20px 0 4px; }
-p { margin:8px 0; } .soft { color:var(--soft); } small { color:var(--soft); }
-.verdict { background:var(--card); border-left:4px solid var(--control); border-radius:6px; padding:12px 16px;
-  margin:12px 0; }
-.verdict b { display:block; } .verdict.good { border-color:var(--good); } .verdict.good b { color:var(--good); }
-.verdict.bad { border-color:var(--bad); } .verdict.bad b { color:var(--bad); }
-.verdict.doubt { border-color:var(--strongest); } .verdict.doubt b { color:var(--strongest); }
-.wide { overflow-x:auto; }
-svg { width:100%; min-width:520px; height:auto; display:block; font:13px system-ui,sans-serif; }
-svg text { fill:var(--ink); } svg .tick { fill:var(--soft); font-size:12px; }
-svg .grid { stroke:var(--line); } svg .zero { stroke:var(--soft); stroke-dasharray:4 3; }
-svg .whisker { stroke-width:2.5; } svg .line { fill:none; stroke-width:1.5; }
-svg .line.teacher,svg .line.undistilled,svg .line.strongest { stroke-width:2.5; }
-.teacher { --c:var(--teacher); } .undistilled { --c:var(--undistilled); } .strongest { --c:var(--strongest); }
-.control { --c:var(--control); }
-svg .whisker,svg .line { stroke:var(--c); } svg .dot { fill:var(--c); }
-.legend { list-style:none; display:flex; flex-wrap:wrap; gap:4px 18px; margin:6px 0; padding:0; font-size:.9rem; }
-.key { display:inline-block; width:12px; height:12px; border-radius:50%; background:var(--c); margin-right:6px; }
-table { border-collapse:collapse; width:100%; font-size:.9rem; font-variant-numeric:tabular-nums; }
-th,td { text-align:right; padding:5px 10px; border-bottom:1px solid var(--line); white-space:nowrap; }
-th { color:var(--soft); font-weight:600; } th:first-child,td:first-child { text-align:left; }
-.matrices { display:flex; flex-wrap:wrap; gap:16px 32px; } .matrices table { width:auto; }
-.rows { display:grid; grid-template-columns:repeat(auto-fill,minmax(250px,1fr)); gap:14px; }
-.row { background:var(--card); border-radius:6px; padding:12px; font-size:.9rem; overflow-wrap:anywhere; }
-.row img { width:100%; border:1px solid var(--line); border-radius:4px; background:#fff; }
-.row dl { display:grid; grid-template-columns:auto 1fr; gap:2px 10px; margin:8px 0 0; } .row dt { color:var(--soft); }
-.row dd { margin:0; } .right { color:var(--good); } .wrong { color:var(--bad); }
-details { margin:8px 0; } summary { cursor:pointer; } pre { overflow-x:auto; background:var(--card); padding:12px;
-  border-radius:6px; font-size:.8rem; } code { overflow-wrap:anywhere; font-size:.85em; }
-"""
+HEAD = "the teacher's head"
 
 
 def write_report(result: Mapping[str, Any], rows: Sequence[Disagreement]) -> str:
@@ -94,48 +57,51 @@ def _write_head(result: Mapping[str, Any]) -> str:
         title, style = _OUTCOMES[verdict["outcome"]]
         cards.append(
             f'<div class="verdict {style}"><b>{escape(_name_labels(verdict["labels"]))}: {title}</b>{escape(sentence)}'
-            f" <small>Adjusted p {verdict['p']:.3f} for both, {verdict['p_undistilled']:.3f} against plain "
-            "fine-tuning.</small></div>"
+            f" <small>Adjusted p: {verdict['p']:.3f} that all of them are beaten (one-sided, .025 claims it), "
+            f"{verdict['p_undistilled']:.3f} against plain fine-tuning alone (two-sided).</small></div>"
         )
     return (
         f"<h1>Did {escape(result['teacher'])} help, or was it regularisation?</h1>"
         f'<p class="soft">{escape(result["task"])} · student {escape(student)} · {len(result["seeds"])} seeds · '
-        f"{rows['answered']:,} training rows · {escape(result['metric'])} on {rows['test']:,} test rows</p>"
+        f"{rows['answered']:,} training rows · {escape(result['metric'])} on {rows['test']:,} test rows"
+        f"{escape(_say_origin(result['test_from']))}</p>"
         f"{''.join(cards)}"
     )
 
 
 def _write_forests(result: Mapping[str, Any]) -> str:
-    ends = [
-        end
+    shown = [
+        table
         for group in result["groups"]
-        for table in ("against_undistilled", "against_strongest_control")
-        for d in group[table].values()
-        for end in (d["low"], d["high"], 0.0)
+        for table in (group["against_undistilled"], *group["against_rivals"].values())
     ]
+    ends = [end for table in shown for d in table.values() for end in (d["low"], d["high"], 0.0)]
     if not ends:
         return ""
     span = pad_span(min(ends), max(ends))
     parts = []
     for group in result["groups"]:
-        styles = _style_group(group)
+        styles = _style_group(group, result["verdicts"])
         parts.append(f"<h3>{_name_labels(group['labels'])}</h3>")
-        for table, other in (
-            ("against_undistilled", "undistilled"),
-            ("against_strongest_control", "strongest control"),
-        ):
-            if not group[table]:
-                continue
-            against = (
-                other if table == "against_undistilled" else f"the strongest control, {group['strongest_control']}"
-            )
-            bars = [Bar(n, d["mean"], d["low"], d["high"], styles[n]) for n, d in group[table].items()]
-            chart = draw_forest(bars, f"Differences to {against}", span)
-            parts.append(f'<p class="soft">Difference to {escape(against)}</p><div class="wide">{chart}</div>')
+        parts.append(
+            _write_forest("Each variant against plain fine-tuning", group["against_undistilled"], styles, span)
+        )
+        for teacher, table in group["against_rivals"].items():
+            if table:
+                title = f"{teacher} against each control and baseline"
+                parts.append(_write_forest(title, table, styles, span))
     return (
         "<h2>What each variant gains</h2><p>Mean differences over seeds, with 95% intervals that count both seeds and "
-        "test rows as samples. Right of the line is better.</p>" + "".join(parts)
+        "test rows as samples, each on its own: not corrected for their number. Right of the line is better.</p>"
+        + "".join(parts)
     )
+
+
+def _write_forest(
+    title: str, table: Mapping[str, Mapping[str, Any]], styles: Mapping[str, str], span: tuple[float, float]
+) -> str:
+    bars = [Bar(name, d["mean"], d["low"], d["high"], styles[name]) for name, d in table.items()]
+    return f'<p class="soft">{escape(title)}</p><div class="wide">{draw_forest(bars, title, span)}</div>'
 
 
 def _write_efficiency(result: Mapping[str, Any]) -> str:
@@ -147,8 +113,12 @@ def _write_efficiency(result: Mapping[str, Any]) -> str:
     for index, group in enumerate(groups):
         for variant in group["variants"]:
             scores.setdefault(variant["variant"], []).append((float(index), variant["score"]))
-    styles = _style_group(groups[-1])
+    styles = _style_group(groups[-1], result["verdicts"])
     lines = [Line(name, points, styles[name]) for name, points in scores.items()]
+    heads = [(float(i), group["teacher_head"]) for i, group in enumerate(groups) if group["teacher_head"] is not None]
+    if heads:
+        lines.append(Line(HEAD, heads, "ceiling"))
+        styles = {**styles, HEAD: "ceiling"}
     chart = draw_lines(_on_top(lines), "Score by number of labels", "labels", result["metric"], places)
     return f'<h2>Label efficiency</h2>{_write_legend(styles)}<div class="wide">{chart}</div>'
 
@@ -156,7 +126,7 @@ def _write_efficiency(result: Mapping[str, Any]) -> str:
 def _write_curves(result: Mapping[str, Any]) -> str:
     parts = []
     for group in result["groups"]:
-        styles = _style_group(group)
+        styles = _style_group(group, result["verdicts"])
         lines = [
             Line(v["variant"], [(float(i + 1), y) for i, y in enumerate(v["curve"])], styles[v["variant"]])
             for v in group["variants"]
@@ -167,36 +137,49 @@ def _write_curves(result: Mapping[str, Any]) -> str:
         names = {float(i + 1): str(i + 1) for i in range(epochs)}
         chart = draw_lines(_on_top(lines), "Learning curves", "epoch", f"validation {result['metric']}", names)
         parts.append(f'<h3>{_name_labels(group["labels"])}</h3><div class="wide">{chart}</div>')
-    legend = _write_legend(_style_group(result["groups"][-1]))
+    legend = _write_legend(_style_group(result["groups"][-1], result["verdicts"]))
     return f"<h2>Learning curves</h2><p>Means over seeds.</p>{legend}{''.join(parts)}"
 
 
 def _write_scores(result: Mapping[str, Any]) -> str:
+    headings = ("variant", "role", "test", "by seed", "validation", "chosen", "aligner", "NLL", "Brier", "ECE")
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
     parts = []
     for group in result["groups"]:
-        lines = "".join(
-            f"<tr><td>{escape(v['variant'])}</td><td>{v['score']:.3f}</td>"
-            f"<td>{' '.join(f'{s:.3f}' for s in v['scores'])}</td><td>{v['validation']:.3f}</td>"
-            f"<td>{escape(_describe_choice(v['choice']))}</td>"
-            f"<td>{_format(v['aligner_validation'])}</td>"
-            f"<td>{_format((v['calibration'] or {}).get('error'))}</td></tr>"
-            for v in group["variants"]
-        )
+        lines = "".join(map(_write_score, group["variants"]))
+        if group["teacher_head"] is not None:
+            lines += f"<tr><td>{HEAD}</td><td>ceiling</td><td>{group['teacher_head']:.3f}</td>{'<td></td>' * 7}</tr>"
         parts.append(
-            f'<h3>{_name_labels(group["labels"])}</h3><div class="wide"><table><tr><th>variant</th><th>test</th>'
-            "<th>by seed</th><th>validation</th><th>chosen</th><th>aligner</th><th>ECE</th></tr>"
-            f"{lines}</table></div>"
+            f'<h3>{_name_labels(group["labels"])}</h3><div class="wide"><table><tr>{head}</tr>{lines}</table></div>'
         )
     return (
-        "<h2>Scores, and the aligner's own</h2><p>“aligner” is what the aligner alone, which reads the teacher's "
-        "vectors, scores on the validation rows: a bound on what it can pass on. ECE is the expected calibration "
-        "error.</p>" + "".join(parts)
+        "<h2>Scores</h2><p>Controls have all but the teacher's knowledge; baselines have that knowledge and a simpler "
+        f"use of it. “{HEAD}” is fitted to the teacher's answers on the same labels, and reads those answers when "
+        "it is scored: what it can pass on ends about there. “aligner” is what the aligner alone, which reads the "
+        "teacher's vectors, scores on the validation rows. NLL (nats), Brier score (0 to 2) and ECE, the expected "
+        "calibration error, are of the test rows and means over seeds; less is better. Nothing here is tested: "
+        "intervals are above.</p>" + "".join(parts)
     )
+
+
+def _write_score(variant: Mapping[str, Any]) -> str:
+    calibration = variant["calibration"] or {}
+    cells = [
+        escape(variant["variant"]),
+        variant["role"],
+        f"{variant['score']:.3f}",
+        " ".join(f"{score:.3f}" for score in variant["scores"]),
+        f"{variant['validation']:.3f}",
+        escape(_describe_choice(variant["choice"])),
+        _format(variant["aligner_validation"]),
+        *(_format(calibration.get(name)) for name in ("nll", "brier", "error")),
+    ]
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
 def _write_calibration(result: Mapping[str, Any]) -> str:
     group = result["groups"][-1]
-    styles = _style_group(group)
+    styles = _style_group(group, result["verdicts"])
     shown = [v for v in group["variants"] if v["calibration"] is not None and styles[v["variant"]] != "control"]
     if not shown:
         return ""
@@ -219,7 +202,7 @@ def _write_calibration(result: Mapping[str, Any]) -> str:
 
 def _write_confusions(result: Mapping[str, Any]) -> str:
     group = result["groups"][-1]
-    styles = _style_group(group)
+    styles = _style_group(group, result["verdicts"])
     shown = [v for v in group["variants"] if v["confusion"] is not None and styles[v["variant"]] != "control"]
     if not shown:
         return ""
@@ -264,19 +247,26 @@ def _write_rows(rows: Sequence[Disagreement]) -> str:
 def _write_fairness(result: Mapping[str, Any]) -> str:
     first = max(v["first_phase_steps"] for group in result["groups"] for v in group["variants"])
     more = f" Self-training took {first:,} further steps for the student that labels." if first else ""
-    cost = result["cost"]
-    return (
-        f"<h2>How it was done</h2><ul><li>Every variant took {result['student_steps']:,} optimisation steps of the "
-        f"student.{more}</li>"
-        f"<li>For every variant and number of labels, the {result['rows']['dev']:,} validation rows chose among "
-        f"{result['candidates']} candidate settings, and the best epoch; nothing was chosen on the test rows.</li>"
-        "<li>The test: a two-way random model over seeds and rows, as for readers and cases (Dorfman, Berbaum and Metz "
-        "1992; Hillis 2007), with Holm's correction. A teacher “helps” if it beats plain fine-tuning and the control "
-        "with the highest test score, each at 5% in that direction.</li>"
-        f"<li>Cost: {show_cost(cost['teacher_usd'])} for the teacher's answers, "
-        f"{cost['seconds_of_chosen_runs']:,.0f} seconds for the {cost['chosen_runs']:,} runs shown "
-        f"(device {escape(result['device'])}).</li></ul>"
-    )
+    cost, rows = result["cost"], result["rows"]
+    chosen = f"among {result['candidates']} candidate settings, and the best epoch" if result["candidates"] > 1 else ""
+    points = [
+        f"Every variant took {result['student_steps']:,} optimisation steps of the student.{more}",
+        f"For every variant and number of labels, the {rows['dev']:,} validation rows chose "
+        f"{chosen or 'the best epoch'}.",
+        f"The {rows['test']:,} test rows{_say_origin(result['test_from'])} chose nothing.",
+        "The test: a two-way random model over seeds and rows, as for readers and cases (Dorfman, Berbaum and Metz "
+        "1992; Hillis 2007), with fewer degrees of freedom where seeds are few. A teacher “helps” if it beats plain "
+        "fine-tuning, every control and every baseline, each at one-sided 2.5% after Holm's correction for all teacher "
+        "variants and numbers of labels. The control that is hardest to beat is the one of the largest p, not the one "
+        f"of the best score. Below {FEWEST_SEEDS} seeds nothing is tested.",
+        f"Cost: {show_cost(cost['teacher_usd'])} for the teacher's answers, {cost['seconds_of_chosen_runs']:,.0f} "
+        f"seconds for the {cost['chosen_runs']:,} runs shown (device {escape(result['device'])}).",
+    ]
+    return f"<h2>How it was done</h2><ul>{''.join(f'<li>{point}</li>' for point in points)}</ul>"
+
+
+def _say_origin(test_from: str | None) -> str:
+    return "" if test_from in (None, "test") else f" (held out from {test_from}, where the test split has no labels)"
 
 
 def _write_configuration(result: Mapping[str, Any]) -> str:
@@ -289,9 +279,16 @@ def _write_configuration(result: Mapping[str, Any]) -> str:
     return f"<h2>Configuration</h2>{parts}"
 
 
-def _style_group(group: Mapping[str, Any]) -> dict[str, str]:
+def _style_group(group: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Give each variant the class that colours it: its role, or that it is hardest to beat for a teacher variant."""
+    hardest = {
+        verdict[kind]["variant"]
+        for verdict in verdicts
+        for kind in ("control", "baseline")
+        if verdict["labels"] == group["labels"] and verdict[kind] is not None
+    }
     return {
-        v["variant"]: "strongest" if v["variant"] == group["strongest_control"] else v["role"]
+        v["variant"]: "hardest" if v["role"] == "control" and v["variant"] in hardest else v["role"]
         for v in group["variants"]
     }
 
@@ -300,7 +297,7 @@ def _write_legend(styles: Mapping[str, str]) -> str:
     entries = [(name, style) for name, style in styles.items() if style != "control"]
     entries += [("other controls", "control")] if "control" in styles.values() else []
     return draw_legend(
-        [(f"{name} (strongest control)" if style == "strongest" else name, style) for name, style in entries]
+        [(f"{name} (control, hardest to beat)" if style == "hardest" else name, style) for name, style in entries]
     )
 
 

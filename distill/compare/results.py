@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -14,11 +15,13 @@ from distill.compare.calibration import Calibration, measure_calibration
 from distill.compare.classifier import SeedPredictions, count_confusion, read_predictions
 from distill.compare.plan import Cell, Comparison
 from distill.compare.runner import CELLS
-from distill.compare.statistics import compare
-from distill.compare.verdict import Verdict, rank, reach_verdicts
+from distill.compare.sentences import say_untested, say_verdicts
+from distill.compare.statistics import FEWEST_SEEDS
+from distill.compare.verdict import Verdict, compare_with_rivals, rank, reach_verdicts
 from distill.config import Role
 from distill.runs.folder import read_metrics
 from distill.runs.record import LOG, ROW_SCORES
+from distill.scoring.metrics import SPANS
 from shared.errors import DataError
 from shared.shards.manifest import Manifest
 
@@ -125,14 +128,15 @@ def _read_row_scores(folders: Sequence[Path]) -> tuple[Array, Array]:
     return numbers[0], np.stack(scores)
 
 
-def judge_variants(chosen: Sequence[Chosen]) -> list[Verdict]:
-    """Reach the verdict on each teacher variant, for each number of labels; none where there is one seed only."""
-    if len(chosen[0].metrics) < 2:
+def judge_variants(chosen: Sequence[Chosen], metric: str) -> list[Verdict]:
+    """Reach the verdict on each teacher variant, for each number of labels; none where there are too few seeds."""
+    if len(chosen[0].metrics) < FEWEST_SEEDS:
         return []
     groups: dict[int | None, dict[str, Array]] = {}
     for one in chosen:
         groups.setdefault(one.labels, {})[one.variant] = one.row_scores
-    return reach_verdicts(groups.items(), {one.variant: one.role for one in chosen})
+    roles = {one.variant: one.role for one in chosen}
+    return reach_verdicts(groups.items(), roles, SPANS.get(metric, inf))
 
 
 def describe(
@@ -147,7 +151,7 @@ def describe(
         _describe_group([one for one in chosen if one.labels == labels], manifest)
         for labels in dict.fromkeys(one.labels for one in chosen)
     ]
-    sentences = say_verdicts(verdicts, manifest) if comparison.tests else [_say_untested(comparison)]
+    sentences = say_verdicts(verdicts, manifest) if verdicts else [say_untested(comparison.seeds)]
     first = chosen[0].metrics[0]
     runs = [run for one in chosen for run in one.metrics]
     return {
@@ -163,6 +167,7 @@ def describe(
         "verdicts": [asdict(verdict) for verdict in verdicts],
         "student_steps": first["student_steps"],
         "seeds": list(comparison.seeds),
+        "test_from": first.get("test_from", REPORTED_ON),
         "rows": {**first["rows"], "test": len(chosen[0].rows)},
         "candidates": len(chosen[0].choice_scores),
         "groups": groups,
@@ -180,22 +185,36 @@ def describe(
 
 
 def _describe_group(group: Sequence[Chosen], manifest: Manifest) -> dict[str, Any]:
-    """Describe the variants with one number of labels; the differences are empty where there is one seed only."""
+    """Describe the variants with one number of labels; the differences are empty where there are too few seeds."""
     values = {one.variant: one.row_scores for one in group}
-    baseline = next(one.variant for one in group if one.role == "undistilled")
-    controls = [one.variant for one in group if one.role == "control"]
-    strongest = max(controls, key=lambda name: values[name].mean(), default=None)
-    tested = len(group[0].metrics) > 1
-    against = rank(values, baseline) if tested else {}
+    undistilled = next(one.variant for one in group if one.role == "undistilled")
+    rivals = [one.variant for one in group if one.role in ("control", "baseline")]
+    tested, span = len(group[0].metrics) >= FEWEST_SEEDS, SPANS.get(manifest.metric, inf)
+    against = rank(values, undistilled, span) if tested else {}
+    against_rivals = {
+        one.variant: compare_with_rivals(one.variant, values, rivals, span)
+        for one in group
+        if tested and one.role == "teacher"
+    }
     return {
         "labels": group[0].labels,
-        "strongest_control": strongest,
+        "teacher_head": _find_teacher_head(group),
         "variants": [_describe_variant(one, manifest) for one in group],
         "against_undistilled": {name: {**asdict(d), "p_holm": p} for name, (d, p) in against.items()},
-        "against_strongest_control": {}
-        if strongest is None or not tested
-        else {name: asdict(compare(v, values[strongest])) for name, v in values.items() if name != strongest},
+        "against_rivals": {
+            teacher: {rival: asdict(difference) for rival, difference in differences.items()}
+            for teacher, differences in against_rivals.items()
+        },
     }
+
+
+def _find_teacher_head(group: Sequence[Chosen]) -> float | None:
+    """Find the mean test score of a head on the teacher's own answers, which is fitted to the same visible labels."""
+    for one in group:
+        scores: list[float] = [run["teacher_head_test"]["score"] for run in one.metrics if run.get("teacher_head_test")]
+        if one.role == "teacher" and len(scores) == len(one.metrics):
+            return mean(scores)
+    return None
 
 
 def _describe_variant(one: Chosen, manifest: Manifest) -> dict[str, Any]:
@@ -218,38 +237,3 @@ def _describe_variant(one: Chosen, manifest: Manifest) -> dict[str, Any]:
         "confusion": None if said is None else count_confusion(said.logits, said.target),
         "config": dict(one.metrics[0]["config"]),
     }
-
-
-def _say_untested(comparison: Comparison) -> str:
-    return (
-        f"One seed only ({comparison.seeds[0]}): these are scores, and nothing is tested. Whether the teacher helped "
-        "takes at least 2 seeds, better 5."
-    )
-
-
-def say_verdicts(verdicts: Sequence[Verdict], manifest: Manifest) -> list[str]:
-    """Put the verdicts in words, one sentence a teacher variant and number of labels."""
-    sentences = []
-    for verdict in verdicts:
-        gain, control = verdict.undistilled, verdict.control
-        with_labels = "With all labels" if verdict.labels is None else f"With {verdict.labels} labels"
-        by = (
-            f"{gain.mean:+.3f} {manifest.metric} against plain fine-tuning (95% interval {gain.low:+.3f} to "
-            f"{gain.high:+.3f})"
-        )
-        if control is not None:
-            by += (
-                f" and {control.mean:+.3f} ({control.low:+.3f} to {control.high:+.3f}) against the strongest control, "
-                f"{verdict.strongest}"
-            )
-        subject = f"{with_labels}, {manifest.teacher}'s answers ({verdict.variant})"
-        sentences.append(
-            {
-                "helps": f"{subject} help: {by}.",
-                "explained": f"{subject} beat plain fine-tuning, but are not shown to beat a control: {by}.",
-                "uncontrolled": f"{subject} may help, but no control was trained that could tell why: {by}.",
-                "none": f"{subject} show no effect: {by}.",
-                "hurts": f"{subject} do harm: {by}.",
-            }[verdict.outcome]
-        )
-    return sentences

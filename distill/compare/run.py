@@ -28,7 +28,7 @@ def run_comparison(
     shards = choose_teacher(comparison.shards[0], comparison.teacher)
     manifest = load_manifest(shards)
     chosen = choose_runs(comparison, cells, folder)
-    verdicts = judge_variants(chosen)
+    verdicts = judge_variants(chosen, manifest.metric)
     result = describe(comparison, chosen, verdicts, manifest, manifest.cost_usd)
     rows = find_disagreements(chosen, shards, manifest, images)
     replace_file(folder / RESULT, orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")

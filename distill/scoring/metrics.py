@@ -55,6 +55,9 @@ METRICS: dict[str, Callable[[Array, Array], float]] = {
 }
 
 
+SPANS = {"accuracy": 1.0, "f1": 1.0, "matthews": 2.0, "pearson": 2.0}  # the largest differences of two scores
+
+
 def find_metric(name: str) -> Callable[[Array, Array], float]:
     """Find the metric that a task names. Raises UsageError."""
     if name not in METRICS:

@@ -1,5 +1,7 @@
 """A classifier's score of each row, by any of the tasks' metrics."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from distill.data.columns import Array
@@ -7,29 +9,58 @@ from distill.scoring.metrics import find_metric
 
 
 def make_pseudovalues(metric: str, logits: Array, target: Array) -> Array:
-    """Give row i's share in a score s over n rows, float64 (n,): n s - (n - 1) s without row i.
+    """Give row i's share in a score s over n rows, float64 (n,), so that the shares' mean is the score itself.
 
-    `logits` is (n, c), or (n, 1) for regression; `target` is (n,). Any of the tasks' metrics so becomes a mean over
-    rows: of accuracy it is whether i is right. A single row has all of the score. Source: Dorfman, Berbaum and Metz
-    (1992). Raises UsageError for an unknown metric.
+    The jackknife's pseudovalues n s - (n - 1) s_i, s_i the score without row i (Dorfman, Berbaum and Metz 1992), are
+    shifted by s minus their mean, which takes the jackknife's correction of bias out again: they are normalised
+    (Hillis, Berbaum and Metz 2008). Of accuracy each is whether the row is right. `logits` is (n, c), or (n, 1) for
+    regression; `target` is (n,). A single row has all of the score. Time and memory grow with n and c, not with their
+    product. Raises UsageError for an unknown metric.
     """
-    score = find_metric(metric)
+    whole = find_metric(metric)(logits, target)
     count = len(target)
-    whole = score(logits, target)
     if count < 2:
         return np.full(count, whole)
-    if metric == "pearson":
-        without = _correlate_without_each(logits[:, 0].astype(np.float64), target.astype(np.float64))
-        return np.asarray(count * whole - (count - 1) * without)
-    # Rows that are right or wrong in the same way do the same to the score: one of each kind is left out, once.
-    kinds = np.stack([target, logits.argmax(axis=1)], axis=1)
-    _, examples, kind_of = np.unique(kinds, axis=0, return_index=True, return_inverse=True)
-    without = np.array([score(np.delete(logits, row, axis=0), np.delete(target, row)) for row in examples])
-    return np.asarray(count * whole - (count - 1) * without[kind_of.reshape(-1)])
+    values = count * whole - (count - 1) * _LEAVERS_OUT[metric](logits, target)
+    return np.asarray(values + (whole - values.mean()))
 
 
-def _correlate_without_each(x: Array, y: Array) -> Array:
-    """Give Pearson's correlation of x and y without each row in turn, (n,); 0 where one of them is constant then."""
+def _leave_out_of_accuracy(logits: Array, target: Array) -> Array:
+    right = logits.argmax(axis=1) == target
+    return np.asarray((right.sum() - right) / (len(right) - 1))
+
+
+def _leave_out_of_f1(logits: Array, target: Array) -> Array:
+    """Give F1 without each row: only the classes that the row is of and was taken for change."""
+    classes, predicted = logits.shape[1], logits.argmax(axis=1)
+    counted = np.array([False, True]) if classes == 2 else np.ones(classes, bool)
+    right = predicted == target
+    hits = np.bincount(target[right], minlength=classes)
+    total = np.bincount(target, minlength=classes) + np.bincount(predicted, minlength=classes)
+    now = _divide(2.0 * hits, total)
+    sure = _divide(2.0 * (hits - 1), total - 2) - now  # what a class gains without a row that it has right
+    unsure = _divide(2.0 * hits, total - 1) - now  # and without one that is of it, or was taken for it, but not both
+    gain = np.where(right, (sure * counted)[target], (unsure * counted)[target] + (unsure * counted)[predicted])
+    return np.asarray(now[counted].mean() + gain / counted.sum())
+
+
+def _leave_out_of_matthews(logits: Array, target: Array) -> Array:
+    """Give R_k without each row: each of its sums changes by counts of the row's two classes alone."""
+    classes, predicted = logits.shape[1], logits.argmax(axis=1)
+    right = predicted == target
+    truth = np.bincount(target, minlength=classes).astype(np.float64)
+    said = np.bincount(predicted, minlength=classes).astype(np.float64)
+    total = len(target) - 1.0
+    both = truth @ said - truth[predicted] - said[target] + right
+    own_truth = truth @ truth - 2 * truth[target] + 1
+    own_said = said @ said - 2 * said[predicted] + 1
+    covariance = (right.sum() - right) * total - both
+    return _divide(covariance, np.sqrt((total**2 - own_truth) * (total**2 - own_said)))
+
+
+def _leave_out_of_pearson(values: Array, target: Array) -> Array:
+    """Give Pearson's correlation without each row; 0 where one of the two is constant then."""
+    x, y = values[:, 0].astype(np.float64), target.astype(np.float64)
     x, y = x - x.mean(), y - y.mean()
     rest = len(x) - 1  # the mean of the others is -x_i / rest, which the sums are corrected for
     xx = x @ x - x**2 - x**2 / rest
@@ -37,4 +68,17 @@ def _correlate_without_each(x: Array, y: Array) -> Array:
     xy = x @ y - x * y - x * y / rest
     scale = np.sqrt(np.maximum(xx, 0) * np.maximum(yy, 0))
     tiny = 1e-12 * np.sqrt((x @ x) * (y @ y))
-    return np.asarray(np.divide(xy, scale, out=np.zeros_like(xy), where=scale > tiny))
+    return _divide(xy, np.where(scale > tiny, scale, 0))
+
+
+def _divide(above: Array, below: Array) -> Array:
+    """Divide where `below` is above 0; 0 elsewhere, as the metrics are where they are undefined."""
+    return np.asarray(np.divide(above, below, out=np.zeros(np.shape(above)), where=np.asarray(below) > 0))
+
+
+_LEAVERS_OUT: dict[str, Callable[[Array, Array], Array]] = {
+    "accuracy": _leave_out_of_accuracy,
+    "f1": _leave_out_of_f1,
+    "matthews": _leave_out_of_matthews,
+    "pearson": _leave_out_of_pearson,
+}

@@ -130,7 +130,6 @@ def test_a_mapping_of_a_recipe_becomes_a_comparison_with_further_teachers() -> N
     both = {"further_shards": ["data/x/teacher=b"]}
     content = {"variants": {"undistilled": VARIANTS["undistilled"], "one": {}, "both": both}, "seeds": [0]}
     made = make_comparison(content, "compare", shards=Path("data/x/teacher=a"), name="n")
-    assert not made.tests
     assert [len(cell.config.data.shards) for cell in made.list_cells()] == [1, 1, 2]
 
 

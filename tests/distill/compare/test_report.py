@@ -20,7 +20,8 @@ def test_the_page_is_whole_and_asks_for_nothing() -> None:
     tags = check_page(html)
     for part in PARTS:
         assert f"<h2>{part}" in html
-    # two forests a number of labels, one efficiency curve, a learning curve each, one reliability diagram
+    # two forests a number of labels, against plain fine-tuning and the teacher against its rivals; one efficiency
+    # curve, a learning curve each, one reliability diagram
     assert tags.count("svg") == 4 + 1 + 2 + 1
     assert tags.count("img") == 1
     assert "a &lt;b&gt;fine&lt;/b&gt; film" in html
@@ -34,10 +35,13 @@ def test_the_figures_are_json_and_hold_the_verdict() -> None:
     result, _ = make_report()
     assert json.loads(json.dumps(result))["verdict"] == result["verdict"]
     few, many = result["groups"]
-    assert (few["labels"], many["labels"], few["strongest_control"]) == (50, 1000, "self-training")
+    assert (few["labels"], many["labels"]) == (50, 1000)
+    assert result["verdicts"][0]["control"]["variant"] == "self-training"
     assert {variant["variant"] for variant in few["variants"]} == set(SCORES)
     assert set(few["against_undistilled"]) == set(SCORES) - {"undistilled"}
-    assert set(few["against_strongest_control"]) == set(SCORES) - {"self-training"}
+    assert {teacher: set(each) for teacher, each in few["against_rivals"].items()} == {
+        "armada": {"self-training", "shuffled-teacher", "pseudo-labels"}
+    }
     first = few["variants"][0]
     assert first["score"] == pytest.approx(np.mean(first["scores"]))
     gain = few["against_undistilled"]["armada"]
@@ -56,6 +60,9 @@ def test_calibration_restated() -> None:
     by_bin = [s * abs(r - c) for s, r, c in zip(found.share, found.right, found.confidence, strict=True)]
     assert found.error == pytest.approx(sum(by_bin))
     assert found.error == pytest.approx((2 * 0.45 + 0.7 + 0.2 + 2 * 0.1) / 6)
+    of_labels = np.array([0.9, 0.8, 0.55, 0.9, 0.3, 0.55])
+    assert found.nll == pytest.approx(-np.log(of_labels).mean())
+    assert found.brier == pytest.approx((2 * (1 - of_labels) ** 2).mean())
 
 
 def test_confusions_are_means_over_seeds() -> None:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from distill.compare.statistics import compare, correct_holm
-from tests.distill.compare.simulated_comparison import measure_error, simulate
+from tests.distill.compare.simulated_comparison import Made, simulate
 
 
 def test_compare_restated_from_sums_of_squares() -> None:
@@ -18,7 +18,8 @@ def test_compare_restated_from_sums_of_squares() -> None:
     seed, row, rest = between_seeds / 3, between_rows / 29, (total - between_seeds - between_rows) / (3 * 29)
     assert row > rest, "else the case is not the general one"
     error = np.sqrt((seed + row - rest) / 120)
-    freedom = 3 * ((seed + row - rest) / seed) ** 2
+    upper = seed * 3 / stats.chi2(3).ppf(0.25)
+    freedom = 3 * ((upper + row - rest) / upper) ** 2
     assert found.standard_error == pytest.approx(error)
     assert found.freedom == pytest.approx(freedom)
     assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, freedom, first.mean(), error))
@@ -54,30 +55,37 @@ def test_holm() -> None:
     assert correct_holm([]) == []
 
 
-@pytest.mark.parametrize("seed_deviation", [0.0, 0.03, 0.15])
-def test_a_difference_of_nothing_is_rarely_significant(seed_deviation: float) -> None:
+def test_no_interval_goes_further_than_two_scores_can_differ() -> None:
+    first, second = np.zeros((2, 14)), np.zeros((2, 14))
+    first[0], second[1, :12] = 1, 1
+    wide, held = compare(first, second), compare(first, second, span=1)
+    assert wide.low < -1
+    assert (held.low, held.high) == (-1, 1)
+    assert (held.p, held.mean) == (wide.p, wide.mean)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.008, 0.04])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_a_difference_of_nothing_is_rarely_significant(spread: float, seeds: int) -> None:
     """The level holds whether the seeds or the rows vary more; a test over rows alone would be fooled by the seeds."""
     rng = np.random.default_rng(2)
     claims, claims_of_rows = 0, 0
     for _ in range(400):
-        right = simulate(rng, {"a": 0.0, "b": 0.0}, seed_deviation)
-        claims += compare(right["a"], right["b"]).p < 0.05
+        right = simulate(rng, {"a": Made(0, spread), "b": Made(0, spread)}, seeds, 400)
+        claims += compare(right["a"], right["b"]).p < 0.025
         rows = (right["a"] - right["b"]).mean(axis=0)
-        claims_of_rows += stats.ttest_1samp(rows, 0, alternative="greater").pvalue < 0.05
-    assert claims <= 400 * 0.07  # 5%, and two standard errors
-    if seed_deviation == 0.15:
-        assert claims_of_rows > 400 * 0.2
+        claims_of_rows += stats.ttest_1samp(rows, 0, alternative="greater").pvalue < 0.025
+    assert claims <= 400 * 0.025 + 9  # three standard errors
+    if spread == 0.04:
+        assert claims_of_rows > 400 * 0.1
 
 
 def test_the_interval_covers_the_truth() -> None:
     rng = np.random.default_rng(3)
-    _, unit = measure_error(rng, 0.05)
-    gain = 2 * unit
-    truth = np.mean(
-        [np.subtract(*(v.mean() for v in simulate(rng, {"a": gain, "b": 0.0}, 0.05).values())) for _ in range(2000)]
-    )
+    variants = {"a": Made(0.03, 0.013), "b": Made(0, 0.013)}
     covered = 0
     for _ in range(400):
-        found = compare(*simulate(rng, {"a": gain, "b": 0.0}, 0.05).values())
-        covered += found.low <= truth <= found.high
+        right = simulate(rng, variants, 5, 400)
+        found = compare(right["a"], right["b"])
+        covered += found.low <= 0.03 <= found.high
     assert covered >= 400 * 0.93

@@ -7,48 +7,55 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.compare.verdict import Verdict, rank, reach_verdicts
-from distill.config import make_distill_config
-from tests.distill.compare.simulated_comparison import CONTROLS, ROLES, measure_error, simulate
+from distill.compare.verdict import rank, reach_verdicts
+from distill.config import Role, make_distill_config
+from tests.distill.compare.simulated_comparison import (
+    BASELINE,
+    CONTROLS,
+    FALSE,
+    PLANTED,
+    ROLES,
+    TEACHER,
+    Made,
+    Scenario,
+    simulate,
+)
 
-REGULARISED = dict(zip(CONTROLS, (2, 0, -1, -1, -2, -4, -6), strict=True))  # what controls gain, in standard errors
+TIED = FALSE[-1]
 
 
-def count_outcomes(seed_deviation: float, teacher: float, controls: dict[str, int], repeats: int) -> Counter[str]:
-    """Outcomes of simulated comparisons, with all gains in standard errors of a difference."""
-    rng = np.random.default_rng(5)
-    _, unit = measure_error(rng, seed_deviation)
-    gains = {name: gain * unit for name, gain in {"undistilled": 0, "teacher": teacher, **controls}.items()}
-    return Counter(
-        reach_verdicts([(100, simulate(rng, gains, seed_deviation))], ROLES)[0].outcome for _ in range(repeats)
+@pytest.mark.parametrize("scenario", FALSE, ids=lambda each: each.name)
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_a_teacher_that_equals_its_hardest_rival_is_hardly_ever_said_to_help(scenario: Scenario, seeds: int) -> None:
+    """At most 2.5 of 100, and three standard errors; benchmarks/verdict_level.py measures it more closely."""
+    assert scenario.count(seeds, 40)["helps"] <= 40 * 0.025 + 3
+
+
+def test_plain_fine_tuning_that_varies_no_more_than_the_teacher_is_not_told_apart_from_it() -> None:
+    outcomes = TIED.count(5, 100)
+    assert outcomes["none"] >= 100 * 0.95 - 5
+
+
+def test_an_effect_of_three_standard_errors_is_found() -> None:
+    """At least 80 of 100, and less two standard errors, where rows vary more than seeds."""
+    assert PLANTED[0].count(5, 100)["helps"] >= 80 - 8
+
+
+def test_a_gain_that_a_control_has_too_is_not_the_teachers() -> None:
+    outcomes = Scenario("equal", {"undistilled": Made(-0.08), CONTROLS[0]: Made(), CONTROLS[1]: Made(-0.08)}).count(
+        5, 60
     )
+    assert outcomes["explained"] >= 54
 
 
-@pytest.mark.parametrize("seed_deviation", [0.03, 0.05, 0.15])
-@pytest.mark.parametrize("controls", [REGULARISED, dict.fromkeys(CONTROLS, 0), {}], ids=["spread", "equal", "none"])
-def test_a_teacher_of_noise_is_called_no_effect(seed_deviation: float, controls: dict[str, int]) -> None:
-    """At least 95 of 100 find neither help nor harm, and the test against undistilled keeps its own level of 5%."""
-    outcomes = count_outcomes(seed_deviation, 0, controls, 200)
-    assert outcomes["helps"] + outcomes["hurts"] <= 200 * 0.05
-    assert outcomes["none"] >= 200 * 0.92  # 95%, and two standard errors
-
-
-@pytest.mark.parametrize("seed_deviation", [0.03, 0.05, 0.08])
-def test_an_effect_of_three_standard_errors_is_found(seed_deviation: float) -> None:
-    """At least 80 of 100, where regularisation gives something too: the teacher is three above the best control."""
-    outcomes = count_outcomes(seed_deviation, REGULARISED["control 0"] + 3, REGULARISED, 400)
-    assert outcomes["helps"] >= 400 * 0.8
-
-
-@pytest.mark.parametrize("seed_deviation", [0.03, 0.15])
-def test_a_gain_that_a_control_has_too_is_not_the_teachers(seed_deviation: float) -> None:
-    outcomes = count_outcomes(seed_deviation, 5, {"control 0": 5, "control 1": 0}, 400)
-    assert outcomes["explained"] >= 400 * 0.9
-    assert outcomes["helps"] <= 400 * 0.08
+def test_a_gain_that_a_baseline_has_too_is_called_matched() -> None:
+    variants = {"undistilled": Made(-0.08), CONTROLS[0]: Made(-0.08), BASELINE: Made()}
+    assert Scenario("equal baseline", variants, hardest=BASELINE).count(5, 60)["matched"] >= 54
 
 
 def test_a_harm_is_found() -> None:
-    assert count_outcomes(0.05, -5, REGULARISED, 100)["hurts"] >= 90
+    variants = {"undistilled": Made(0.08), CONTROLS[0]: Made()}
+    assert Scenario("worse", variants).count(5, 40)["hurts"] >= 36
 
 
 def values(**scores: float) -> dict[str, Any]:
@@ -58,27 +65,51 @@ def values(**scores: float) -> dict[str, Any]:
     return {name: (ease + rng.normal(0, 0.02, (5, 200)) < score).astype(float) for name, score in scores.items()}
 
 
-def test_the_strongest_control_is_named_and_p_is_that_of_the_harder_test() -> None:
-    right = values(plain=0.5, weak=0.4, strong=0.7, armada=0.8)
-    roles = {"plain": "undistilled", "weak": "control", "strong": "control", "armada": "teacher"}
-    (verdict,) = reach_verdicts([(50, right)], roles)  # type: ignore[arg-type]
-    assert isinstance(verdict, Verdict)
-    assert (verdict.variant, verdict.labels, verdict.outcome, verdict.strongest) == ("armada", 50, "helps", "strong")
+def test_all_rivals_must_be_beaten_and_the_one_of_the_largest_p_is_named() -> None:
+    rng = np.random.default_rng(1)
+    right = values(plain=0.5, quiet=0.7, armada=0.8, simple=0.4)
+    noisy = np.clip(0.62 + np.array([-0.2, 0.2, -0.1, 0.12, 0.0]), 0, 1)
+    right["noisy"] = (rng.random((5, 200)) < noisy[:, None]).astype(float)
+    assert right["noisy"].mean() < right["quiet"].mean(), "a strongest control by score would be the quiet one"
+    roles: dict[str, Role] = {"plain": "undistilled", "armada": "teacher", "simple": "baseline"}
+    roles |= {"quiet": "control", "noisy": "control"}
+    (verdict,) = reach_verdicts([(50, right)], roles)
+    assert (verdict.variant, verdict.labels, verdict.outcome) == ("armada", 50, "explained")
     assert verdict.control is not None
-    assert verdict.p == pytest.approx(verdict.control.p) != pytest.approx(verdict.undistilled.p)
-    (alone,) = reach_verdicts([(50, {name: right[name] for name in ("plain", "armada")})], roles)  # type: ignore[arg-type]
-    assert (alone.outcome, alone.p, alone.strongest, alone.control) == ("uncontrolled", 1, None, None)
+    assert verdict.control.variant == "noisy"
+    assert verdict.p == verdict.p_controls == pytest.approx(verdict.control.difference.p)
+    assert verdict.baseline is not None
+    assert verdict.baseline.variant == "simple"
+    (calm,) = reach_verdicts([(50, {name: each for name, each in right.items() if name != "noisy"})], roles)
+    assert (calm.outcome, calm.control and calm.control.variant) == ("helps", "quiet")
+    (alone,) = reach_verdicts([(50, {name: right[name] for name in ("plain", "armada", "simple")})], roles)
+    assert (alone.outcome, alone.p, alone.p_controls, alone.control) == ("uncontrolled", 1, 1, None)
+
+
+def test_what_helps_has_no_interval_with_0_in_it() -> None:
+    rng = np.random.default_rng(7)
+    variants = {"undistilled": Made(), CONTROLS[0]: Made(), TEACHER: Made(0.04)}
+    outcomes = Counter[str]()
+    for _ in range(60):
+        (verdict,) = reach_verdicts([(None, simulate(rng, variants, 4, 400))], ROLES)
+        outcomes[verdict.outcome] += 1
+        if verdict.outcome == "helps":
+            assert verdict.control is not None
+            assert min(verdict.undistilled.low, verdict.control.difference.low) > 0
+        if verdict.outcome == "none":
+            assert verdict.undistilled.low <= 0 <= verdict.undistilled.high
+    assert min(outcomes["helps"], outcomes["none"]) >= 5
 
 
 def test_holm_counts_all_teachers_and_numbers_of_labels() -> None:
-    roles = {"plain": "undistilled", "strong": "control", "armada": "teacher"}
+    roles: dict[str, Role] = {"plain": "undistilled", "strong": "control", "armada": "teacher"}
     groups = [(labels, values(plain=0.5, strong=0.5, armada=0.52)) for labels in (50, 100, 200)]
-    (one,) = reach_verdicts(groups[:1], roles)  # type: ignore[arg-type]
-    three = reach_verdicts(groups, roles)  # type: ignore[arg-type]
+    (one,) = reach_verdicts(groups[:1], roles)
+    three = reach_verdicts(groups, roles)
     assert [v.labels for v in three] == [50, 100, 200]
     assert three[0].p == pytest.approx(min(1, 3 * one.p))
     with pytest.raises(ValueError, match="undistilled"):
-        reach_verdicts([(50, {"armada": groups[0][1]["armada"]})], roles)  # type: ignore[arg-type]
+        reach_verdicts([(50, {"armada": groups[0][1]["armada"]})], roles)
 
 
 def test_rank_compares_all_with_one() -> None:

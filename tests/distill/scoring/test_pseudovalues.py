@@ -8,17 +8,24 @@ from distill.scoring.pseudovalues import make_pseudovalues
 from shared.errors import UsageError
 
 
-@pytest.mark.parametrize(
-    ("metric", "classes"), [("accuracy", 3), ("f1", 2), ("f1", 3), ("matthews", 3), ("pearson", 1)]
-)
-def test_pseudovalues_are_those_of_leaving_each_row_out(metric: str, classes: int) -> None:
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("classes", [2, 3, 9])
+@pytest.mark.parametrize("lean", [0.0, 3.0], ids=["even", "one class is nearly always said"])
+def test_pseudovalues_are_those_of_leaving_each_row_out_and_their_mean_is_the_score(
+    metric: str, classes: int, lean: float
+) -> None:
     rng = np.random.default_rng(0)
-    logits = rng.normal(size=(40, classes)).astype(np.float32)
-    target = rng.normal(size=40) + logits[:, 0] if classes == 1 else rng.integers(classes, size=40)
+    logits = rng.normal(size=(40, classes)) + lean * np.eye(classes)[0]
+    target = rng.integers(classes, size=40)
+    if metric == "pearson":
+        logits, target = logits[:, :1], rng.normal(size=40) + logits[:, 0]
     score = METRICS[metric]
+    whole = score(logits, target)
     keep = ~np.eye(40, dtype=bool)
-    expected = [40 * score(logits, target) - 39 * score(logits[rows], target[rows]) for rows in keep]
-    assert make_pseudovalues(metric, logits, target) == pytest.approx(expected)
+    left_out = np.array([40 * whole - 39 * score(logits[rows], target[rows]) for rows in keep])
+    got = make_pseudovalues(metric, logits, target)
+    assert got == pytest.approx(left_out + whole - left_out.mean())
+    assert got.mean() == pytest.approx(whole)
 
 
 def test_pseudovalues_of_accuracy_are_right_and_wrong() -> None:
@@ -32,8 +39,9 @@ def test_values_that_are_constant_without_a_row_correlate_with_nothing() -> None
     values, target = np.array([[1.0], [1.0], [1.0], [4.0]]), np.array([0.1, 0.3, 0.2, 0.9])
     whole = METRICS["pearson"](values, target)
     got = make_pseudovalues("pearson", values, target)
-    assert got[3] == pytest.approx(4 * whole), "without the last, all values are the same"
-    assert got[0] == pytest.approx(4 * whole - 3 * METRICS["pearson"](values[1:], target[1:]))
+    # Without the last, all values are the same. The shift to the mean is the same for all rows.
+    assert got[3] - got[0] == pytest.approx(3 * METRICS["pearson"](values[1:], target[1:]))
+    assert got.mean() == pytest.approx(whole)
 
 
 def test_a_single_row_has_all_of_the_score() -> None:
