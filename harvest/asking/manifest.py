@@ -15,6 +15,8 @@ def make_manifest(loaded: LoadedTask, teacher: Teacher) -> Manifest:
         labels=task.labels,
         target_range=task.target_range,
         metric=task.metric,
+        answer_rule=task.answer_rule,
+        max_reply_tokens=task.max_reply_tokens,
         recipe=teacher.recipe(),
         source=loaded.source,
     )

@@ -12,7 +12,12 @@ from shared.tasks.catalogue import TASKS
 from shared.tasks.tables import is_table, name_stem
 from shared.tasks.task import Kind, Source, Task
 
-_METRICS: Mapping[Kind, str] = {"classification": "accuracy", "regression": "pearson", "generation": "exact_match"}
+_METRICS: Mapping[Kind, str] = {
+    "classification": "accuracy",
+    "regression": "pearson",
+    "choice": "accuracy",
+    "generation": "exact_match",
+}
 _SPLIT_NAMES = {
     "train": ("train",),
     "validation": ("validation", "valid", "val", "dev"),

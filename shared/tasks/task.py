@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["classification", "regression", "generation"]
+Kind: TypeAlias = Literal["classification", "regression", "choice", "generation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A classification, regression or generation task over texts: its answers are labels, numbers or free text.
+    """A task over texts: its answers are labels, numbers, one of each row's own choices, or free text.
 
     `labels` are the names in id order, () but for a classification. `label_words` are what a teacher answers with,
-    one a label. `question` is the instruction to a teacher; it asks for one of the label words, for a number, or for a
-    text. `metric` is the one by which students are compared: accuracy, f1, matthews, pearson or exact_match.
-    `target_range` is the least and the greatest target. `sources` are tried in order, and the first that
-    can be reached is used.
+    one a label. `question` is the instruction to a teacher; it asks for one of the label words, for a number, for
+    one of the choices, or for a text; it is "" where the text of a row is the instruction. `metric` is the one by which
+    students are compared: accuracy, f1, matthews, pearson, exact_match or rouge_l. `target_range` is the least and the
+    greatest target. `answer_rule` names the rule of shared.answers by which a written reply is judged, and
+    `max_reply_tokens` caps its length. `sources` are tried in order, and the first that can be reached is used.
 
     A task of a user's own files may leave labels, label words, question and target range open; load_task
     fills them in.
@@ -62,3 +63,5 @@ class Task:
     question: str = ""
     metric: str = "accuracy"
     target_range: tuple[float, float] | None = None
+    answer_rule: str | None = None
+    max_reply_tokens: int | None = None
