@@ -271,7 +271,7 @@ def pad_everything(begun: Begun) -> TensorDataset:
     """Ids, mask, types, vectors and labels of all training rows, each text LENGTH tokens long."""
     (part,) = begun.phase.plan.parts
     columns = []
-    for rows in (block.read() for block in part.source.blocks()):
+    for rows in (block.read().join() for block in part.source.blocks()):
         padded = [torch.nn.functional.pad(t, (0, LENGTH - t.shape[1])) for t in rows.values[TEXT].pad(0)]
         batch = rows.collate()
         columns.append((*padded, batch.tensor(VECTORS), batch.tensor(TARGET)))
@@ -318,7 +318,7 @@ def compare(name: str, config: DistillConfig, out: Path, now: Callable[[], float
     turns: dict[str, list[Turn]] = {"ours": [], "plain": [], "armada": []}
     with closing(Ours(config, out, now)) as ours:
         begun = ours.begun
-        texts = [block.read().values[TEXT] for block in begun.phase.plan.parts[0].source.blocks()]
+        texts = [block.read().join().values[TEXT] for block in begun.phase.plan.parts[0].source.blocks()]
         tokens = np.concatenate([each.lengths for each in texts])
         runs = {"ours": ours.turns(), "plain": train_plain(begun), "armada": train_armada(begun)}
         for epoch in range(config.training.epochs):

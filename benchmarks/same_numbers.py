@@ -41,7 +41,7 @@ ROWS = {"train": 200, "validation": 60, "test": 60}
 WIDTH = 24  # of the teacher's vectors
 COMMON = (
     *("--device", "cpu", "--precision", "float32", "--seed", "3", "--epochs", "8", "--batch-size", "16"),
-    *("--student-lr", "3e-3", "--max-length", "32", "--buffer-rows", "64"),
+    *("--student-lr", "3e-3", "--max-length", "32"),
 )
 MINILM_OPTIONS = ("--student", MINILM, "--student-lr", "3e-4", "--epochs", "1", "--max-length", "16")
 

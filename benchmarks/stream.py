@@ -7,7 +7,8 @@ Film review sentences, over and over under ids of their own, are written with te
 uses. Then both give batches of 32 rows of the same Parquet files, shuffled, with the same tokenizer's ids, padded to
 the longest text of a batch, with vectors and labels as tensors:
 
-    ours      distill's source and its prefetching thread, as its training loop uses them; opening the folder included
+    ours      distill's source and its prefetching thread, as its training loop uses them; opening the folder included;
+              half of its buffer holds 16,384 vectors without texts
     datasets  load_dataset("parquet", streaming=True) of the three columns alone, shuffled within a buffer of as many
               rows, the fast tokenizer in batches of 1,024 texts, a DataLoader with a padding collator; its numpy
               format is slower
@@ -36,7 +37,7 @@ import numpy as np
 from shared.console import say, track
 
 BATCH = 32
-BUFFER_ROWS = 16384
+BUFFER_ROWS = 16384  # of datasets'
 LENGTH = 128
 WRITTEN_ROWS = 4096
 SHARD_ROWS = 65536
@@ -102,7 +103,7 @@ def stream_ours(folder: Path, width: int) -> tuple[int, float]:
         VECTORS: vectors,
         **label_columns(split, visible=split.labelled),
     }
-    source = RowSource(split, columns, wanted=split.answered, buffer_rows=BUFFER_ROWS)
+    source = RowSource(split, columns, wanted=split.answered, buffer_bytes=4 * width * BUFFER_ROWS)
     rows = 0
     steps = count_batches(source, BATCH)
     for batch in load_batches([BatchPart(source, BATCH, once=True)], steps, 0, 1, device):

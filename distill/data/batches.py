@@ -4,21 +4,32 @@ What an epoch gives depends on (seed, epoch) alone, so that a batch is named by 
 entered at any batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
-from distill.data.columns import TEXT, Array, BatchColumn, Share, Tensors
+from distill.data.columns import (
+    PIECE_BYTES,
+    TEXT,
+    Array,
+    BatchColumn,
+    Piece,
+    Share,
+    Tensors,
+    cut_groups,
+    list_shard_columns,
+    read_piece,
+)
 from distill.data.split import Bools, Split
-from shared.shards.read import RowGroup, read_row_group
+from shared.shards.read import GroupReader
 
-CHUNK = 16  # batches that are sorted by length together
+CHUNK = 16  # batches that are sorted by length together, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +53,10 @@ class Rows:
         lengths = (column.measure(self.values[name]) for name, column in self.columns.items())
         return next((each for each in lengths if each is not None), None)
 
-    def sort_by_length(self) -> "Rows":
-        """Put the shortest first; rows without a length stay as they are."""
+    def order_by_length(self) -> Array:
+        """Give the rows' places, the shortest first; rows without a length stay as they are."""
         lengths = self.measure()
-        return self if lengths is None else self.take(np.argsort(lengths, kind="stable"))
+        return np.arange(len(self)) if lengths is None else np.argsort(lengths, kind="stable")
 
     def collate(self, share: Share | None = None) -> "Batch":
         """Make a batch of them; columns that each process needs its own share of have the rows that `share` picks."""
@@ -102,73 +113,126 @@ class Batch:
         return Batch(self.number, changed)
 
 
+class HeldRows:
+    """Rows that are in memory, in parts as they were read: none is copied before it is taken.
+
+    They are in the order of the parts, or with `order` in that.
+    """
+
+    def __init__(self, parts: Sequence[Rows], order: Array | None = None) -> None:
+        self._parts, self._order = parts, order
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def take(self, start: int, end: int) -> Rows:
+        """Copy the rows from place `start` up to `end`."""
+        rows = np.arange(start, end) if self._order is None else self._order[start:end]
+        if len(self._parts) == 1:
+            return self._parts[0].take(rows)
+        owners = np.searchsorted(self._starts, rows, side="right") - 1
+        grouped = np.argsort(owners, kind="stable")
+        pieces = [
+            self._parts[owner].take(rows[own] - self._starts[owner])
+            for owner, own in _split_sorted(owners[grouped], grouped)
+        ]
+        return join_rows(pieces).take(np.argsort(grouped, kind="stable"))
+
+    def join(self) -> Rows:
+        """Copy all rows into one part, unless they are."""
+        return join_rows(self._parts) if self._order is None else self.take(0, len(self))
+
+
+def _split_sorted(names: Array, values: Array) -> Iterator[tuple[int, Array]]:
+    """Give each name of a sorted array, and the values that stand beside it."""
+    bounds = [0, *(np.flatnonzero(np.diff(names)) + 1).tolist(), len(names)]
+    for first, end in pairwise(bounds):
+        yield int(names[first]), values[first:end]
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """`rows` rows that are in memory together, once `read`; in another `order` than they are kept in, where given."""
 
     rows: int
-    load: Callable[[], Rows]
+    load: Callable[[], Sequence[Rows]]
     order: Array | None = None
 
-    def read(self) -> Rows:
+    def read(self) -> HeldRows:
         """Read the rows."""
-        return self.load() if self.order is None else self.load().take(self.order)
+        return HeldRows(self.load(), self.order)
 
 
 class RowSource:
     """The rows of a split that `wanted` marks, with the values of each of `columns`.
 
-    At most about `buffer_rows` rows, rounded up to a row group, are in memory; a source of no more rows is read once.
+    At most `buffer_bytes` of them are in memory: half as a block that is shuffled, the rest as batches that are made
+    ahead of training. A source whose rows all fit into the half is read once, and kept.
     """
 
-    def __init__(self, split: Split, columns: Mapping[str, BatchColumn], *, wanted: Bools, buffer_rows: int) -> None:
+    def __init__(self, split: Split, columns: Mapping[str, BatchColumn], *, wanted: Bools, buffer_bytes: int) -> None:
         self.rows = int(wanted.sum())
-        self.columns = columns
-        self._wanted, self._buffer_rows = wanted, buffer_rows
-        self._groups = [
-            (group, start)
-            for group, start in zip(split.groups, split.starts(), strict=True)
-            if wanted[start : start + group.rows].any()
-        ]
-        self._kept: Rows | None = None
+        self.columns, self.buffer_bytes = columns, buffer_bytes
+        self._groups = cut_groups(split, wanted, list(columns.values()), min(PIECE_BYTES, buffer_bytes // 4))
+        self._bytes = sum(piece.bytes for pieces in self._groups for piece in pieces)
+        self._kept: Sequence[Rows] | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of a row in memory, in the mean and at most."""
+        return -(-self._bytes // max(1, self.rows))
 
     def blocks(self, rng: np.random.Generator | None = None) -> Iterator[Block]:
-        """Give all rows once, a buffer at a time: shuffled, or without `rng` in the order of the shards.
+        """Give all rows once, a block at a time: shuffled, or without `rng` in the order of the shards.
 
-        What `rng` draws does not depend on which blocks are read.
+        Row groups are drawn whole. Their order, and that of the rows of a block, is all that `rng` draws, whichever
+        blocks are read.
         """
-        if self.rows <= self._buffer_rows:
+        if self._bytes <= self.buffer_bytes // 2:
             yield Block(self.rows, self._read_once, None if rng is None else rng.permutation(self.rows))
             return
-        order = np.arange(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
-        buffer: list[tuple[RowGroup, int]] = []
-        filled = 0
-        for index in order:
-            group, start = self._groups[index]
-            buffer.append((group, start))
-            filled += int(self._wanted[start : start + group.rows].sum())
-            if filled >= self._buffer_rows or index == order[-1]:
-                load = partial(self._read, buffer)
-                yield Block(filled, load, None if rng is None else rng.permutation(filled))
-                buffer, filled = [], 0
+        order = range(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
+        reader = GroupReader()
+        for pieces in self._fill(piece for index in order for piece in self._groups[index]):
+            rows = sum(len(piece.rows) for piece in pieces)
+            yield Block(rows, partial(self._read, pieces, reader), None if rng is None else rng.permutation(rows))
 
-    def _read_once(self) -> Rows:
+    def _fill(self, pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+        """Put as many pieces together as fit into half of the buffer, one at least."""
+        block: list[Piece] = []
+        filled = 0
+        for piece in pieces:
+            if block and filled + piece.bytes > self.buffer_bytes // 2:
+                yield block
+                block, filled = [], 0
+            block.append(piece)
+            filled += piece.bytes
+        yield block
+
+    def _read_once(self) -> Sequence[Rows]:
         if self._kept is None:
-            self._kept = self._read(self._groups)
+            self._kept = self._read([piece for pieces in self._groups for piece in pieces], GroupReader())
         return self._kept
 
-    def _read(self, groups: Sequence[tuple[RowGroup, int]]) -> Rows:
-        needed = list(dict.fromkeys(name for column in self.columns.values() for name in column.shard_columns))
-        numbers: list[Array] = []
-        parts: dict[str, list[Any]] = {name: [] for name in self.columns}
-        for group, start in groups:
-            rows = np.flatnonzero(self._wanted[start : start + group.rows])
-            numbers.append(rows + start)
-            table = read_row_group(group, needed) if needed else pa.table({})
-            for name, column in self.columns.items():
-                parts[name].append(column.decode(table, rows, group, start))
-        values = {name: column.join(parts[name]) for name, column in self.columns.items()}
-        return Rows(np.concatenate(numbers), self.columns, values)
+    def _read(self, pieces: Sequence[Piece], reader: GroupReader) -> list[Rows]:
+        """Read some pieces; small ones become one part."""
+        needed = list_shard_columns(list(self.columns.values()))
+        parts: list[Rows] = []
+        small: list[Rows] = []
+        filled = 0
+        for piece in pieces:
+            table = read_piece(reader, piece, needed)
+            values = {
+                name: column.decode(table, piece.rows, piece.group, piece.start)
+                for name, column in self.columns.items()
+            }
+            small.append(Rows(piece.rows + piece.start, self.columns, values))
+            filled += piece.bytes
+            if filled >= PIECE_BYTES or piece is pieces[-1]:
+                parts.append(join_rows(small))
+                small, filled = [], 0
+        return parts
 
 
 class Cursor:
@@ -178,17 +242,17 @@ class Cursor:
         self._source, self._seed = source, list(seed)
         self._cycle = 0
         self._blocks: Iterator[Block] = iter(())
-        self._block = Block(0, partial(join_rows, []))
-        self._rows: Rows | None = None  # those of the block, once it was read
+        self._block = Block(0, list)
+        self._held: HeldRows | None = None  # the rows of the block, once it was read
         self._position = 0
 
     def take(self, count: int) -> Rows:
         """Give the next `count` rows."""
         parts = []
         for start, end in self._advance(count):
-            if self._rows is None:
-                self._rows = self._block.read()
-            parts.append(self._rows.take(np.arange(start, end)))
+            if self._held is None:
+                self._held = self._block.read()
+            parts.append(self._held.take(start, end))
         return join_rows(parts)
 
     def skip(self, count: int) -> None:
@@ -200,7 +264,8 @@ class Cursor:
         """Give the pieces of blocks, one after the other, that the next `count` rows are."""
         while count:
             if self._position == self._block.rows:
-                self._block, self._rows, self._position = self._next_block(), None, 0
+                self._held = None  # before the next is read
+                self._block, self._position = self._next_block(), 0
             start, self._position = self._position, min(self._block.rows, self._position + count)
             count -= self._position - start
             yield start, self._position
@@ -228,6 +293,12 @@ def count_batches(source: RowSource, batch_size: int) -> int:
     return -(-source.rows // batch_size)
 
 
+def count_fitting(parts: Sequence[BatchPart], most: int, copies: int = 1) -> int:
+    """Count the batches, one at least and `most` at most, of which a quarter of each source's buffer holds `copies`."""
+    shares = [part.source.buffer_bytes // 4 // max(1, copies * part.rows * part.source.row_bytes) for part in parts]
+    return min(most, max(1, min(shares, default=most)))
+
+
 def iterate_batches(
     parts: Sequence[BatchPart],
     steps: int,
@@ -240,12 +311,14 @@ def iterate_batches(
     """Make the `steps` batches of an epoch, from batch `start` on, each of rows of every part.
 
     CHUNK batches are drawn and sorted by length at a time and come in random order, so that texts of like length share
-    a batch and yet no epoch goes from short to long. `share` is that of distill.data.columns.BatchColumn.collate.
+    a batch and yet no epoch goes from short to long; fewer where their rows would take over a quarter of a source's
+    buffer. `share` is that of distill.data.columns.BatchColumn.collate.
     """
     rng = np.random.default_rng([seed, epoch])
+    chunk = count_fitting(parts, CHUNK)
     cursors = [Cursor(part.source, [seed, epoch, index]) for index, part in enumerate(parts)]
-    for done in range(0, steps, CHUNK):
-        count = min(CHUNK, steps - done)
+    for done in range(0, steps, chunk):
+        count = min(chunk, steps - done)
         order = rng.permutation(count)
         wanted = [
             min(count * part.rows, part.source.rows - done * part.rows) if part.once else count * part.rows
@@ -255,10 +328,11 @@ def iterate_batches(
             for rows, cursor in zip(wanted, cursors, strict=True):
                 cursor.skip(rows)
             continue
-        drawn = [cursor.take(rows).sort_by_length() for rows, cursor in zip(wanted, cursors, strict=True)]
+        drawn = [cursor.take(rows) for rows, cursor in zip(wanted, cursors, strict=True)]
+        sorted_places = [rows.order_by_length() for rows in drawn]
         for index in order[max(0, start - done) :]:
             pieces = [
-                rows.take(np.arange(index * part.rows, min((index + 1) * part.rows, len(rows))))
-                for part, rows in zip(parts, drawn, strict=True)
+                rows.take(places[index * part.rows : (index + 1) * part.rows])
+                for part, rows, places in zip(parts, drawn, sorted_places, strict=True)
             ]
             yield join_rows(pieces).collate(share)

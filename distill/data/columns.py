@@ -1,8 +1,10 @@
 """What a batch is made of: named columns, each of which knows how its values come from shards and become tensors."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -11,11 +13,13 @@ import torch
 from torch import Tensor
 
 from distill.data.split import Bools, Ints, Split
-from shared.shards.read import RowGroup
+from shared.shards.read import GroupReader, RowGroup, cut_row_group
 
 Array = np.ndarray[Any, Any]
 Tensors: TypeAlias = Tensor | dict[str, Tensor]
 Share = Callable[[int], Array]  # of a batch of n rows, those that this process computes
+
+PIECE_BYTES = 16 << 20  # of a row group that are read at once
 
 TEXT, VECTORS, TARGET, LABELLED, SOFT = "text", "vectors", "target", "labelled", "soft"
 
@@ -33,6 +37,9 @@ class BatchColumn(Protocol):
         `start` is the number of the group's first row in the split. Raises DataError naming a row that has none.
         """
 
+    def count_bytes(self, stored: int, rows: int) -> int:
+        """Bound the memory that the values of some rows take, whose shard columns are `stored` bytes in the shards."""
+
     def join(self, parts: Sequence[Any]) -> Any:
         """Put values one after the other."""
 
@@ -44,6 +51,62 @@ class BatchColumn(Protocol):
 
     def collate(self, values: Any, share: Share | None = None) -> Tensors:
         """Make a batch's tensors: of all rows, or of those that `share` picks where each process needs its own only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows that are read together: a row group, or a piece of a large one. `start` is the first one's number."""
+
+    group: RowGroup
+    start: int
+    rows: Array  # those that are wanted, counted from `start`
+    bytes: int  # of memory that their values take at most
+
+
+def list_shard_columns(columns: Sequence[BatchColumn]) -> tuple[str, ...]:
+    """List what has to be read of a shard for some columns, each once."""
+    return tuple(dict.fromkeys(name for column in columns for name in column.shard_columns))
+
+
+def cut_groups(
+    split: Split, wanted: Bools, columns: Sequence[BatchColumn], most_bytes: int = PIECE_BYTES
+) -> list[list[Piece]]:
+    """Give each row group that has wanted rows, in pieces of which some columns take at most `most_bytes`."""
+    groups = []
+    for group, start in zip(split.groups, split.starts(), strict=True):
+        if not wanted[start : start + group.rows].any():
+            continue
+        stored = sum(group.sizes.get(name, 0) for name in list_shard_columns(columns))
+        size = max(stored, count_bytes(columns, group, group.rows))
+        pieces = []
+        for part in cut_row_group(group, max(1, group.rows * most_bytes // max(1, size))):
+            first = start + (part.first or 0)
+            rows = np.flatnonzero(wanted[first : first + part.rows])
+            if len(rows):
+                pieces.append(Piece(part, first, rows, count_bytes(columns, part, len(rows))))
+        groups.append(pieces)
+    return groups
+
+
+def count_bytes(columns: Sequence[BatchColumn], group: RowGroup, rows: int) -> int:
+    """Bound the memory that the values of so many rows of a row group take, and 8 bytes for the number of each."""
+    total = 8 * rows
+    for column in columns:
+        stored = sum(group.sizes.get(name, 0) for name in column.shard_columns)
+        total += column.count_bytes(-(-stored * rows // group.rows), rows)
+    return total
+
+
+def read_pieces(split: Split, wanted: Bools, column: BatchColumn) -> Iterator[tuple[Piece, pa.Table]]:
+    """Read what a column needs of the row groups that have wanted rows, in the order of the shards."""
+    reader = GroupReader()
+    for piece in chain.from_iterable(cut_groups(split, wanted, [column])):
+        yield piece, read_piece(reader, piece, column.shard_columns)
+
+
+def read_piece(reader: GroupReader, piece: Piece, names: Sequence[str]) -> pa.Table:
+    """Read some columns of a piece; nothing where none is needed."""
+    return reader.read(piece.group, names) if names else pa.table({})
 
 
 class ArrayColumn(ABC):
@@ -59,6 +122,10 @@ class ArrayColumn(ABC):
     @abstractmethod
     def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
         """Give the values of some rows: see BatchColumn."""
+
+    def count_bytes(self, stored: int, rows: int) -> int:
+        """Bound the memory of some rows: what the shards hold of them, or 8 bytes each. See BatchColumn."""
+        return max(stored, 8 * rows)
 
     def join(self, parts: Sequence[Array]) -> Array:
         """Put values one after the other."""
@@ -88,6 +155,10 @@ class RowValues(ArrayColumn):
         """Give the values of some rows: see BatchColumn."""
         numbers = rows + start
         return np.asarray(self.values[numbers if self.place is None else self.place[numbers]])
+
+    def count_bytes(self, stored: int, rows: int) -> int:
+        """Count the bytes of some rows' values."""
+        return rows * int(self.values.itemsize * math.prod(self.values.shape[1:]))
 
 
 def label_columns(split: Split, *, visible: Bools) -> dict[str, BatchColumn]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from distill.data.columns import Array
+from distill.data.columns import Array, read_pieces
 from distill.data.split import Split
 from distill.data.vectors import (
     ArrayVectors,
@@ -21,7 +21,7 @@ from distill.data.vectors import (
     make_scratch,
     rank_answered,
 )
-from shared.shards.read import RowGroup, read_row_group
+from shared.shards.read import RowGroup
 
 MAX_COVARIANCE_WIDTH = 2048  # beyond it the matrix and its factors cost more than the run; variances are matched then
 
@@ -106,6 +106,10 @@ class DrawnVectors(ArrayVectors):
         drawn: Array = self.mean + (normal * self.factor if self.factor.ndim == 1 else normal @ self.factor.T)
         return drawn.astype(np.float32)
 
+    def count_bytes(self, stored: int, rows: int) -> int:
+        """Count the bytes of some vectors."""
+        return 4 * rows * self.width
+
 
 def measure_moments(split: Split, vectors: VectorColumn) -> tuple[Array, Array]:
     """Measure the mean (d,) over the answered rows, and a factor L (d, d) of their covariance, (d,) where d is large.
@@ -137,10 +141,10 @@ class ConstantTeacher:
     def swap_vectors(self, split: Split, vectors: VectorColumn, seed: int, folder: Path) -> KeptVectors:
         """Give every row one answered row's vector."""
         chosen = np.random.default_rng([seed, 2]).choice(np.flatnonzero(split.answered))
-        for group, start in zip(split.groups, split.starts(), strict=True):
-            if start <= chosen < start + group.rows:
-                row = np.array([chosen - start])
-                vector = vectors.decode(read_row_group(group, vectors.shard_columns), row, group, start)
+        mask = np.zeros(len(split), np.bool_)
+        mask[chosen] = True
+        ((piece, table),) = read_pieces(split, mask, vectors)
+        vector = vectors.decode(table, piece.rows, piece.group, piece.start)
         return KeptVectors(vectors.widths, vector, np.zeros(len(split), np.int64))
 
     def swap_distributions(self, distributions: Array, seed: int) -> Array:

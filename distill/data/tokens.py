@@ -122,6 +122,13 @@ class TextColumn:
             self.truncated += cut
         return tokens
 
+    def count_bytes(self, stored: int, rows: int) -> int:
+        """Bound the memory of some texts: 5 bytes a token, and 8 a text. See BatchColumn.
+
+        A text has no more tokens than bytes, and two that are special.
+        """
+        return 5 * min(stored + 2 * rows, rows * self._encoder.max_length) + 8 * rows
+
     def join(self, parts: Sequence[Tokens]) -> Tokens:
         """Put texts one after the other."""
         return join_tokens(parts)

@@ -11,14 +11,15 @@ import pyarrow as pa
 import torch
 
 from distill.config import Column
-from distill.data.columns import Array, ArrayColumn, BatchColumn, Share, Tensors
+from distill.data.columns import Array, ArrayColumn, BatchColumn, Share, Tensors, read_pieces
 from distill.data.split import Ints, Split, describe_row
 from shared.errors import DataError
-from shared.shards.read import RowGroup, read_row_group
+from shared.shards.read import GroupReader, RowGroup, cut_row_group
 
 Stored = Literal["embedding", "label_logprobs"]
 
 LOG_FLOOR = -16.0  # natural log of a probability of 1e-7: below it lies what a float32 endpoint cannot tell from 0
+_LOOKED_AT = 64  # rows, to see what the first one of them has
 _ROUNDING = 1e-5  # a sum of probabilities in float32 may miss 1 by as much
 COLUMNS: dict[Stored, tuple[str, ...]] = {
     "embedding": ("embedding",),
@@ -68,7 +69,9 @@ class StoredVectors(ArrayVectors):
     def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
         """Give the vectors of some rows: see BatchColumn. A residual that is not given is what the labels leave."""
         if self.source == "embedding":
-            return _decode_lists(table["embedding"], rows, self.width, "embedding", group)
+            vectors = _decode_lists(table["embedding"], rows, self.width, "embedding", group)
+            _check_finite(vectors, rows, group)
+            return vectors
         logprobs = _decode_lists(table["label_logprobs"], rows, self.width - 1, "label_logprobs", group)
         given = table["residual_mass"].take(pa.array(rows)).to_numpy()  # NaN where it is null
         left = 1 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
@@ -77,7 +80,12 @@ class StoredVectors(ArrayVectors):
         with np.errstate(divide="ignore"):
             log_residual = np.log(np.maximum(residual, 0))
         logs: Array = np.maximum(np.concatenate([logprobs, log_residual], axis=1), LOG_FLOOR)
+        _check_finite(logs, rows, group)
         return logs.astype(np.float32)
+
+    def count_bytes(self, stored: int, rows: int) -> int:
+        """Bound the memory of some vectors: see BatchColumn."""
+        return max(stored, rows * self.width * (2 if self.source == "embedding" else 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +104,16 @@ class ShardVectors(ArrayVectors):
 
     def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
         """Give the vectors of some rows: see BatchColumn."""
-        found = self.arrays[group.path][rows + self.offsets[group.path, group.index]]
+        found = self.arrays[group.path][rows + self.offsets[group.path, group.index] + (group.first or 0)]
         missing = np.isnan(found).all(axis=1)
         if missing.any():
             raise DataError(f"{describe_row(group, int(rows[np.argmax(missing)]))} has no {self.name}")
+        _check_finite(found, rows, group)
         return np.asarray(found)
+
+    def count_bytes(self, stored: int, rows: int) -> int:
+        """Count the bytes of some vectors."""
+        return rows * self.width * next(iter(self.arrays.values())).itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +132,10 @@ class KeptVectors(ArrayVectors):
     def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
         """Give the vectors of some rows: see BatchColumn."""
         return np.asarray(self.array[self.place[rows + start]])
+
+    def count_bytes(self, stored: int, rows: int) -> int:
+        """Count the bytes of some vectors."""
+        return rows * self.width * self.array.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +162,10 @@ class JoinedVectors(ArrayVectors):
     def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Array:
         """Give the vectors of some rows: see BatchColumn."""
         return np.concatenate([part.decode(table, rows, group, start) for part in self.parts], axis=1)
+
+    def count_bytes(self, stored: int, rows: int) -> int:
+        """Bound the memory of some vectors: 4 bytes a number."""
+        return 4 * rows * self.width
 
 
 def join_vectors(parts: Sequence[VectorColumn]) -> VectorColumn:
@@ -186,14 +207,15 @@ def find_column(split: Split, column: Column) -> StoredVectors:
 
 
 def read_first(split: Split, columns: Sequence[str]) -> tuple[RowGroup, int, pa.Table]:
-    """Find the first answered row of a split: its row group, its place there, and the group's table.
+    """Find the first answered row of a split: a piece of its row group, its place there, and the piece's table.
 
     Raises DataError where there is none.
     """
     for group, start in zip(split.groups, split.starts(), strict=True):
         rows = np.flatnonzero(split.answered[start : start + group.rows])
         if len(rows):
-            return group, int(rows[0]), read_row_group(group, columns)
+            piece = cut_row_group(group, _LOOKED_AT)[int(rows[0]) // _LOOKED_AT]
+            return piece, int(rows[0]) % _LOOKED_AT, GroupReader().read(piece, columns)
     raise DataError(f"the split {split.name} has no row with an answer (status ok); see: harvest status")
 
 
@@ -217,12 +239,19 @@ def _decode_lists(column: pa.ChunkedArray, rows: Array, width: int, name: str, g
     return values.reshape(len(rows), width)
 
 
+def _check_finite(vectors: Array, rows: Array, group: RowGroup) -> None:
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise DataError(
+            f"{describe_row(group, int(rows[np.argmin(finite)]))} has a vector that is not finite (NaN or infinity). "
+            "Harvest it again, or have that teacher's vectors left out with --vectors"
+        )
+
+
 def iterate_vectors(split: Split, vectors: VectorColumn) -> Iterator[Array]:
-    """Give the answered rows' vectors, in the order of the shards, a row group at a time."""
-    for group, start in zip(split.groups, split.starts(), strict=True):
-        rows = np.flatnonzero(split.answered[start : start + group.rows])
-        if len(rows):
-            yield vectors.decode(read_row_group(group, vectors.shard_columns), rows, group, start)
+    """Give the answered rows' vectors, in the order of the shards, a row group or a piece of one at a time."""
+    for piece, table in read_pieces(split, split.answered, vectors):
+        yield vectors.decode(table, piece.rows, piece.group, piece.start)
 
 
 def make_scratch(folder: Path, dtype: Any, shape: tuple[int, ...]) -> Array:
@@ -245,23 +274,14 @@ def measure_vectors(split: Split, vectors: VectorColumn) -> tuple[Array, Array]:
     count = 0
     mean = np.zeros(vectors.width)
     squares = np.zeros(vectors.width)
-    for group, start in zip(split.groups, split.starts(), strict=True):
-        rows = np.flatnonzero(split.answered[start : start + group.rows])
-        if not len(rows):
-            continue
-        block = vectors.decode(read_row_group(group, vectors.shard_columns), rows, group, start).astype(np.float64)
-        finite = np.isfinite(block).all(axis=1)
-        if not finite.all():
-            raise DataError(
-                f"{describe_row(group, int(rows[np.argmin(finite)]))} has a vector that is not finite "
-                f"(NaN or infinity). Harvest it again, or have that teacher's vectors left out with --vectors"
-            )
+    for piece, table in read_pieces(split, split.answered, vectors):
+        block = vectors.decode(table, piece.rows, piece.group, piece.start).astype(np.float64)
         # Chan, Golub and LeVeque (1979): merging the moments of two sets
         block_mean = block.mean(axis=0)
         difference = block_mean - mean
-        total = count + len(rows)
-        squares += ((block - block_mean) ** 2).sum(axis=0) + difference**2 * (count * len(rows) / total)
-        mean += difference * (len(rows) / total)
+        total = count + len(block)
+        squares += ((block - block_mean) ** 2).sum(axis=0) + difference**2 * (count * len(block) / total)
+        mean += difference * (len(block) / total)
         count = total
     deviation = np.sqrt(squares / count)
     constant = deviation < 1e-6

@@ -18,7 +18,7 @@ from distill.data.split import Split
 from distill.data.vectors import VectorColumn, measure_vectors
 from distill.losses.objective import Objective
 from distill.methods.materials import Materials
-from distill.models.aligner import Aligner
+from distill.models.aligner import Aligner, check_width
 from distill.models.orthogonal import make_optimizer
 from distill.models.outputs import Outputs
 from distill.training.feed import load_batches
@@ -88,11 +88,12 @@ def make_aligner(
 ) -> AlignerTraining:
     """Make a fresh aligner of the teacher's vectors, or of those that `swap` puts in their place.
 
-    Raises what gather_vectors and measure_vectors do.
+    Raises what gather_vectors and measure_vectors do, and UsageError for vectors too wide for the semantics.
     """
     config, rows, device = materials.config, materials.rows, materials.device
     seed = config.training.seed
     own = gather_vectors(rows.answers, rows.train, config.signal.vectors, config.signal.reply_encoder, materials.work)
+    check_width(own.width, config.method.semantics)
     mean, std = measure_vectors(rows.train, own)
     vectors = own if swap is None else swap.swap_vectors(rows.train, own, seed, materials.work)
     torch.manual_seed(derive_seed(seed, "aligner"))
@@ -119,7 +120,7 @@ def find_answered(materials: Materials, split: Split, aligner: AlignerTraining) 
         return None
     answered = mark_scored(rows) & rows.answered
     columns = {VECTORS: own, **label_columns(rows, visible=answered)}
-    return RowSource(rows, columns, wanted=answered, buffer_rows=materials.config.data.buffer_rows)
+    return RowSource(rows, columns, wanted=answered, buffer_bytes=materials.config.data.buffer_bytes)
 
 
 @dataclass(frozen=True, slots=True)

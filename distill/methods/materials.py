@@ -70,8 +70,8 @@ class Materials:
     def read_training(self, columns: Mapping[str, BatchColumn], *, wanted: Bools) -> RowSource:
         """Give training rows with some columns, and with the labels that training may see."""
         labels = label_columns(self.rows.train, visible=self.rows.visible)
-        buffer_rows = self.config.data.buffer_rows
-        return RowSource(self.rows.train, {**columns, **labels}, wanted=wanted, buffer_rows=buffer_rows)
+        buffer_bytes = self.config.data.buffer_bytes
+        return RowSource(self.rows.train, {**columns, **labels}, wanted=wanted, buffer_bytes=buffer_bytes)
 
     def read_answered_texts(self) -> RowSource:
         """Give the texts of all training rows that the teacher answered."""
@@ -99,8 +99,8 @@ def gather_materials(
     tokenizer = load_tokenizer(found.source)
     tokenizer.model_max_length = min(config.data.max_length, tokenizer.model_max_length)
     encoder = TextEncoder(tokenizer, tokenizer.model_max_length)
-    dev = scored_rows(rows.dev, encoder, config.data.buffer_rows)
-    test = None if rows.test is None else scored_rows(rows.test, encoder, config.data.buffer_rows)
+    dev = scored_rows(rows.dev, encoder, config.data.buffer_bytes)
+    test = None if rows.test is None else scored_rows(rows.test, encoder, config.data.buffer_bytes)
     return Materials(config, rows, found, device, work, frozen, tokenizer, encoder, dev, test)
 
 

@@ -5,9 +5,24 @@ from torch import Tensor, nn
 from distill.config import Semantics
 from distill.models.orthogonal import OrthogonalLinear, init_linear
 from distill.models.outputs import Outputs
+from shared.errors import UsageError
 
 JOINT_WIDTH = 768  # d of the paper's joint space, and h of both aligners; the paper does not say its own h
 DROPOUT = 0.1
+MAX_SQUARE_WIDTH = 16_384  # 4 GB of weights, gradient and moments
+
+
+def check_width(width: int, semantics: Semantics) -> None:
+    """Raise UsageError for vectors too wide for the square projection of `code`: it has width x width numbers.
+
+    With its gradient and AdamW's two moments that is 16 bytes each.
+    """
+    if semantics == "code" and width > MAX_SQUARE_WIDTH:
+        raise UsageError(
+            f"semantics code projects the teacher's vectors by a square matrix, {width:,} x {width:,} here, and "
+            f"training it takes {16 * width**2 / 1e9:,.0f} GB; it is for vectors of at most {MAX_SQUARE_WIDTH:,} "
+            "numbers. Give --semantics paper, whose projection is 768 x 768 whatever their width"
+        )
 
 
 class Aligner(nn.Module):

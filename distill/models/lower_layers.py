@@ -156,7 +156,7 @@ def _collect_tokens(sources: Sequence[RowSource]) -> Tokens:
     kept: dict[bytes, Tokens] = {}
     for source in sources:
         for block in source.blocks():
-            tokens: Tokens = block.read().values[TEXT]
+            tokens: Tokens = block.read().join().values[TEXT]
             for row, key in enumerate(_make_keys(tokens)):
                 kept.setdefault(key, tokens.take(np.array([row])))
     return join_tokens(list(kept.values()))

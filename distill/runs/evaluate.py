@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.compute.devices import choose_device
-from distill.config import Precision
+from distill.config import DEFAULT_BUFFER_BYTES, Precision
 from distill.data.split import read_split
 from distill.data.tokens import TextEncoder
 from distill.models.pretrained import load_classifier, load_tokenizer
@@ -36,7 +36,7 @@ def evaluate_run(
             f"{folder} is a task of {outputs} outputs, and {run_folder} was trained for {model.config.num_labels}"
         )
     encoder = TextEncoder(tokenizer, tokenizer.model_max_length)
-    rows = scored_rows(read_split(folder, manifest, split), encoder, metrics["config"]["buffer_rows"])
+    rows = scored_rows(read_split(folder, manifest, split), encoder, DEFAULT_BUFFER_BYTES)
     if not rows.rows:
         raise DataError(f"{folder} has no labelled rows in the split {split!r}")
     return {

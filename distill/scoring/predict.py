@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from distill.compute.devices import Device
-from distill.data.batches import Block, Rows, RowSource
+from distill.data.batches import Rows, RowSource
 from distill.data.columns import TARGET, TEXT, VECTORS, Array, label_columns
 from distill.data.run_rows import mark_scored
 from distill.data.split import Split
@@ -17,7 +17,7 @@ from distill.scoring.metrics import find_metric
 from shared.shards.manifest import Manifest
 
 BATCH_SIZE = 64
-VECTOR_BATCH_SIZE = 1024
+VECTOR_BATCH_SIZE, VECTOR_BATCH_BYTES = 1024, 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class Predictions:
     logits: Array
 
 
-def scored_rows(split: Split, encoder: TextEncoder, buffer_rows: int) -> RowSource:
+def scored_rows(split: Split, encoder: TextEncoder, buffer_bytes: int) -> RowSource:
     """Give the rows that score a student, with their texts and labels."""
     columns = {TEXT: TextColumn(encoder), **label_columns(split, visible=split.labelled)}
-    return RowSource(split, columns, wanted=mark_scored(split), buffer_rows=buffer_rows)
+    return RowSource(split, columns, wanted=mark_scored(split), buffer_bytes=buffer_bytes)
 
 
 @torch.inference_mode()
@@ -47,7 +47,8 @@ def predict(model: Any, source: RowSource, device: Device) -> Predictions:
     model.eval()
     blocks = []
     share, gather = device.processes.share, device.processes.gather
-    for rows in map(Block.read, source.blocks()):
+    for block in source.blocks():
+        rows = block.read().join()
         lengths = rows.measure()
         assert lengths is not None, "texts have a length"
         order = np.argsort(-lengths, kind="stable")
@@ -67,12 +68,13 @@ def predict_aligner(aligner: nn.Module, source: RowSource, device: Device) -> Pr
     """Run the aligner over the vectors of a source's rows, in the order of the shards: its main outputs."""
     aligner.eval()
     blocks = []
-    for rows in map(Block.read, source.blocks()):
-        outputs = []
-        for start in range(0, len(rows), VECTOR_BATCH_SIZE):
-            batch = rows.take(np.arange(start, min(start + VECTOR_BATCH_SIZE, len(rows)))).collate().to(device.device)
-            outputs.append(aligner(batch.tensor(VECTORS)).main.cpu().numpy())
-        blocks.append(_give(rows, np.concatenate(outputs)))
+    size = max(1, min(VECTOR_BATCH_SIZE, VECTOR_BATCH_BYTES // source.row_bytes))
+    for block in source.blocks():
+        held = block.read()
+        for start in range(0, len(held), size):
+            rows = held.take(start, min(start + size, len(held)))
+            batch = rows.collate().to(device.device)
+            blocks.append(_give(rows, aligner(batch.tensor(VECTORS)).main.cpu().numpy()))
     return _join(blocks)
 
 

@@ -8,21 +8,24 @@ from threading import Event, Thread
 from typing import TypeVar
 
 from distill.compute.devices import Device
-from distill.data.batches import Batch, BatchPart, iterate_batches
+from distill.data.batches import Batch, BatchPart, count_fitting, iterate_batches
 
 T = TypeVar("T")
 
-AHEAD = 8  # batches that wait, ready, for training
+AHEAD = 8  # batches that wait, ready, for training, at most
 
 
 def load_batches(
     parts: Sequence[BatchPart], steps: int, seed: int, epoch: int, device: Device, *, start: int = 0
 ) -> Generator[Batch]:
-    """Run iterate_batches in a thread of its own, and put each batch on the device."""
+    """Run iterate_batches in a thread of its own, and put each batch on the device.
+
+    Fewer than AHEAD batches wait where they would take over a quarter of a source's buffer.
+    """
     made = iterate_batches(parts, steps, seed, epoch, start=start, share=device.processes.share)
     if device.device.type == "cuda":
         made = (batch.pin() for batch in made)
-    with closing(work_ahead(made)) as batches:
+    with closing(work_ahead(made, count_fitting(parts, AHEAD, copies=2))) as batches:  # vectors widen to float32
         for batch in batches:
             yield batch.to(device.device)
 

@@ -4,9 +4,9 @@ Memory stays with one row group (or one journal batch) at a time, plus 53 bytes 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b, file_digest
 from itertools import count
 from pathlib import Path
@@ -30,6 +30,7 @@ FOLDER_LOCK = "journal/.folder.lock"
 _IDENTITY_COLUMNS = ("sample_id", "draw")
 _SHOWN_FAILURES = 5
 _COUNTED_FAILURES = 10_000
+_READ_BYTES = 1 << 16  # that are read from a file at once, of a row group that is cut into pieces
 
 _Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Digests: TypeAlias = np.ndarray[Any, np.dtype[np.bytes_]]
@@ -37,12 +38,18 @@ Digests: TypeAlias = np.ndarray[Any, np.dtype[np.bytes_]]
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """One row group of a sealed shard: the unit that is read, and shuffled."""
+    """One row group of a sealed shard: the unit that is read, and shuffled. Or a piece of one, where that is large.
+
+    `first` is None for a whole one, and else the number of the piece's first row in the row group. `sizes` are the
+    bytes of each column as it is encoded, before it is compressed: about those of its values.
+    """
 
     path: Path
     split: str
     index: int
     rows: int
+    first: int | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,20 +166,85 @@ def list_row_groups(folder: Path, manifest: Manifest, split: str) -> list[RowGro
     for shard in manifest.shards_of(split):
         path = folder / shard.path
         with _open_parquet(path) as file:
-            groups += [
-                RowGroup(path, split, index, file.metadata.row_group(index).num_rows)
-                for index in range(file.num_row_groups)
-            ]
+            groups += [_describe_group(path, split, file.metadata, index) for index in range(file.num_row_groups)]
     return groups
 
 
-def read_row_group(group: RowGroup, columns: Sequence[str] | None = None) -> pa.Table:
-    """One row group, all columns or those named, as today's schema has them, whatever the shard's.
+def _describe_group(path: Path, split: str, metadata: pq.FileMetaData, index: int) -> RowGroup:
+    described = metadata.row_group(index)
+    sizes: Counter[str] = Counter()
+    for number in range(described.num_columns):
+        column = described.column(number)
+        sizes[column.path_in_schema.partition(".")[0]] += column.total_uncompressed_size
+    return RowGroup(path, split, index, described.num_rows, sizes=dict(sizes))
 
-    Raises CorruptShardError if the file cannot be read.
+
+def cut_row_group(group: RowGroup, rows: int) -> list[RowGroup]:
+    """Cut a row group into pieces of so many rows, the last one smaller; it stays whole where it has no more.
+
+    Reading a list column takes about five times its bytes for a moment, so that little of it should be read at once.
+    """
+    if group.rows <= rows:
+        return [group]
+    pieces = []
+    for first in range(0, group.rows, rows):
+        own = min(rows, group.rows - first)
+        sizes = {name: stored * own // group.rows for name, stored in group.sizes.items()}
+        pieces.append(replace(group, rows=own, first=first, sizes=sizes))
+    return pieces
+
+
+def read_row_group(group: RowGroup, columns: Sequence[str] | None = None) -> pa.Table:
+    """One row group or a piece of one, all columns or those named, as today's schema has them, whatever the shard's.
+
+    Of a piece the whole row group is read: see GroupReader. Raises CorruptShardError if the file cannot be read.
     """
     with _open_parquet(group.path) as file:
-        return _read_group(file, group, columns)
+        table = _read_group(file, group, columns)
+    return table if group.first is None else table.slice(group.first, group.rows)
+
+
+class GroupReader:
+    """Reads row groups; of one that is cut into pieces a piece at a time, each from where the one before it ended."""
+
+    def __init__(self) -> None:
+        self._next: tuple[Path, int, int, tuple[str, ...]] | None = None  # the piece that can be read as it comes
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._left: pa.Table | None = None
+
+    def read(self, group: RowGroup, columns: Sequence[str]) -> pa.Table:
+        """Read some columns of a row group or a piece: see read_row_group."""
+        if group.first is None:
+            return read_row_group(group, columns)
+        try:
+            if self._next != (group.path, group.index, group.first, tuple(columns)):
+                self._open(group, columns)
+            table = self._take(group.rows)
+        except (pa.ArrowException, OSError, StopIteration) as error:
+            raise CorruptShardError(f"{group.path} cannot be read ({error}); run: harvest verify") from None
+        self._next = (group.path, group.index, group.first + group.rows, tuple(columns))
+        return table if read_version(table.schema) == SCHEMA_VERSION else upgrade_table(table, columns)
+
+    def _open(self, group: RowGroup, columns: Sequence[str]) -> None:
+        """Start a row group over, and pass over what lies before the piece."""
+        assert group.first is not None
+        # Buffered: else the whole column is in memory before its first batch is made.
+        file = _open_parquet(group.path, pre_buffer=False, buffer_size=_READ_BYTES)
+        there = _find_there(file, group, columns)
+        self._batches = file.iter_batches(group.rows, row_groups=[group.index], columns=there, use_threads=False)
+        self._left = None
+        for done in range(0, group.first, group.rows):
+            self._take(min(group.rows, group.first - done))
+
+    def _take(self, rows: int) -> pa.Table:
+        parts = []
+        while rows:
+            if self._left is None or not self._left.num_rows:
+                self._left = pa.Table.from_batches([next(self._batches)])
+            parts.append(self._left.slice(0, rows))
+            self._left = self._left.slice(parts[-1].num_rows)
+            rows -= parts[-1].num_rows
+        return pa.concat_tables(parts)
 
 
 # --- rows of a folder ---
@@ -392,9 +464,9 @@ def find_tear(path: Path) -> str | None:
 # --- helpers ---
 
 
-def _open_parquet(path: Path) -> pq.ParquetFile:
+def _open_parquet(path: Path, **options: Any) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, **options)
     except FileNotFoundError:
         raise CorruptShardError(f"{path} is missing, though the manifest names it; run: harvest verify") from None
     except (pa.ArrowException, OSError) as error:
@@ -402,17 +474,22 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def _read_group(file: pq.ParquetFile, group: RowGroup, columns: Sequence[str] | None) -> pa.Table:
-    added = find_added(file.schema_arrow)
-    if missing := [name for name in columns or () if name not in file.schema_arrow.names and name not in added]:
-        raise CorruptShardError(
-            f"{group.path} has no column {missing[0]}: harvest did not write it. Restore it from a copy"
-        )
+    there = None if columns is None else _find_there(file, group, columns)
     try:
-        there = None if columns is None else [name for name in columns if name not in added]
         table = file.read_row_group(group.index, columns=there, use_threads=False)
         return table if read_version(table.schema) == SCHEMA_VERSION else upgrade_table(table, columns)
     except (pa.ArrowException, OSError) as error:
         raise CorruptShardError(f"{group.path} cannot be read ({error}); run: harvest verify") from None
+
+
+def _find_there(file: pq.ParquetFile, group: RowGroup, columns: Sequence[str]) -> list[str]:
+    """Find those of some columns that a shard has; it may lack what its schema's version does not know yet."""
+    added = find_added(file.schema_arrow)
+    if missing := [name for name in columns if name not in file.schema_arrow.names and name not in added]:
+        raise CorruptShardError(
+            f"{group.path} has no column {missing[0]}: harvest did not write it. Restore it from a copy"
+        )
+    return [name for name in columns if name not in added]
 
 
 def _iterate_batches(journals: Iterable[Path]) -> Iterator[pa.RecordBatch]:

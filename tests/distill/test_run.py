@@ -35,7 +35,7 @@ def run(shards: Path, student: Path, **options: Any) -> tuple[Path, dict[str, An
 
 
 def test_mixed_batches_in_half_precision_go_the_whole_way(toy: Path, tiny_student: Path) -> None:
-    options: dict[str, Any] = {"schedule": "interleaved", "warmup": 0.5, "buffer_rows": 30, "precision": "bfloat16"}
+    options: dict[str, Any] = {"schedule": "interleaved", "warmup": 0.5, "buffer_bytes": 8000, "precision": "bfloat16"}
     folder, metrics = run(toy, tiny_student, labels=20, labelled_per_batch=6, epochs=3, **options)
     assert options.items() <= metrics["config"].items()
     assert metrics["rows"] == {"train": 96, "answered": 96, "labelled": 20, "dev": 40}

@@ -21,8 +21,10 @@ from shared.options import (
     make_config,
     make_parameters,
     parse_assignments,
+    parse_bytes,
     parse_json_object,
     parse_size,
+    show_bytes,
     show_size,
     spell_flags,
     take_options,
@@ -84,6 +86,7 @@ class Whole:
     size: Annotated[
         tuple[int, int], Option("A size.", parse=parse_size, show=show_size, metavar="WIDTHxHEIGHT", at_least=1)
     ] = (512, 512)
+    memory: Annotated[int, Option("Bytes.", parse=parse_bytes, show=show_bytes, at_least=1)] = 512_000_000
     engine: Annotated[Mapping[str, Any], Option("Settings.", parse=parse_assignments, repeated=True)] = field(
         default_factory=dict
     )
@@ -107,6 +110,13 @@ def test_a_config_of_configs_is_made_of_flat_names_and_given_back_by_them() -> N
     assert make_config(Whole, flat, "it") == config
 
 
+def test_bytes_are_read_with_a_unit_or_without_and_shown_as_they_are_read() -> None:
+    texts = {"512MB": 512 * 10**6, "1.5 GB": 15 * 10**8, "1GiB": 2**30, "4096": 4096}
+    assert {text: make_config(Whole, {"shards": ["a"], "memory": text}, "it").memory for text in texts} == texts
+    assert make_config(Whole, {"shards": ["a"], "memory": 7}, "it").memory == 7  # of a recipe
+    assert [parse_bytes(show_bytes(count)) for count in texts.values()] == [*texts.values()]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -117,6 +127,8 @@ def test_a_config_of_configs_is_made_of_flat_names_and_given_back_by_them() -> N
         ({"parts": "head,leg"}, "it: parts is 'leg'; it can be head, body"),
         ({"draw": "some"}, "it: draw is 'some'; it can be none, all"),
         ({"size": "3by4"}, "it: size 3by4: give WIDTHxHEIGHT in pixels"),
+        ({"memory": "much"}, "it: memory much: give bytes: 512MB"),
+        ({"memory": "0MB"}, "it: memory is 0; it must be at least 1"),
         ({"size": (0, 4)}, "it: size is 0; it must be at least 1"),
         ({"engine": ["a"]}, "it: engine a: give NAME=VALUE"),
         ({"body": "[1]"}, "give a JSON object"),

@@ -74,7 +74,7 @@ def test_a_second_students_targets_are_the_firsts_log_probabilities_of_each_row(
     rows = make_rows(60)
     rows[3] = with_answer(rows[3], status=Status.FAILED, embedding=None)
     folder = write_folder({"train": [rows[:20], rows[20:]], "validation": [make_rows(8, 1)]})
-    config = make_distill_config(shards=folder, student=str(tiny_student), control="self-training", buffer_rows=25)
+    config = make_distill_config(shards=folder, student=str(tiny_student), control="self-training", buffer_bytes=6000)
     opened = read_rows(config, open_teachers(config.data.shards, None))
     device = choose_device("cpu", "float32")
     materials = gather_materials(config, opened, find_model(str(tiny_student)), device, tmp_path)

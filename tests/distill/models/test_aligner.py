@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from distill.models.aligner import Aligner
+from distill.models.aligner import MAX_SQUARE_WIDTH, Aligner, check_width
 from distill.models.orthogonal import OrthogonalLinear
+from shared.errors import UsageError
 
 WIDTH, OUTPUTS = 20, 3
 
@@ -62,3 +63,10 @@ def test_standardisation_travels_with_the_weights(semantics: str) -> None:
     vectors = torch.randn(4, WIDTH)
     assert torch.equal(copy(vectors).main, aligner(vectors).main)
     assert isinstance(aligner.projection, OrthogonalLinear)
+
+
+def test_a_square_projection_that_no_memory_holds_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match=r"262,144 x 262,144 here, and training it takes 1,100 GB.*--semantics paper"):
+        check_width(262_144, "code")
+    check_width(MAX_SQUARE_WIDTH, "code")
+    check_width(262_144, "paper")

@@ -87,7 +87,7 @@ def shards(write_folder: WriteFolder) -> Path:
         (1, {"schedule": "interleaved", "semantics": "code"}),
         pytest.param(
             3,
-            {"aligner_pretraining": 1, "warmup": 0.2, "decay": "linear", "buffer_rows": 20},
+            {"aligner_pretraining": 1, "warmup": 0.2, "decay": "linear", "buffer_bytes": 6000},
             marks=pytest.mark.real,
         ),
     ],
@@ -131,7 +131,7 @@ def test_killed_in_each_phase_a_run_trains_no_finished_phase_again(
 def test_killed_at_ten_random_steps_a_run_comes_to_the_same_weights(
     shards: Path, tiny_student: Path, tmp_path: Path, seed: int
 ) -> None:
-    options = {"loss": "elementwise", "warmup": 0.1, "decay": "linear", "buffer_rows": 20, "seed": seed}
+    options = {"loss": "elementwise", "warmup": 0.1, "decay": "linear", "buffer_bytes": 6000, "seed": seed}
     kill_at_random(shards, tiny_student, tmp_path, 1, 10, 9, options)
 
 

@@ -27,6 +27,7 @@ from shared.shards import (
     summarise_folder,
 )
 from shared.shards.manifest import save_manifest
+from shared.shards.read import GroupReader, cut_row_group
 from tests.shared.shards.shard_rows import COST_USD, make_key, make_manifest, make_row, make_rows
 
 
@@ -97,6 +98,29 @@ def test_row_groups_are_listed_and_read_by_column(tmp_path: Path, monkeypatch: p
     assert table.column_names == ["sample_id", "embedding"]
     assert table["sample_id"].to_pylist() == ["row-4", "row-5"]
     assert list_row_groups(folder.path, folder.manifest, "test") == []
+
+
+def test_a_row_group_is_read_in_pieces_in_any_order(tmp_path: Path) -> None:
+    with TeacherFolder.open(tmp_path, make_manifest()) as folder:
+        folder.append("train", make_rows(*range(10)))
+        folder.seal()
+    (group,) = list_row_groups(folder.path, folder.manifest, "train")
+    assert group.sizes["embedding"] > 10 * 4 * 2
+    assert cut_row_group(group, 10) == [group]
+    pieces = cut_row_group(group, 3)
+    assert [(piece.first, piece.rows) for piece in pieces] == [(0, 3), (3, 3), (6, 3), (9, 1)]
+    columns = ["sample_id", "embedding"]
+    whole = read_row_group(group, columns)
+    reader = GroupReader()
+    assert reader.read(group, columns) == whole
+    for number in (0, 1, 2, 3, 3, 1, 2, 0, 2):
+        piece = pieces[number]
+        for table in (reader.read(piece, columns), read_row_group(piece, columns)):
+            assert table == whole.slice(piece.first, piece.rows)
+    assert reader.read(pieces[1], ["sample_id"]).column_names == ["sample_id"]
+    group.path.unlink()
+    with pytest.raises(CorruptShardError, match="is missing, though the manifest names it"):
+        reader.read(pieces[0], columns)
 
 
 def test_only_the_last_answer_is_current(tmp_path: Path) -> None:

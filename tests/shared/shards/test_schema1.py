@@ -21,6 +21,7 @@ from shared.shards import (
     summarise_folder,
     verify_shards,
 )
+from shared.shards.read import GroupReader, cut_row_group
 from tests.shared.shards.schema1 import write_folder
 from tests.shared.shards.shard_rows import COST_USD, make_key, make_manifest, make_rows
 
@@ -83,6 +84,10 @@ def test_named_columns_come_in_todays_types(folder: Path) -> None:
     assert table.schema.equals(row_schema().empty_table().select(["label", "reply_ids", "embedding"]).schema)
     assert table["label"].to_pylist() == [0, 1, 0]
     assert table["reply_ids"].null_count == 3
+    reader = GroupReader()
+    for piece in cut_row_group(group, 2):
+        assert piece.first is not None
+        assert reader.read(piece, ["label", "reply_ids", "embedding"]) == table.slice(piece.first, piece.rows)
 
 
 def test_a_run_goes_on_beside_the_old_shards(folder: Path) -> None:
