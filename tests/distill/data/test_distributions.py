@@ -113,11 +113,14 @@ def test_other_labels_than_the_tasks_are_refused(open_split: Any) -> None:
         read(open_split(rows))
 
 
-@pytest.mark.parametrize(("value", "total"), [(np.nan, "nan"), (0.5, "2.384")])
-def test_probabilities_that_cannot_be_are_named(open_split: Any, value: float, total: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [(np.nan, "a vector that is not finite"), (0.5, "label_logprobs whose probabilities sum to 2.384")],
+)
+def test_probabilities_that_cannot_be_are_named(open_split: Any, value: float, problem: str) -> None:
     rows = make_judged(draw_probabilities())
     rows[31] = with_answer(rows[31], label_logprobs=[value, -1.0, -1.0])
-    with pytest.raises(DataError, match=f"'0-31' has label_logprobs whose probabilities sum to {total}"):
+    with pytest.raises(DataError, match=f"'0-31' has {problem}"):
         read(open_split(rows))
 
 
