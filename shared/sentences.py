@@ -66,8 +66,7 @@ class SentenceEncoder:
         """
         import torch
 
-        if self._model is None:
-            self._load()
+        self.load()
         if not texts:
             return np.zeros((0, self._model.config.hidden_size), np.float32)
         encoded = self._tokenizer(list(texts), truncation=True, max_length=self._window, return_overflowing_tokens=True)
@@ -89,11 +88,13 @@ class SentenceEncoder:
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors.astype(np.float32)
 
-    def close(self) -> None:
-        """Let go of the weights; the next text loads them again."""
-        self._model = self._tokenizer = None
+    def load(self) -> None:
+        """Load the weights, unless they are: beforehand where several threads are to encode at once.
 
-    def _load(self) -> None:
+        Raises SourceError where that fails.
+        """
+        if self._model is not None:
+            return
         import torch
         from transformers import AutoModel, AutoTokenizer
 
@@ -105,6 +106,10 @@ class SentenceEncoder:
         limits = [self._tokenizer.model_max_length, *([] if positions is None else [positions - 2])]
         self._window = min(limits)
         self._model = model.to(choose_inference_device()).eval()
+
+    def close(self) -> None:
+        """Let go of the weights; the next text loads them again."""
+        self._model = self._tokenizer = None
 
 
 def split_by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -46,8 +46,3 @@ def name_gpus(count: int, visible: str | None) -> list[str]:
     if visible is None:
         return [str(number) for number in range(count)]
     return [name.strip() for name in visible.split(",")][:count]
-
-
-def count_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from distill.compare.places import Place, choose_places, count_cores, list_gpus
+from distill.compare.places import Place, choose_places, list_gpus
 from distill.compare.plan import Cell, Comparison
 from distill.compare.pool import CELLS as CELLS
 from distill.compare.pool import FROZEN, Job, train_cells
@@ -12,6 +12,7 @@ from distill.config import DataConfig, DistillConfig
 from distill.runs.folder import read_metrics
 from distill.runs.record import ROW_SCORES
 from shared.console import say
+from shared.cores import count_cores
 from shared.disk import explain_disk_errors
 from shared.errors import UsageError
 from shared.options import flatten

@@ -45,7 +45,7 @@ def describe_recogniser() -> Mapping[str, Any]:
 
 
 class LineReader:
-    """The recogniser, loaded. One call takes all cores."""
+    """The recogniser, loaded. On a CPU a call takes one core, and several threads may call it at once."""
 
     def __init__(self) -> None:
         path = find_recogniser()
@@ -53,6 +53,7 @@ class LineReader:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = 1
         providers = [
             name
             for name in ("CUDAExecutionProvider", "CPUExecutionProvider")

@@ -8,6 +8,7 @@ A vision teacher of text has to be able to read; this one can, on a laptop. What
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from harvest.rendering import Layout, Page
@@ -15,15 +16,17 @@ from harvest.rendering.ahead import RenderPool
 from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes
 from harvest.teachers.ocr import LineReader, describe_recogniser
 from harvest.teachers.pages import PAGE_SIZE, answer_pages, describe_drawn
+from shared.cores import CorePool, count_cores
 from shared.errors import require_extra
 from shared.example import Example
+from shared.frozen_models import choose_inference_device
 from shared.options import Option, check_options
 from shared.schema import Answer, Status
 from shared.sentences import SentenceEncoder
 from shared.sources import MPNET
 from shared.tasks import Task
 
-_BATCH_ROWS = 64
+_ROWS_A_CORE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class ReaderTeacher:
         self._renderer = RenderPool(self._layout)
         self._encoder = SentenceEncoder(config.encoder)
         self._reader: LineReader | None = None
+        self._cores: CorePool | None = None
 
     @staticmethod
     def make_reread(recipe: Mapping[str, Any]) -> Reread:
@@ -74,16 +78,26 @@ class ReaderTeacher:
 
     def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Read in batches; one row that cannot be drawn does not stop the others."""
-        return answer_pages(requests, self._renderer, _BATCH_ROWS, self._encode)
+        return answer_pages(requests, self._renderer, _ROWS_A_CORE * count_cores(), self._answer_batch)
 
     async def aclose(self) -> None:
         """End what renders, and let go of recogniser and encoder."""
         self._renderer.close()
-        self._reader = None
+        if self._cores is not None:
+            self._cores.close()
+        self._reader = self._cores = None
         self._encoder.close()
 
-    def _encode(self, pages: Sequence[Sequence[Page]]) -> list[Answer]:
-        raws = [json.dumps(lines, ensure_ascii=False).encode() for lines in self._read(pages)]
+    def _answer_batch(self, pages: Sequence[Sequence[Page]]) -> list[Answer]:
+        """Read and encode a run of texts on each core; where a GPU computes, one after the other."""
+        if self._reader is None or self._cores is None:
+            self._reader = LineReader()
+            self._cores = CorePool(1 if choose_inference_device() == "cuda" else None)
+            self._encoder.load()
+        return self._cores.map(partial(self._read_and_encode, self._reader), pages)
+
+    def _read_and_encode(self, reader: LineReader, pages: Sequence[Sequence[Page]]) -> list[Answer]:
+        raws = [json.dumps(lines, ensure_ascii=False).encode() for lines in read_pages(reader, pages)]
         texts = [join_lines(raw) for raw in raws]
         vectors = self._encoder.encode(texts)
         return [
@@ -91,23 +105,22 @@ class ReaderTeacher:
             for text, vector, raw in zip(texts, vectors, raws, strict=True)
         ]
 
-    def _read(self, texts: Sequence[Sequence[Page]]) -> list[list[str]]:
-        """What the recogniser reads in the lines of each text, each with the break after it.
 
-        Its only source is the pixels of the pages.
-        """
-        if self._reader is None:
-            self._reader = LineReader()
-        crops, places = [], []
-        for number, pages in enumerate(texts):
-            for page in pages:
-                for line in page.lines:
-                    crops.append(page.pixels[line.top : line.bottom, line.left : line.right])
-                    places.append((number, line.ends_with))
-        read: list[list[str]] = [[] for _ in texts]
-        for (number, ends_with), line_text in zip(places, self._reader.read(crops), strict=True):
-            read[number].append(line_text + ends_with)
-        return read
+def read_pages(reader: LineReader, texts: Sequence[Sequence[Page]]) -> list[list[str]]:
+    """Read the lines of each text's pages, each with the break after it.
+
+    The only source is the pixels of the pages.
+    """
+    crops, places = [], []
+    for number, pages in enumerate(texts):
+        for page in pages:
+            for line in page.lines:
+                crops.append(page.pixels[line.top : line.bottom, line.left : line.right])
+                places.append((number, line.ends_with))
+    read: list[list[str]] = [[] for _ in texts]
+    for (number, ends_with), line_text in zip(places, reader.read(crops), strict=True):
+        read[number].append(line_text + ends_with)
+    return read
 
 
 def join_lines(raw: bytes) -> str:
