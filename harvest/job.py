@@ -33,10 +33,10 @@ from shared.tasks import LoadedTask, find_task, load_task
 class Report:
     """What a plan or a run came to; the object that `--json` prints.
 
-    `rows` are planned, of which `kept` were answered before, by status `kept_statuses`. Of the others a run asks
-    `to_ask`, copies `to_copy` from rows that say the same, carries `to_carry` without an answer, and keeps `unaskable`
-    as failed. `asked`, `failed`, `cost_usd` (None where a price is not known) and `seconds` are this run's. `forecast`
-    is a plan's: what `to_ask` will take.
+    `rows` are planned, in each of the `splits` so many; of them `kept` were answered before, by status `kept_statuses`.
+    Of the others a run asks `to_ask`, copies `to_copy` from rows that say the same, carries `to_carry` without an
+    answer, and keeps `unaskable` as failed. `asked`, `failed`, `cost_usd` (None where a price is not known) and
+    `seconds` are this run's. `forecast` is a plan's: what `to_ask` will take.
     """
 
     task: str
@@ -44,6 +44,7 @@ class Report:
     folder: str
     source: str
     rows: int
+    splits: Mapping[str, int]
     kept: int
     kept_statuses: Mapping[str, int]
     to_ask: int
@@ -254,6 +255,7 @@ def _report(loaded: LoadedTask, teacher: Teacher, folder: Path, plan: Plan, outc
         folder=str(folder),
         source=loaded.source,
         rows=sum(plan.planned.values()),
+        splits=dict(plan.planned),
         kept=plan.count(Action.KEEP),
         kept_statuses={str(status): rows for status, rows in plan.kept.items()},
         to_ask=plan.count(Action.ASK),

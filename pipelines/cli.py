@@ -1,4 +1,4 @@
-"""The `pipeline` command: an experiment from its recipe to its table."""
+"""The `pipeline` command: an experiment, or a table of them, from its recipe to its figures."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +37,13 @@ def run(
             "May be repeated.",
         ),
     ] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option("--task", help="Only this task of a table; may be repeated.")
+    ] = None,
+    students: Annotated[
+        list[str] | None, typer.Option("--student", help="Only this student of a table; may be repeated.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what is left to ask and to train, and do neither.")] = False,
     images: Images = None,
     out: Out = Path("runs"),
     overwrite: Overwrite = False,
@@ -48,16 +55,18 @@ def run(
     is trained twice.
     """
     from harvest.asking.interrupt import KeyboardInterrupts
+    from pipelines.plan import describe_plan, make_plan, print_plan
     from pipelines.recipe import read_recipe
-    from pipelines.runner import describe_result, make_experiment, print_result, run_experiment
+    from pipelines.work import make_work
 
-    experiment = make_experiment(read_recipe(recipe), assignments or (), options)
+    work = make_work(read_recipe(recipe), assignments or (), options, tasks or (), students or ())
     require_extra("distill", "torch", "transformers", "safetensors", "scipy")
-    result = run_experiment(experiment, out, images, overwrite, interrupt=KeyboardInterrupts())
-    if as_json:
-        print_json(describe_result(result))
-    else:
-        print_result(result)
+    if plan:
+        made = make_plan(work.experiments, work.locate(out), interrupt=KeyboardInterrupts())
+        print_json(describe_plan(made)) if as_json else print_plan(made)
+        return
+    done = work.run(out, images, overwrite, KeyboardInterrupts())
+    print_json(done.describe()) if as_json else done.show()
 
 
 def main() -> None:

@@ -6,7 +6,7 @@
 
 `harvest` holds the options of `harvest run`, the teacher's own among them. `compare` holds the keys of a plan of
 `distill compare`, but for its name, shards and teacher, which follow from the rest. The classes behind those commands
-check both.
+check both. A third key, `table`, makes of it an experiment for each of several tasks and students (pipelines.table).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,17 +19,19 @@ import yaml
 from shared.errors import UsageError
 from shared.options import parse_assignment, suggest
 
-NAME, HARVEST, COMPARE = KEYS = ("name", "harvest", "compare")
+NAME, HARVEST, COMPARE, TABLE = KEYS = ("name", "harvest", "compare", "table")
+NEEDED = (NAME, HARVEST, COMPARE)
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A recipe as it is written. `path` is its file, for messages; the stages check the two mappings."""
+    """A recipe as it is written. `place` says where, for messages; the stages check the mappings."""
 
-    path: Path
+    place: str
     name: str
     harvest: Mapping[str, Any]
     compare: Mapping[str, Any]
+    table: Mapping[str, Any] | None = None
 
 
 def split_assignments(texts: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -68,17 +70,23 @@ def read_recipe(path: Path) -> Recipe:
             f"{path} has the key distill, of an older version: it is {COMPARE} now, where labels stands beside seeds "
             "and not in common (see docs/compare.md)"
         )
-    for key in content:
-        if key not in KEYS:
-            raise UsageError(f"{path} has no key {key}; {suggest(str(key), KEYS)}")
-    if missing := [key for key in KEYS if key not in content]:
-        raise UsageError(f"{path} needs the {'key' if len(missing) == 1 else 'keys'} {', '.join(missing)}")
+    check_keys(str(path), content, KEYS, NEEDED)
     if not isinstance(content[NAME], str):
         raise UsageError(f"{path}: name is {content[NAME]!r}; give a word, which names the folder of the comparison")
-    return Recipe(path, content[NAME], *(_check_mapping(f"{path}: {key}", content[key]) for key in (HARVEST, COMPARE)))
+    parts = {key: check_mapping(f"{path}: {key}", content[key]) for key in (HARVEST, COMPARE, TABLE) if key in content}
+    return Recipe(str(path), content[NAME], **parts)
 
 
-def _check_mapping(label: str, value: Any) -> Mapping[str, Any]:
+def check_keys(owner: str, content: Mapping[Any, Any], known: Sequence[str], needed: Sequence[str] = ()) -> None:
+    """Raise UsageError, naming the key, unless a mapping has keys of `known` only, and all that are `needed`."""
+    for key in content:
+        if key not in known:
+            raise UsageError(f"{owner} has no key {key}; {suggest(str(key), known)}")
+    if missing := [key for key in needed if key not in content]:
+        raise UsageError(f"{owner} needs the {'key' if len(missing) == 1 else 'keys'} {', '.join(missing)}")
+
+
+def check_mapping(label: str, value: Any) -> Mapping[str, Any]:
     """Give the value back where it is a mapping of options to values. Raises UsageError that begins with `label`."""
     if not isinstance(value, Mapping):
         raise UsageError(f"{label} is {value!r}; it must be a mapping of options to values")

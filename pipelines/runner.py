@@ -58,7 +58,7 @@ def make_experiment(
             teacher=harvest.teacher.name or harvest.teacher.teacher,
         )
     except UsageError as error:
-        raise UsageError(f"{recipe.path}: {error}") from None
+        raise UsageError(f"{recipe.place}: {error}") from None
     return Experiment(harvest, comparison)
 
 
@@ -75,17 +75,26 @@ def run_experiment(
     `images` and `overwrite` are as in run_comparison, `interrupt` as in run_harvest, and so is what is raised; Error
     where the harvest was stopped before its end.
     """
-    report = run_harvest(experiment.harvest, interrupt=interrupt)
+    report = harvest_all(experiment.harvest, interrupt)
+    folder, compared = run_comparison(follow_harvest(experiment.comparison, report), out, images, overwrite)
+    return Result(report, folder, compared)
+
+
+def harvest_all(config: HarvestConfig, interrupt: Interrupt | None = None) -> Report:
+    """Ask what is not kept yet. Raises what run_harvest does, and Error where it was stopped before its end."""
+    report = run_harvest(config, interrupt=interrupt)
     if report.stopped is not None:
         raise Error(
-            f"the harvest was stopped: {report.stopped}. No student was trained. What was answered is kept; the same "
-            "command goes on from there"
+            f"the harvest of {report.task} was stopped: {report.stopped}. No student was trained. What was answered is "
+            "kept; the same command goes on from there"
         )
     say(f"the teacher was asked {report.asked:,} times")
-    answers = Path(report.folder)
-    comparison = replace(experiment.comparison, shards=(answers.parent,), teacher=report.teacher)
-    folder, compared = run_comparison(comparison, out, images, overwrite)
-    return Result(report, folder, compared)
+    return report
+
+
+def follow_harvest(comparison: Comparison, report: Report) -> Comparison:
+    """Give the comparison of the answers that a harvest, or a plan of one, is about."""
+    return replace(comparison, shards=(Path(report.folder).parent,), teacher=report.teacher)
 
 
 def print_result(result: Result) -> None:

@@ -227,6 +227,7 @@ def _describe_variant(one: Chosen, manifest: Manifest) -> dict[str, Any]:
         "score": mean(one.scores),
         "scores": one.scores,
         "validation": mean(one.validation),
+        "validation_scores": one.validation,
         "curve": [mean(scores) for scores in zip(*one.curves, strict=True)],
         "choice": dict(one.options),
         "choice_scores": list(one.choice_scores),
