@@ -86,6 +86,14 @@ class Processes:
         distributed.broadcast_object_list(box, 0)
         return box[0]
 
+    def gather_objects(self, own: T) -> list[T]:
+        """Give every process what each of them has, in order: objects that can be pickled."""
+        if self.count == 1:
+            return [own]
+        boxes: list[Any] = [None] * self.count
+        distributed.all_gather_object(boxes, own)
+        return boxes
+
 
 @contextmanager
 def connect_processes() -> Iterator[Processes]:

@@ -62,9 +62,14 @@ def is_adapter(folder: str) -> bool:
 
 def save_adapter(model: Any, folder: Path) -> None:
     """Write the adapter, and the config.json of the classifier that it belongs to."""
+    write_adapter(model, folder)
+    unwrap(model).config.save_pretrained(folder)
+
+
+def write_adapter(model: Any, folder: Path) -> None:
+    """Write the adapter alone, as peft loads it on the base model."""
     model.save_pretrained(folder, save_embedding_layers=False)  # "auto" would ask the hub
     (folder / "README.md").unlink(missing_ok=True)  # a template of peft's, with nothing filled in
-    unwrap(model).config.save_pretrained(folder)
 
 
 def load_adapter(folder: str) -> Any:
