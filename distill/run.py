@@ -12,8 +12,8 @@ from distill.compute.processes import Processes, connect_processes
 from distill.config import DistillConfig
 from distill.data.answers import open_teachers
 from distill.data.run_rows import RunRows, describe_rows, read_rows
-from distill.methods.controls import make_method
-from distill.methods.materials import FoundModel, check_task, find_model, gather_materials
+from distill.methods.choose import check_task, make_method
+from distill.methods.materials import FoundModel, find_model
 from distill.runs.card import find_comparable, make_card
 from distill.runs.folder import CHECKPOINT, choose_run_folder, working_folder
 from distill.runs.record import (
@@ -75,8 +75,9 @@ def run_distillation(
         if not processes.is_first:
             silence()
         teachers = open_teachers(config.data.shards, config.data.teacher)
-        check_task(config, teachers[0].manifest)
-        default = f"{teachers[0].manifest.task}-{config.variant}-s{config.training.seed}"
+        manifest = teachers[0].manifest
+        check_task(config, manifest)
+        default = f"{manifest.task}-{config.name_variant(manifest.kind)}-s{config.training.seed}"
         target = processes.agree(choose_run_folder(out, name, default, overwrite))
         device = choose_device(config.training.device, config.training.precision, processes)
         if device.device.type == "cpu":
@@ -110,8 +111,7 @@ class _Run:
     def train(self, work: Path, checkpoints: Checkpoints, trackers: Sequence[str]) -> tuple[Method, Progress]:
         """Make the method and train it; the epochs go to log.jsonl and to the trackers."""
         config, first = self.config, self.processes.is_first
-        materials = gather_materials(config, self.rows, self.found, self.device, work, self.keep.frozen)
-        method = make_method(materials)
+        method = make_method(config, self.rows, self.found, self.device, work, self.keep.frozen)
         say(describe_rows(self.rows, sees_unlabelled=config.method.sees_unlabelled_rows))
         shown = trackers if first else ()
         with (

@@ -144,7 +144,7 @@ class Comparison:
             for name, options in variants.items()
             for index, candidate in enumerate(self.list_candidates(name))
         ]
-        roles = [cell.config.method.role for cell in cells]
+        roles = [cell.config.role for cell in cells]
         for role, what in (("undistilled", "plain fine-tuning"), ("teacher", "a variant with the teacher")):
             if role not in roles:
                 raise UsageError(

@@ -95,7 +95,7 @@ def _choose(
     return Chosen(
         variant=variant,
         labels=labels,
-        role=candidates[best][0].config.method.role,
+        role=candidates[best][0].config.role,
         choice=best,
         options=comparison.list_candidates(variant)[best],
         choice_scores=tuple(scores.values()),

@@ -56,6 +56,13 @@ class Processes:
         together = self.gather(torch.cat(list(own), dim=1), rows)
         return list(torch.split(together, [tensor.shape[1] for tensor in own], dim=1))
 
+    def add(self, own: Tensor) -> Tensor:
+        """Add up what each process has, without gradients."""
+        own = own.detach()
+        if self.count > 1:
+            distributed.all_reduce(own)
+        return own
+
     def sum_gradients(self, module: nn.Module) -> None:
         """Replace each gradient by its sum over the processes."""
         if self.count == 1:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 def read_trained(module: nn.Module) -> dict[str, Tensor]:
     """Give the weights of a module, less those that are frozen: all that training can change."""
-    frozen = {name for name, weight in module.named_parameters() if not weight.requires_grad}
+    everything = module.named_parameters(remove_duplicate=False)  # tied weights have several names
+    frozen = {name for name, weight in everything if not weight.requires_grad}
     return {name: weight for name, weight in module.state_dict().items() if name not in frozen}
 
 

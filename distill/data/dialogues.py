@@ -180,6 +180,14 @@ class DialogueColumn:
             *(each[order] for each in (made.top_ids, made.top_logprobs, made.tail, made.has_top)),
         )
 
+    def count_bytes(self, stored: int, rows: int) -> int:
+        """Bound the memory of some dialogues: 4 bytes a token, and what the top K takes once it is decoded.
+
+        A text has no more tokens than bytes; a template adds some.
+        """
+        tokens = min(stored + 1024 * rows, rows * self.encoder.max_length)
+        return 4 * tokens + (4 * stored if self.with_top else 0) + 64 * rows
+
     def join(self, parts: Sequence[Sequences]) -> Sequences:
         """Put dialogues one after the other."""
         return join_sequences(parts)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.config import DistillConfig
+from distill.config import TEXT_KINDS, DistillConfig
 from distill.data.answers import Answers, TeacherShards, join_teachers
 from distill.data.split import Bools, Split, keep_labels, read_split
 from shared.errors import DataError
@@ -53,7 +53,7 @@ def read_rows(config: DistillConfig, teachers: tuple[TeacherShards, ...]) -> Run
     """
     folder, manifest = teachers[0].folder, teachers[0].manifest
     train, answers = join_teachers(teachers, read_split(folder, manifest, TRAIN))
-    visible = choose_visible(train, config.data.labels, config.training.seed)
+    visible = choose_visible(train, config.data.labels, config.training.seed, distinct=manifest.kind not in TEXT_KINDS)
     dev = read_split(folder, manifest, DEV)
     if not mark_scored(dev).any():
         raise DataError(f"{folder} has no labelled rows in the split {DEV!r}, which chooses the best epoch")
@@ -63,12 +63,15 @@ def read_rows(config: DistillConfig, teachers: tuple[TeacherShards, ...]) -> Run
     return RunRows(teachers, train, answers, visible, dev, test)
 
 
-def choose_visible(split: Split, labels: int | None, seed: int) -> Bools:
-    """Mark the rows that training may see the label of. Raises DataError where there is none, or one label only."""
+def choose_visible(split: Split, labels: int | None, seed: int, *, distinct: bool = True) -> Bools:
+    """Mark the rows that training may see the label of.
+
+    Raises DataError where there is none, or one label only, unless they need not be `distinct`.
+    """
     visible = split.labelled & split.answered if labels is None else keep_labels(split, labels, seed)
     if not visible.any():
         raise DataError(f"the split {split.name} has no row that has both a label and an answer (status ok)")
-    if np.ptp(split.target[visible]) == 0:
+    if distinct and np.ptp(split.target[visible]) == 0:
         raise DataError(
             f"the {int(visible.sum()):,} labels of the split {split.name} that training may see are all the same: "
             "there is nothing to tell apart. Keep more with --labels, or harvest more rows"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from shared.errors import DataError, ShardError
@@ -15,6 +16,9 @@ from shared.shards.read import RowGroup, list_row_groups, read_row_group
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+# The columns that hold the right answer, by the task's kind; label for all others.
+TRUTH = {"regression": ("target",), "choice": ("label", "choices"), "generation": ("target_text", "references")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +56,43 @@ def read_split(folder: Path, manifest: Manifest, name: str) -> Split:
             f"{folder} has no sealed rows of the split {name!r}; it has {', '.join(kept) or 'none at all'}. "
             f"Run: harvest run --teacher {manifest.teacher} --task {manifest.task}"
         )
-    regression = manifest.kind == "regression"
-    column = "target" if regression else "label"
     rows = sum(group.rows for group in groups)
     # Filled in place: parts that are put together at the end would need twice the memory.
     answered, first, labelled = (np.empty(rows, np.bool_) for _ in range(3))
-    targets = np.empty(rows, np.float32 if regression else np.int64)
+    targets = np.empty(rows, np.float32 if manifest.kind == "regression" else np.int64)
     start = 0
     for group in groups:
         here = slice(start, start + group.rows)
         start += group.rows
-        table = read_row_group(group, ["status", "draw", column])
+        table = read_row_group(group, ["status", "draw", *TRUTH.get(manifest.kind, ("label",))])
         answered[here] = pc.equal(table["status"], Status.OK.value).to_numpy()
         first[here] = table["draw"].to_numpy() == 0
-        labelled[here] = table[column].is_valid().to_numpy()
-        target = table[column].fill_null(0).to_numpy()
-        usable = np.isfinite(target) if regression else (target >= 0) & (target < len(manifest.labels))
-        if not usable.all():
-            row = int(np.argmin(usable))
-            limit = "a number" if regression else f"one of the task's {len(manifest.labels)} labels"
-            raise DataError(f"{describe_row(group, row)} has {column} {target[row]}, which is not {limit}")
-        targets[here] = target
+        labelled[here], targets[here] = _read_truth(group, table, manifest)
     return Split(name, groups, answered, first, labelled, targets)
+
+
+def _read_truth(group: RowGroup, table: pa.Table, manifest: Manifest) -> tuple[Bools, np.ndarray[Any, Any]]:
+    """Read which rows have a right answer, and their targets: 0 for texts. Raises DataError naming a wrong one."""
+    if manifest.kind == "generation":
+        labelled = table["target_text"].is_valid().to_numpy() | pc.fill_null(
+            pc.greater(pc.list_value_length(table["references"]), 0), False
+        ).to_numpy(zero_copy_only=False)
+        return labelled, np.zeros(group.rows, np.int64)
+    column = "target" if manifest.kind == "regression" else "label"
+    labelled = table[column].is_valid().to_numpy()
+    target = table[column].fill_null(0).to_numpy()
+    if manifest.kind == "regression":
+        usable, limit = np.isfinite(target), "a number"
+    elif manifest.kind == "choice":
+        counts = pc.fill_null(pc.list_value_length(table["choices"]), 0).to_numpy()
+        usable, limit = ~labelled | ((target >= 0) & (target < counts)), "one of its choices"
+    else:
+        usable = (target >= 0) & (target < len(manifest.labels))
+        limit = f"one of the task's {len(manifest.labels)} labels"
+    if not usable.all():
+        row = int(np.argmin(usable))
+        raise DataError(f"{describe_row(group, row)} has {column} {target[row]}, which is not {limit}")
+    return labelled, target
 
 
 def describe_row(group: RowGroup, row: int) -> str:

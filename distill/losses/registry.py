@@ -26,6 +26,7 @@ GROUP = "harvest_distill.losses"
 NONE = "none"  # stands for no L_m
 
 Semantics = Literal["paper", "code"]
+Divergence = Literal["forward-kl", "jsd", "skewed-kl"]  # of distributions over tokens: see distill.losses.tokens
 Match: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 
 

@@ -15,13 +15,13 @@ The logits of all positions never exist together: see sum_losses.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-Divergence = Literal["forward-kl", "jsd", "skewed-kl"]
+from distill.losses.registry import Divergence
 
 SKEW = 0.1
 # A log-probability below it counts as this: its probability is 0 in every type, and no infinity meets another.

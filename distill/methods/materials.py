@@ -121,9 +121,13 @@ def count_outputs(manifest: Manifest) -> int:
     return len(manifest.labels)
 
 
-def check_task(config: DistillConfig, manifest: Manifest) -> None:
-    """Raise UsageError for a task that the config's method cannot train."""
+def check_labels(config: DistillConfig, manifest: Manifest) -> None:
+    """Raise UsageError for a task whose labels the config's method cannot train, and options of students that write."""
     count_outputs(manifest)
+    if config.generative.learn:
+        raise UsageError(f"{manifest.task} is a task of labels: --learn is for students that write")
+    if config.student.layers_kept != "first":
+        raise UsageError("student_layers_kept is for students that write: others keep their first layers")
     if manifest.kind == "regression":
         if config.method.traits.needs_labels:
             raise UsageError(f"{manifest.task} is a regression: there are no labels to smooth")

@@ -30,7 +30,7 @@ def add_lora(model: Any, source: ResolvedModel, rank: int, targets: LoraTargets,
     knows for the architecture (queries and values, mostly). Raises SourceError where it knows none.
     """
     require_extra("lora", "peft")
-    from peft import LoraConfig, TaskType, get_peft_model
+    from peft import TaskType
 
     encoder = model.base_model_prefix
     whole = {
@@ -38,15 +38,33 @@ def add_lora(model: Any, source: ResolvedModel, rank: int, targets: LoraTargets,
     }
     whole |= {name.rpartition(".")[0] for name in fresh if name.partition(".")[0] == encoder}
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    config = LoraConfig(
+    return _wrap(
+        model,
+        source,
         task_type=TaskType.SEQ_CLS,
         r=rank,
-        lora_alpha=ALPHA_PER_RANK * rank,
         target_modules=None if targets == "default" else targets,
         exclude_modules=[name for name in linear if any(f"{name}.".startswith(f"{full}.") for full in whole)],
         modules_to_save=sorted(whole),
-        revision=source.revision,
     )
+
+
+def add_causal_lora(model: Any, source: ResolvedModel, rank: int, targets: LoraTargets) -> Any:
+    """Wrap a causal language model as peft does: updates of `rank` for the target modules, all else frozen.
+
+    `targets` are those of add_lora; all linear layers are all but the head. Raises SourceError where peft knows none.
+    """
+    require_extra("lora", "peft")
+    from peft import TaskType
+
+    wanted = None if targets == "default" else targets
+    return _wrap(model, source, task_type=TaskType.CAUSAL_LM, r=rank, target_modules=wanted)
+
+
+def _wrap(model: Any, source: ResolvedModel, **options: Any) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(lora_alpha=ALPHA_PER_RANK * options["r"], revision=source.revision, **options)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers under an old name

@@ -35,8 +35,8 @@ def load_student(
     keeps only its input between. Raises SourceError, also for a checkpoint that classifies over another number of
     labels.
     """
-    with _loading(source):
-        config = AutoConfig.from_pretrained(source.location, **_origin(source))
+    with loading(source):
+        config = AutoConfig.from_pretrained(source.location, **locate(source))
         _check_labels(source, config, outputs)
         if layers is not None:
             if layers > config.num_hidden_layers:
@@ -45,10 +45,7 @@ def load_student(
             if getattr(config, "layer_types", None) is not None:
                 config.layer_types = config.layer_types[:layers]
         if dropout is not None:
-            for name, value in vars(config).items():
-                # A layerdrop leaves out whole layers.
-                if "drop" in name and "layerdrop" not in name and isinstance(value, int | float):
-                    setattr(config, name, dropout)
+            replace_dropout(config, dropout)
         config.use_cache = False  # a causal model would keep keys and values for tokens that never come
         config.num_labels = outputs
         config.problem_type = "regression" if outputs == 1 else "single_label_classification"
@@ -60,49 +57,68 @@ def load_student(
             config=config,
             dtype=torch.float32,
             output_loading_info=True,
-            **_origin(source),
+            **locate(source),
         )
     if gradient_checkpointing:
-        if not model.supports_gradient_checkpointing:
-            raise SourceError(f"the student {source.source} has no gradient checkpointing: train it without")
-        # transformers gave it a new name in 5.2x; the first argument is that of torch's checkpoint
-        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
-        enable({"use_reentrant": False})
+        compute_layers_twice(model, source)
     if lora_rank is None:
         return model
     return add_lora(model, source, lora_rank, lora_targets, loaded["missing_keys"])
 
 
+def replace_dropout(config: Any, dropout: float) -> None:
+    """Replace every dropout rate of a model's config."""
+    for name, value in vars(config).items():
+        # A layerdrop leaves out whole layers.
+        if "drop" in name and "layerdrop" not in name and isinstance(value, int | float):
+            setattr(config, name, dropout)
+
+
+def compute_layers_twice(model: Any, source: ResolvedModel) -> None:
+    """Let a model keep only the input of each layer for the way back. Raises SourceError where it cannot."""
+    if not model.supports_gradient_checkpointing:
+        raise SourceError(f"the student {source.source} has no gradient checkpointing: train it without")
+    # transformers gave it a new name in 5.2x; the first argument is that of torch's checkpoint
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    enable({"use_reentrant": False})
+
+
 def load_classifier(source: ResolvedModel) -> Any:
     """Load a classifier as it was saved, in float32; an adapter, on its base model. Raises SourceError."""
-    with _loading(source):
+    with loading(source):
         if is_adapter(source.location):
             return load_adapter(source.location)
         return AutoModelForSequenceClassification.from_pretrained(
-            source.location, dtype=torch.float32, **_origin(source)
+            source.location, dtype=torch.float32, **locate(source)
         )
 
 
 def load_tokenizer(source: ResolvedModel) -> Any:
     """Load the fast tokenizer of a model, able to pad and to set two texts apart. Raises SourceError.
 
-    One without a padding token pads with its end token, and one that puts nothing between the texts of a pair (most
-    causal models' do not) puts its end token there: what is saved with the student does the same.
+    One that puts nothing between the texts of a pair (most causal models' do not) puts its end token there: what is
+    saved with the student does the same.
     """
+    tokenizer = open_tokenizer(source)
+    if tokenizer.eos_token is not None:
+        _separate_pairs(tokenizer)
+    return tokenizer
+
+
+def open_tokenizer(source: ResolvedModel) -> Any:
+    """Load the fast tokenizer of a model; one without a padding token pads with its end token. Raises SourceError."""
     vocabularies = ("tokenizer.json", "vocab.*", "*.model")
     if source.kind == "folder" and not any(any(Path(source.location).glob(name)) for name in vocabularies):
         # transformers would make one that knows no word
         raise SourceError(f"the student {source.source} has no tokenizer: it needs a tokenizer.json")
-    with _loading(source):
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **_origin(source))
+    with loading(source):
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **locate(source))
     if not tokenizer.is_fast:
         raise SourceError(f"the student {source.source} has no fast tokenizer: it needs a tokenizer.json")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
         raise SourceError(f"the student {source.source} has a tokenizer with neither a padding nor an end token")
-    if tokenizer.eos_token is not None:
-        _separate_pairs(tokenizer)
     return tokenizer
 
 
@@ -126,7 +142,8 @@ def _separate_pairs(tokenizer: Any) -> None:
     backend.post_processor = Processors([*before, between])
 
 
-def _origin(source: ResolvedModel) -> dict[str, Any]:
+def locate(source: ResolvedModel) -> dict[str, Any]:
+    """Give what from_pretrained needs to take a model from where it was found, and from nowhere else."""
     return {"local_files_only": True} if source.kind == "folder" else {"revision": source.revision}
 
 
@@ -142,8 +159,8 @@ def _check_labels(source: ResolvedModel, config: Any, outputs: int) -> None:
 
 
 @contextmanager
-def _loading(source: ResolvedModel) -> Iterator[None]:
-    """Turn what transformers raises into a SourceError."""
+def loading(source: ResolvedModel, what: str = "a text classifier") -> Iterator[None]:
+    """Turn what transformers raises into a SourceError that says that a model is not `what`."""
     try:
         with quiet_transformers():
             yield
@@ -152,7 +169,7 @@ def _loading(source: ResolvedModel) -> Iterator[None]:
     except Exception as error:  # its readers raise errors of many kinds at a file that was cut short
         again = f"hf download {source.location} --force-download" if source.kind == "hub" else "copy its files again"
         raise SourceError(
-            f"transformers cannot load the student {source.source} as a text classifier: {error}. If its download was "
+            f"transformers cannot load the student {source.source} as {what}: {error}. If its download was "
             f"cut short: {again}"
         ) from error
 

@@ -75,7 +75,7 @@ def describe_run(
         "task": manifest.task,
         "teacher": "+".join(teacher.manifest.teacher for teacher in rows.teachers),
         "student": config.student.model,
-        "variant": config.variant,
+        "variant": config.name_variant(manifest.kind),
         "seed": config.training.seed,
         "metric": manifest.metric,
         "dev_best": progress.best.dev,

@@ -24,6 +24,11 @@ def take_step(
     """
     optimizer.zero_grad()
     loss.backward()
+    end_step(module, optimizer, processes)
+
+
+def end_step(module: nn.Module, optimizer: torch.optim.Optimizer, processes: Processes | None = None) -> None:
+    """Go one step down the gradients that were summed since they were 0: see take_step."""
     if processes is not None:
         processes.sum_gradients(module)
     nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)

@@ -68,7 +68,7 @@ def make_writer(folder: Path, *, begins: bool = True) -> Path:
 
 
 def make_sums(count: int, seed: int = 0, *, draws: int = 1, top: bool = True, width: int | None = None) -> list[Row]:
-    """Rows that add two numbers below five: `draws` replies to each, of which the odd ones are wrong.
+    """Rows that add nothing or one to a number below five: `draws` replies to each, of which the odd ones are wrong.
 
     A reply's ids are those of the tiny writer, its end among them; the top K put .7 on what was said. `width` is that
     of a vector that is a direction for each sum, under noise.
@@ -77,13 +77,12 @@ def make_sums(count: int, seed: int = 0, *, draws: int = 1, top: bool = True, wi
     directions = np.random.default_rng(99).normal(size=(10, width or 1))
     rows = []
     for i in range(count):
-        a, b = (int(each) for each in rng.integers(0, 5, 2))
+        a, b = int(rng.integers(5)), int(rng.integers(2))
         right = NUMBERS[a + b]
         example = Example(f"{seed}-{i}", f"what is {NUMBERS[a]} plus {NUMBERS[b]}", target_text=right)
         vector = None if width is None else directions[a + b] * 3 + rng.normal(size=width) * 0.1
         for draw in range(draws):
             reply = right if draw % 2 == 0 else NUMBERS[(a + b + 1) % 10]
-            reply = " ".join(["more"] * (draws - draw - 1) + [reply])
             ids = [*(VOCABULARY.index(word) for word in reply.split()), EOS]
             answer = Answer(Status.OK, reply=reply, finish_reason="stop", reply_ids=ids, embedding=vector, attempts=1)
             answer = add_top(answer, rng) if top else answer

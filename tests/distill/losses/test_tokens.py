@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill.losses.tokens import SKEW, Divergence, TokenTargets, diverge, measure_logits, sum_losses
+from distill.losses.registry import Divergence
+from distill.losses.tokens import SKEW, TokenTargets, diverge, measure_logits, sum_losses
 
 Array = np.ndarray[Any, Any]
 N, V, K, D = 23, 17, 5, 8

@@ -1,0 +1,121 @@
+"""A student that writes, as a method: it learns replies, references, and a teacher's top K of each token."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.methods.writing import WritingMaterials
+from distill.methods.writing_phase import WriterPhase, plan_dialogues
+from distill.methods.writing_scores import Said, WritingScores
+from distill.models.generator import Generator, load_generator, set_ends
+from distill.models.saving import save_generator
+from distill.training.method import Phase, Result, RowScores
+from distill.training.progress import EpochRecord, Progress
+from distill.training.step import derive_seed
+from shared.console import say
+
+STUDENT = "student"
+DRIFT_ROWS = 4  # whose logits are held against each other before and after an adapter is merged
+
+
+class Generative:
+    """A causal language model that learns a weighted sum of terms: see distill.losses.tokens."""
+
+    def __init__(self, materials: WritingMaterials) -> None:
+        self.materials = materials
+        self.plan = plan_dialogues(materials)
+        self.generator = build_generator(materials)
+        self.scores = WritingScores(materials, self.generator)
+        self.drift: str | None = None
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The student's training."""
+        return (STUDENT,)
+
+    def make_phase(self, name: str, results: Mapping[str, Result]) -> Phase[Any]:
+        """Make a phase, given the results of those before it."""
+        return WriterPhase.start(self.materials, self.generator, self.plan, self.scores)
+
+    def describe_epoch(self, record: EpochRecord) -> dict[str, Any]:
+        """Give an epoch as the run's log has it."""
+        return {
+            "epoch": record.epoch,
+            "dev": record.dev,
+            "student": {name.removeprefix("student/"): mean for name, mean in record.terms.items()},
+            "student_steps": record.steps,
+            "student_rows": record.rows,
+            "seconds": record.seconds,
+        }
+
+    @cached_property
+    def said(self) -> dict[str, Said]:
+        """What the student says of the scored rows of each split. All processes must ask for it together."""
+        return self.scores.say_all()
+
+    def score_rows(self) -> dict[str, RowScores]:
+        """Score rows: by split, and the further measures of a split as `<split>_nll` and `<split>_agreement`."""
+        return {split: RowScores(said.number, said.score) for split, said in self.said.items()}
+
+    def describe(self, progress: Progress) -> dict[str, Any]:
+        """Give what metrics.json says of the method."""
+        config = self.materials.config
+        means = {name: float(said.score.mean()) for name, said in self.said.items()}
+        return {
+            "metric": self.scores.metric,
+            "loss": "+".join(self.materials.weights),
+            "semantics": config.method.semantics,
+            "control": config.method.control,
+            "role": config.role,
+            "test": means.get("test"),
+            "nll": None if "test_nll" not in means else -means["test_nll"],
+            "agreement": means.get("test_agreement"),
+            "validation": means.get("validation"),
+            "aligner_dev": None,
+            "aligner_steps": 0,
+            "first_phase": None,
+            "truncated_texts": 0,
+            "template": self.materials.prompter.template.name,
+            "same_tokenizer": self.materials.same_tokenizer,
+            "replies": {
+                "asked": self.plan.usable.asked,
+                "learnt": int(self.plan.usable.wanted.sum()),
+                "right": self.plan.usable.right if self.plan.usable.judged else None,
+                "left_out": dict(self.plan.usable.left_out),
+            },
+        }
+
+    def save_predictions(self, folder: Path) -> None:
+        """Write replies.parquet, where replies were written."""
+        self.scores.write_replies(self.said, folder)
+
+    def save(self, folder: Path) -> None:
+        """Write student/, a whole model, and adapter/ where it was trained as one."""
+        materials = self.materials
+        rows = [ids for ids in self.scores.list_prompts(DRIFT_ROWS) if ids]
+        drift = save_generator(self.generator.model, materials.tokenizer, folder, rows, materials.encoder.ends)
+        if drift is not None:
+            say(f"the adapter is in student/ too: {drift}")
+
+
+def build_generator(materials: WritingMaterials) -> Generator:
+    """Build a fresh student on its device. Raises SourceError."""
+    config, wanted = materials.config, materials.config.student
+    torch.manual_seed(derive_seed(config.training.seed, "student"))
+    model = load_generator(
+        materials.found.source,
+        wanted.layers,
+        wanted.layers_kept,
+        wanted.dropout,
+        wanted.lora_rank,
+        wanted.lora_targets,
+        wanted.gradient_checkpointing,
+    )
+    set_ends(model, materials.encoder.ends, materials.tokenizer.pad_token_id)
+    torch.manual_seed(derive_seed(config.training.seed, "heads"))
+    generator = Generator(model)
+    generator.to(materials.device.device)
+    return generator

@@ -1,0 +1,198 @@
+"""The training of a student that writes: its batches, and its steps."""
+
+from collections.abc import Generator as Batches
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from distill.compute.weights import write_trained
+from distill.data.batches import Batch, BatchPart, RowSource
+from distill.data.sequences import PLACES
+from distill.data.usable import UsableRows, choose_rows
+from distill.losses.tokens import LossSums, TokenTargets, sum_losses
+from distill.methods.writing import WritingMaterials
+from distill.methods.writing_scores import WritingScores
+from distill.models.generator import Generator
+from distill.models.orthogonal import make_optimizer
+from distill.training.feed import load_batches
+from distill.training.method import Result
+from distill.training.progress import Learners, Progress
+from distill.training.schedule import RateSchedule
+from distill.training.step import derive_seed, end_step
+from shared.answers import find_rule
+from shared.console import say
+from shared.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class DialoguePlan:
+    """The rows that are learnt, the batches that they make, and how many of those are an epoch."""
+
+    usable: UsableRows
+    part: BatchPart
+    steps: int
+
+
+def plan_dialogues(materials: WritingMaterials) -> DialoguePlan:
+    """Choose the rows that are learnt, and compose batches of them.
+
+    An epoch has as many batches as all answered rows fill, whatever is learnt of them: fewer rows are drawn over and
+    over, so that all variants take as many steps. Raises DataError where no row is left.
+    """
+    config, rows = materials.config, materials.rows
+    columns = materials.make_columns()
+    answered = rows.train.answered
+    asked = answered & rows.visible if "reference" in columns else answered
+    if "reply" not in columns:
+        asked = asked & rows.train.first
+    rule_name = rows.manifest.answer_rule or ("choice" if rows.manifest.kind == "choice" else None)
+    rule = find_rule(rule_name) if rule_name is not None and "reply" in columns else None
+    wanted = config.generative
+    usable = choose_rows(rows.train, list(columns.values()), asked, rule, wanted.only, wanted.pick)
+    say(f"{rows.manifest.task}: {usable}")
+    if not usable.wanted.any():
+        raise DataError(f"no row of {rows.folder} is left to learn from: {usable}")
+    source = RowSource(rows.train, columns, wanted=usable.wanted, buffer_bytes=config.data.buffer_bytes)
+    size = config.training.batch_size
+    steps = -(-int(answered.sum()) // size)
+    return DialoguePlan(usable, BatchPart(source, size, once=source.rows == int(answered.sum())), steps)
+
+
+@dataclass(frozen=True, slots=True)
+class WriterPhase:
+    """The student's training.
+
+    Every loss is a sum over tokens, divided by the tokens of the whole batch, whatever part of it is computed at a
+    time, and in which process.
+    """
+
+    materials: WritingMaterials
+    student: Generator
+    optimizer: torch.optim.Optimizer
+    plan: DialoguePlan
+    scores: WritingScores
+    rates: str = "--student-lr"
+
+    @classmethod
+    def start(cls, materials: WritingMaterials, student: Generator, plan: DialoguePlan, scores: WritingScores) -> Self:
+        """Make the phase with a fresh optimiser."""
+        training = materials.config.training
+        optimizer = make_optimizer(student, training.student_lr)
+        return cls(materials, student, optimizer, plan, scores)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs."""
+        return self.materials.config.training.epochs
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return self.plan.steps
+
+    @property
+    def learners(self) -> Learners:
+        """The student and its optimiser."""
+        return {"student": self.student, "student_optimizer": self.optimizer}
+
+    @property
+    def best_module(self) -> nn.Module:
+        """What is saved for inference."""
+        module: nn.Module = self.student.model
+        return module
+
+    def begin_epoch(self, epoch: int) -> Iterable[Mapping[str, Tensor]]:
+        """Do nothing."""
+        return ()
+
+    def batches(self, epoch: int, start: int) -> Batches[Batch]:
+        """Make the batches of an epoch from step `start` on."""
+        seed = self.materials.config.training.seed
+        return load_batches([self.plan.part], self.steps, seed, epoch, self.materials.device, start=start)
+
+    def step(self, batch: Batch, epoch: int, index: int) -> Mapping[str, Tensor]:
+        """Take one step, of parts of the batch one after the other where it is not computed at once."""
+        training, device = self.materials.config.training, self.materials.device
+        device.seed(derive_seed(training.seed, "student step", epoch, index, device.processes.rank))
+        self.student.train()
+        self.optimizer.zero_grad()
+        terms: dict[str, Tensor] = {}
+        for name in self.plan.part.source.columns:
+            inputs = batch.inputs(name)
+            for piece in cut_batch(inputs, self.materials.config.generative.micro_batch):
+                sums = self._learn(name, piece, counts=device.processes.rank < len(batch))
+                for term, value in sums.items():
+                    terms[term] = terms[term] + value if term in terms else value
+        total = self.epochs * self.steps
+        factor = RateSchedule(training.warmup, training.decay, total).at((epoch - 1) * self.steps + index)
+        for group in self.optimizer.param_groups:
+            group["lr"] = training.student_lr * factor
+        end_step(self.student, self.optimizer, device.processes)
+        values = device.processes.add(torch.stack(list(terms.values())))
+        return {f"student/{name}": value for name, value in zip(terms, values, strict=True)}
+
+    def _learn(self, name: str, inputs: Mapping[str, Tensor], *, counts: bool) -> dict[str, Tensor]:
+        """Go back from the terms of one column's dialogues; give them, each a mean over its tokens of the batch.
+
+        A row that does not `count` is another process's, computed so that all take part.
+        """
+        weights = self.materials.weights
+        tokens, with_top = inputs["counts"].clamp(min=1).float() * (1 if counts else torch.inf)
+        weighed = weights.get(name, 0.0), weights.get("topk", 0.0) if name == "reply" else 0.0
+        with self.materials.device.autocast():
+            hidden = self.student(inputs["input_ids"], inputs["attention_mask"])
+            read = hidden.flatten(0, 1)[inputs[PLACES]]
+            targets = make_targets(inputs, weighed[0] / tokens, weighed[1] / with_top)
+            sums: LossSums = sum_losses(read, self.student.head, targets, self.materials.config.generative.divergence)
+        sums.total.backward()  # type: ignore[no-untyped-call]
+        found = {"total": sums.total.detach()}
+        if weighed[0]:
+            found[name] = sums.nll / tokens
+        if weighed[1]:
+            found["topk"] = sums.divergence / with_top
+        return found
+
+    def score(self) -> Mapping[str, float]:
+        """Score the student on the dev rows, as many as choose the best weights."""
+        return {"dev": self.scores.score_dev()}
+
+    def finish(self, progress: Progress) -> Result:
+        """Turn to the best weights."""
+        assert progress.best is not None, "every epoch is scored"
+        write_trained(self.student.model, progress.best.weights)
+        return {}
+
+
+def make_targets(inputs: Mapping[str, Tensor], nll_weight: Tensor, top_weight: Tensor) -> TokenTargets:
+    """Make what a batch of dialogues is held to, each token with its share in the means over all."""
+    has_top = inputs["has_top"]
+    return TokenTargets(
+        inputs["said"],
+        nll_weight.expand(len(has_top)),
+        inputs["top_ids"],
+        inputs["top_logprobs"],
+        inputs["tail"],
+        has_top * top_weight,
+    )
+
+
+def cut_batch(inputs: Mapping[str, Tensor], rows: int | None) -> list[Mapping[str, Tensor]]:
+    """Cut a batch of dialogues into parts of so many rows; `counts` stay those of all."""
+    count, width = inputs["input_ids"].shape
+    if rows is None or rows >= count:
+        return [inputs]
+    pieces: list[Mapping[str, Tensor]] = []
+    for start in range(0, count, rows):
+        end = min(start + rows, count)
+        here = (inputs["row"] >= start) & (inputs["row"] < end)
+        longest = int(inputs["lengths"][start:end].max())
+        by_row = {name: inputs[name][start:end] for name in ("prompt_lengths", "lengths")}
+        by_place = {name: inputs[name][:, :longest][start:end] for name in ("input_ids", "attention_mask")}
+        by_token = {name: inputs[name][here] for name in ("said", "top_ids", "top_logprobs", "tail", "has_top")}
+        row = inputs["row"][here] - start
+        places = row * longest + inputs[PLACES][here] % width
+        pieces.append({**by_row, **by_place, **by_token, "row": row, PLACES: places, "counts": inputs["counts"]})
+    return pieces

@@ -1,0 +1,136 @@
+"""A student that writes: trained from shards to a folder that transformers opens, on each kind of task and term."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from distill.config import make_distill_config
+from distill.run import run_distillation
+from shared.errors import UsageError
+from shared.fingerprints import fingerprint_tokenizer
+from shared.schema import Row
+from shared.shards.folder import TeacherFolder
+from shared.shards.manifest import Manifest
+from tests.distill.writing import make_sums, make_writer, unasked
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_writer(tmp_path_factory.mktemp("tiny") / "writer")
+
+
+def write_sums(out: Path, writer: Path, train: list[Row], *, tokenizer: bool = True) -> Path:
+    """Write data/sums/: train, and a validation and a test split that the teacher was asked about and not."""
+    vocabulary = AutoTokenizer.from_pretrained(writer).get_vocab()
+    recorded = {"tokenizer": {"name": "tiny", "sha256": fingerprint_tokenizer(vocabulary)}} if tokenizer else {}
+    manifest = Manifest(
+        task="sums",
+        teacher="t",
+        kind="generation",
+        labels=(),
+        metric="exact_match",
+        recipe={"teacher": "t", **recorded},
+        source="made by the test",
+        answer_rule="exact",
+        max_reply_tokens=4,
+    )
+    with TeacherFolder.open(out / "data" / "sums", manifest) as folder:
+        splits = {"train": train, "validation": unasked(make_sums(20, 1)), "test": make_sums(20, 2)}
+        for split, rows in splits.items():
+            folder.append(split, rows)
+            folder.seal(split)
+    return out / "data" / "sums"
+
+
+def train(shards: Path, writer: Path, out: Path, **options: Any) -> tuple[Path, dict[str, Any]]:
+    template = out / "plain.yaml"
+    template.write_text('prompt: "{{ text }}"\n')
+    given = {"epochs": 2, "batch_size": 8, "student_lr": 1e-2, "device": "cpu", "template": str(template), **options}
+    return run_distillation(make_distill_config(shards=shards, student=str(writer), **given), out)
+
+
+def test_a_student_learns_what_the_teacher_wrote_and_stops_where_it_stops(writer: Path, tmp_path: Path) -> None:
+    shards = write_sums(tmp_path, writer, make_sums(50))
+    folder, metrics = train(shards, writer, tmp_path, epochs=12, learn=["reply", "topk=0.5"])
+    assert folder.name == "sums-reply+topk-s0"
+    assert metrics["test"] > 0.5
+    assert metrics["agreement"] > 0.7
+    assert metrics["student_steps"] == 12 * 7
+    model = AutoModelForCausalLM.from_pretrained(folder / "student")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "student")
+    assert model.generation_config.eos_token_id in (2, [2])
+    assert tokenizer.chat_template
+    replies = pl.read_parquet(folder / "replies.parquet")
+    assert replies["split"].value_counts().sort("split")["count"].to_list() == [20, 20]
+    assert (replies["reply"].str.split(" ").list.len() == 1).mean() > 0.9
+    scores = pl.read_parquet(folder / "row_scores.parquet")
+    assert scores.filter(pl.col("split") == "test")["score"].mean() == pytest.approx(metrics["test"])
+    assert {"test", "test_nll", "test_agreement", "validation"} <= set(scores["split"])
+    log = [json.loads(line)["student"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["reply"] < log[0]["reply"]
+    assert log[-1]["topk"] < log[0]["topk"]
+
+
+@pytest.mark.parametrize("options", [{"learn": ["reference"]}, {"undistilled": True}])
+def test_undistilled_learns_the_reference(writer: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    shards = write_sums(tmp_path, writer, make_sums(20))
+    folder, metrics = train(shards, writer, tmp_path, epochs=1, **options)
+    assert (metrics["variant"], metrics["role"]) == ("undistilled", "undistilled")
+    assert json.loads((folder / "log.jsonl").read_text())["student"].keys() == {"total", "reference"}
+
+
+def test_top_k_of_another_tokenizer_is_refused_by_name_and_the_text_is_not(writer: Path, tmp_path: Path) -> None:
+    shards = write_sums(tmp_path, writer, make_sums(20))
+    other = make_writer(tmp_path / "other")
+    file = other / "tokenizer.json"
+    file.write_text(file.read_text().replace('"zero"', '"nought"'))
+    with pytest.raises(UsageError, match=r"are of the tokenizer tiny, and the student .*other has another"):
+        train(shards, other, tmp_path, learn="topk")
+    _, metrics = train(shards, other, tmp_path, epochs=1, learn="reply")
+    assert metrics["same_tokenizer"] is False
+    assert metrics["agreement"] is None
+
+
+def test_top_k_of_an_unnamed_tokenizer_is_refused(writer: Path, tmp_path: Path) -> None:
+    shards = write_sums(tmp_path, writer, make_sums(20), tokenizer=False)
+    with pytest.raises(UsageError, match="do not say which tokenizer"):
+        train(shards, writer, tmp_path, learn="topk")
+
+
+def test_verified_replies_are_learnt_alone(writer: Path, tmp_path: Path) -> None:
+    """Of four draws the first and the third are right."""
+    shards = write_sums(tmp_path, writer, make_sums(6, draws=4))
+    for pick, learnt in (("all", 12), ("first", 6), ("shortest", 6)):
+        _, metrics = train(shards, writer, tmp_path, epochs=1, only="correct", pick=pick, learn="reply")
+        assert metrics["replies"]["asked"] == 24
+        assert metrics["replies"]["right"] == 12
+        assert metrics["replies"]["learnt"] == learnt
+        assert metrics["student_steps"] == 3
+
+
+def test_an_adapter_is_merged_into_a_whole_student(writer: Path, tmp_path: Path) -> None:
+    shards = write_sums(tmp_path, writer, make_sums(20))
+    folder, _ = train(shards, writer, tmp_path, epochs=1, lora_rank=4, student_layers=1, learn=["reply", "topk"])
+    model = AutoModelForCausalLM.from_pretrained(folder / "student")
+    assert model.config.num_hidden_layers == 1
+    assert (folder / "adapter" / "adapter_config.json").exists()
+
+
+def test_parts_of_a_batch_come_to_the_same_student(writer: Path, tmp_path: Path) -> None:
+    shards = write_sums(tmp_path, writer, make_sums(30))
+    logs = []
+    for micro_batch in (None, 3):
+        folder, _ = train(shards, writer, tmp_path, learn=["reply", "reference", "topk"], micro_batch=micro_batch)
+        logs.append([json.loads(line)["student"] for line in (folder / "log.jsonl").read_text().splitlines()])
+    for whole, parts in zip(*logs, strict=True):
+        assert parts == pytest.approx(whole, abs=1e-5)
+
+
+def test_a_shuffled_teacher_is_a_control(writer: Path, tmp_path: Path) -> None:
+    shards = write_sums(tmp_path, writer, make_sums(20))
+    _, metrics = train(shards, writer, tmp_path, epochs=1, learn="reply", control="shuffled-teacher")
+    assert (metrics["variant"], metrics["role"]) == ("reply-shuffled-teacher", "control")
