@@ -68,9 +68,7 @@ def list_shard_columns(columns: Sequence[BatchColumn]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for column in columns for name in column.shard_columns))
 
 
-def cut_groups(
-    split: Split, wanted: Bools, columns: Sequence[BatchColumn], most_bytes: int = PIECE_BYTES
-) -> list[list[Piece]]:
+def cut_groups(split: Split, wanted: Bools, columns: Sequence[BatchColumn], most_bytes: int) -> list[list[Piece]]:
     """Give each row group that has wanted rows, in pieces of which some columns take at most `most_bytes`."""
     groups = []
     for group, start in zip(split.groups, split.starts(), strict=True):
@@ -97,11 +95,16 @@ def count_bytes(columns: Sequence[BatchColumn], group: RowGroup, rows: int) -> i
     return total
 
 
-def read_pieces(split: Split, wanted: Bools, column: BatchColumn) -> Iterator[tuple[Piece, pa.Table]]:
-    """Read what a column needs of the row groups that have wanted rows, in the order of the shards."""
-    reader = GroupReader()
-    for piece in chain.from_iterable(cut_groups(split, wanted, [column])):
-        yield piece, read_piece(reader, piece, column.shard_columns)
+def read_pieces(split: Split, wanted: Bools, *columns: BatchColumn) -> Iterator[tuple[Piece, pa.Table]]:
+    """Read what some columns need of the row groups that have wanted rows, in the order of the shards."""
+    return read_groups(cut_groups(split, wanted, columns, PIECE_BYTES), *columns)
+
+
+def read_groups(groups: Sequence[Sequence[Piece]], *columns: BatchColumn) -> Iterator[tuple[Piece, pa.Table]]:
+    """Read what some columns need of some row groups."""
+    reader, names = GroupReader(), list_shard_columns(columns)
+    for piece in chain.from_iterable(groups):
+        yield piece, read_piece(reader, piece, names)
 
 
 def read_piece(reader: GroupReader, piece: Piece, names: Sequence[str]) -> pa.Table:

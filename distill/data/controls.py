@@ -3,6 +3,7 @@
 Each puts other answers in the place of a teacher's own: everything after it is as in any run.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,12 +18,14 @@ from distill.data.vectors import (
     ArrayVectors,
     KeptVectors,
     VectorColumn,
+    choose_sample,
     iterate_vectors,
     make_scratch,
     rank_answered,
 )
 from shared.shards.read import RowGroup
 
+BLOCK_NUMBERS = 1 << 20  # of label distributions that are in memory at once
 MAX_COVARIANCE_WIDTH = 2048  # beyond it the matrix and its factors cost more than the run; variances are matched then
 
 
@@ -32,8 +35,8 @@ class TeacherSwap(Protocol):
     def swap_vectors(self, split: Split, vectors: VectorColumn, seed: int, folder: Path) -> VectorColumn:
         """Give the column of vectors in place of `vectors`; what it keeps lies in nameless files in `folder`."""
 
-    def swap_distributions(self, distributions: Array, seed: int) -> Array:
-        """Give logs (m, k) in place of the logs of `distributions` (m, k), one of each answered row."""
+    def swap_distributions(self, distributions: Array, seed: int) -> Iterator[Array]:
+        """Give logs (m, k) in place of the logs of `distributions` (m, k), one of each answered row, block by block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,17 @@ class ShuffledTeacher:
         place = permute_rows(count, seed)[rank_answered(split)]
         return KeptVectors(vectors.widths, copy, place)
 
-    def swap_distributions(self, distributions: Array, seed: int) -> Array:
+    def swap_distributions(self, distributions: Array, seed: int) -> Iterator[Array]:
         """Pair the distributions anew, as the vectors are."""
-        return np.asarray(np.log(distributions)[permute_rows(len(distributions), seed)])
+        order = permute_rows(len(distributions), seed)
+        for rows in cut_blocks(*distributions.shape):
+            yield np.log(distributions[order[rows]])
+
+
+def cut_blocks(count: int, width: int) -> list[slice]:
+    """Cut so many rows of so many numbers into blocks that are small in memory."""
+    rows = max(1, BLOCK_NUMBERS // width)
+    return [slice(first, first + rows) for first in range(0, count, rows)]
 
 
 def permute_rows(count: int, seed: int) -> Array:
@@ -78,12 +89,19 @@ class DrawnTeacher:
         """
         return DrawnVectors(vectors.widths, *measure_moments(split, vectors), seed)
 
-    def swap_distributions(self, distributions: Array, seed: int) -> Array:
+    def swap_distributions(self, distributions: Array, seed: int) -> Iterator[Array]:
         """Draw logs with the mean and covariance of the logs, and make them distributions."""
-        logs = np.log(distributions)
+        count, width = distributions.shape
+        blocks = cut_blocks(count, width)
+        mean = sum(np.log(distributions[rows]).sum(axis=0) for rows in blocks) / count
+        second = np.zeros((width, width))
+        for rows in blocks:
+            centred = np.log(distributions[rows]) - mean
+            second += centred.T @ centred
         rng = np.random.default_rng([seed, 3])
-        drawn = rng.multivariate_normal(logs.mean(axis=0), np.cov(logs.T, bias=True), len(logs), method="eigh")
-        return torch.from_numpy(drawn).log_softmax(1).numpy()
+        for rows in blocks:
+            drawn = rng.multivariate_normal(mean, second / count, len(distributions[rows]), method="eigh")
+            yield torch.from_numpy(drawn).log_softmax(1).numpy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +132,19 @@ class DrawnVectors(ArrayVectors):
 def measure_moments(split: Split, vectors: VectorColumn) -> tuple[Array, Array]:
     """Measure the mean (d,) over the answered rows, and a factor L (d, d) of their covariance, (d,) where d is large.
 
-    Two passes, a row group at a time. Eigenvalues and not Cholesky's factor, since fewer rows than dimensions, or a
-    constant dimension, make a covariance that is singular.
+    Of a large split they are those of a sample: see choose_sample. Two passes, a row group at a time. Eigenvalues and
+    not Cholesky's factor, since fewer rows than dimensions, or a constant dimension, make a singular covariance.
     """
-    count = int(split.answered.sum())
-    mean = sum(block.astype(np.float64).sum(axis=0) for block in iterate_vectors(split, vectors)) / count
+    sample = choose_sample(split, vectors)
+    mean = sum(block.astype(np.float64).sum(axis=0) for block in sample.iterate(vectors)) / sample.rows
     wide = vectors.width > MAX_COVARIANCE_WIDTH
     second = np.zeros(vectors.width if wide else (vectors.width, vectors.width))
-    for block in iterate_vectors(split, vectors):
+    for block in sample.iterate(vectors):
         centred = block.astype(np.float64) - mean
         second += (centred**2).sum(axis=0) if wide else centred.T @ centred
     if wide:
-        return mean, np.sqrt(second / count)
-    values, directions = np.linalg.eigh(second / count)
+        return mean, np.sqrt(second / sample.rows)
+    values, directions = np.linalg.eigh(second / sample.rows)
     return mean, directions * np.sqrt(np.maximum(values, 0))
 
 
@@ -147,9 +165,11 @@ class ConstantTeacher:
         vector = vectors.decode(table, piece.rows, piece.group, piece.start)
         return KeptVectors(vectors.widths, vector, np.zeros(len(split), np.int64))
 
-    def swap_distributions(self, distributions: Array, seed: int) -> Array:
+    def swap_distributions(self, distributions: Array, seed: int) -> Iterator[Array]:
         """Give every row the mean distribution: it has a direction, where a mean vector has none."""
-        return np.broadcast_to(np.log(distributions.mean(axis=0)), distributions.shape)
+        logs = np.log(distributions.mean(axis=0))
+        for rows in cut_blocks(*distributions.shape):
+            yield np.broadcast_to(logs, distributions[rows].shape)
 
 
 def _generator(seed: int, number: int) -> np.random.Generator:

@@ -117,20 +117,8 @@ def keep_labels(split: Split, count: int, seed: int) -> Bools:
     neither on the order of rows nor on how they are sharded. Only answered rows count. All draws of an example go
     together. Raises DataError where the split has fewer labelled examples than `count`.
     """
-    digests = np.concatenate(
-        [
-            np.fromiter(
-                (
-                    int.from_bytes(sha256(f"{seed}\0{sample_id}".encode()).digest()[:8], "big")
-                    for sample_id in read_row_group(group, ["sample_id"])["sample_id"].to_pylist()
-                ),
-                np.uint64,
-                group.rows,
-            )
-            for group in split.groups
-        ]
-    )
     usable = split.labelled & split.answered
+    digests = _digest_rows(split, usable, seed)
     candidates = np.flatnonzero(usable)
     _, unique = np.unique(digests[candidates], return_index=True)  # sorted by digest; one draw an example
     candidates = candidates[unique]
@@ -144,6 +132,19 @@ def keep_labels(split: Split, count: int, seed: int) -> Bools:
     for stratum, share in zip(*_share_out(strata, count), strict=True):
         chosen.append(candidates[strata == stratum][:share])
     return usable & np.isin(digests, digests[np.concatenate(chosen)])
+
+
+def _digest_rows(split: Split, wanted: Bools, seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Take the first 8 bytes of the sha256 of seed and sample id, of the rows that `wanted` marks; 0 for the others."""
+    prefix = f"{seed}\0".encode()
+    digests = np.zeros(len(split), np.uint64)
+    for group, start in zip(split.groups, split.starts(), strict=True):
+        rows = np.flatnonzero(wanted[start : start + group.rows])
+        if len(rows):
+            ids = read_row_group(group, ["sample_id"])["sample_id"].take(pa.array(rows)).cast(pa.binary()).to_pylist()
+            joined = b"".join([sha256(prefix + sample_id).digest() for sample_id in ids])
+            digests[start + rows] = np.frombuffer(joined, ">u8")[::4]
+    return digests
 
 
 def _share_out(strata: np.ndarray[Any, Any], count: int) -> tuple[Ints, Ints]:

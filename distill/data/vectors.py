@@ -1,7 +1,7 @@
 """The teacher's vectors h_t, as they lie in the shards, and their mean and deviation."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from uuid import uuid4
@@ -11,14 +11,29 @@ import pyarrow as pa
 import torch
 
 from distill.config import Column
-from distill.data.columns import Array, ArrayColumn, BatchColumn, Share, Tensors, read_pieces
+from distill.data.columns import (
+    PIECE_BYTES,
+    Array,
+    ArrayColumn,
+    BatchColumn,
+    Piece,
+    Share,
+    Tensors,
+    cut_groups,
+    read_groups,
+    read_pieces,
+)
+from distill.data.moments import Moments, measure_error
 from distill.data.split import Ints, Split, describe_row
+from shared.console import say
 from shared.errors import DataError
 from shared.shards.read import GroupReader, RowGroup, cut_row_group
 
 Stored = Literal["embedding", "label_logprobs"]
 
 LOG_FLOOR = -16.0  # natural log of a probability of 1e-7: below it lies what a float32 endpoint cannot tell from 0
+SAMPLE_ROWS, SAMPLE_BYTES = 100_000, 4_000_000_000  # whose vectors are measured, about
+GROUPS = 8  # random groups of a sample, by whose differences its error is measured
 _LOOKED_AT = 64  # rows, to see what the first one of them has
 _ROUNDING = 1e-5  # a sum of probabilities in float32 may miss 1 by as much
 COLUMNS: dict[Stored, tuple[str, ...]] = {
@@ -262,38 +277,83 @@ def make_scratch(folder: Path, dtype: Any, shape: tuple[int, ...]) -> Array:
     return array
 
 
+@dataclass(frozen=True, slots=True)
+class VectorSample:
+    """The answered rows of a split whose vectors are measured: all of them, or those of random row groups."""
+
+    groups: Sequence[Sequence[Piece]]
+    rows: int
+    share: float  # of all answered rows
+
+    def iterate(self, vectors: VectorColumn) -> Iterator[Array]:
+        """Give their vectors, a row group or a piece of one at a time."""
+        for piece, table in read_groups(self.groups, vectors):
+            yield vectors.decode(table, piece.rows, piece.group, piece.start)
+
+
+def choose_sample(split: Split, vectors: VectorColumn) -> VectorSample:
+    """Choose the row groups whose vectors are measured.
+
+    All of them, where they have no more than SAMPLE_ROWS rows or SAMPLE_BYTES. Else so many that they have one or the
+    other, the same ones in every run, but not fewer than GROUPS.
+    """
+    groups = cut_groups(split, split.answered, [vectors], PIECE_BYTES)
+    answered = int(split.answered.sum())
+    chosen: list[int] = []
+    rows = size = 0
+    for index in np.random.default_rng(0).permutation(len(groups)):
+        if len(chosen) >= GROUPS and (rows >= SAMPLE_ROWS or size >= SAMPLE_BYTES):
+            break
+        chosen.append(index)
+        rows += sum(len(piece.rows) for piece in groups[index])
+        size += sum(piece.bytes for piece in groups[index])
+    return VectorSample([groups[index] for index in sorted(chosen)], rows, rows / max(1, answered))
+
+
 def measure_vectors(split: Split, vectors: VectorColumn) -> tuple[Array, Array]:
     """Measure mean and deviation, float32 (width,), over the answered rows; constant dimensions have deviation 1.
 
     Where h_t has several parts, the deviations of part k of K are multiplied by sqrt(K width_k / width): so the parts
     count the same, however wide they are, and the mean variance over all dimensions stays 1.
 
-    One pass, a row group at a time. Raises DataError, naming the row, for a vector that is not finite, and where all
-    rows have the same.
+    Of a large split they are those of a sample, and the standard error is said: see choose_sample. One pass, a row
+    group at a time. Raises DataError, naming the row, for a vector that is not finite, and where all rows have one
+    vector.
     """
-    count = 0
-    mean = np.zeros(vectors.width)
-    squares = np.zeros(vectors.width)
-    for piece, table in read_pieces(split, split.answered, vectors):
-        block = vectors.decode(table, piece.rows, piece.group, piece.start).astype(np.float64)
-        # Chan, Golub and LeVeque (1979): merging the moments of two sets
-        block_mean = block.mean(axis=0)
-        difference = block_mean - mean
-        total = count + len(block)
-        squares += ((block - block_mean) ** 2).sum(axis=0) + difference**2 * (count * len(block) / total)
-        mean += difference * (len(block) / total)
-        count = total
-    deviation = np.sqrt(squares / count)
+    moments = _measure_sample(split, vectors, choose_sample(split, vectors))
+    mean, deviation = moments.mean, moments.deviation
     constant = deviation < 1e-6
-    if constant.all() and count > 1:
+    if constant.all() and moments.count > 1:
         raise DataError(
-            f"the teacher gave all {count:,} rows of the split {split.name} the same vector: there is nothing to learn "
-            "from it. Look at rows with: harvest show"
+            f"the teacher gave all {moments.count:,} rows of the split {split.name} the same vector: there is nothing "
+            "to learn from it. Look at rows with: harvest show"
         )
     deviation[constant] = 1.0
     parts = np.repeat(vectors.widths, vectors.widths)
     deviation *= np.sqrt(len(vectors.widths) * parts / vectors.width)
     return mean.astype(np.float32), deviation.astype(np.float32)
+
+
+def _measure_sample(split: Split, vectors: VectorColumn, sample: VectorSample) -> Moments:
+    """Measure a sample; where it is not all there is, say how sure that is."""
+    moments = Moments(vectors.width)
+    if sample.share == 1:
+        for block in sample.iterate(vectors):
+            moments.add(block)
+        return moments
+    groups = [Moments(vectors.width) for _ in range(GROUPS)]
+    for index, pieces in enumerate(sample.groups):
+        for block in replace(sample, groups=[pieces]).iterate(vectors):
+            groups[index % GROUPS].add(block)
+    for each in groups:
+        moments.merge(each)
+    error = measure_error(groups, sample.share)
+    say(
+        f"mean and deviation of the teacher's vectors are those of {sample.rows:,} of the split {split.name}'s "
+        f"{int(split.answered.sum()):,} rows: the standard error of a mean is {error.mean:.2g} deviations, that of a "
+        f"deviation {error.deviation:.2g} of it"
+    )
+    return moments
 
 
 def rank_answered(split: Split) -> Ints:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from distill.compute.weights import write_trained
@@ -13,7 +12,7 @@ from distill.controls import Control
 from distill.data.answers import gather_distributions
 from distill.data.columns import VECTORS, Array
 from distill.data.controls import ConstantTeacher, DrawnTeacher, ShuffledTeacher, TeacherSwap
-from distill.data.distributions import read_label_logprobs
+from distill.data.distributions import measure_mass, read_label_logprobs
 from distill.losses.objective import make_objective
 from distill.methods.aligning import AlignerPhase, AlignerTraining, make_aligner
 from distill.methods.armada import Armada
@@ -63,8 +62,8 @@ def read_distributions(materials: Materials, swap: TeacherSwap | None = None) ->
     """Read the teacher's own label distributions of the training rows: see read_label_logprobs."""
     rows, seed = materials.rows, materials.config.training.seed
     parts = gather_distributions(rows.answers, rows.train, materials.outputs, materials.work)
-    logprobs = read_label_logprobs(rows.train, parts, swap, seed)
-    say(f"the teacher put {1 - np.exp(logprobs).sum(axis=1).mean():.1%} on no label; rows weigh as their rest")
+    logprobs = read_label_logprobs(rows.train, parts, materials.work, swap, seed)
+    say(f"the teacher put {1 - measure_mass(logprobs):.1%} on no label; rows weigh as their rest")
     return logprobs
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distill.data.batches import Batch
 from distill.data.columns import SOFT, TARGET, Array, BatchColumn, RowValues
+from distill.data.controls import cut_blocks
 from distill.data.split import Split
 from distill.data.vectors import rank_answered
 from distill.models.outputs import Outputs
@@ -63,16 +64,19 @@ class SmoothedLabels:
 def smooth_like(logits: Array, tau: float) -> SmoothedLabels:
     """Smooth labels so that they have the mean entropy of softmax(logits / tau), (n, classes)."""
     classes = logits.shape[1]
-    entropy = measure_entropy(logits / tau)
+    entropy = measure_entropy(logits, tau)
     return SmoothedLabels(classes, match_smoothing(entropy, classes), entropy, tau)
 
 
-def measure_entropy(logits: Array) -> float:
-    """Measure the mean over rows of the entropy of softmax(logits), in nats."""
-    logs = logits.astype(np.float64)
-    logs = logs - logs.max(axis=1, keepdims=True)
-    logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
-    return float(-(np.exp(logs) * logs).sum(axis=1).mean())
+def measure_entropy(logits: Array, tau: float = 1.0) -> float:
+    """Measure the mean over rows of the entropy of softmax(logits / tau), in nats."""
+    entropies = []
+    for rows in cut_blocks(*logits.shape):
+        logs = (logits[rows] / tau).astype(np.float64)
+        logs = logs - logs.max(axis=1, keepdims=True)
+        logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
+        entropies.append(-(np.exp(logs) * logs).sum(axis=1))
+    return float(np.concatenate(entropies).mean())
 
 
 def match_smoothing(entropy: float, classes: int) -> float:

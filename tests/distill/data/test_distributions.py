@@ -1,14 +1,16 @@
 """The teacher's own label distributions: as they were given, as controls change them, and refused."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from distill.data.controls import ConstantTeacher, DrawnTeacher, ShuffledTeacher, TeacherSwap, permute_rows
-from distill.data.distributions import read_label_logprobs
+from distill.data.distributions import measure_mass, read_label_logprobs
 from distill.data.split import Split, read_split
 from distill.data.vectors import LOG_FLOOR, KeptVectors, StoredVectors, rank_answered
+from distill.methods.targets import measure_entropy
 from shared.errors import DataError
 from shared.schema import Row, Status
 from shared.shards.manifest import choose_teacher, load_manifest
@@ -45,7 +47,12 @@ def open_split(write_folder: WriteFolder) -> Any:
 
 
 def read(split: Split, swap: TeacherSwap | None = None, seed: int = 0) -> Array:
-    return read_label_logprobs(split, [StoredVectors("label_logprobs", 4)], swap, seed)
+    """What is kept of them lies in a file of the shards' folder, which has no name any more."""
+    work = split.groups[0].path.parent
+    before = set(work.iterdir())
+    got = read_label_logprobs(split, [StoredVectors("label_logprobs", 4)], work, swap, seed)
+    assert set(work.iterdir()) == before
+    return got
 
 
 def test_they_come_as_they_were_given_and_not_renormalised(open_split: Any) -> None:
@@ -90,13 +97,28 @@ def test_a_constant_one_is_the_mean_over_rows(open_split: Any) -> None:
     np.testing.assert_allclose(np.exp(got), np.tile(p[:, :3].mean(axis=0), (ROWS - 1, 1)), rtol=1e-5)
 
 
-def test_several_teachers_are_mixed(open_split: Any) -> None:
+def test_several_teachers_are_mixed(open_split: Any, tmp_path: Path) -> None:
     p = np.delete(draw_probabilities(), FAILED, axis=0)
     other = np.random.default_rng(1).dirichlet([1.0, 1.0, 1.0, 3.0], ROWS - 1)
     split = open_split(make_judged(draw_probabilities()))
     second = KeptVectors((4,), np.log(other), rank_answered(split))
-    got = read_label_logprobs(split, [StoredVectors("label_logprobs", 4), second])
+    got = read_label_logprobs(split, [StoredVectors("label_logprobs", 4), second], tmp_path)
     np.testing.assert_allclose(np.exp(got), ((p + other) / 2)[:, :3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("swap", [None, ShuffledTeacher(), DrawnTeacher(), ConstantTeacher()])
+def test_blocks_of_any_size_come_to_the_same(
+    open_split: Any, swap: TeacherSwap | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = open_split(make_judged(draw_probabilities()))
+    whole = read(split, swap, seed=2)
+    assert measure_mass(whole) == pytest.approx(np.exp(whole).sum(axis=1).mean(), rel=1e-6)
+    entropy = measure_entropy(whole, 2.0)
+    monkeypatch.setattr("distill.data.controls.BLOCK_NUMBERS", 28)
+    monkeypatch.setattr("distill.data.columns.PIECE_BYTES", 120)
+    np.testing.assert_allclose(read(split, swap, seed=2), whole, rtol=1e-5)
+    assert measure_mass(whole) == pytest.approx(np.exp(whole).sum(axis=1).mean(), rel=1e-6)
+    assert measure_entropy(whole, 2.0) == pytest.approx(entropy, rel=1e-12)
 
 
 def test_a_row_without_one_is_named(open_split: Any) -> None:

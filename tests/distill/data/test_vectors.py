@@ -1,15 +1,19 @@
 """The teacher's vectors: read, measured, refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from distill.data.batches import BatchPart, RowSource, count_batches, iterate_batches
+from distill.data.columns import VECTORS
 from distill.data.split import Split, read_split
 from distill.data.vectors import (
     LOG_FLOOR,
     StoredVectors,
+    choose_sample,
     find_column,
     find_vectors,
     iterate_vectors,
@@ -150,3 +154,50 @@ def test_no_answer_at_all_is_refused(write_folder: WriteFolder) -> None:
     split = read(write_folder({"train": [[with_answer(r, status=Status.FAILED) for r in make_rows(3)]]}))
     with pytest.raises(DataError, match="no row with an answer"):
         find_vectors(split)
+
+
+def test_of_many_vectors_a_sample_is_measured_and_its_error_said(
+    write_folder: WriteFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = make_rows(600)
+    split = read(write_folder({"train": [rows[first : first + 20] for first in range(0, 600, 20)]}))
+    vectors = find_vectors(split)
+    exact = measure_vectors(split, vectors)
+    assert "sample" not in capsys.readouterr().err
+    monkeypatch.setattr("distill.data.vectors.SAMPLE_ROWS", 300)
+    mean, std = measure_vectors(split, vectors)
+    said = re.search(
+        r"those of 300 of the split train's 600 rows: the standard error of a mean is ([\d.e-]+) deviations, that of a "
+        r"deviation ([\d.e-]+) of it",
+        capsys.readouterr().err,
+    )
+    assert said is not None
+    errors = (mean - exact[0]) / exact[1], std / exact[1] - 1
+    for error, claimed in zip(errors, map(float, said.groups()), strict=True):
+        assert 0 < np.sqrt(np.mean(error**2)) < 3 * claimed
+        assert claimed < 0.1
+    again = measure_vectors(split, vectors)
+    np.testing.assert_array_equal(again, (mean, std))
+    monkeypatch.setattr("distill.data.vectors.SAMPLE_BYTES", 1)  # eight row groups, then
+    measure_vectors(split, vectors)
+    assert "those of 160 of the split train's 600 rows" in capsys.readouterr().err
+
+
+def test_a_vector_outside_the_sample_is_named_when_it_is_read(
+    write_folder: WriteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill.data.vectors.SAMPLE_ROWS", 1)
+    rows = make_rows(100)
+    groups = [rows[first : first + 5] for first in range(0, 100, 5)]
+    split = read(write_folder({"train": groups}))
+    sample = choose_sample(split, find_vectors(split))
+    assert sample.share == 0.4
+    seen = {piece.start for pieces in sample.groups for piece in pieces}
+    outside = next(first for first in range(0, 100, 5) if first not in seen)
+    rows[outside] = with_answer(rows[outside], embedding=np.full(WIDTH, np.nan))
+    split = read(write_folder({"train": [rows[first : first + 5] for first in range(0, 100, 5)]}, task="bad"))
+    vectors = find_vectors(split)
+    assert np.isfinite(measure_vectors(split, vectors)).all()
+    source = RowSource(split, {VECTORS: vectors}, wanted=split.answered, buffer_bytes=10_000)
+    with pytest.raises(DataError, match=f"'0-{outside}' has a vector that is not finite"):
+        list(iterate_batches([BatchPart(source, 8, once=True)], count_batches(source, 8), 0, 1))
