@@ -1,7 +1,8 @@
 """The `distill` command."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -9,10 +10,17 @@ import distill.startup  # noqa: F401  (before anything of `shared`)
 from distill.compare.flags import Images, Out, Overwrite
 from distill.compare.plan import Comparison, make_comparison, read_plan
 from distill.config import DistillConfig, TrainingConfig, make_distill_config
+from distill.decoding import parse_decoding
 from distill.losses.registry import LOSSES
 from shared.console import AsJson, command, print_json, say
-from shared.errors import require_extra
+from shared.errors import UsageError, require_extra
 from shared.options import make_config, make_parameters, spell_flags, take_options
+
+Program: TypeAlias = Literal["lm-eval", "trl", "distillkit", "axolotl"]
+TemplateName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Of a student that writes: a template's name, or a YAML file; the run's own, unless given."),
+]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -109,6 +117,16 @@ def evaluate(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="runs/<name>/.")],
     shards: Annotated[Path | None, typer.Option(help="Score on these shards; those of the run, unless given.")] = None,
     split: Annotated[str, typer.Option(help="The split to score on.")] = "validation",
+    template: TemplateName = None,
+    decoding: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=VALUE]",
+            help="How a student that writes does so: greedy, minillm, llm-adapters, temperature=1, top_p=.9, beams=4, "
+            "max_new_tokens=64, max_length=512, seeds=[1,2]; may be repeated. Rows of choices are scored by "
+            "likelihood, unless given.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a trained student again."""
@@ -116,25 +134,47 @@ def evaluate(
     from distill.runs.evaluate import evaluate_run
 
     machine = make_config(TrainingConfig, options, "distill eval", spell_flags(TrainingConfig))
-    result = evaluate_run(run_folder, shards, split, machine.device, machine.precision)
+    try:
+        chosen = parse_decoding(decoding) if decoding else None
+    except ValueError as error:
+        raise UsageError(f"distill eval: --decoding {' '.join(decoding or ())}: {error}") from None
+    result = evaluate_run(run_folder, shards, split, machine.device, machine.precision, template, chosen)
     if as_json:
         print_json(result)
     else:
-        say(f"{run_folder}: {result['metric']} {result['score']:.4f} on {result['rows']:,} rows of {split}")
+        say(f"{run_folder}: {describe_score(result)}")
 
 
 @app.command()
 @command
 def export(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="runs/<name>/.")],
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="runs/<name>/, or with --to data/<task>/.")],
     target: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    to: Annotated[
+        Program | None,
+        typer.Option(help="Write rows for this program instead of the student; RUN may be data/<task>/ then."),
+    ] = None,
+    template: TemplateName = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Of --to: the model whose tokenizer and chat template are taken; the run's, unless given."),
+    ] = None,
 ) -> None:
-    """Write a trained student as one model folder: merged weights, tokenizer, card. transformers alone loads it."""
-    require_extra("distill", "torch", "transformers", "safetensors")
-    from distill.runs.export import export_run
+    """Write a trained student as one model folder: merged weights, tokenizer, card. transformers alone loads it.
 
+    With --to, write the teacher's rows instead: for lm-eval the test rows as a task, for trl prompts and completions,
+    for distillkit and axolotl the teacher's top K, too.
+    """
+    require_extra("distill", "torch", "transformers", "safetensors")
+    from distill.runs.export import export_rows, export_run
+
+    if to is not None:
+        say(f"{target}: {export_rows(run_folder, target, to, template, tokenizer)}")
+        return
+    if template is not None or tokenizer is not None:
+        raise UsageError("--template and --tokenizer are for rows: name the program with --to, too")
     export_run(run_folder, target)
-    say(f"{target}: loads with AutoModelForSequenceClassification.from_pretrained")
+    say(f"{target}: loads with from_pretrained of transformers' AutoModel classes")
 
 
 @app.command()
@@ -149,6 +189,16 @@ def push(
     from distill.runs.export import push_run
 
     say(f"{run_folder} is now {push_run(run_folder, repo, private)}")
+
+
+def describe_score(result: Mapping[str, Any]) -> str:
+    """Say what `distill eval` found, in a line."""
+    interval = result.get("interval")
+    between = "" if interval is None else f" (95 %: {interval[0]:.4f} to {interval[1]:.4f})"
+    normed = "" if "acc_norm" not in result else f", acc_norm {result['acc_norm']:.4f}"
+    how = "" if "decoding" not in result else f", {result['decoding']}; replies in {result['replies']}"
+    rows = f"{result['rows']:,} rows of {result['split']}"
+    return f"{result['metric']} {result['score']:.4f}{between}{normed} on {rows}{how}"
 
 
 def main() -> None:

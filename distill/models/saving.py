@@ -5,6 +5,7 @@ its base model, in float32, and kept beside it.
 """
 
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,15 @@ def save_generator(
         base.float().save_pretrained(folder / STUDENT)
         tokenizer.save_pretrained(folder / STUDENT)
     return drift
+
+
+def is_generator(folder: Path) -> bool:
+    """Tell whether a folder holds a causal language model, as its config.json says."""
+    try:
+        architectures = json.loads((folder / "config.json").read_text()).get("architectures") or ()
+    except (OSError, ValueError):
+        return False
+    return any("CausalLM" in name or "LMHead" in name for name in architectures)
 
 
 def _make_generation_config(model: Any, tokenizer: Any, ends: Sequence[int]) -> GenerationConfig:

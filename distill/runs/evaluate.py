@@ -7,7 +7,10 @@ from distill.compute.devices import choose_device
 from distill.config import DEFAULT_BUFFER_BYTES, Precision
 from distill.data.split import read_split
 from distill.data.tokens import TextEncoder
+from distill.decoding import Decoding
 from distill.models.pretrained import load_classifier, load_tokenizer
+from distill.models.saving import is_generator
+from distill.runs.evaluate_generator import evaluate_generator
 from distill.runs.folder import read_metrics
 from distill.scoring.predict import predict, score, scored_rows
 from shared.errors import DataError, UsageError
@@ -17,16 +20,30 @@ from shared.sources import resolve_model
 
 
 def evaluate_run(
-    run_folder: Path, shards: Path | None, split: str, device_name: str, precision: Precision
+    run_folder: Path,
+    shards: Path | None,
+    split: str,
+    device_name: str,
+    precision: Precision,
+    template: str | None = None,
+    decoding: Decoding | None = None,
 ) -> dict[str, Any]:
     """Score runs/<name>/student again: on a split of the shards it was trained from, or of others of the same task.
 
-    Raises UsageError where the folder is no run, or the shards have other labels.
+    `template` and `decoding` are for generative students: see evaluate_generator. Raises UsageError where the folder is
+    no run, or the shards have other labels.
     """
     metrics = read_metrics(run_folder)
     folder = choose_teacher(shards or Path(metrics["shards"]))
     manifest = check_readable(folder)
     device = choose_device(device_name, precision)
+    if is_generator(run_folder / "student"):
+        config = metrics["config"]
+        template = template or config.get("template") or metrics.get("template")
+        length = config.get("sequence_length")
+        return evaluate_generator(run_folder, folder, split, device, template, decoding, length)
+    if template is not None or decoding is not None:
+        raise UsageError(f"{run_folder} is a classifier: template and decoding are for students that write")
     source = resolve_model(str((run_folder / "student").resolve()))
     tokenizer = load_tokenizer(source)
     model = load_classifier(source).to(device.device)

@@ -1,13 +1,21 @@
-"""A run's student as a model folder of its own, and that folder on the Hugging Face hub."""
+"""A run's student as a model folder of its own, here or on the Hugging Face hub, and rows for other programs."""
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from distill.models.adapters import merge_adapter
-from distill.models.pretrained import load_classifier, load_tokenizer, save_student
+from distill.models.pretrained import load_classifier, load_tokenizer, open_tokenizer, save_student
+from distill.models.saving import is_generator
 from distill.runs.card import find_comparable, make_card
 from distill.runs.folder import read_metrics
+from distill.runs.formats.axolotl import write_axolotl
+from distill.runs.formats.distillkit import write_distillkit
+from distill.runs.formats.lm_eval import write_lm_eval
+from distill.runs.formats.rows import choose_template, open_rows
+from distill.runs.formats.trl import write_trl
 from shared.console import say
 from shared.disk import explain_disk_errors
 from shared.errors import UsageError
@@ -22,14 +30,13 @@ def export_run(run_folder: Path, target: Path, name: str | None = None) -> None:
     The folder appears when it is whole. Raises UsageError where it exists already, or the run is not finished.
     """
     metrics = read_metrics(run_folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} exists already and is not empty: name another folder, or remove it")
-    source = resolve_model(str((run_folder / "student").resolve()))
-    with explain_disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        save_student(work, merge_adapter(load_classifier(source)), load_tokenizer(source))
+    student = (run_folder / "student").resolve()
+    with _new_folder(target) as work:
+        if is_generator(student):
+            shutil.copytree(student, work, dirs_exist_ok=True)  # full as it is: see save_generator
+        else:
+            source = resolve_model(str(student))
+            save_student(work, merge_adapter(load_classifier(source)), load_tokenizer(source))
         card = make_card(
             run_folder.resolve().name,
             metrics,
@@ -37,6 +44,47 @@ def export_run(run_folder: Path, target: Path, name: str | None = None) -> None:
             folder=name or target.name,
         )
         (work / "README.md").write_text(card)
+
+
+def export_rows(
+    path: Path, target: Path, program: str, template: str | None = None, tokenizer: str | None = None
+) -> str:
+    """Write the rows of `path`, a teacher folder or a run's, to the folder `target` for another program; say what.
+
+    `program` is one of PROGRAMS. Prompts are those of `template`, a run's own unless given; `tokenizer` names a model
+    whose tokenizer and chat template are taken, a run's student unless given. The folder appears when it is whole.
+    Raises UsageError where it exists already, and what the formats raise.
+    """
+    is_run = (path / "metrics.json").is_file()
+    metrics = read_metrics(path) if is_run else {}
+    named = tokenizer or (str((path / "student").resolve()) if is_run else None)
+    loaded = None if named is None else open_tokenizer(resolve_model(named))
+    own = metrics.get("config", {}).get("template") or metrics.get("template")
+    chosen = template or own or choose_template(loaded)
+    rows = open_rows(Path(metrics["shards"]) if is_run else path, chosen, loaded)
+    with _new_folder(target) as work:
+        if program == "lm-eval":
+            return write_lm_eval(rows, work, target)
+        return _WRITERS[program](rows, work)
+
+
+_WRITERS = {"trl": write_trl, "distillkit": write_distillkit, "axolotl": write_axolotl}
+PROGRAMS = ("lm-eval", *_WRITERS)
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder beside `target` that becomes it when the block ends well, and vanishes otherwise.
+
+    Raises UsageError where `target` exists and is not empty.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} exists already and is not empty: name another folder, or remove it")
+    with explain_disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield work
         work.chmod(0o755)
         work.rename(target)
     finally:
