@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.compare.results import REPORTED_ON, Chosen
+from distill.compare.results import Chosen
 from distill.data.split import read_split
 from shared.console import say
 from shared.errors import UsageError
@@ -78,9 +78,7 @@ def find_disagreements(
             manifest.labels[teacher[row]],
             pictures,
         )
-        for row, (sample_id, text, pictures) in zip(
-            rows, _read_rows(folder, manifest, one.rows[rows], images), strict=True
-        )
+        for row, (sample_id, text, pictures) in zip(rows, _read_rows(folder, manifest, one, rows, images), strict=True)
     ]
 
 
@@ -91,9 +89,10 @@ def _count_votes(logits: Array) -> tuple[Array, Array]:
 
 
 def _read_rows(
-    folder: Path, manifest: Manifest, numbers: Array, images: Path | None
+    folder: Path, manifest: Manifest, one: Chosen, rows: Sequence[int], images: Path | None
 ) -> list[tuple[str, str, tuple[str, ...]]]:
-    split = read_split(folder, manifest, REPORTED_ON)
+    split = read_split(folder, manifest, one.reported_from)
+    numbers = one.rows[rows]
     found, unseen = {}, 0
     for group, start in zip(split.groups, split.starts(), strict=True):
         wanted = {int(row) - start: int(row) for row in numbers if start <= row < start + group.rows}

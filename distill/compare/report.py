@@ -249,8 +249,10 @@ def _write_fairness(result: Mapping[str, Any]) -> str:
     more = f" Self-training took {first:,} further steps for the student that labels." if first else ""
     cost, rows = result["cost"], result["rows"]
     chosen = f"among {result['candidates']} candidate settings, and the best epoch" if result["candidates"] > 1 else ""
+    untrained = [v["variant"] for v in result["groups"][0]["variants"] if not v["trained"]]
+    but = f" but {escape(', '.join(untrained))}, which trains no layer of it," if untrained else ""
     points = [
-        f"Every variant took {result['student_steps']:,} optimisation steps of the student.{more}",
+        f"Every variant{but} took {result['student_steps']:,} optimisation steps of the student.{more}",
         f"For every variant and number of labels, the {rows['dev']:,} validation rows chose "
         f"{chosen or 'the best epoch'}.",
         f"The {rows['test']:,} test rows{_say_origin(result['test_from'])} chose nothing.",

@@ -57,6 +57,11 @@ class Chosen:
         return [metrics["test"] for metrics in self.metrics]
 
     @property
+    def reported_from(self) -> str:
+        """The split that the reported rows are of, which is another where the test split has no labels."""
+        return str(self.metrics[0].get("test_from") or REPORTED_ON)
+
+    @property
     def validation(self) -> list[float]:
         """The score of each seed on the split that chose."""
         return [metrics["dev_best"] for metrics in self.metrics]
@@ -76,7 +81,8 @@ def choose_runs(comparison: Comparison, cells: Sequence[Cell], folder: Path) -> 
         _choose(comparison, labels, variant, candidates, folder / CELLS)
         for (labels, variant), candidates in by_key.items()
     ]
-    steps = {run["student_steps"] for one in chosen for run in one.metrics}
+    # A probe of the frozen student takes no step.
+    steps = {run["student_steps"] for one in chosen for run in one.metrics if run["student_steps"]}
     if len(steps) > 1:
         raise DataError(f"the variants took different numbers of steps ({sorted(steps)}), which is no fair comparison")
     if any(not np.array_equal(one.rows, chosen[0].rows) for one in chosen):
@@ -118,8 +124,8 @@ def _read_row_scores(folders: Sequence[Path]) -> tuple[Array, Array]:
         table = pq.read_table(folder / ROW_SCORES, filters=[("split", "=", REPORTED_ON)])
         if not table.num_rows:
             raise DataError(
-                f"{folder / ROW_SCORES} has no scores of a test split: the shards have no labelled rows there, and the "
-                "validation rows chose the candidates, so they cannot be reported"
+                f"{folder / ROW_SCORES} has no scores of a test split: an older version trained it, which held no rows "
+                "out where the test split has no labels. Train such cells again with --overwrite"
             )
         numbers.append(table["row"].to_numpy())
         scores.append(table["score"].to_numpy())
@@ -165,9 +171,9 @@ def describe(
         "verdict": " ".join(sentences),
         "sentences": sentences,
         "verdicts": [asdict(verdict) for verdict in verdicts],
-        "student_steps": first["student_steps"],
+        "student_steps": max(run["student_steps"] for run in runs),
         "seeds": list(comparison.seeds),
-        "test_from": first.get("test_from", REPORTED_ON),
+        "test_from": chosen[0].reported_from,
         "rows": {**first["rows"], "test": len(chosen[0].rows)},
         "candidates": len(chosen[0].choice_scores),
         "groups": groups,
@@ -224,6 +230,7 @@ def _describe_variant(one: Chosen, manifest: Manifest) -> dict[str, Any]:
     return {
         "variant": one.variant,
         "role": one.role,
+        "trained": one.metrics[0]["student_steps"] > 0,
         "score": mean(one.scores),
         "scores": one.scores,
         "validation": mean(one.validation),

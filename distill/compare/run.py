@@ -10,8 +10,11 @@ from distill.compare.plan import Comparison
 from distill.compare.report import write_report
 from distill.compare.results import choose_runs, describe, judge_variants
 from distill.compare.runner import run_cells
+from distill.data.run_rows import FEWEST, SMALL, read_splits
+from shared.console import say
 from shared.disk import replace_file
-from shared.shards.manifest import choose_teacher, load_manifest
+from shared.errors import DataError
+from shared.shards.manifest import Manifest, choose_teacher, load_manifest
 
 RESULT, REPORT = "comparison.json", "report.html"
 
@@ -24,9 +27,10 @@ def run_comparison(
     `images` holds pictures of test rows, as `harvest show --images` writes them, for the report.
     """
     folder = out / comparison.name
-    cells = run_cells(comparison, folder, overwrite)
     shards = choose_teacher(comparison.shards[0], comparison.teacher)
     manifest = load_manifest(shards)
+    check_reported(shards, manifest)
+    cells = run_cells(comparison, folder, overwrite)
     chosen = choose_runs(comparison, cells, folder)
     verdicts = judge_variants(chosen, manifest.metric)
     result = describe(comparison, chosen, verdicts, manifest, manifest.cost_usd)
@@ -34,3 +38,16 @@ def run_comparison(
     replace_file(folder / RESULT, orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
     replace_file(folder / REPORT, write_report(result, rows).encode())
     return folder, result
+
+
+def check_reported(shards: Path, manifest: Manifest) -> None:
+    """Say which rows are reported where the test split has no labels; raise DataError where there are none."""
+    splits = read_splits(shards, manifest)
+    if splits.test is None:
+        raise DataError(
+            f"{shards} has no rows to report on: its test split has no labels, and there are too few labelled rows to "
+            f"hold some out (validation {SMALL}, or in train {FEWEST} in the fifth that would be held out). The "
+            "validation rows choose, so they cannot be reported. Harvest more labelled rows; nothing was trained"
+        )
+    if said := splits.describe():
+        say(f"{manifest.task}: {said}")

@@ -123,10 +123,11 @@ class Armada:
     def save_predictions(self, folder: Path) -> None:
         """Write predictions.npz.
 
-        `<split>` holds float32 logits (n, c), or values (n, 1), in the order of the shards; `<split>_target` the labels
-        (n,).
+        `<split>` holds float32 logits (n, c), or values (n, 1) within the task's range, in the order of the shards;
+        `<split>_target` the labels (n,).
         """
-        arrays = {split: said.logits for split, said in self.predictions.items()}
+        manifest = self.materials.rows.manifest
+        arrays = {split: clip_values(manifest, said.logits) for split, said in self.predictions.items()}
         arrays |= {f"{split}_target": said.target for split, said in self.predictions.items()}
         np.savez_compressed(folder / "predictions.npz", allow_pickle=False, **arrays)
 

@@ -147,7 +147,7 @@ class WriterPhase:
             read = hidden.flatten(0, 1)[inputs[PLACES]]
             targets = make_targets(inputs, weighed[0] / tokens, weighed[1] / with_top)
             sums: LossSums = sum_losses(read, self.student.head, targets, self.materials.config.generative.divergence)
-        sums.total.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(sums.total)
         found = {"total": sums.total.detach()}
         if weighed[0]:
             found[name] = sums.nll / tokens

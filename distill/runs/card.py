@@ -68,7 +68,7 @@ def _make_header(name: str, metrics: Metrics, adapter: bool) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     base = metrics["student"].partition("@")[0]
-    scores = [("validation", metrics["dev_best"]), ("test", metrics["test"])]
+    scores = [("validation", metrics["dev_best"]), (_name_test(metrics), metrics["test"])]
     data = ModelCardData(
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-classification",
@@ -111,12 +111,18 @@ def _show_scores(metrics: Metrics) -> str:
         "|---|---:|",
         f"| validation, {rows['dev']:,} rows, epoch {metrics['best_epoch']} | {metrics['dev_best']:.4f} |",
         f"| validation, last epoch | {metrics['dev_last']:.4f} |",
-        f"| test | {'not measured' if metrics['test'] is None else format(metrics['test'], '.4f')} |",
+        f"| {_name_test(metrics)} | {'not measured' if metrics['test'] is None else format(metrics['test'], '.4f')} |",
     ]
     if metrics["aligner_dev"] is not None:
         lines.append(f"| the aligner alone, on the teacher's vectors, validation | {metrics['aligner_dev']:.4f} |")
     lines += ["", f"The validation score chose the epoch, so it flatters. One run, seed {metrics['seed']}."]
     return "\n".join(lines)
+
+
+def _name_test(metrics: Metrics) -> str:
+    """Name the rows that are reported: others are held out where the test split has no labels."""
+    origin = metrics.get("test_from")
+    return "test" if origin in (None, "test") else f"held out from {origin}"
 
 
 def _show_comparison(metrics: Metrics, comparable: Sequence[Metrics]) -> str:

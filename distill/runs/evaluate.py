@@ -5,7 +5,7 @@ from typing import Any
 
 from distill.compute.devices import choose_device
 from distill.config import DEFAULT_BUFFER_BYTES, Precision
-from distill.data.split import read_split
+from distill.data.run_rows import find_scored
 from distill.data.tokens import TextEncoder
 from distill.decoding import Decoding
 from distill.models.pretrained import load_classifier, load_tokenizer
@@ -30,6 +30,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Score runs/<name>/student again: on a split of the shards it was trained from, or of others of the same task.
 
+    Where the test split has no labels, "test" and "validation" are the rows that runs report and choose by.
+
     `template` and `decoding` are for generative students: see evaluate_generator. Raises UsageError where the folder is
     no run, or the shards have other labels.
     """
@@ -53,7 +55,7 @@ def evaluate_run(
             f"{folder} is a task of {outputs} outputs, and {run_folder} was trained for {model.config.num_labels}"
         )
     encoder = TextEncoder(tokenizer, tokenizer.model_max_length)
-    rows = scored_rows(read_split(folder, manifest, split), encoder, DEFAULT_BUFFER_BYTES)
+    rows = scored_rows(find_scored(folder, manifest, split), encoder, DEFAULT_BUFFER_BYTES)
     if not rows.rows:
         raise DataError(f"{folder} has no labelled rows in the split {split!r}")
     return {

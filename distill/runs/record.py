@@ -89,6 +89,8 @@ def describe_run(
             "labelled": int(rows.visible.sum()),
             "dev": rows.dev_rows,
         },
+        "dev_from": rows.splits.dev_from,
+        "test_from": rows.splits.test_from,
         "device": str(device.device),
         "processes": device.processes.count,
         "bfloat16": device.bfloat16,

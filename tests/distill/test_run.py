@@ -102,6 +102,34 @@ def test_the_saved_student_is_the_best_one_and_transformers_serves_it(toy: Path,
     assert (test["score"], test["rows"]) == (metrics["test"], 30)
 
 
+@pytest.mark.parametrize(
+    ("classes", "validation", "origin", "options"),
+    [
+        (3, 56, "train", {"labels": ("a", "b", "c"), "metric": "f1"}),
+        (2, 120, "validation", {"kind": "regression", "labels": (), "metric": "pearson", "target_range": (0.0, 5.0)}),
+    ],
+    ids=["like CB", "like STS-B"],
+)
+def test_a_task_that_hides_its_test_labels_is_scored_on_rows_that_choose_nothing(
+    write_folder: WriteFolder, tiny_student: Path, classes: int, validation: int, origin: str, options: dict[str, Any]
+) -> None:
+    made: dict[str, Any] = {"classes": classes, "regression": classes == 2}
+    hidden = [without_label(row) for row in make_rows(30, 2, **made)]
+    rows = {"train": [make_rows(150, **made)], "validation": [make_rows(validation, 1, **made)], "test": [hidden]}
+    folder, metrics = run(write_folder(rows, **options), tiny_student, epochs=1)
+    assert (metrics["test_from"], metrics["dev_from"]) == (origin, "validation")
+    assert metrics["rows"]["answered"] < 150 if origin == "train" else metrics["rows"]["dev"] < validation
+    scores = read_scores(folder)
+    assert np.mean(scores["test"][1]) == pytest.approx(metrics["test"])
+    assert np.mean(scores["validation"][1]) == pytest.approx(metrics["dev_best"])
+    for split, score in (("test", metrics["test"]), ("validation", metrics["dev_best"])):
+        assert evaluate_run(folder, None, split, "cpu", "auto")["score"] == pytest.approx(score, abs=1e-4)
+    with np.load(folder / "predictions.npz") as said:
+        assert len(said["test"]) == len(scores["test"][0])
+        assert classes == 3 or (said["test"].min() >= 0 and said["test"].max() <= 5)
+    assert f"| held out from {origin} |" in (folder / "README.md").read_text()
+
+
 def read_scores(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
     """The rows' numbers and their scores, by split."""
     table = pq.read_table(folder / "row_scores.parquet")

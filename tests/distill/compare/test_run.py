@@ -20,7 +20,7 @@ from distill.compare.run import REPORT, RESULT, run_comparison
 from distill.compare.runner import CELLS
 from shared.errors import DataError, UsageError
 from tests.distill.compare.made_report import check_page
-from tests.distill.distill_rows import WriteFolder, make_rows
+from tests.distill.distill_rows import WriteFolder, make_rows, without_label
 
 ROOT = Path(__file__).parents[3]
 
@@ -87,8 +87,10 @@ def test_a_comparison_its_resume_and_its_report(shards: Path, tiny_student: Path
 
 
 def test_the_command_trains_a_plan_prints_its_verdict_and_the_next_time_trains_nothing(
-    shards: Path, tiny_student: Path, tmp_path: Path
+    write_folder: WriteFolder, tiny_student: Path, tmp_path: Path
 ) -> None:
+    hidden = [without_label(row) for row in make_rows(40, 2)]
+    shards = write_folder({"train": [make_rows(64)], "validation": [make_rows(120, 1)], "test": [hidden]})
     chosen = plan(shards, tiny_student)
     variants = {name: chosen.variants[name] for name in ("undistilled", "armada")}
     content = {"shards": str(shards), "labels": [20], "common": dict(chosen.common), "variants": variants}
@@ -102,6 +104,10 @@ def test_the_command_trains_a_plan_prints_its_verdict_and_the_next_time_trains_n
     result = json.loads((tmp_path / "runs" / "small" / RESULT).read_text())
     for part in ("undistilled", "armada", "20 labels", " ± ", result["verdict"], "small/report.html"):
         assert part in done.stdout
+    assert "the test split has no labels" in done.stderr
+    assert result["test_from"] == "validation"
+    assert 40 <= result["rows"]["test"] == 120 - result["rows"]["dev"] <= 80
+    assert "held out from validation" in (tmp_path / "runs" / "small" / REPORT).read_text()
 
     times = {cell: (cell / "metrics.json").stat().st_mtime_ns for cell in cells}
     again = CliRunner().invoke(app, arguments)
@@ -179,11 +185,13 @@ def find_session(leader: int) -> list[str]:
     return [line for line in listed.splitlines() if line.split()[0] == str(leader) and "Z" not in line.split()[1]]
 
 
-@pytest.mark.real
-def test_no_test_rows_is_an_error(write_folder: WriteFolder, tiny_student: Path, tmp_path: Path) -> None:
+def test_no_rows_to_report_on_is_an_error_before_anything_is_trained(
+    write_folder: WriteFolder, tiny_student: Path, tmp_path: Path
+) -> None:
     shards = write_folder({"train": [make_rows(32)], "validation": [make_rows(16, 1)]})
-    with pytest.raises(DataError, match="no scores of a test split"):
+    with pytest.raises(DataError, match="has no rows to report on"):
         run_comparison(plan(shards, tiny_student, labels=(None,), workers=1), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_command_names_what_is_wrong(tmp_path: Path, shards: Path) -> None:

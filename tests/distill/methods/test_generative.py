@@ -66,7 +66,7 @@ def test_a_student_learns_what_the_teacher_wrote_and_stops_where_it_stops(writer
     assert tokenizer.chat_template
     replies = pl.read_parquet(folder / "replies.parquet")
     assert replies["split"].value_counts().sort("split")["count"].to_list() == [20, 20]
-    assert (replies["reply"].str.split(" ").list.len() == 1).mean() > 0.9
+    assert sum(len(reply.split(" ")) == 1 for reply in replies["reply"]) > 0.9 * len(replies)
     scores = pl.read_parquet(folder / "row_scores.parquet")
     assert scores.filter(pl.col("split") == "test")["score"].mean() == pytest.approx(metrics["test"])
     assert {"test", "test_nll", "test_agreement", "validation"} <= set(scores["split"])
