@@ -89,6 +89,15 @@ def teachers(as_json: AsJson = False) -> None:
 
 @app.command()
 @command
+def tasks(as_json: AsJson = False) -> None:
+    """List the known tasks: what each asks for, how it is scored, how many rows it has, where they lie."""
+    from harvest.looking.tasks import describe_tasks, print_tasks
+
+    print_json(describe_tasks()) if as_json else print_tasks()
+
+
+@app.command()
+@command
 def status(
     shards: Annotated[
         Path, typer.Argument(help="data/<task>, one teacher=<name> folder in it, or all of data/.")

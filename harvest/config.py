@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from harvest.asking.plan import EVERY_SPLIT, Share
 from harvest.teachers.registry import TeacherChoice as TeacherChoice
 from harvest.teachers.registry import check_teacher_options
+from shared.answers import RULES
 from shared.errors import UsageError
 from shared.options import Option, check_options, list_options, make_config, parse_names
 from shared.schema import Status
@@ -63,6 +64,15 @@ class TaskChoice:
     label_column: Annotated[str | None, Option("A class to predict.", panel=_FILE)] = None
     target_column: Annotated[str | None, Option("A number to predict.", panel=_FILE)] = None
     target_text_column: Annotated[str | None, Option("A text to write.", panel=_FILE)] = None
+    prompt_column: Annotated[str | None, Option("What is asked as it stands, without a question.", panel=_FILE)] = None
+    completion_column: Annotated[str | None, Option("What is to be written for the prompt.", panel=_FILE)] = None
+    messages_column: Annotated[
+        str | None,
+        Option("Conversations, lists of {role, content}; the assistant's last message is to be written.", panel=_FILE),
+    ] = None
+    choices_column: Annotated[
+        str | None, Option("Each row's own choices, a list; the label column says which is right.", panel=_FILE)
+    ] = None
     id_column: Annotated[
         str | None, Option("A name of each row that stays. Unless given, its number.", panel=_FILE)
     ] = None
@@ -75,6 +85,16 @@ class TaskChoice:
         Option("What the teacher answers with, one a label: a,b,c", parse=parse_names, metavar="A,B,C", panel=_FILE),
     ] = None
     question: Annotated[str | None, Option("What the teacher is asked.", panel=_FILE)] = None
+    task_file: Annotated[
+        str | None, Option("A file or folder that a known task is read from, instead of the hub.", panel=_FILE)
+    ] = None
+    answer_rule: Annotated[
+        str | None,
+        Option(f"How a written reply is judged: {', '.join(RULES)}. Unless given, the task's own.", panel=_FILE),
+    ] = None
+    max_reply_tokens: Annotated[
+        int | None, Option("The longest reply. Unless given, the task's own.", at_least=1, panel=_FILE)
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Literal
+from urllib.parse import unquote
 
 from shared.disk import fsync_path, lock_file
 from shared.errors import SourceError, require_extra
@@ -191,14 +192,17 @@ def find_data_files(splits: Mapping[str, str]) -> dict[str, list[Path]]:
 
 
 def _download(splits: Mapping[str, str]) -> dict[str, list[Path]]:
-    """Download the files of `hf://datasets/org/name[@revision]/pattern` addresses of one data set."""
+    """Download the files of `hf://datasets/org/name[@revision]/pattern` addresses of one data set.
+
+    A revision of several parts is written with %2F: refs%2Fconvert%2Fparquet.
+    """
     matches = {name: _HUB_FILE.fullmatch(address) for name, address in splits.items()}
     first = next(iter(splits))
     for name, match in matches.items():
         if match is None:
             raise SourceError(f"{splits[name]} is not of the form hf://datasets/org/name/path")
     parsed = {name: match for name, match in matches.items() if match}
-    repo, revision = parsed[first]["id"], parsed[first]["revision"]
+    repo, revision = parsed[first]["id"], unquote(parsed[first]["revision"] or "") or None
     require_extra("distill", "huggingface_hub")
     import httpx
     from huggingface_hub import snapshot_download

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from string import ascii_uppercase
 from typing import Any
 
 from shared.example import Example
@@ -31,26 +32,29 @@ class Prompt:
 
 
 def build_prompt(question: str, example: Example, draw: Draw) -> Prompt:
-    """What is drawn and what is written of `example` and a task's `question`."""
+    """What is drawn and what is written of `example` and a task's `question`, "" where a text is asked as it stands."""
     text = lay_out(example)
     if draw is Draw.FIELDS:
         return Prompt(text, question)
-    both = f"{question}\n\n{text}"
+    both = f"{question}\n\n{text}" if question else text
     return Prompt(both, "") if draw is Draw.ALL else Prompt(None, both)
 
 
 def lay_out(example: Example) -> str:
     """All text fields of `example` as one text: what is drawn, or written under the question.
 
-    A task's choices are part of its `text_pair` already.
+    Choices are listed below with letters, unless the second text holds them already.
     """
-    return example.text if example.text_pair is None else f"{example.text}\n\n{example.text_pair}"
+    pair, choices = example.text_pair or "", example.choices or ()
+    listed = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
+    below = "" if all(choice in pair for choice in choices) else "\n".join(listed)
+    return "\n\n".join(part for part in (example.text, pair, below) if part)
 
 
 def describe_prompt(task: Task, draw: Draw) -> Mapping[str, Any]:
     """What changes any prompt of `task`: the entry "prompt" of the recipe of a teacher that answers in words."""
     prompt = {"question": task.question, "label_words": list(task.label_words), "draw": str(draw)}
-    return {**prompt, "answer": FREE_TEXT} if task.kind == "generation" else prompt
+    return {**prompt, "answer": FREE_TEXT} if task.is_written else prompt
 
 
 def find_drawn(recipe: Mapping[str, Any], example: Example) -> str | None:

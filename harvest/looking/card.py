@@ -48,6 +48,8 @@ def _make_card(task_folder: Path, manifests: dict[Path, Manifest]) -> str:
 
 
 def _describe_answers(manifest: Manifest) -> str:
+    if manifest.kind == "choice":
+        return "Answers: each row's own choices."
     if manifest.kind == "generation":
         return "Answers: free text."
     return f"Labels: {', '.join(manifest.labels) or 'a number'}."

@@ -9,7 +9,8 @@ loaded.task, loaded.source, loaded.splits, loaded.examples("train")
 """
 
 from shared.tasks.catalogue import TASKS
-from shared.tasks.files import find_task, task_from_file
+from shared.tasks.files import task_from_file
+from shared.tasks.find import find_task
 from shared.tasks.load import LoadedTask, load_task, make_examples
 from shared.tasks.task import Source, Task
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import DataError
 from shared.tasks.frames import Part, list_columns, read_frames
+from shared.tasks.nested import MOST_CHOICES, ROLES
 from shared.tasks.tables import Table
 from shared.tasks.task import Source, Task
 
@@ -20,7 +21,8 @@ _SHOWN = 3  # bad rows of one kind that a message names
 
 @dataclass(slots=True)
 class Check:
-    """What one pass over a task's rows finds: the label values seen, the lowest and the highest target.
+    """What one pass over a task's rows finds: the label values seen, the lowest and the highest target, and how many
+    rows have a right choice or a text to write.
 
     What is wrong with single rows is gathered over all parts, and raised by `finish`.
     """
@@ -31,6 +33,7 @@ class Check:
     labels: set[str] = field(default_factory=set)
     low: float = float("inf")
     high: float = float("-inf")
+    answered: int = 0
     _shown: dict[str, list[str]] = field(default_factory=dict)
     _found: Counter[str] = field(default_factory=Counter)
 
@@ -72,6 +75,9 @@ class Check:
             raise DataError(f"no row has a target in the column {column!r}")
         if self.task.kind == "classification" and not self.labels and not self.task.labels:
             raise DataError(f"no row has a label in the column {column!r}; name the labels that a teacher may answer")
+        column = column or self.source.target_text
+        if self.task.kind in ("choice", "generation") and column and not self.answered:
+            raise DataError(f"no row has {'a label' if self.source.label else 'a text'} in the column {column!r}")
 
     def _check_frame(self, table: Table, frame: "pl.DataFrame") -> None:
         import polars as pl
@@ -79,34 +85,80 @@ class Check:
         self._note(table, frame.filter("empty"), "the text is empty", "text")
         if self.source.id:
             self._note(table, frame.filter(pl.col("sample_id").is_null()), "the id is empty", "sample_id")
-        if self.source.label:
-            values = frame["value"].drop_nulls().unique().to_list()
-            self.labels.update(set(values).difference(self.source.unlabelled))
-            known = self.source.label_values
-            if known is not None and not self.labels <= set(known):
-                unknown = ~pl.col("value").is_in([*known, *self.source.unlabelled])
-                self._note(table, frame.filter(unknown), f"the label is not one of {', '.join(known)}", "value")
-                self.labels.intersection_update(known)
-            if len(self.labels) > _MOST_LABELS:
-                raise DataError(
-                    f"{table.path}: the column {self.source.label!r} has more than {_MOST_LABELS} labels, "
-                    f"{self.labels.pop()!r} among them; numbers to be predicted are a target column"
-                )
+        if self.task.kind == "choice":
+            self._check_choices(table, frame)
+        elif self.source.label:
+            self._check_labels(table, frame)
         if self.source.target:
-            low, high = self.task.target_range or (float("-inf"), float("inf"))
-            number, given = pl.col("target"), pl.col("value").is_not_null()
-            self._note(
-                table,
-                frame.filter(given & ~number.is_finite().fill_null(False)),
-                "the target is no number",
-                "value",
+            self._check_targets(table, frame)
+        if self.source.messages:
+            self._check_messages(table, frame)
+        if "target_text" in frame.columns:
+            self.answered += len(frame) - frame["target_text"].null_count()
+
+    def _check_labels(self, table: Table, frame: "pl.DataFrame") -> None:
+        import polars as pl
+
+        values = frame["value"].drop_nulls().unique().to_list()
+        self.labels.update(set(values).difference(self.source.unlabelled))
+        known = self.source.label_values
+        if known is not None and not self.labels <= set(known):
+            unknown = ~pl.col("value").is_in([*known, *self.source.unlabelled])
+            self._note(table, frame.filter(unknown), f"the label is not one of {', '.join(known)}", "value")
+            self.labels.intersection_update(known)
+        if len(self.labels) > _MOST_LABELS:
+            raise DataError(
+                f"{table.path}: the column {self.source.label!r} has more than {_MOST_LABELS} labels, "
+                f"{self.labels.pop()!r} among them; numbers to be predicted are a target column"
             )
-            outside = frame.filter(number.is_finite() & ~number.is_between(low, high))
-            self._note(table, outside, f"the target is not between {low:g} and {high:g}", "value")
-            targets = frame["target"].drop_nulls().to_numpy()
-            if len(targets):
-                self.low = min(self.low, float(targets.min()))
-                self.high = max(self.high, float(targets.max()))
+
+    def _check_targets(self, table: Table, frame: "pl.DataFrame") -> None:
+        import polars as pl
+
+        low, high = self.task.target_range or (float("-inf"), float("inf"))
+        number, given = pl.col("target"), pl.col("value").is_not_null()
+        self._note(
+            table,
+            frame.filter(given & ~number.is_finite().fill_null(False)),
+            "the target is no number",
+            "value",
+        )
+        outside = frame.filter(number.is_finite() & ~number.is_between(low, high))
+        self._note(table, outside, f"the target is not between {low:g} and {high:g}", "value")
+        targets = frame["target"].drop_nulls().to_numpy()
+        if len(targets):
+            self.low = min(self.low, float(targets.min()))
+            self.high = max(self.high, float(targets.max()))
+
+    def _check_choices(self, table: Table, frame: "pl.DataFrame") -> None:
+        import polars as pl
+
+        few = pl.col("choices").list.len().fill_null(0) < 2
+        self._note(table, frame.filter(few), "fewer than two choices", "choices")
+        many = frame.filter(pl.col("choices").list.len() > MOST_CHOICES)
+        self._note(table, many, f"more than {MOST_CHOICES} choices", "choices")
+        if self.source.label is None:
+            return
+        given = pl.col("value").is_not_null() & ~pl.col("value").is_in(self.source.unlabelled)
+        if "label" in frame.columns:
+            wrong, known = given & pl.col("label").is_null(), self.source.label_values
+        else:  # choices in columns of their own
+            known = self.source.label_values or ()
+            wrong = given & ~pl.col("value").is_in(known)
+        named = f", which are {', '.join(known)}" if known else ""
+        self._note(table, frame.filter(wrong & ~few), f"the label names none of the row's choices{named}", "value")
+        self.answered += frame.filter(given).height
+
+    def _check_messages(self, table: Table, frame: "pl.DataFrame") -> None:
+        import polars as pl
+
+        one = pl.element().struct
+        known = pl.col("messages").list.eval(one.field("role").is_in(ROLES).fill_null(False)).list.all()
+        said = pl.col("messages").list.eval(one.field("content").is_not_null()).list.all()
+        last = pl.col("messages").list.last().struct.field("role")
+        self._note(table, frame.filter(~known), f"a role is not one of {', '.join(ROLES)}", "messages")
+        self._note(table, frame.filter(known & ~said), "a message has no content", "messages")
+        self._note(table, frame.filter(known & (last == "assistant")), "the assistant answers itself", "messages")
 
     def _check_ids(self, part: Part, hashes: "list[np.ndarray[Any, np.dtype[np.uint64]]]") -> None:
         """Note the ids that occur twice. The rows are read again only where there are any."""

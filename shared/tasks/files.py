@@ -1,14 +1,12 @@
-"""Tasks made of a user's own files, and the lookup of a task by the name or path given on a command line."""
+"""Tasks made of a user's own files."""
 
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TypedDict
 
 from shared.errors import DataError, UsageError
 from shared.sources import resolve_file
-from shared.tasks.catalogue import TASKS
 from shared.tasks.tables import is_table, name_stem
 from shared.tasks.task import Kind, Source, Task
 
@@ -25,13 +23,24 @@ _SPLIT_NAMES = {
 }
 
 
-class _FileOptions(TypedDict, total=False):
-    """What task_from_file takes besides a path and the column of the text."""
+_QUESTIONS: Mapping[Kind, str] = {
+    "choice": "Which choice is right? Answer with it, and nothing else.",
+    "generation": "Which text answers this one? Write the answer, and nothing else.",
+}
 
+
+class FileOptions(TypedDict, total=False):
+    """What task_from_file takes besides a path."""
+
+    text_column: str | None
     text_pair_column: str | None
     label_column: str | None
     target_column: str | None
     target_text_column: str | None
+    prompt_column: str | None
+    completion_column: str | None
+    messages_column: str | None
+    choices_column: str | None
     id_column: str | None
     labels: Sequence[str] | None
     question: str | None
@@ -39,41 +48,17 @@ class _FileOptions(TypedDict, total=False):
     name: str | None
 
 
-def find_task(name_or_path: str, *, text_column: str | None = None, **options: Unpack[_FileOptions]) -> Task:
-    """The task of that name, or one made of the file or folder of that path, with the options of task_from_file.
-
-    A known name wins over a folder of the same name; `./name` is always a path. Case, `-` and `_` make no
-    difference. Raises UsageError for a name that is not known, and for options given with a known name.
-    """
-    simple = name_or_path.lower().replace("-", "").replace("_", "")
-    known = {key.replace("_", ""): task for key, task in TASKS.items()}
-    if simple in known:
-        if any(value is not None for value in (text_column, *options.values())):
-            raise UsageError(
-                f"{known[simple].name} is a known task, with its own columns, labels and question: "
-                f"those options are for a file or folder (write ./{name_or_path} for one of that name)"
-            )
-        return known[simple]
-    is_path = "/" in name_or_path or is_table(Path(name_or_path)) or Path(name_or_path).exists()
-    if not is_path:
-        near = get_close_matches(simple, known, n=3, cutoff=0.5)
-        meant = f"; did you mean {' or '.join(known[key].name for key in near)}?" if near else "."
-        raise UsageError(
-            f"there is no task {name_or_path!r}{meant} Known tasks: {', '.join(TASKS)}. "
-            "A file or folder of your own is a task too: give its path"
-        )
-    if text_column is None:
-        raise UsageError(f"name the column of {name_or_path} that holds the text")
-    return task_from_file(name_or_path, text_column, **options)
-
-
 def task_from_file(
     path: str,
-    text_column: str,
+    text_column: str | None = None,
     text_pair_column: str | None = None,
     label_column: str | None = None,
     target_column: str | None = None,
     target_text_column: str | None = None,
+    prompt_column: str | None = None,
+    completion_column: str | None = None,
+    messages_column: str | None = None,
+    choices_column: str | None = None,
     id_column: str | None = None,
     labels: Sequence[str] | None = None,
     question: str | None = None,
@@ -82,40 +67,108 @@ def task_from_file(
 ) -> Task:
     """A task made of a file, or of a folder that holds train, validation and test files.
 
-    `path` is any source of shared.sources: Parquet, JSONL or CSV, text also as .gz, .bz2 or .zst. A label
-    column makes it a classification, a target column of numbers a regression, a column of target texts a
-    generation. With none of them, `labels` says what a teacher may answer about rows that have no label, and a
-    `question` without labels asks for free text. Where `labels` is not given, load_task finds
-    them: whole numbers sorted by value, other labels by the alphabet. `name` is by default the file's name
-    without its ending. Raises UsageError for options that contradict each other, SourceError and DataError
-    for a path that is of no use.
+    `path` is any source of shared.sources: Parquet, JSONL, JSON or CSV, text also as .gz, .bz2 or .zst. A label column
+    makes it a classification, a target column of numbers a regression, a column of target texts a generation. With none
+    of them, `labels` says what a teacher may answer about rows that have no label, and a `question` without labels asks
+    for free text. Where `labels` is not given, load_task finds them: whole numbers sorted by value, other labels by the
+    alphabet. `name` is by default the file's name without its ending.
+
+    A prompt column, with or without a completion column, and a column of messages make a generation whose text is asked
+    as it stands, without a question. A column of choices makes each row's own choices the answers: the label column
+    names one of them, by its number from 0, by its name where the choices have names, or as `labels` says in the order
+    of the choices. Raises UsageError for options that contradict each other, SourceError and DataError for a path that
+    is of no use.
     """
-    kind = _choose_kind(label_column, target_column, target_text_column, labels, question)
+    text, asked_as_it_is = text_column or prompt_column, bool(prompt_column or messages_column)
+    _check_columns(text_column, prompt_column, messages_column, text_pair_column)
+    written = _choose_written(prompt_column, completion_column, target_text_column)
+    if text is None and messages_column is None:
+        raise UsageError(f"name the column of {path} that holds the text")
+    _check_names(name, text, text_pair_column)
+    source = Source(
+        splits=find_splits(path),
+        text=f"{{{text}}}" if text else "",
+        text_pair=f"{{{text_pair_column}}}" if text_pair_column else None,
+        choices_column=choices_column,
+        label=label_column,
+        target=target_column,
+        target_text=written,
+        messages=messages_column,
+        id=id_column,
+        label_values=tuple(labels) if labels else None,
+    )
+    kind = _find_kind(source, prompt_column, labels, question, label_words)
+    return Task(
+        name=name or _name_task(path),
+        kind=kind,
+        labels=tuple(labels or ()) if kind == "classification" else (),
+        label_words=tuple(label_words or ()),
+        question=question or ("" if asked_as_it_is else _QUESTIONS.get(kind, "")),
+        metric="rouge_l" if asked_as_it_is else _METRICS[kind],
+        sources=(source,),
+        answer_rule="choice" if kind == "choice" else None,
+    )
+
+
+def _find_kind(
+    source: Source,
+    prompt: str | None,
+    labels: Sequence[str] | None,
+    question: str | None,
+    label_words: Sequence[str] | None,
+) -> Kind:
+    """What kind of task the columns make. Raises UsageError where they contradict each other."""
+    if source.choices_column:
+        return _check_choice(source.target or source.target_text or source.messages or prompt, label_words)
+    if prompt or source.messages:
+        target_text = None if prompt else source.target_text
+        return _check_asked_as_it_is(source.label, source.target, target_text, labels, question, label_words)
+    kind = _choose_kind(source.label, source.target, source.target_text, labels, question)
     _check_labels(kind, labels, label_words)
-    for column in (text_column, text_pair_column):
+    return kind
+
+
+def _check_names(name: str | None, *columns: str | None) -> None:
+    """Refuse a task's name that no folder may bear, and columns that a template cannot name."""
+    for column in columns:
         if column and ("{" in column or "}" in column):
             raise UsageError(f"the column name {column!r} holds a brace; rename it")
     if name and re.search(r"[^\w.-]", name):
         raise UsageError(f"the name {name!r} becomes a folder's: use letters, digits, '.', '-' and '_'")
-    source = Source(
-        splits=_find_splits(path),
-        text=f"{{{text_column}}}",
-        text_pair=f"{{{text_pair_column}}}" if text_pair_column else None,
-        label=label_column,
-        target=target_column,
-        target_text=target_text_column,
-        id=id_column,
-        label_values=tuple(labels) if labels else None,
-    )
-    return Task(
-        name=name or _name_task(path),
-        kind=kind,
-        labels=tuple(labels or ()),
-        label_words=tuple(label_words or ()),
-        question=question or "",
-        metric=_METRICS[kind],
-        sources=(source,),
-    )
+
+
+def _choose_written(prompt: str | None, completion: str | None, target_text: str | None) -> str | None:
+    """The column of what is to be written: a completion beside a prompt, a target text beside a text."""
+    if prompt and target_text:
+        raise UsageError("beside a prompt column, the column of what is to be written is a completion column")
+    if completion and not prompt:
+        raise UsageError("a completion column goes with a prompt column; beside a text it is a column of target texts")
+    return completion or target_text
+
+
+def _check_columns(text: str | None, prompt: str | None, messages: str | None, pair: str | None) -> None:
+    """Refuse two columns for one thing."""
+    if sum(map(bool, (text, prompt, messages))) > 1:
+        raise UsageError("a row has a text column, a prompt column or a column of messages: one of them")
+    if pair and not text:
+        raise UsageError("a second text goes with a text column; a prompt and a conversation are whole")
+
+
+def _check_choice(other: str | None, label_words: Sequence[str] | None) -> Kind:
+    if other:
+        raise UsageError(f"rows with choices have a text column and a label column, not the column {other!r} too")
+    if label_words:
+        raise UsageError("label words belong to labels that all rows share; the answers here are each row's choices")
+    return "choice"
+
+
+def _check_asked_as_it_is(*others: object) -> Kind:
+    if any(others):
+        raise UsageError(
+            "a prompt column and a column of messages are asked as they stand, and answered in free text: they go with "
+            "no label, target or target text column, no labels or label words, and no question"
+        )
+    return "generation"
 
 
 def _choose_kind(
@@ -158,7 +211,7 @@ def _name_task(path: str) -> str:
     ).strip("_-")
 
 
-def _find_splits(path: str) -> dict[str, str]:
+def find_splits(path: str) -> dict[str, str]:
     """The files of each split: `all` for a single file."""
     found = resolve_file(path)
     if not isinstance(found, Path) or not found.is_dir():

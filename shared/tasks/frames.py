@@ -2,14 +2,18 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
 
+from shared.errors import DataError
+from shared.tasks.nested import read_choices, read_messages, split_messages
 from shared.tasks.tables import Table, name_stem
 from shared.tasks.task import Source
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
 _COLUMN = re.compile(r"\{([^{}]+)\}")
@@ -17,10 +21,16 @@ _COLUMN = re.compile(r"\{([^{}]+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A split as its source has it, one file or more. The name `all` says that there are no splits."""
+    """A split as its source has it, one file or more. The name `all` says that there are no splits.
+
+    `rows` are the first that is taken of the part's rows and the one after the last (None: to the end). `highest` is
+    the largest hash of a text that is in the source's sample (see hash_texts), where it takes one.
+    """
 
     name: str
     tables: tuple[Table, ...]
+    rows: tuple[int, int | None] = (0, None)
+    highest: int | None = None
 
     @property
     def id_prefix(self) -> str:
@@ -30,41 +40,96 @@ class Part:
 
 def list_columns(source: Source) -> list[str]:
     """The columns that `source` reads."""
-    named = [name for name in (source.label, source.target, source.target_text, source.id) if name is not None]
-    return list(dict.fromkeys([*_list_text_columns(source), *named]))
+    others = (source.choices_column, source.label, source.target, source.target_text, source.messages, source.id)
+    return list(dict.fromkeys([*_list_text_columns(source), *(name for name in others if name is not None)]))
 
 
 def read_frames(part: Part, source: Source, dropped: Counter[str]) -> Iterator[tuple[Table, "pl.DataFrame"]]:
     """The part's rows, with the file they are from, in order.
 
     A frame has the columns row (within the file, from 0), sample_id, text, empty (a text is), and as the
-    source has them text_pair, choice0.., value (the label or target as it stands there, a string),
-    target, target_text and references (a list). Rows that the source wants dropped are left out and counted in
-    `dropped` by reason.
+    source has them text_pair, choices (a list), value (the label or target as it stands there, a string), label (where
+    the choices are one column: which of them it is), target, target_text, references (a list) and messages. Rows that
+    the source wants dropped are left out and counted in `dropped` by reason; rows outside of the part are left out.
+
+    Raises DataError for a column that cannot be what the source says it is.
     """
     import polars as pl
 
     columns = list_columns(source)
-    wanted = pl.col("value").is_null() | pl.col("value").is_in([*(source.label_values or ()), *source.unlabelled])
     seen: set[str] = set()
     rows_before = 0
+    start, end = part.rows
     for table in part.tables:
         row = 0
-        for raw in table.read_frames(columns):
-            frame = raw.select(_make_expressions(raw.schema, source, part.id_prefix, row, rows_before + row))
+        for raw in table.read_frames(columns, source.target_text):
+            try:
+                frame = _read_frame(raw, source, part.id_prefix, row, rows_before + row)
+            except DataError as error:
+                raise DataError(f"{table.path}, {error}") from error
+            if part.rows != (0, None):
+                place = pl.col("row") + rows_before
+                frame = frame.filter(place >= start, place < (end or place + 1))
             row += raw.height
-            if source.drop_empty:
-                frame = _drop(frame, ~pl.col("empty"), "empty text", dropped)
-            if source.drop_other_labels:
-                frame = _drop(frame, wanted, "another label", dropped)
-            if source.drop_repeats:
-                fresh = []
-                for text in frame["text"]:
-                    fresh.append(text not in seen)
-                    seen.add(text)
-                frame = _drop(frame, pl.Series(fresh, dtype=pl.Boolean), "a text that came before", dropped)
-            yield table, frame
+            yield table, _drop_rows(frame, part, source, seen, dropped)
         rows_before += row
+
+
+def hash_texts(texts: Iterable[str]) -> "np.ndarray[Any, np.dtype[np.uint64]]":
+    """Hash texts to 64 bits, the same on every machine: a sample is the texts whose hashes are lowest."""
+    import numpy as np
+
+    digests = b"".join(blake2b(text.encode(), digest_size=8, person=b"sample").digest() for text in texts)
+    return np.frombuffer(digests, np.dtype(">u8")).astype(np.uint64)
+
+
+def _read_frame(raw: "pl.DataFrame", source: Source, id_prefix: str, first_row: int, first_id: int) -> "pl.DataFrame":
+    import polars as pl
+
+    _check_texts(raw.schema, source)
+    frame = raw.select(_make_expressions(raw.schema, source, id_prefix, first_row, first_id))
+    if source.choices_column:
+        values = frame["value"] if source.label else None
+        choices, label = read_choices(
+            raw[source.choices_column], values, source.label_values, source.choice_prefix, first_row
+        )
+        frame = frame.hstack([choices, label]).with_columns(empty=pl.col("empty") | _is_any_blank("choices"))
+    if source.messages:
+        frame = frame.hstack(split_messages(read_messages(raw[source.messages], first_row)))
+        frame = frame.with_columns(empty=pl.col("text").str.strip_chars().fill_null("") == "")
+    return frame
+
+
+def _check_texts(schema: "pl.Schema", source: Source) -> None:
+    """Raise DataError for a column of texts that holds something else."""
+    for name in _list_text_columns(source):
+        if schema[name].is_nested():
+            raise DataError(
+                f"the column {name!r} holds {schema[name]}, not texts; conversations are named as a column of messages"
+            )
+
+
+def _drop_rows(
+    frame: "pl.DataFrame", part: Part, source: Source, seen: set[str], dropped: Counter[str]
+) -> "pl.DataFrame":
+    """Leave out what the source wants dropped. `seen` are the texts of the frames before."""
+    import polars as pl
+
+    if source.drop_empty:
+        frame = _drop(frame, ~pl.col("empty"), "empty text", dropped)
+    if source.drop_other_labels:
+        wanted = pl.col("value").is_null() | pl.col("value").is_in([*(source.label_values or ()), *source.unlabelled])
+        frame = _drop(frame, wanted, "another label", dropped)
+    if source.drop_repeats:
+        fresh = []
+        for text in frame["text"]:
+            fresh.append(text not in seen)
+            seen.add(text)
+        frame = _drop(frame, pl.Series(fresh, dtype=pl.Boolean), "a text that came before", dropped)
+    if part.highest is not None:
+        chosen = pl.Series(hash_texts(frame["text"]) <= part.highest, dtype=pl.Boolean)
+        frame = _drop(frame, chosen, "not in the sample", dropped)
+    return frame
 
 
 def _drop(frame: "pl.DataFrame", keep: "pl.Expr | pl.Series", why: str, dropped: Counter[str]) -> "pl.DataFrame":
@@ -84,18 +149,21 @@ def _make_expressions(
     import polars as pl
 
     number = pl.int_range(pl.len(), dtype=pl.Int64)
-    blank = [_cast(name).str.strip_chars().fill_null("") == "" for name in _list_text_columns(source)]
+    blank = [_is_blank(_cast(name)) for name in _list_text_columns(source) if name not in source.optional]
     made = [
         (number + first_row).alias("row"),
         _cast(source.id).alias("sample_id")
         if source.id
         else pl.concat_str(pl.lit(f"{id_prefix}-"), number + first_id).alias("sample_id"),
-        _fill_template(source.text).alias("text"),
-        pl.any_horizontal(blank).alias("empty"),
+        pl.any_horizontal(blank).alias("empty") if blank else pl.lit(False).alias("empty"),
     ]
+    if source.text:
+        made.append(_fill_template(source.text).alias("text"))
     if source.text_pair:
-        made.append(_fill_template(source.text_pair).alias("text_pair"))
-    made += [_cast(name).alias(f"choice{i}") for i, name in enumerate(source.choices)]
+        pair = _fill_template(source.text_pair)
+        made.append(pl.when(~_is_blank(pair)).then(pair).alias("text_pair"))
+    if source.choices:
+        made.append(pl.concat_list([_cast(name) for name in source.choices]).alias("choices"))
     if source.label:
         # pandas turns whole numbers into floats where some are missing.
         value = (
@@ -121,6 +189,17 @@ def _fill_template(template: str) -> "pl.Expr":
 
     pieces = _COLUMN.split(template)  # literal, column, literal, ..., column, literal
     return pl.concat_str(_cast(piece) if i % 2 else pl.lit(piece) for i, piece in enumerate(pieces) if piece)
+
+
+def _is_blank(text: "pl.Expr") -> "pl.Expr":
+    return text.str.strip_chars().fill_null("") == ""
+
+
+def _is_any_blank(name: str) -> "pl.Expr":
+    """Whether any text of a list is blank; a list that is missing is not."""
+    import polars as pl
+
+    return pl.col(name).list.eval(_is_blank(pl.element())).list.any().fill_null(False)
 
 
 def _cast(name: str, schema: "pl.Schema | None" = None) -> "pl.Expr":

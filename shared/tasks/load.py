@@ -8,7 +8,7 @@ and test are cut, about a tenth each; where only validation is missing, a tenth 
 A row's split depends on the sha256 of its sample_id alone, so it stays where it is when the file grows.
 
 Memory does not grow with the number of rows, but for 8 bytes a row while ids that a user gave are checked
-for repeats, and for a byte a row where splits are cut.
+for repeats or a sample is drawn, and for a byte a row where splits are cut.
 """
 
 import re
@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.errors import DataError, MissingExtraError, SourceError, UsageError
-from shared.example import Example
+from shared.example import Example, Message
 from shared.sources import find_data_files
 from shared.tasks.check import Check
-from shared.tasks.frames import Part, read_frames
+from shared.tasks.frames import Part, hash_texts, read_frames
 from shared.tasks.tables import open_table
 from shared.tasks.task import Source, Task
 
@@ -70,8 +70,8 @@ class LoadedTask:
         """The rows of several splits as frames of some thousand rows, each file read once.
 
         The frames of a split come in its order; those of splits that are cut from one file take turns. The columns are
-        those of an Example but for messages: `choices` and `references` are lists. What the task has none of is null
-        throughout. Raises UsageError: no such split.
+        those of an Example: `choices` and `references` are lists, and `messages` lists of {role, content}. What the
+        task has none of is null throughout. Raises UsageError: no such split.
         """
         for split in splits:
             if split not in self._shares:
@@ -97,6 +97,10 @@ def make_examples(frame: "pl.DataFrame") -> Iterator[Example]:
             rows["target"].to_list(),
             rows["target_text"].to_list(),
             (None if texts is None else tuple(texts) for texts in rows["references"].to_list()),
+            (
+                None if said is None else tuple(Message(one["role"], one["content"]) for one in said)
+                for said in rows["messages"].to_list()
+            ),
         )
 
 
@@ -107,7 +111,10 @@ def load_task(task: Task) -> LoadedTask:
     be used.
     """
     source, found, notes = _choose_source(task)
-    parts = [Part(name, tuple(map(open_table, paths))) for name, paths in found.items()]
+    parts = [
+        _draw_sample(Part(name, tuple(map(open_table, paths)), source.rows.get(name, (0, None))), source)
+        for name, paths in found.items()
+    ]
     shares = _share_out(parts)
     check = Check(task, source)
     splits = Counter(dict.fromkeys(shares, 0))
@@ -125,16 +132,31 @@ def load_task(task: Task) -> LoadedTask:
     return LoadedTask(task, _describe(source, found), dict(splits), tuple(notes), source, shares)
 
 
+def _draw_sample(part: Part, source: Source) -> Part:
+    """The part with what tells which of its texts are in the source's sample."""
+    if source.sample is None:
+        return part
+    import numpy as np
+
+    frames = read_frames(part, source, Counter())
+    hashes = np.unique(np.concatenate([hash_texts(frame["text"]) for _, frame in frames]))
+    return replace(part, highest=int(hashes[source.sample - 1])) if len(hashes) > source.sample else part
+
+
 def _choose_source(task: Task) -> tuple[Source, dict[str, list[Path]], list[str]]:
     """The first source that can be reached, its files by split, and a note on each that could not."""
     reasons: list[str] = []
     for source in task.sources:
+        if "" in source.splits.values():
+            reasons.append(f"{task.name} lies on no hub: download {source.own_file} and name the file with --task-file")
+            continue
         try:
             found = find_data_files(source.splits)
         except (SourceError, MissingExtraError) as error:
             reasons.append(str(error))
         else:
-            return source, found, [f"taken in place of another source: {reason}" for reason in reasons]
+            notes = [f"taken in place of another source: {reason}" for reason in reasons]
+            return source, found, [*notes, source.note] if source.note else notes
     raise SourceError("; ".join(reasons))
 
 
@@ -178,15 +200,17 @@ def _read_part(part: Part, shares: Mapping[str, _Share], source: Source) -> "Ite
     import polars as pl
 
     none = pl.lit(None)
+    message = pl.Struct({"role": pl.String, "content": pl.String})
     columns = [
         "sample_id",
         "text",
         "text_pair" if source.text_pair else none.cast(pl.String).alias("text_pair"),
-        (pl.concat_list(_list_choices(source)) if source.choices else none.cast(pl.List(pl.String))).alias("choices"),
-        (_number_labels(source) if source.label else none.cast(pl.Int32)).alias("label"),
+        "choices" if source.choices or source.choices_column else none.cast(pl.List(pl.String)).alias("choices"),
+        _number_labels(source),
         "target" if source.target else none.cast(pl.Float64).alias("target"),
-        "target_text" if source.target_text else none.cast(pl.String).alias("target_text"),
+        "target_text" if source.target_text or source.messages else none.cast(pl.String).alias("target_text"),
         "references" if source.target_text else none.cast(pl.List(pl.String)).alias("references"),
+        "messages" if source.messages else none.cast(pl.List(message)).alias("messages"),
     ]
     start = 0
     for _, frame in read_frames(part, source, Counter()):
@@ -200,19 +224,23 @@ def _read_part(part: Part, shares: Mapping[str, _Share], source: Source) -> "Ite
         start += frame.height
 
 
-def _list_choices(source: Source) -> list[str]:
-    return [f"choice{i}" for i in range(len(source.choices))]
-
-
 def _number_labels(source: Source) -> "pl.Expr":
     import polars as pl
 
+    if source.label is None:
+        return pl.lit(None, pl.Int32).alias("label")
+    if source.choices_column:
+        return pl.col("label")
     known = source.label_values or ()
     # Without a default: a value that the check did not see must not pass for an unlabelled row.
-    return pl.col("value").replace_strict(
-        [*known, *source.unlabelled, None],
-        [*range(len(known)), *(None for _ in source.unlabelled), None],
-        return_dtype=pl.Int32,
+    return (
+        pl.col("value")
+        .replace_strict(
+            [*known, *source.unlabelled, None],
+            [*range(len(known)), *(None for _ in source.unlabelled), None],
+            return_dtype=pl.Int32,
+        )
+        .alias("label")
     )
 
 
@@ -225,9 +253,8 @@ def _fill_in(task: Task, check: Check) -> Task:
             target_range=(low, high),
             question=task.question or f"Which number fits this text? Answer with a number from {low:g} to {high:g}.",
         )
-    if task.kind == "generation":
-        question = "Which text answers this one? Write the answer, and nothing else."
-        return replace(task, question=task.question or question)
+    if task.kind in ("choice", "generation"):
+        return task
     labels = task.labels or tuple(sorted(check.labels, key=_label_order))
     words = task.label_words or labels
     if len(words) != len(labels):

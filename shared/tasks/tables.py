@@ -1,8 +1,8 @@
 """Parquet, JSONL and CSV files as streams of polars frames, in memory that does not grow with the file.
 
 Polars scans map a file into memory and run ahead of their reader, so the bytes are read here block by
-block: Parquet and CSV by pyarrow, JSONL by polars. Compressed text (.gz, .bz2, .zst) is decompressed on the
-way.
+block: Parquet and CSV by pyarrow, JSONL by polars. Only JSON, one array of objects, is read whole. Compressed text
+(.gz, .bz2, .zst) is decompressed on the way.
 """
 
 import csv
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import orjson
 
 from shared.errors import DataError
 
@@ -24,18 +26,20 @@ _FORMATS = {
     ".parquet": "parquet",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
 }
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _FRAME_BYTES = 4 << 20  # of a frame of Parquet
 _FRAME_ROWS = 1 << 16
+_ARRAY_ROWS = 4096  # of a frame of JSON
 _BLOCK = 1 << 20  # bytes of text parsed at once: a longer line of JSONL is read whole, a longer row of CSV refused
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One file of rows. `format` is parquet, jsonl, csv or tsv."""
+    """One file of rows. `format` is parquet, jsonl, json, csv or tsv."""
 
     path: Path
     format: str
@@ -50,7 +54,7 @@ class Table:
         try:
             if self.format == "parquet":
                 return list(pq.read_schema(self.path).names)
-            if self.format == "jsonl":
+            if self.format in ("jsonl", "json"):
                 line, block = next(self._read_blocks(), (1, b""))
                 try:
                     return pl.read_ndjson(BytesIO(block), infer_schema_length=None).columns if block else []
@@ -61,8 +65,10 @@ class Table:
         except (pa.ArrowException, OSError, EOFError) as error:
             raise self._explain(error) from error
 
-    def read_frames(self, columns: list[str]) -> Iterator["pl.DataFrame"]:
-        """The rows in order, `columns` only, some thousands a frame. JSONL and CSV give strings only.
+    def read_frames(self, columns: list[str], lists: str | None = None) -> Iterator["pl.DataFrame"]:
+        """The rows in order, `columns` only, some thousands a frame. JSON and CSV give strings only, lists as JSON.
+
+        The column `lists` may hold lists of strings: it has them as such in each frame in which there are any.
 
         Raises DataError where the file is broken, naming the line where it can.
         """
@@ -75,11 +81,10 @@ class Table:
                 with pq.ParquetFile(self.path, buffer_size=1 << 16, pre_buffer=False) as file:
                     for batch in file.iter_batches(_count_rows(file), columns=columns, use_threads=False):
                         yield pl.DataFrame(pl.from_arrow(batch))
-            elif self.format == "jsonl":
-                schema = dict.fromkeys(columns, pl.String())
+            elif self.format in ("jsonl", "json"):
                 for line, block in self._read_blocks():
                     try:
-                        yield pl.read_ndjson(BytesIO(block), schema=schema)
+                        yield _read_lines(block, columns, lists)
                     except pl.exceptions.PolarsError as error:
                         raise self._locate(line, block, error) from error
             else:
@@ -96,6 +101,9 @@ class Table:
 
     def _read_blocks(self) -> Iterator[tuple[int, bytes]]:
         """Whole lines, about a MiB at once, each block with the number of its first line, counting from 1."""
+        if self.format == "json":
+            yield from self._read_array()
+            return
         line, rest = 1, b""
         with self._open() as file:
             while piece := file.read(_BLOCK):
@@ -108,6 +116,23 @@ class Table:
                 yield from _drop_blank(line, block)
                 line += block.count(b"\n")
         yield from _drop_blank(line, rest)
+
+    def _read_array(self) -> Iterator[tuple[int, bytes]]:
+        """The objects of an array as lines, and each block's first by its number; a file of lines as it is."""
+        with self._open() as file:
+            content = file.read()
+        if not content.lstrip().startswith(b"["):
+            yield from _drop_blank(1, content)
+            return
+        try:
+            rows = orjson.loads(content)
+        except ValueError as error:
+            raise DataError(f"{self.path} is not JSON ({error})") from None
+        wrong = next((i for i, row in enumerate(rows) if not isinstance(row, dict)), None)
+        if wrong is not None:
+            raise DataError(f"{self.path}, row {wrong}: a row is an object, like {{...}}")
+        for start in range(0, len(rows), _ARRAY_ROWS):
+            yield start + 1, b"\n".join(map(orjson.dumps, rows[start : start + _ARRAY_ROWS]))
 
     def _open_csv(self, columns: list[str] | None) -> "pa.csv.CSVStreamingReader":
         import pyarrow as pa
@@ -197,6 +222,29 @@ def name_stem(path: Path) -> str:
     while (suffix := Path(name).suffix.lower()) in _FORMATS or suffix in _COMPRESSIONS:
         name = name[: -len(suffix)]
     return name
+
+
+def _read_lines(block: bytes, columns: list[str], lists: str | None) -> "pl.DataFrame":
+    """Lines of JSON as a frame of strings, and of lists of strings in the column `lists`, where any row has one."""
+    import polars as pl
+
+    schema: dict[str, pl.DataType] = dict.fromkeys(columns, pl.String())
+    frame = pl.read_ndjson(BytesIO(block), schema=schema)
+    if lists is None or not frame[lists].str.starts_with("[").any():
+        return frame
+    # A string may begin with a bracket too: only the lines themselves tell.
+    values = [json.loads(line).get(lists) for line in block.splitlines() if line.strip()]
+    if not any(isinstance(value, list) for value in values):
+        return frame
+    texts = [
+        None if value is None else list(map(_spell, value)) if isinstance(value, list) else [_spell(value)]
+        for value in values
+    ]
+    return frame.with_columns(pl.Series(lists, texts, pl.List(pl.String)))
+
+
+def _spell(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _drop_blank(line: int, block: bytes) -> Iterator[tuple[int, bytes]]:

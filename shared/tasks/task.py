@@ -1,7 +1,7 @@
 """What a task is: its labels, the question a teacher is asked, and where its rows come from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal["classification", "regression", "choice", "generation"]
@@ -12,32 +12,52 @@ class Source:
     """One place that a task's rows may come from, and how its columns become examples.
 
     `splits` names, for each split, a file as shared.sources.resolve_file takes it; an `hf://` name may hold
-    a `*`. Splits that a source lacks are cut from its own rows (see load_task).
+    a `*`, and "" is a file that the user has to give (`own_file` says where to get it). Splits that a source lacks are
+    cut from its own rows (see load_task). `rows` are the first row and the one after the last that a split takes of its
+    file, where not all.
 
-    `text` and `text_pair` are templates: `"{word}: {sentence1}"` puts two columns together. `choices`,
-    `label`, `target`, `target_text` and `id` are columns; one of `target_text` that holds lists (in Parquet) gives
-    each row's references, and the first of them as its target text. `label_values` are the label column's values, as
-    strings, in the order of the task's labels (None: they are the labels' names), and `unlabelled` those that stand
-    for "no label"; null does always.
+    `text` and `text_pair` are templates: `"{word}: {sentence1}"` puts two columns together. Columns that are `optional`
+    may be empty, and an empty second text is none. `label`, `target`, `target_text` and `id` are columns; one of
+    `target_text` that holds lists (in Parquet, JSONL or JSON) gives each row's references, and the first of them as its
+    target text. `messages` is a column of conversations, lists of {role, content}: an assistant's message at the end is
+    the target text, and what stands before it the conversation and, in one piece, the text.
 
-    The last three say what is dropped, and counted in LoadedTask.notes, of data that its reader cannot
-    mend: rows with an empty text, rows with another label, and all but the first of the rows that have the
-    same text.
+    `label_values` are the label column's values, as strings, in the order of the task's labels (None: they are the
+    labels' names), and `unlabelled` those that stand for "no label"; null does always.
+
+    Choices are in columns of their own, `choices`, or in one `choices_column` of lists, of any length by row: of texts,
+    or {text, label}, two lists of which the second names the choices. `choice_prefix` is a regular expression of what
+    stands before each text and its first group the choice's name: `([A-E])[)]`. The label is one of the row's names;
+    without names it is one of `label_values`, or counts from 0.
+
+    `note` is what the user should know of these rows.
+
+    The last four say what is dropped, and counted in LoadedTask.notes, of data that its reader cannot mend: rows with
+    an empty text, rows with another label, all but the first of the rows that have the same text, and all but a
+    `sample` of so many rows, which depends on their texts only.
     """
 
     splits: Mapping[str, str]
     text: str
     text_pair: str | None = None
+    optional: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    choices_column: str | None = None
+    choice_prefix: str | None = None
     label: str | None = None
     target: str | None = None
     target_text: str | None = None
+    messages: str | None = None
     id: str | None = None
     label_values: tuple[str, ...] | None = None
     unlabelled: tuple[str, ...] = ()
+    rows: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    own_file: str = ""
+    note: str = ""
     drop_empty: bool = False
     drop_other_labels: bool = False
     drop_repeats: bool = False
+    sample: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +85,8 @@ class Task:
     target_range: tuple[float, float] | None = None
     answer_rule: str | None = None
     max_reply_tokens: int | None = None
+
+    @property
+    def is_written(self) -> bool:
+        """Whether an answer is a text of any length, not one of a few label words or a number."""
+        return self.kind in ("choice", "generation")

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from harvest.cli import app
-from shared.shards import verify_shards
-from tests.harvest.fault_server import FaultServer, make_reply
+from shared.shards import load_manifest, verify_shards
+from tests.harvest.fault_server import Asked, FaultServer, make_reply
 
 ROWS = 12
 
@@ -93,3 +93,72 @@ def test_an_answer_that_is_cut_is_a_truncated_row_and_no_reason_not_to_begin(
     rows = pl.read_parquet("data/texts/**/*.parquet")
     assert set(rows["status"]) == {"truncated"}
     assert set(rows["reply"]) == {"A story of"}
+
+
+CHOICES = [
+    {"question": f"Which is {i}?", "options": [f"{i}", f"{i + 1}", "none"][: 2 + i % 2], "y": "0"} for i in range(ROWS)
+]
+TALKS = [
+    {"messages": [{"role": "user", "content": f"Say {i}."}, {"role": "assistant", "content": f"It is {i}."}]}
+    for i in range(ROWS)
+]
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "asked_for"),
+    [
+        (
+            CHOICES,
+            ("--text-column", "question", "--choices-column", "options", "--label-column", "y"),
+            "Which choice is right? Answer with it, and nothing else.\n\nWhich is 3?\n\nA. 3\nB. 4\nC. none",
+        ),
+        (TALKS, ("--messages-column", "messages", "--answer-rule", "number", "--max-reply-tokens", "40"), "Say 3."),
+    ],
+)
+def test_choices_and_conversations_are_asked_and_kept(
+    content: list[dict[str, Any]],
+    flags: tuple[str, ...],
+    asked_for: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
+    asked: list[str] = []
+
+    def answer(one: Asked) -> dict[str, Any]:
+        asked.append(json.dumps(one.body))
+        return make_reply("It is 3.", {})
+
+    with FaultServer(answer=answer) as server:
+        harvest = [
+            *("--teacher", "endpoint", "--endpoint", server.url, "--model", "m", "--dialect", "openai"),
+            *("--task", "rows.jsonl", "--draw", "none", *flags),
+        ]
+        report = run("run", *harvest)
+        assert (report["asked"], report["failed"]) == (ROWS, 0)
+        again = run("run", *harvest)
+        assert (again["kept"], again["asked"]) == (ROWS, 0)
+    assert any(json.dumps(asked_for)[1:-1] in one for one in asked)
+    rows = {row["sample_id"]: row for row in pl.read_parquet("data/rows/**/*.parquet").to_dicts()}
+    third = rows["rows-3"]
+    assert third["status"] == "ok"
+    manifest = load_manifest(Path("data/rows/teacher=endpoint"))
+    if content is CHOICES:
+        assert (third["choices"], third["label"], third["messages"]) == (["3", "4", "none"], 0, None)
+        assert (manifest.kind, manifest.answer_rule, manifest.labels) == ("choice", "choice", ())
+    else:
+        assert third["messages"] == [{"role": "user", "content": "Say 3."}]
+        assert (third["target_text"], third["choices"]) == ("It is 3.", None)
+        assert (manifest.kind, manifest.answer_rule, manifest.max_reply_tokens) == ("generation", "number", 40)
+    assert run("reparse", "data/rows")["changed"] == 0
+    assert verify_shards(Path("data/rows")).problems == ()
+
+
+def test_the_known_tasks_are_listed() -> None:
+    listed = run("tasks")
+    assert listed["arc_easy"]["kind"] == "choice"
+    assert listed["arc_easy"]["rows"] == {"train": 2_251, "validation": 570, "test": 2_376}
+    assert (listed["singleeq"]["needs_file"], listed["gsm8k"]["answer_rule"]) == (True, "number")
+    printed = CliRunner().invoke(app, ["tasks"], env={"COLUMNS": "160"}).stdout
+    assert all(name in printed for name in listed)

@@ -76,6 +76,9 @@ def test_a_number_is_read_from_any_way_of_writing_it() -> None:
         ("Because of that", None),
         ("the answer is a cat", None),
         ("A train leaves", None),
+        ("The answer is I think 4", None),
+        ("The answer is (I)", "I"),
+        ("the answer is (J).", "J"),
     ],
 )
 def test_letters(reply: str, stated: str | None) -> None:

@@ -152,7 +152,7 @@ class EndpointTeacher:
                     note(key)
                     return await make_asker(elicitation, pictures).ask(example, key)
 
-                may_be_cut = self._task.kind == "generation"
+                may_be_cut = self._task.is_written
                 found = await find_elicitation(
                     client, self._config, self._words, self._elicitation, ask, may_be_cut=may_be_cut
                 )

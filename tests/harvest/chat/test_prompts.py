@@ -31,6 +31,19 @@ def test_one_field_stands_alone() -> None:
     assert lay_out(Example("1", "One.")) == "One."
 
 
+def test_choices_are_listed_unless_the_second_text_holds_them() -> None:
+    assert lay_out(Example("1", "Who?", choices=("Ann", "Bob"))) == "Who?\n\nA. Ann\nB. Bob"
+    assert lay_out(Example("1", "It fell.", "effect", ("It hit.", "It rose."))) == (
+        "It fell.\n\neffect\n\nA. It hit.\nB. It rose."
+    )
+    assert lay_out(Example("1", "Who?", "1: Ann 2: Bob", ("Ann", "Bob"))) == "Who?\n\n1: Ann 2: Bob"
+
+
+def test_a_text_that_asks_itself_stands_alone() -> None:
+    assert build_prompt("", Example("1", "Name a fish."), Draw.NONE) == Prompt(None, "Name a fish.")
+    assert build_prompt("", Example("1", "Name a fish."), Draw.ALL) == Prompt("Name a fish.", "")
+
+
 @pytest.mark.parametrize("draw", Draw)
 def test_a_recipe_that_was_written_and_read_says_what_was_drawn(draw: Draw) -> None:
     layout = None if draw is Draw.NONE else Layout().fingerprint()

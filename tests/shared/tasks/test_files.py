@@ -1,5 +1,6 @@
 """shared.tasks.files: a user's own files as tasks, and the lookup by name or path."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import polars as pl
 import pytest
 
 from shared.errors import DataError, SourceError, UsageError
+from shared.example import Example, Message
 from shared.tasks import TASKS, find_task, load_task, task_from_file
 
 
@@ -159,12 +161,9 @@ class TestFindTask:
     def test_by_name(self, written: str) -> None:
         assert find_task(written) is TASKS["sst2"]
 
-    def test_all_names(self) -> None:
-        assert [find_task(name).name for name in TASKS] == list(TASKS)
-        assert set(TASKS) == {
-            *("cola", "stsb", "mrpc", "rte", "sst2", "mnli", "qnli", "qqp"),
-            *("cb", "copa", "boolq", "wic", "rotten_tomatoes"),
-        }
+    @pytest.mark.parametrize("name", TASKS)
+    def test_every_known_name(self, name: str) -> None:
+        assert find_task(name.upper().replace("_", "-")) is TASKS[name]
 
     def test_a_near_miss_names_what_is_near(self) -> None:
         with pytest.raises(UsageError, match=r"no task 'mnil'; did you mean mnli.*Known tasks: cola, stsb"):
@@ -187,3 +186,142 @@ class TestFindTask:
         assert find_task("./cola", text_column="body", label_column="stars").name == "cola"
         with pytest.raises(UsageError, match=r"cola is a known task.*write \./cola"):
             find_task("cola", text_column="body")
+
+
+class TestWritten:
+    """Files whose answers are written: choices, prompts and completions, conversations."""
+
+    def write(self, folder: Path, name: str, rows: list[dict[str, Any]]) -> str:
+        path = folder / name
+        if path.suffix == ".parquet":
+            pl.DataFrame(rows).write_parquet(path)
+        elif path.suffix == ".csv":
+            spelled = [
+                {key: json.dumps(value) if key == "nested" else value for key, value in row.items()} for row in rows
+            ]
+            pl.DataFrame(spelled).write_csv(path)
+        elif path.suffix == ".json":
+            path.write_text(json.dumps(rows))
+        else:
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(path)
+
+    def read(self, path: str, **options: Any) -> dict[str, Example]:
+        loaded = load_task(task_from_file(path, **options))
+        return {one.sample_id.partition("-")[2]: one for split in loaded.splits for one in loaded.examples(split)}
+
+    @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet", "rows.csv"])
+    def test_choices_of_any_number(self, name: str, tmp_path: Path) -> None:
+        rows = [
+            {"q": "How?", "nested": ["a", "b"], "y": "1"},
+            {"q": "Who?", "nested": ["c", "d", "e"], "y": "2"},
+            {"q": "Why?", "nested": ["f", "g"], "y": None},
+        ]
+        path = self.write(tmp_path, name, rows)
+        task = task_from_file(path, "q", choices_column="nested", label_column="y")
+        assert (task.kind, task.metric, task.answer_rule, task.labels) == ("choice", "accuracy", "choice", ())
+        assert task.question.startswith("Which choice is right?")
+        found = self.read(path, text_column="q", choices_column="nested", label_column="y")
+        assert [(found[i].choices, found[i].label) for i in "012"] == [
+            (("a", "b"), 1),
+            (("c", "d", "e"), 2),
+            (("f", "g"), None),
+        ]
+
+    @pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+    def test_choices_with_names(self, name: str, tmp_path: Path) -> None:
+        rows = [
+            {"q": "How?", "nested": {"text": ["a", "b"], "label": ["A", "B"]}, "y": "B"},
+            {"q": "Who?", "nested": {"text": ["c", "d", "e"], "label": ["1", "2", "3"]}, "y": "1"},
+        ]
+        path = self.write(tmp_path, name, rows)
+        found = self.read(path, text_column="q", choices_column="nested", label_column="y")
+        assert [found[i].label for i in "01"] == [1, 0]
+
+    def test_labels_say_what_stands_for_each_choice(self, tmp_path: Path) -> None:
+        rows = [{"q": "How?", "c": ["a", "b"], "y": "B"}, {"q": "Who?", "c": ["c", "d"], "y": "A"}]
+        path = self.write(tmp_path, "rows.jsonl", rows)
+        found = self.read(path, text_column="q", choices_column="c", label_column="y", labels=["A", "B"])
+        assert [found[i].label for i in "01"] == [1, 0]
+        with pytest.raises(DataError, match=r"row 0: the label names none of the row's choices: 'B'"):
+            self.read(path, text_column="q", choices_column="c", label_column="y")
+
+    @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet", "rows.csv"])
+    def test_conversations(self, name: str, tmp_path: Path) -> None:
+        def say(*turns: str) -> list[dict[str, str]]:
+            return [{"role": turn.split(": ")[0], "content": turn.split(": ")[1]} for turn in turns]
+
+        rows = [
+            {"nested": say("user: Hi", "assistant: Ho")},
+            {"nested": say("system: Be brief", "user: Hi", "assistant: What", "user: Go", "assistant: No")},
+            {"nested": say("user: Well")},
+        ]
+        path = self.write(tmp_path, name, rows)
+        task = task_from_file(path, messages_column="nested")
+        assert (task.kind, task.question, task.metric) == ("generation", "", "rouge_l")
+        found = self.read(path, messages_column="nested")
+        assert found["0"] == Example("rows-0", "Hi", target_text="Ho", messages=(Message("user", "Hi"),))
+        assert found["1"].text == "System: Be brief\n\nUser: Hi\n\nAssistant: What\n\nUser: Go"
+        assert (found["1"].target_text, len(found["1"].messages or ())) == ("No", 4)
+        assert (found["2"].text, found["2"].target_text) == ("Well", None)
+
+    @pytest.mark.parametrize(
+        ("messages", "message"),
+        [
+            ([{"role": "tool", "content": "a"}], r"row 1: a role is not one of system, user, assistant"),
+            ([{"role": "user", "content": None}], "row 1: a message has no content"),
+            ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 2, None),
+            ([{"role": "user", "content": "a"}] + [{"role": "assistant", "content": "b"}] * 2, "answers itself"),
+            ([{"role": "assistant", "content": "b"}], "row 1: the text is empty"),
+            ([], "row 1: the text is empty"),
+            ("Hi", "row 1: 'Hi' in the column 'talk' is not a list of messages"),
+            ([{"role": "user", "content": [{"type": "image"}]}], "is not a list of messages"),
+        ],
+    )
+    def test_conversations_that_cannot_be_used(self, messages: Any, message: str | None, tmp_path: Path) -> None:
+        good = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        path = self.write(tmp_path, "rows.jsonl", [{"talk": good}, {"talk": messages}])
+        if message is None:
+            assert len(self.read(path, messages_column="talk")) == 2
+        else:
+            with pytest.raises(DataError, match=message) as raised:
+                self.read(path, messages_column="talk")
+            assert path in str(raised.value)
+
+    def test_prompts_and_completions(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, "rows.jsonl", [{"prompt": "1 + 1 =", "completion": " 2"}])
+        task = task_from_file(path, prompt_column="prompt", completion_column="completion")
+        assert (task.kind, task.question, task.metric, task.answer_rule) == ("generation", "", "rouge_l", None)
+        found = self.read(path, prompt_column="prompt", completion_column="completion")
+        assert found["0"] == Example("rows-0", "1 + 1 =", target_text=" 2")
+        judged = find_task(path, prompt_column="prompt", completion_column="completion", answer_rule="number")
+        assert (judged.answer_rule, judged.metric) == ("number", "accuracy")
+
+    def test_a_prompt_that_is_a_conversation(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, "rows.parquet", [{"prompt": [{"role": "user", "content": "a"}]}])
+        with pytest.raises(DataError, match=r"the column 'prompt' holds .* not texts; conversations are named"):
+            self.read(path, prompt_column="prompt")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"text_column": "a", "prompt_column": "b"}, "one of them"),
+            ({"prompt_column": "a", "messages_column": "b"}, "one of them"),
+            ({"text_column": "a", "completion_column": "b"}, "goes with a prompt column"),
+            ({"prompt_column": "a", "text_pair_column": "b"}, "goes with a text column"),
+            ({"prompt_column": "a", "question": "b"}, "asked as they stand"),
+            ({"messages_column": "a", "label_column": "b"}, "asked as they stand"),
+            ({"text_column": "a", "choices_column": "b", "target_column": "c"}, "not the column 'c' too"),
+            ({"text_column": "a", "choices_column": "b", "label_words": ["c", "d"]}, "each row's choices"),
+            ({"label_column": "a"}, "holds the text"),
+        ],
+    )
+    def test_options_that_contradict(self, options: dict[str, Any], message: str, reviews: Path) -> None:
+        with pytest.raises(UsageError, match=message):
+            task_from_file("reviews.csv", **options)
+
+    def test_an_answer_rule_is_for_written_replies(self, reviews: Path) -> None:
+        with pytest.raises(UsageError, match="an answer rule judges written replies; mnli is a classification"):
+            find_task("mnli", answer_rule="number")
+        with pytest.raises(UsageError, match="no answer rule 'numbers'"):
+            find_task("gsm8k", answer_rule="numbers")

@@ -1,0 +1,67 @@
+"""The lookup of a task by the name or path given on a command line."""
+
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Unpack
+
+from shared.answers import find_rule
+from shared.errors import UsageError
+from shared.tasks.catalogue import TASKS
+from shared.tasks.files import FileOptions, find_splits, task_from_file
+from shared.tasks.tables import is_table
+from shared.tasks.task import Task
+
+
+def find_task(
+    name_or_path: str,
+    *,
+    task_file: str | None = None,
+    answer_rule: str | None = None,
+    max_reply_tokens: int | None = None,
+    **options: Unpack[FileOptions],
+) -> Task:
+    """The task of that name, or one made of the file or folder of that path, with the options of task_from_file.
+
+    A known name wins over a folder of the same name; `./name` is always a path. Case, `-` and `_` make no
+    difference. `task_file` is a file or folder that a known task is read from instead of its own sources. `answer_rule`
+    and `max_reply_tokens` are as in Task, in the place of the task's own. Raises UsageError for a name that is not
+    known, and for options given with a known name.
+    """
+    simple = name_or_path.lower().replace("-", "").replace("_", "")
+    known = {key.replace("_", ""): task for key, task in TASKS.items()}
+    if simple in known:
+        if any(value is not None for value in options.values()):
+            raise UsageError(
+                f"{known[simple].name} is a known task, with its own columns, labels and question: "
+                f"those options are for a file or folder (write ./{name_or_path} for one of that name)"
+            )
+        task = known[simple] if task_file is None else _read_from(known[simple], task_file)
+    elif task_file is not None:
+        raise UsageError(f"a task file is one that a known task is read from; {name_or_path} is none")
+    elif "/" in name_or_path or is_table(Path(name_or_path)) or Path(name_or_path).exists():
+        task = task_from_file(name_or_path, **options)
+    else:
+        near = get_close_matches(simple, known, n=3, cutoff=0.5)
+        meant = f"; did you mean {' or '.join(known[key].name for key in near)}?" if near else "."
+        raise UsageError(
+            f"there is no task {name_or_path!r}{meant} Known tasks: {', '.join(TASKS)}. "
+            "A file or folder of your own is a task too: give its path"
+        )
+    return _set_replies(task, answer_rule, max_reply_tokens)
+
+
+def _read_from(task: Task, path: str) -> Task:
+    """The task with a file or folder of the user's as its only source, its columns those of the task's first."""
+    first = task.sources[0]
+    splits = dict.fromkeys(first.splits, path) if first.own_file else find_splits(path)
+    return replace(task, sources=(replace(first, splits=splits, rows=first.rows if first.own_file else {}),))
+
+
+def _set_replies(task: Task, answer_rule: str | None, max_reply_tokens: int | None) -> Task:
+    """The task with the rule by which replies are judged, and their length, where the user gave them."""
+    if answer_rule is not None:
+        if task.kind not in ("choice", "generation"):
+            raise UsageError(f"an answer rule judges written replies; {task.name} is a {task.kind}")
+        task = replace(task, answer_rule=find_rule(answer_rule).name, metric="accuracy")
+    return task if max_reply_tokens is None else replace(task, max_reply_tokens=max_reply_tokens)
