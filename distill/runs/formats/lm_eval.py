@@ -88,10 +88,10 @@ def _describe_choice_task(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for line in lines:
             line["continuation"] = line["choices"][0]
         columns = {"doc_to_text": "gold", "doc_to_choice": "contexts", "doc_to_target": "continuation"}
-        metrics = ("acc",)
+        metrics = ["acc"]
     else:
         columns = {"doc_to_text": "context", "doc_to_choice": "choices", "doc_to_target": "gold"}
-        metrics = ("acc", "acc_norm")
+        metrics = ["acc", "acc_norm"]
     return {
         "output_type": "multiple_choice",
         **columns,

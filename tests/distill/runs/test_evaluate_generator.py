@@ -106,7 +106,7 @@ def test_drawn_replies_are_scored_over_seeds(tiny_generator: Path, tmp_path: Pat
 )
 def test_it_gives_what_the_run_gave(tiny_generator: Path, tmp_path: Path, kind: str, metric: str, rule: str) -> None:
     shards = write_written_folder(tmp_path / "data", tiny_generator, kind, metric, rule)
-    options = {"learn": ("reply",), "epochs": 1, "batch_size": 3, "student_lr": 1e-3, "device": "cpu"}
+    options: dict[str, Any] = {"learn": ("reply",), "epochs": 1, "batch_size": 3, "student_lr": 1e-3, "device": "cpu"}
     config = make_distill_config(shards=shards, student=str(tiny_generator), precision="float32", **options)
     run, metrics = run_distillation(config, tmp_path / "runs")
     assert evaluate(run)["score"] == pytest.approx(metrics["test"], abs=1e-9)

@@ -156,6 +156,6 @@ def test_trl_trains_on_completions_only(shards: Path, tiny_generator: Path, tmp_
     trainer = trl.SFTTrainer(str(tiny_generator), args=options, train_dataset=rows)
     batch = next(iter(trainer.get_train_dataloader()))
     tokenizer = AutoTokenizer.from_pretrained(tiny_generator)
-    learnt = [tokenizer.decode(row[row != -100]) for row in batch["labels"]]
+    learnt = [str(tokenizer.decode(row[row != -100])) for row in batch["labels"]]
     assert all(text.startswith("The film is great, the answer ") and text.endswith(".</s>") for text in learnt)
     assert torch.isfinite(torch.tensor(trainer.train().training_loss))
