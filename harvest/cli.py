@@ -202,6 +202,10 @@ def _print_report(report: Any, as_json: bool) -> None:
         from harvest.asking.forecast import describe_forecast
 
         lines += describe_forecast(report.forecast)
+    if report.agreement is not None:
+        from harvest.looking.agreement import describe_agreement
+
+        lines += describe_agreement(report.agreement)
     if report.stopped:
         lines.append(f"stopped: {report.stopped}. What was answered is kept; the same command goes on from there")
     for line in [*lines, report.folder]:

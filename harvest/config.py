@@ -140,6 +140,10 @@ class HarvestConfig:
             panel=_ROWS,
         ),
     ] = ()
+    draws: Annotated[
+        int,
+        Option("Answers to each prompt, each a row, from a teacher that samples: --temperature 0.7.", at_least=1),
+    ] = 1
     share: Annotated[
         Share,
         Option(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -16,8 +17,9 @@ from harvest.asking.interrupt import Interrupt
 from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import EVERY_SPLIT, Action, Plan, Scope, find_first, make_plan, request_key
 from harvest.config import HarvestConfig
+from harvest.looking.agreement import judge_folder
 from harvest.looking.card import write_card
-from harvest.teachers.base import Remote, Teacher
+from harvest.teachers.base import Remote, Teacher, find_draw_problem
 from harvest.teachers.onto import OntoAnswers
 from harvest.teachers.registry import prepare_teacher
 from shared.console import say, track
@@ -36,7 +38,8 @@ class Report:
     `rows` are planned, in each of the `splits` so many; of them `kept` were answered before, by status `kept_statuses`.
     Of the others a run asks `to_ask`, copies `to_copy` from rows that say the same, carries `to_carry` without an
     answer, and keeps `unaskable` as failed. `asked`, `failed`, `cost_usd` (None where a price is not known) and
-    `seconds` are this run's. `forecast` is a plan's: what `to_ask` will take.
+    `seconds` are this run's. `forecast` is a plan's: what `to_ask` will take. `agreement` is a run's: how many of all
+    kept answers are right, as Agreement.describe gives it; None where none can be judged.
     """
 
     task: str
@@ -57,6 +60,7 @@ class Report:
     seconds: float = 0.0
     stopped: str | None = None
     forecast: Forecast | None = None
+    agreement: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,9 @@ def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None) ->
         write_card(harvest.path.parent)
         if outcome.stopped == INTERRUPTED:
             raise KeyboardInterrupt
-        return _report(harvest.loaded, harvest.teacher, harvest.path, plan, outcome, started)
+        agreement = judge_folder(harvest.path)
+        report = _report(harvest.loaded, harvest.teacher, harvest.path, plan, outcome, started)
+        return replace(report, agreement=None if agreement is None else agreement.describe())
 
 
 def _plan_in(folder: TeacherFolder, harvest: _Harvest) -> Plan:
@@ -215,6 +221,8 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None) -> Iterator[_Ha
     try:
         if config.onto is not None:
             teacher = OntoAnswers(teacher, config.onto, loaded.task)
+        if config.draws > 1 and (problem := find_draw_problem(teacher)) is not None:
+            raise UsageError(f"--draws {config.draws}: all would be alike, for {problem}")
         path = (config.out or Path("data") / loaded.task.name) / f"teacher={check_name('teacher', teacher.name)}"
         if teacher.remote is not None:
             _adopt(teacher.remote, path)
@@ -238,6 +246,7 @@ def _choose_scope(config: HarvestConfig, loaded: LoadedTask) -> Scope:
         asked=config.asked,
         retry=config.retry,
         share=config.share,
+        draws=config.draws,
     )
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shared.example import Example, Message
+from shared.topk import round_logprobs
 
 SCHEMA_VERSION = 2
 _VERSION_KEY = b"harvest_distill.schema_version"
@@ -92,10 +93,8 @@ def row_schema(vector_type: pa.DataType | None = None, labels: Sequence[str] = (
     go into the schema's metadata as Hugging Face's ClassLabel, so that `datasets.load_dataset("parquet", ...)` shows
     names (https://huggingface.co/docs/datasets/package_reference/main_classes#datasets.Features).
 
-    `topk_logprobs` and `topk_tail` are float16, which rounds a logarithm l by at most one part in 2048. A divergence
-    weighs l by its probability p, so that all buckets of a position together are off by at most 2^-11 of its entropy:
-    less than the noise of the engine that computed them. `reply_logprobs` is float32: one number a token costs little,
-    and they are summed over whole replies.
+    `topk_logprobs` and `topk_tail` are float16, rounded further to what shared.topk.KEPT_BITS says. `reply_logprobs` is
+    float32: one number a token costs little, and they are summed over whole replies.
     """
     vector_type = vector_type or pa.float16()
     message = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])
@@ -223,11 +222,16 @@ def rows_to_batch(rows: Sequence[Row], schema: pa.Schema) -> pa.RecordBatch:
     for name in _ANSWER_FIELDS:
         columns[name] = [getattr(r.answer, name) for r in rows]
     columns["messages"] = [_spell_messages(messages) for messages in columns["messages"]]
-    return pa.record_batch([make_column(columns[field.name], field.type) for field in schema], schema=schema)
+    return pa.record_batch([make_column(columns[field.name], field) for field in schema], schema=schema)
 
 
-def make_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """An Arrow array of `values`, numbers rounded to the precision of `kind`, which Arrow refuses for float16."""
+def make_column(values: Sequence[Any], field: pa.Field) -> pa.Array:
+    """An Arrow array of `values`, numbers rounded to the precision of `field`, which Arrow refuses for float16."""
+    kind = field.type
+    if field.name == "topk_tail":
+        values = [None if one is None else round_logprobs(one) for one in values]
+    elif field.name == "topk_logprobs":
+        values = [None if one is None else _round_positions(one) for one in values]
     numbers = kind.value_type if pa.types.is_list(kind) else None
     if numbers is not None and pa.types.is_floating(numbers):
         values = [None if one is None else np.asarray(one, numbers.to_pandas_dtype()) for one in values]
@@ -235,6 +239,12 @@ def make_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         dtype = numbers.value_type.to_pandas_dtype()
         values = [None if one is None else [np.asarray(token, dtype) for token in one] for one in values]
     return pa.array(values, kind)
+
+
+def _round_positions(positions: Sequence[Sequence[float]]) -> list[np.ndarray[Any, np.dtype[np.float16]]]:
+    """round_logprobs of each position, all rounded at once."""
+    rounded = round_logprobs([logprob for position in positions for logprob in position])
+    return np.split(rounded, np.cumsum([len(position) for position in positions])[:-1])
 
 
 def _spell_messages(messages: Sequence[Message] | None) -> list[dict[str, str]] | None:

@@ -11,6 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 TOPK_COLUMNS = ("topk_ids", "topk_logprobs", "topk_tail")
+# Of the bits after the first one, of which float16 has 10. A log-probability l is off by at most one part in 256, and
+# with it its probability p by p l / 256, which is .0014 or less. benchmarks/topk_storage.py measures what that does to
+# a divergence, and what room it saves.
+KEPT_BITS = 7
+_MANTISSA_BITS = 23  # of float32
+# On disk, a position of a reply and each of its K: see benchmarks/topk_storage.py.
+SAID_BYTES, TOKEN_BYTES = 8.0, 3.6
 NO_TOKEN = -1  # the id that fills a position with fewer tokens than others; its log-probability is minus infinity
 
 _Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
@@ -20,8 +27,9 @@ _Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 class TopK(NamedTuple):
     """The top K of a reply of n tokens, natural logs: `ids` and `logprobs` of shape (n, K), `tail` of shape (n,).
 
-    The most probable come first. `tail` is the log of the probability on all tokens that `ids` does not name. K is the
-    reply's largest; shorter positions are filled with NO_TOKEN at minus infinity, at their end.
+    The most probable come first, and the probabilities of a position add up to 1. `tail` is the log of the probability
+    on all tokens that `ids` does not name. K is the reply's largest; shorter positions are filled with NO_TOKEN at
+    minus infinity, at their end.
     """
 
     ids: _Ints
@@ -38,6 +46,20 @@ def decode_topk(table: pa.Table, rows: Sequence[int]) -> list[TopK | None]:
     ids, logprobs, tails = (_flatten(picked[name]) for name in TOPK_COLUMNS)
     present = picked["topk_ids"].is_valid().to_numpy() & picked["topk_tail"].is_valid().to_numpy()
     return [_decode_row(ids, logprobs, tails, row) if is_there else None for row, is_there in enumerate(present)]
+
+
+def round_logprobs(logprobs: Sequence[float] | _Floats) -> np.ndarray[Any, np.dtype[np.float16]]:
+    """Round log-probabilities to KEPT_BITS bits after the first, as float16: they stay numbers that anybody reads."""
+    dropped = _MANTISSA_BITS - KEPT_BITS
+    # As integers, floats of one sign are in the order of their size; a carry into the exponent is the next power of 2.
+    bits = np.asarray(logprobs, np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(1 << (dropped - 1))) >> dropped << dropped
+    return rounded.view(np.float32).astype(np.float16)
+
+
+def estimate_topk_bytes(positions: float, topk: int) -> float:
+    """About how many bytes the scores of so many positions take on disk, with K = `topk`, said tokens included."""
+    return positions * (SAID_BYTES + TOKEN_BYTES * topk)
 
 
 class _Nested(NamedTuple):
@@ -67,6 +89,8 @@ def _decode_row(ids: _Nested, logprobs: _Nested, tails: _Nested, row: int) -> To
     filled_ids = np.full(places.shape, NO_TOKEN, np.int32)
     filled_logprobs = np.full(places.shape, -np.inf, np.float32)
     filled_ids[places], filled_logprobs[places] = own_ids, own_logprobs
+    total = np.logaddexp(np.logaddexp.reduce(filled_logprobs, axis=1, initial=-np.inf), tail)  # 0 but for rounding
+    filled_logprobs, tail = filled_logprobs - total[:, None], tail - total
     order = np.argsort(-filled_logprobs, axis=1, kind="stable")
     return TopK(np.take_along_axis(filled_ids, order, 1), np.take_along_axis(filled_logprobs, order, 1), tail)
 

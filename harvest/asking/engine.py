@@ -122,18 +122,19 @@ class Engine:
     async def _requests(self, in_flight: InFlightLog) -> AsyncIterator[Request]:
         """The requests as the teacher has room for them; rows that need none are written on the way."""
         for split in self._plan.actions:
-            for example, action in self._plan.rows(self._loaded, split, Action.ASK, Action.CARRY, Action.FAIL):
+            rows = self._plan.rows(self._loaded, split, Action.ASK, Action.CARRY, Action.FAIL)
+            for example, draw, action in rows:
                 if self.outcome.stopped is not None or self._too_many is not None:
                     return  # the teacher lets what is in flight arrive, and ends
-                key, problem = request_key(self._keys, self._teacher, example)
+                key, problem = request_key(self._keys, self._teacher, example, draw)
                 if action == Action.CARRY:
-                    await self._keep(split, Row(example, key, 0, Answer(Status.UNASKED)))
+                    await self._keep(split, Row(example, key, draw, Answer(Status.UNASKED)))
                 elif problem is not None:
-                    await self._keep(split, Row(example, key, 0, Answer(Status.FAILED, error=problem)))
+                    await self._keep(split, Row(example, key, draw, Answer(Status.FAILED, error=problem)))
                 else:
                     in_flight.add(key)
                     self._splits[key] = split
-                    yield Request(key, example)
+                    yield Request(key, example, draw)
 
     async def _keep(self, split: str, row: Row) -> None:
         self.outcome.statuses[row.answer.status] += 1
@@ -144,8 +145,8 @@ class Engine:
     def _copy_split(self, split: str) -> None:
         """Give the rows that say the same as another its answer. They cost nothing, and their bill says so."""
         wanted: dict[str, list[Example]] = {}
-        for example, _ in self._plan.rows(self._loaded, split, Action.COPY):
-            key, _ = request_key(self._keys, self._teacher, example)
+        for example, draw, _ in self._plan.rows(self._loaded, split, Action.COPY):
+            key, _ = request_key(self._keys, self._teacher, example, draw)
             wanted.setdefault(key, []).append(example)
             if len(wanted) == COPIED_AT_ONCE:
                 self._copy_rows(split, wanted)

@@ -69,7 +69,8 @@ class Scope:
     """Which rows a run is about.
 
     `limits` bounds the rows of a split, or under "*" of each; `asked` names the splits whose rows the teacher is asked
-    about (None: all); kept rows whose status is in `retry` are asked again.
+    about (None: all); kept rows whose status is in `retry` are asked again. `draws` is how many answers each of them
+    is to have.
     """
 
     splits: Sequence[str]
@@ -77,6 +78,11 @@ class Scope:
     asked: Sequence[str] | None = None
     retry: Sequence[Status] = ()
     share: Share = Share()
+    draws: int = 1
+
+    def count_draws(self, split: str) -> int:
+        """How many rows each example of `split` is to have: one where the teacher is not asked about it."""
+        return self.draws if self.asks(split) else 1
 
     def asks(self, split: str) -> bool:
         """Whether the teacher is asked about the rows of `split`."""
@@ -85,7 +91,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The action of every row, by split, in the order of the source.
+    """The action of every row, by split: of shape (draws, examples), examples in the order of the source.
 
     `planned` is how many rows each split is to have, over all workers; `kept` counts the rows that are kept, by status;
     `first_failure` is one example of what cannot be asked. `estimate` is what all rows that are asked will about take
@@ -100,14 +106,14 @@ class Plan:
 
     def sample(self, rows: int) -> "Plan":
         """The same with at most `rows` of the rows that are asked, spread evenly over all of them, and no other."""
-        places = {split: np.flatnonzero(of_split == Action.ASK) for split, of_split in self.actions.items()}
+        places = {split: np.flatnonzero(of_split.ravel() == Action.ASK) for split, of_split in self.actions.items()}
         total = sum(map(len, places.values()))
         picked = np.unique(np.linspace(0, total - 1, min(rows, total)).round().astype(np.int64))
         actions = {split: np.full_like(of_split, Action.LEAVE) for split, of_split in self.actions.items()}
         start = 0
         for split, own in places.items():
             mine = picked[(picked >= start) & (picked < start + len(own))] - start
-            actions[split][own[mine]] = Action.ASK
+            actions[split].reshape(-1)[own[mine]] = Action.ASK
             start += len(own)
         return replace(self, actions=actions)
 
@@ -115,66 +121,98 @@ class Plan:
         """How many rows have one of `actions`."""
         return sum(int(np.isin(of_split, actions).sum()) for of_split in self.actions.values())
 
-    def rows(self, loaded: LoadedTask, split: str, *actions: Action) -> Iterator[tuple[Example, Action]]:
-        """The rows of a split that have one of `actions`, in the source's order; it is read if there are any."""
+    def rows(self, loaded: LoadedTask, split: str, *actions: Action) -> Iterator[tuple[Example, int, Action]]:
+        """The rows of a split that have one of `actions`, each with its draw; the source is read if there are any.
+
+        Examples come in the source's order, and the draws of one after each other.
+        """
         if not np.isin(self.actions[split], actions).any():
             return
         start = 0
         for _, frame in loaded.frames([split]):
-            of_frame = self.actions[split][start : start + frame.height]
+            of_frame = self.actions[split][:, start : start + frame.height]
             start += frame.height
-            for place, example in _pick_examples(frame, np.isin(of_frame, actions)):
-                yield example, Action(of_frame[place])
+            wanted: Bools = np.isin(of_frame, actions)
+            for place, example in _pick_examples(frame, np.logical_or.reduce(wanted, axis=0)):
+                for draw in np.flatnonzero(wanted[:, place]).tolist():
+                    yield example, draw, Action(of_frame[draw, place])
 
 
 def make_plan(
     loaded: LoadedTask, teacher: Teacher, scope: Scope, kept: Mapping[str, Kept], *, estimate: bool = False
 ) -> Plan:
     """Choose every row's action. `kept` is what the teacher's folder holds, by split. Sends nothing."""
-    keys = RequestKeys(teacher.recipe())
-    answers = {split: _drop_statuses(rows, scope.retry) for split, rows in kept.items()}
-    known = [rows.request_keys[rows.statuses != UNASKED] for rows in answers.values()]
-    chosen = {split: _choose_rows(loaded, split, scope) for split in scope.splits}
-    actions = {split: np.full(len(mask), Action.LEAVE, np.uint8) for split, mask in chosen.items()}
-    planned = {split: int(mask.sum()) for split, mask in chosen.items()}
-    finders = {split: _Finder(answers.get(split), keys, teacher) for split in scope.splits}
-    wishes = {split: _Wishes() for split in scope.splits}
-    kept_counts = np.zeros(len(STATUSES), np.int64)
+    planner = _Planner(loaded, teacher, scope, kept, estimate)
     starts = dict.fromkeys(scope.splits, 0)
-    first_failure = None
     for split, frame in loaded.frames(scope.splits):
-        start = starts[split]
-        starts[split] = end = start + frame.height
-        rest = chosen[split][start:end]  # a view: what is found is taken out
-        found = finders[split].find(frame, rest, include_unasked=not scope.asks(split))
+        for draw in range(scope.count_draws(split)):
+            planner.choose(split, frame, starts[split], draw)
+        starts[split] += frame.height
+    return planner.finish()
+
+
+class _Planner:
+    """Chooses actions, one frame of a split and one draw at a time."""
+
+    def __init__(
+        self, loaded: LoadedTask, teacher: Teacher, scope: Scope, kept: Mapping[str, Kept], estimate: bool
+    ) -> None:
+        self._keys, self._teacher, self._scope, self._estimate = RequestKeys(teacher.recipe()), teacher, scope, estimate
+        answers = {split: _drop_statuses(rows, scope.retry) for split, rows in kept.items()}
+        self._known = [rows.request_keys[rows.statuses != UNASKED] for rows in answers.values()]
+        self._chosen = {split: _choose_rows(loaded, split, scope) for split in scope.splits}
+        self._actions = {
+            split: np.full((scope.count_draws(split), len(mask)), Action.LEAVE, np.uint8)
+            for split, mask in self._chosen.items()
+        }
+        self._finders = {
+            split: [_Finder(answers.get(split), self._keys, teacher, draw) for draw in range(scope.count_draws(split))]
+            for split in scope.splits
+        }
+        self._wishes = {split: _Wishes() for split in scope.splits}
+        self._kept_counts = np.zeros(len(STATUSES), np.int64)
+        self._first_failure: str | None = None
+
+    def choose(self, split: str, frame: "pl.DataFrame", start: int, draw: int) -> None:
+        """Choose the action of one draw of the examples of `frame`, whose first is number `start` of its split."""
+        scope, wishes = self._scope, self._wishes[split]
+        actions = self._actions[split][draw]
+        rest = self._chosen[split][start : start + frame.height].copy()
+        found = self._finders[split][draw].find(frame, rest, include_unasked=not scope.asks(split))
         rest[found.rows] = False
         owned = scope.share.own(found.keys)
-        actions[split][start + found.rows[owned]] = Action.KEEP
-        kept_counts += np.bincount(found.statuses[owned], minlength=len(STATUSES))
+        actions[start + found.rows[owned]] = Action.KEEP
+        self._kept_counts += np.bincount(found.statuses[owned], minlength=len(STATUSES))
         for place, example in _pick_examples(frame, rest):
-            key, problem = request_key(keys, teacher, example)
+            key, problem = request_key(self._keys, self._teacher, example, draw)
             if not scope.share.owns(key):
                 continue
             if not scope.asks(split):
-                actions[split][start + place] = Action.CARRY
+                actions[start + place] = Action.CARRY
             elif problem is not None:
-                actions[split][start + place] = Action.FAIL
-                first_failure = first_failure or problem
+                actions[start + place] = Action.FAIL
+                self._first_failure = self._first_failure or problem
             else:
-                wishes[split].places.append(start + place)
-                wishes[split].keys.extend(bytes.fromhex(key))
-                if estimate:
-                    wishes[split].add(teacher.estimate(example))
-    total = np.zeros(len(fields(Estimate)))
-    for split, wished in wishes.items():
-        asked = np.frombuffer(wished.keys, "S32")
-        is_new = _find_new(asked, known)
-        actions[split][np.frombuffer(wished.places, np.int64)] = np.where(is_new, Action.ASK, Action.COPY)
-        known.append(asked[is_new])
-        if estimate:
-            total += np.frombuffer(wished.estimates).reshape(-1, len(total))[is_new].sum(axis=0)
-    kept_statuses = {status: int(rows) for status, rows in zip(STATUSES, kept_counts, strict=True) if rows}
-    return Plan(actions, planned, kept_statuses, first_failure, _to_estimate(total) if estimate else None)
+                wishes.places.append(draw * len(actions) + start + place)
+                wishes.keys.extend(bytes.fromhex(key))
+                if self._estimate:
+                    wishes.add(self._teacher.estimate(example))
+
+    def finish(self) -> Plan:
+        """The plan: of the rows that would be asked, those that make the same request as another are copied."""
+        total = np.zeros(len(fields(Estimate)))
+        known = list(self._known)
+        for split, wished in self._wishes.items():
+            asked = np.frombuffer(wished.keys, "S32")
+            is_new = _find_new(asked, known)
+            flat = self._actions[split].reshape(-1)
+            flat[np.frombuffer(wished.places, np.int64)] = np.where(is_new, Action.ASK, Action.COPY)
+            known.append(asked[is_new])
+            if self._estimate:
+                total += np.frombuffer(wished.estimates).reshape(-1, len(total))[is_new].sum(axis=0)
+        planned = {split: int(mask.sum()) * self._scope.count_draws(split) for split, mask in self._chosen.items()}
+        kept = {status: int(rows) for status, rows in zip(STATUSES, self._kept_counts, strict=True) if rows}
+        return Plan(self._actions, planned, kept, self._first_failure, _to_estimate(total) if self._estimate else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +247,14 @@ def find_first(loaded: LoadedTask, teacher: Teacher, scope: Scope) -> tuple[str,
     return None
 
 
-def request_key(keys: RequestKeys, teacher: Teacher, example: Example) -> tuple[str, str | None]:
-    """The key of an example's request; and, where the teacher cannot be asked it, why not."""
+def request_key(keys: RequestKeys, teacher: Teacher, example: Example, draw: int = 0) -> tuple[str, str | None]:
+    """The key of one draw of an example's request; and, where the teacher cannot be asked it, why not."""
     said = {} if example.messages is None else {"messages": [message._asdict() for message in example.messages]}
     try:
-        return keys.key({**teacher.content(example), **said}), None
+        return keys.key({**teacher.content(example), **said}, draw), None
     except DataError as error:
         texts = {"text": example.text, "text_pair": example.text_pair, "choices": example.choices, **said}
-        return keys.key({"unaskable": texts}), str(error)
+        return keys.key({"unaskable": texts}, draw), str(error)
 
 
 def _choose_rows(loaded: LoadedTask, split: str, scope: Scope) -> Bools:
@@ -265,18 +303,18 @@ class _Found:
 
 
 class _Finder:
-    """Finds the rows of frames that a split keeps.
+    """Finds the rows of frames of which a split keeps one draw.
 
     Under one recipe the key of a request follows from the row's texts, so equal texts have the kept row's key. One row
     a frame is computed to make sure; where that says otherwise (the code that makes requests was changed), all are.
     """
 
-    def __init__(self, kept: Kept | None, keys: RequestKeys, teacher: Teacher) -> None:
-        self._keys, self._teacher = keys, teacher
+    def __init__(self, kept: Kept | None, keys: RequestKeys, teacher: Teacher, draw: int) -> None:
+        self._keys, self._teacher, self._draw = keys, teacher, draw
         if kept is None:
             none = np.zeros(0, np.uint64)
             kept = Kept(none.view("S32"), none.reshape(0, 2), none.view(np.int32), none.view(np.uint8))
-        kept = kept.select(kept.draws == 0)
+        kept = kept.select(kept.draws == draw)
         self._kept = kept.select(np.argsort(kept.fingerprints[:, 0], kind="stable"))
         self._sorted = np.ascontiguousarray(self._kept.fingerprints[:, 0])
 
@@ -300,7 +338,7 @@ class _Finder:
     def _has_key(self, frame: "pl.DataFrame", rows: "np.ndarray[Any, np.dtype[np.int64]]", at: Any) -> Bools:
         """Whether the kept rows of `rows` have the keys that are computed for them."""
         computed = b"".join(
-            bytes.fromhex(request_key(self._keys, self._teacher, example)[0])
+            bytes.fromhex(request_key(self._keys, self._teacher, example, self._draw)[0])
             for example in make_examples(frame[rows.tolist()])
         )
         has_key: Bools = np.frombuffer(computed, "S32") == self._kept.request_keys[at[rows]]

@@ -64,6 +64,16 @@ def read_elicitation(recipe: Mapping[str, Any]) -> Elicitation | None:
     return Elicitation(dialect, scoring, tuple(tuple(tokens) for tokens in recipe["scoring"].get("first_tokens", ())))
 
 
+def explain_draws(temperature: float | None, is_scored: bool) -> str | None:
+    """Why several draws of one prompt would be alike, None where they may differ.
+
+    `is_scored` is whether the answer is a distribution, or a vector, that nothing is drawn from.
+    """
+    if is_scored:
+        return "the answer is no text that is sampled"
+    return None if temperature else "the temperature is 0: give --temperature 0.7, say"
+
+
 def reread(raw: bytes, form: Form) -> Mapping[str, Any]:
     """What a kept reply says under `form`, by column."""
     answer = parse(raw, form).answer

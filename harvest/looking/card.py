@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from harvest.looking.agreement import describe_agreement, judge_folder
 from shared.disk import lock_file, replace_file
 from shared.schema import sum_costs
 from shared.shards import Manifest, find_teachers, load_manifest
@@ -24,7 +25,7 @@ def _make_card(task_folder: Path, manifests: dict[Path, Manifest]) -> str:
     first = next(iter(manifests.values()))
     lines += ["---", "", f"# {first.task}: a teacher's answers", ""]
     lines.append(f"Texts: {first.source}. {_describe_answers(first)}")
-    for manifest in manifests.values():
+    for path, manifest in manifests.items():
         lines += [
             "",
             f"## {manifest.teacher}",
@@ -37,6 +38,8 @@ def _make_card(task_folder: Path, manifests: dict[Path, Manifest]) -> str:
             rows, cost = sum(s.rows for s in shards), sum_costs(s.cost_usd for s in shards)
             dollars = "unknown" if cost is None else f"{cost:.4f}"
             lines.append(f"| {split} | {rows:,} | {manifest.planned.get(split, rows):,} | {dollars} |")
+        if (agreement := judge_folder(path, manifest)) is not None:
+            lines += ["", *(f"- {line}" for line in describe_agreement(agreement.describe()))]
     lines += [
         "",
         "A row is one example with the teacher's answer to it: its text and label, `embedding` (the teacher's vector), "

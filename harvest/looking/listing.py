@@ -9,7 +9,13 @@ from harvest.teachers.registry import find_teachers
 from harvest.teachers.requirements import Requirements, find_missing_locally
 from shared.console import results
 
-_WORDS = {"embedding": "vector", "reply": "text", "label_logprobs": "logits", "image": "image"}
+_WORDS = {
+    "embedding": "vector",
+    "reply": "text",
+    "label_logprobs": "logits",
+    "topk_logprobs": "tokens' top K",
+    "image": "image",
+}
 
 
 def describe_teachers() -> Mapping[str, Any]:

@@ -77,7 +77,7 @@ class Rereader:
         revised = table
         for name in READ_COLUMNS:
             at, field = table.schema.get_field_index(name), table.schema.field(name)
-            revised = revised.set_column(at, field, make_column(new[name], field.type))
+            revised = revised.set_column(at, field, make_column(new[name], field))
         # Compared as they are stored: in the precision of their columns.
         after = {name: revised[name].to_pylist() for name in READ_COLUMNS}
         changed = [row for row in rows if any(columns[name][row] != after[name][row] for name in READ_COLUMNS)]

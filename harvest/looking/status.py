@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from harvest.asking.inflight import read_in_flight
+from harvest.looking.agreement import describe_agreement, judge_folder
 from shared.console import results
 from shared.errors import ShardError
 from shared.schema import Status, sum_costs
@@ -57,6 +58,8 @@ def print_status(status: dict[str, Any]) -> None:
         for split, counts in teacher["splits"].items():
             for cause, rows in counts["failures"]:
                 results.print(f"  {split}: {rows:,} x {cause}", markup=False, soft_wrap=True)
+        for line in describe_agreement(teacher["agreement"] or {"splits": {}}):
+            results.print(f"  {line}", markup=False, soft_wrap=True)
         if teacher["in_flight"]:
             results.print(
                 f"  {teacher['in_flight']:,} requests had left and were not answered when a run was killed: they will "
@@ -91,7 +94,7 @@ def _read_teacher(folder: Path) -> dict[str, Any]:
         task, teacher = folder.parent.name, folder.name.removeprefix("teacher=")
         nothing: dict[str, Any] = dict.fromkeys(("rows", "kept", "asked", "failed", "cost_usd", "seconds"), 0)
         about = {"folder": str(folder), "task": task, "teacher": teacher, "source": ""}
-        return {**about, **nothing, "in_flight": len(in_flight), "splits": {}}
+        return {**about, **nothing, "in_flight": len(in_flight), "splits": {}, "agreement": None}
     summary = summarise_folder(folder)
     splits = {}
     for name, split in summary.splits.items():
@@ -111,6 +114,7 @@ def _read_teacher(folder: Path) -> dict[str, Any]:
             "completion_tokens": split.completion_tokens,
             "bytes": split.bytes,
         }
+    agreement = judge_folder(folder, summary.manifest)
     return {
         "folder": str(folder),
         "task": summary.manifest.task,
@@ -124,6 +128,7 @@ def _read_teacher(folder: Path) -> dict[str, Any]:
         "seconds": 0.0,
         "in_flight": _count_in_flight(folder),
         "splits": splits,
+        "agreement": None if agreement is None else agreement.describe(),
     }
 
 

@@ -6,6 +6,7 @@ are its own affair; durability, resume, budget and progress are the engine's.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Protocol, TypeAlias
 
 from shared.example import Example
@@ -56,6 +57,20 @@ def estimate_bytes(example: Example, answer: float) -> float:
     and half of the text, which is generous.
     """
     return 70 + (len(example.text) + len(example.text_pair or "")) / 2 + answer
+
+
+def find_draw_problem(teacher: "Teacher") -> str | None:
+    """Why several answers to one request would be the same; None where they may differ.
+
+    A teacher that can give several says so by a property `why_no_draws`, which gives this.
+    """
+    problem: str | None = getattr(teacher, "why_no_draws", f"the teacher {teacher.name} answers the same each time")
+    return problem
+
+
+def make_seed(key: str) -> int:
+    """The seed of the request of that key, 31 bits: another one for each draw, and the same in every run."""
+    return int.from_bytes(sha256(key.encode()).digest()[:4]) >> 1
 
 
 class Teacher(Protocol):

@@ -154,6 +154,16 @@ ENTRIES = (
         ),
         defaults={"model": "microsoft/speecht5_tts"},
     ),
+    TeacherEntry(
+        name="scorer",
+        summary="a causal language model that scores given texts, token by token (--score-given), and writes nothing",
+        teacher="harvest.teachers.scorer:ScorerTeacher",
+        config="ScorerConfig",
+        gives=("reply", "topk_logprobs"),
+        requirements=Requirements(
+            "distill", ("torch", "transformers"), "model", memory="the model", given="--model NAME"
+        ),
+    ),
     _ENDPOINT,
     _VLLM,
     *map(_name_model, VISION_MODELS),

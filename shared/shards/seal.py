@@ -27,6 +27,7 @@ ROW_GROUP_BYTES = 64 << 20  # a row of a video teacher has half a megabyte: rows
 # Few distinct values. Hashes and floats have none in common, and a dictionary only costs them.
 _DICTIONARY_COLUMNS = ["status", "finish_reason", "error", "choices.list.element", "messages.list.element.role"]
 _STATISTICS_COLUMNS = ["sample_id", "request_key", "label", "draw", "status", "cost_usd", "asked_at"]
+_LEVELS = {"topk_logprobs.list.element.list.element": 9}  # a tenth smaller; elsewhere it makes no difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,22 +207,29 @@ def _regroup(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _writer_options(schema: pa.Schema) -> dict[str, Any]:
-    floats = [
-        f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
-        for field in schema
-        if _element_type(field.type) == pa.float32()
+    leaves = dict(leaf for field in schema for leaf in _list_leaves(field.name, field.type))
+    # Not float16: DuckDB reads no such encoding of it.
+    split = [
+        name
+        for name, kind in leaves.items()
+        if kind == pa.float32() or name.partition(".")[0] in ("reply_ids", "topk_ids")
     ]
     return {
         "compression": "zstd",
-        "compression_level": 3,
+        "compression_level": {name: _LEVELS.get(name, 3) for name in leaves},
         "use_dictionary": _DICTIONARY_COLUMNS,
-        "column_encoding": dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        "column_encoding": dict.fromkeys(split, "BYTE_STREAM_SPLIT"),
         "write_statistics": _STATISTICS_COLUMNS,
     }
 
 
-def _element_type(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_list(kind) else kind
+def _list_leaves(name: str, kind: pa.DataType) -> list[tuple[str, pa.DataType]]:
+    """The columns of a Parquet file that a column of a table is made of, by the names that Parquet gives them."""
+    if pa.types.is_list(kind):
+        return _list_leaves(f"{name}.list.element", kind.value_type)
+    if pa.types.is_struct(kind):
+        return [leaf for field in kind for leaf in _list_leaves(f"{name}.{field.name}", field.type)]
+    return [(name, kind)]
 
 
 def _shard_number(shard: Shard) -> int:

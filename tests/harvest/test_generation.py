@@ -162,3 +162,35 @@ def test_the_known_tasks_are_listed() -> None:
     assert (listed["singleeq"]["needs_file"], listed["gsm8k"]["answer_rule"]) == (True, "number")
     printed = CliRunner().invoke(app, ["tasks"], env={"COLUMNS": "160"}).stdout
     assert all(name in printed for name in listed)
+
+
+def test_several_draws_of_a_prompt_are_rows_of_their_own_each_with_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_texts(tmp_path / "news.parquet", False)
+    with FaultServer(answer=lambda asked: make_reply(f"seed {asked.body['seed']}", {})) as server:
+        flags = [
+            *("--teacher", "endpoint", "--endpoint", server.url, "--model", "m", "--dialect", "openai"),
+            *("--task", "news.parquet", "--text-column", "article", "--target-text-column", "summary"),
+            *("--question", "Summarise it.", "--temperature", "0.7", "--top-p", "0.9"),
+        ]
+        assert run("run", *flags)["asked"] == ROWS
+        plan = run("plan", *flags, "--draws", "3")
+        assert (plan["rows"], plan["kept"], plan["to_ask"]) == (3 * ROWS, ROWS, 2 * ROWS)
+        report = run("run", *flags, "--draws", "3", "--ask", "train")
+        train = report["asked"] // 2
+        assert report["rows"] == 3 * train + ROWS - train
+        assert run("run", *flags, "--draws", "3")["rows"] == 3 * ROWS
+        again = run("run", *flags, "--draws", "3")
+        assert (again["kept"], again["asked"]) == (3 * ROWS, 0)
+        greedy = [*flags[:-4], "--draws", "2"]
+        refused = CliRunner().invoke(app, ["run", *greedy], env={"COLUMNS": "200"})
+        assert refused.exit_code == 2
+        assert "--draws 2: all would be alike, for the temperature is 0" in refused.output
+        seeded = CliRunner().invoke(app, ["run", *flags, "--draws", "2", "--body", '{"seed": 1}'])
+        assert seeded.exit_code == 2
+    rows = pl.read_parquet("data/news/**/*.parquet")
+    assert sorted(rows["draw"].to_list()) == sorted([0, 1, 2] * ROWS)
+    assert rows["request_key"].n_unique() == rows["reply"].n_unique() == 3 * ROWS
+    assert verify_shards(tmp_path / "data" / "news").ok

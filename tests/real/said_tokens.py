@@ -25,10 +25,12 @@ def check_said_tokens(rows: pl.DataFrame, tokenizer: Any) -> int:
         for (token, logprob), ids, top, tail in zip(
             said, row["topk_ids"], row["topk_logprobs"], row["topk_tail"], strict=True
         ):
-            assert math.exp(tail) + sum(map(math.exp, top)) == pytest.approx(1, abs=2e-3)
+            assert math.exp(tail) + sum(map(math.exp, top)) == pytest.approx(
+                1, abs=8e-3
+            )  # as it is kept: see shared.topk.KEPT_BITS
             if token in ids:
-                assert top[ids.index(token)] == pytest.approx(logprob, abs=0.01)
+                assert top[ids.index(token)] == pytest.approx(logprob, rel=1 / 256, abs=1e-3)
             else:
                 outside += 1
-                assert logprob <= tail + 0.01
+                assert logprob <= tail + 0.01 - tail / 256
     return outside

@@ -10,11 +10,12 @@ import pytest
 from shared.example import Example
 from shared.fingerprints import fingerprint_tokenizer
 from shared.schema import Answer, Row, Status, row_schema, rows_to_batch
-from shared.topk import NO_TOKEN, TOPK_COLUMNS, decode_topk
+from shared.topk import NO_TOKEN, TOPK_COLUMNS, decode_topk, round_logprobs
 
 IDS = [[5, 7, 9], [2, 4]]
-LOGPROBS = [[-2.0, -0.5, -4.0], [-0.25, -3.0]]
-TAIL = [-3.0, -8.0]
+LOGPROBS = [[math.log(p) for p in probabilities] for probabilities in ([0.25, 0.5, 0.125], [0.75, 0.1875])]
+TAIL = [math.log(0.125), math.log(0.0625)]
+ROUNDED = 1 / 256  # of a log-probability, at most
 
 
 def make_table(*answers: Answer) -> pa.Table:
@@ -30,8 +31,10 @@ def test_positions_come_back_most_probable_first_and_filled_to_one_width() -> No
     assert found is not None
     assert again is not None
     assert found.ids.tolist() == [[7, 5, 9], [2, 4, NO_TOKEN]]
-    assert found.logprobs.tolist() == [[-0.5, -2.0, -4.0], [-0.25, -3.0, -math.inf]]
-    assert found.tail.tolist() == TAIL
+    expected = [[math.log(0.5), math.log(0.25), math.log(0.125)], [math.log(0.75), math.log(0.1875), -math.inf]]
+    np.testing.assert_allclose(found.logprobs, expected, rtol=ROUNDED, atol=2e-3)
+    np.testing.assert_allclose(found.tail, TAIL, rtol=ROUNDED, atol=2e-3)
+    np.testing.assert_allclose(np.exp(found.logprobs).sum(1) + np.exp(found.tail), 1, atol=1e-6)
     assert all(np.array_equal(mine, others) for mine, others in zip(found, again, strict=True))
     assert [part.dtype.name for part in found] == ["int32", "float32", "float32"]
 
@@ -42,6 +45,16 @@ def test_a_slice_of_a_table_and_no_rows_are_read() -> None:
     assert [found.ids.tolist() for found in decode_topk(table, [1, 0]) if found is not None] == [[[3]], [[2]]]
     assert decode_topk(table, []) == []
     assert decode_topk(table.slice(2), []) == []
+
+
+def test_rounding_is_off_by_one_part_in_256_at_most_and_by_less_than_0015_of_any_probability() -> None:
+    exact = -np.geomspace(1e-4, 90, 20_000, dtype=np.float32)
+    rounded = round_logprobs(exact).astype(np.float64)
+    assert np.abs(rounded[exact < -1e-2] / exact[exact < -1e-2] - 1).max() <= ROUNDED
+    assert np.abs(np.exp(rounded) - np.exp(exact)).max() < 0.0015
+    assert round_logprobs(rounded.astype(np.float32)).tolist() == rounded.tolist()
+    assert len(np.unique(rounded[exact < -1])) < 8 * 128
+    assert round_logprobs([0.0, -9999.0]).tolist() == [0.0, -9984.0]
 
 
 def test_columns_of_different_lengths_are_refused() -> None:

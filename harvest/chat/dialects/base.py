@@ -76,9 +76,9 @@ class Dialect:
 
     `scorings` are the means that its documentation promises, best first. `top_logprobs` is how many alternatives are
     asked for unless the user says otherwise. `key_variable` is where its users keep their key. `several` is whether
-    `n` gives several answers to one prompt. `tell_said_ids` and `tell_ids` are fields that have the ids told of the
-    tokens that were said, and of all tokens in place of their texts: they change how a reply is spelt and nothing that
-    it says, so they are no part of a recipe.
+    `n` gives several answers to one prompt, and `seeds` whether a `seed` makes sampling repeatable. `tell_said_ids` and
+    `tell_ids` are fields that have the ids told of the tokens that were said, and of all tokens in place of their
+    texts: they change how a reply is spelt and nothing that it says, so they are no part of a recipe.
     """
 
     name: str
@@ -88,6 +88,7 @@ class Dialect:
     top_logprobs: int = 20
     max_tokens_field: str = "max_tokens"
     several: bool = True
+    seeds: bool = False
     extra: Json = field(default_factory=dict)
     tell_said_ids: Json = field(default_factory=dict)
     tell_ids: Json = field(default_factory=dict)

@@ -14,4 +14,4 @@ def _ask_choice(words: Sequence[str]) -> Json:
     return {"grammar": "root ::= " + " | ".join(json.dumps(word, ensure_ascii=False) for word in words)}
 
 
-LLAMACPP = Dialect("llamacpp", top_logprobs=50, several=False, ask_choice=_ask_choice)
+LLAMACPP = Dialect("llamacpp", top_logprobs=50, several=False, seeds=True, ask_choice=_ask_choice)

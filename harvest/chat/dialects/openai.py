@@ -10,6 +10,7 @@ OPENAI = Dialect(
     hosts=("api.openai.com", "openai.azure.com"),
     key_variable="OPENAI_API_KEY",
     max_tokens_field="max_completion_tokens",
+    seeds=True,
 )
 # Whatever else speaks chat completions, by the oldest names of the fields.
 COMPATIBLE = Dialect("compatible")

@@ -40,6 +40,7 @@ TOGETHER = Dialect(
     "together",
     hosts=("api.together.xyz", "api.together.ai"),
     key_variable="TOGETHER_API_KEY",
+    seeds=True,
     ask_logprobs=_ask_logprobs,
     ask_choice=_ask_choice,
     read_positions=_read_positions,

@@ -24,6 +24,7 @@ def _ask_choice(words: Sequence[str]) -> Json:
 
 VLLM = Dialect(
     "vllm",
+    seeds=True,
     scorings=(Scoring.TOKEN_IDS, Scoring.TOP_LOGPROBS, Scoring.CHOICE, Scoring.VOTES),
     tell_said_ids={"return_token_ids": True},
     tell_ids={"return_tokens_as_token_ids": True},

@@ -14,10 +14,11 @@ from harvest.chat.prompts import build_prompt
 from harvest.chat.reply import BROKEN, Reading, join_votes, parse
 from harvest.chat.scoring import LabelWords
 from harvest.rendering import Layout, Page, render
+from harvest.teachers.base import make_seed
 from harvest.teachers.endpoint.budget import Budget
 from harvest.teachers.endpoint.client import ChatRequest, Client, Exchange
 from harvest.teachers.endpoint.config import EndpointConfig
-from harvest.teachers.endpoint.elicitation import build_parameters, build_spelling, limit_tokens
+from harvest.teachers.endpoint.elicitation import build_parameters, build_spelling, limit_tokens, takes_seed
 from harvest.teachers.endpoint.limiter import Slot
 from shared.errors import DataError
 from shared.example import Example
@@ -93,6 +94,7 @@ class Asker:
         self._form = elicitation.make_form(words, numeric=task.kind == "regression", keep_topk=config.keep_topk)
         parameters = {**build_spelling(elicitation, config), **build_parameters(elicitation, config, words)}
         self._parameters = json.dumps(parameters, ensure_ascii=False)
+        self._takes_seed = takes_seed(elicitation, config)
         self._max_tokens = limit_tokens(elicitation, config)
         self._pictures, self._layout = pictures, config.layout
 
@@ -144,7 +146,8 @@ class Asker:
         said = self._max_tokens * answers
         worst = self._bill.bound(question.prompt_bound, said)
         several = f', "n": {answers}' if answers > 1 else ""
-        body = f'{self._parameters[:-1]}{several}, "messages": {question.messages}}}'
+        seed = f', "seed": {make_seed(key)}' if self._takes_seed else ""
+        body = f'{self._parameters[:-1]}{several}{seed}, "messages": {question.messages}}}'
         request = ChatRequest(key, body.encode("utf-8", "replace"), worst, question.prompt_guess + said)
         exchange = await self._client.ask(request, slot)
         if exchange is None or exchange.fault is not None:

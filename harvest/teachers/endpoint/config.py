@@ -53,6 +53,10 @@ class EndpointConfig:
         int | None, Option("Longest reply, in tokens. Unless given, by scoring.", at_least=1, panel=_ASKED)
     ] = None
     temperature: Annotated[float | None, Option("Sampling temperature. Unless given, by scoring.", panel=_ASKED)] = None
+    top_p: Annotated[
+        float | None,
+        Option("Sample from the most probable tokens that make up this probability.", above=0, at_most=1, panel=_ASKED),
+    ] = None
     draw: Annotated[
         Draw, Option("What is sent as pictures: fields (the text), all (the question, too), none.", panel=_ASKED)
     ] = Draw.NONE

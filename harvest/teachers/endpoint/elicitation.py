@@ -50,6 +50,7 @@ def build_parameters(elicitation: Elicitation, config: EndpointConfig, words: La
         "model": config.model,
         dialect.max_tokens_field: limit_tokens(elicitation, config),
         "temperature": temperature if config.temperature is None else config.temperature,
+        "top_p": config.top_p,
         **dialect.extra,
     }
     if scoring is Scoring.TOKEN_IDS:
@@ -76,6 +77,12 @@ def build_spelling(elicitation: Elicitation, config: EndpointConfig) -> Mapping[
     elif config.keep_topk:
         told = dialect.tell_ids
     return {name: value for name, value in told.items() if name not in config.body}
+
+
+def takes_seed(elicitation: Elicitation, config: EndpointConfig) -> bool:
+    """Whether each request is sent a seed of its own: of text that is sampled, where the server has such a field."""
+    is_sampled = elicitation.scoring is Scoring.TEXT and bool(config.temperature)
+    return is_sampled and elicitation.dialect.seeds and "seed" not in config.body
 
 
 async def find_first_tokens(client: Client, model: str, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:

@@ -10,7 +10,15 @@ from functools import partial
 from typing import Any
 
 from harvest.chat.dialects import DIALECTS, Scoring, recognise_host
-from harvest.chat.elicitation import Elicitation, make_words, read_elicitation, read_words, reread, wants_number
+from harvest.chat.elicitation import (
+    Elicitation,
+    explain_draws,
+    make_words,
+    read_elicitation,
+    read_words,
+    reread,
+    wants_number,
+)
 from harvest.chat.pricing import Price, Usage, find_price, guess_image_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt, describe_prompt
 from harvest.rendering import prepare_text
@@ -70,6 +78,13 @@ class EndpointTeacher:
             )
         form = elicitation.make_form(read_words(recipe), numeric=wants_number(recipe), keep_topk=True)
         return partial(reread, form=form)
+
+    @property
+    def why_no_draws(self) -> str | None:
+        """Why a second draw would be no other than the first; None where it may be."""
+        if "seed" in self._config.body:
+            return "--body sets one seed for all"
+        return explain_draws(self._config.temperature, self._words is not None)
 
     @property
     def remote(self) -> Remote:

@@ -90,6 +90,10 @@ class VllmConfig:
         ),
     ] = None
     temperature: Annotated[float, Option("Sampling temperature.", at_least=0)] = 0.0
+    top_p: Annotated[
+        float | None,
+        Option("Sample from the most probable tokens that make up this probability.", above=0, at_most=1),
+    ] = None
     keep_topk: Annotated[
         bool, Option("Keep the log-probabilities of the most probable tokens at each position of the reply.")
     ] = False

@@ -29,16 +29,21 @@ class Settings:
     vector: str | None = None
     max_tokens: int = 1
     temperature: float = 0.0
+    top_p: float | None = None
     topk: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question: its pages, greyscale of shape (height, width), come before what is written."""
+    """One question: its pages, greyscale of shape (height, width), come before what is written.
+
+    `seed` is that of sampling, None where nothing is sampled.
+    """
 
     number: int
     pages: Sequence[Pixels]
     written: str
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,8 @@ class VllmEngine:
             return [PoolingParams(task="embed", use_activation=False)]
         # The model's own generation parameters stand where nothing else is said, as they do on vLLM's server.
         common = {**self._llm.model_config.get_diff_sampling_param(), "temperature": settings.temperature}
+        if settings.top_p is not None:
+            common["top_p"] = settings.top_p
         reply = {**common, "max_tokens": settings.max_tokens}
         scores: dict[str, Any] = {"logprob_token_ids": self._label_tokens} if self._label_tokens else {}
         if settings.topk is None:
@@ -192,7 +194,10 @@ class VllmEngine:
         conversation = [{"role": "user", "content": content}]
         try:
             _, (prompt,) = self._llm.renderer.render_chat([conversation], self._chat, self._tokens)
-            self._engine.add_request(f"{question.number}-{index}", prompt, self._passes[index].clone())
+            parameters = self._passes[index].clone()
+            if question.seed is not None:
+                parameters.seed = question.seed
+            self._engine.add_request(f"{question.number}-{index}", prompt, parameters)
         except self._dead:
             raise
         except Exception as error:  # a prompt that is longer than the model takes, say

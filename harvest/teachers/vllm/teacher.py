@@ -17,14 +17,14 @@ from hashlib import sha256
 from typing import Any
 
 from harvest.chat.dialects import DIALECTS, Scoring
-from harvest.chat.elicitation import Elicitation, make_words, read_words, reread, wants_number
+from harvest.chat.elicitation import Elicitation, explain_draws, make_words, read_words, reread, wants_number
 from harvest.chat.pricing import guess_image_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt, describe_prompt
 from harvest.chat.reply import FIRST_TOKENS, Form, parse
 from harvest.chat.scoring import LabelWords
 from harvest.rendering import Page, prepare_text
 from harvest.rendering.ahead import RenderPool
-from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes
+from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes, make_seed
 from harvest.teachers.vllm.config import Vector, VllmConfig
 from harvest.teachers.vllm.engine import EngineProcess
 from harvest.teachers.vllm.messages import Question, Ready, Result, Settings
@@ -88,6 +88,11 @@ class VllmTeacher:
         form = make_form(read_words(recipe), numeric=wants_number(recipe), topk=recipe["parameters"].get("topk"))
         return partial(_reread, form=form)
 
+    @property
+    def why_no_draws(self) -> str | None:
+        """Why a second draw would be no other than the first; None where it may be."""
+        return explain_draws(self._config.temperature, self._words is not None or self._config.vector is not None)
+
     def recipe(self) -> Mapping[str, Any]:
         """Model, tokenizer, prompt, layout, and what is had of them. Reads the model's small files; loads nothing."""
         config = self._config
@@ -102,6 +107,8 @@ class VllmTeacher:
         if config.vector is not None:
             return {**recipe, "vector": {"layer": "last, after the final norm", "pooling": str(config.vector)}}
         parameters = {"max_tokens": self._max_tokens, "temperature": config.temperature}
+        if config.top_p is not None:
+            parameters["top_p"] = config.top_p
         if config.topk is not None:
             parameters["topk"] = config.topk
         return {**recipe, "scoring": {"mode": str(self._scoring)}, "parameters": parameters}
@@ -180,6 +187,7 @@ class VllmTeacher:
                 vector=None if config.vector is None else _POOLING[config.vector],
                 max_tokens=self._max_tokens,
                 temperature=config.temperature,
+                top_p=config.top_p,
                 topk=config.topk,
             )
             say(f"vLLM loads {config.model}")
@@ -218,7 +226,8 @@ class VllmTeacher:
 
     def _make_question(self, number: int, request: Request, pages: Sequence[Page]) -> Question:
         written = build_prompt(self._task.question, request.example, self._config.draw).written
-        return Question(number, tuple(page.pixels for page in pages), written)
+        seed = make_seed(request.key) if self._config.temperature > 0 else None
+        return Question(number, tuple(page.pixels for page in pages), written, seed)
 
     def _note(self, request: Request, pages: Sequence[Page]) -> _Asked:
         hashes = tuple(page.sha256 for page in pages) or None

@@ -160,7 +160,7 @@ def test_what_an_endpoint_says_it_bills_is_believed_without_a_price(texts: pl.Da
 
 
 def make_plan(rows: int, **estimate: Any) -> Plan:
-    return Plan({"train": np.full(rows, Action.ASK, np.uint8)}, {"train": rows}, {}, None, Estimate(**estimate))
+    return Plan({"train": np.full((1, rows), Action.ASK, np.uint8)}, {"train": rows}, {}, None, Estimate(**estimate))
 
 
 def make_measurement(guessed: np.ndarray, prompt: np.ndarray) -> Measurement:

@@ -52,7 +52,7 @@ def keep(loaded: LoadedTask, split: str, rows: dict[int, Status], teacher: Teach
 
 def test_new_rows_are_asked_equal_ones_copied_and_impossible_ones_fail(loaded: LoadedTask) -> None:
     plan = plan_for(loaded)
-    assert plan.actions["train"].tolist() == [
+    assert plan.actions["train"][0].tolist() == [
         Action.ASK,
         Action.ASK,
         Action.ASK,
@@ -66,25 +66,25 @@ def test_new_rows_are_asked_equal_ones_copied_and_impossible_ones_fail(loaded: L
 
 def test_kept_rows_are_left_alone_and_their_answer_serves_equal_rows(loaded: LoadedTask) -> None:
     plan = plan_for(loaded, keep(loaded, "train", {1: Status.OK, 5: Status.TRUNCATED}))
-    assert plan.actions["train"][[1, 3, 5]].tolist() == [Action.KEEP, Action.COPY, Action.KEEP]
+    assert plan.actions["train"][0][[1, 3, 5]].tolist() == [Action.KEEP, Action.COPY, Action.KEEP]
 
 
 def test_a_failed_row_is_kept_until_its_status_is_retried(loaded: LoadedTask) -> None:
     kept = keep(loaded, "train", {0: Status.FAILED, 5: Status.OK})
-    assert plan_for(loaded, kept).actions["train"][0] == Action.KEEP
-    retried = plan_for(loaded, kept, retry=(Status.FAILED,)).actions["train"]
+    assert plan_for(loaded, kept).actions["train"][0][0] == Action.KEEP
+    retried = plan_for(loaded, kept, retry=(Status.FAILED,)).actions["train"][0]
     assert retried[0] == Action.ASK
     assert retried[5] == Action.KEEP
 
 
 def test_rows_of_a_split_that_is_not_asked_are_carried_and_asked_later(loaded: LoadedTask) -> None:
     first = plan_for(loaded, splits=("train", "validation"), asked=("train",))
-    assert set(first.actions["validation"].tolist()) == {Action.CARRY}
+    assert set(first.actions["validation"][0].tolist()) == {Action.CARRY}
     carried = keep(loaded, "validation", {0: Status.UNASKED, 1: Status.UNASKED})
     again = plan_for(loaded, carried, splits=("validation",), asked=())
-    assert again.actions["validation"][:3].tolist() == [Action.KEEP, Action.KEEP, Action.CARRY]
+    assert again.actions["validation"][0][:3].tolist() == [Action.KEEP, Action.KEEP, Action.CARRY]
     asked = plan_for(loaded, carried, splits=("validation",))
-    assert asked.actions["validation"][:2].tolist() == [Action.ASK, Action.ASK]
+    assert asked.actions["validation"][0][:2].tolist() == [Action.ASK, Action.ASK]
 
 
 def test_kept_rows_are_counted_by_status(loaded: LoadedTask) -> None:
@@ -100,7 +100,7 @@ def test_a_row_whose_text_was_changed_is_asked(loaded: LoadedTask, tmp_path: Pat
     frame.write_parquet(tmp_path / "train.parquet")
     changed = load_task(find_task(str(tmp_path), text_column="text", label_column="label"))
     plan = plan_for(changed, kept)
-    assert np.flatnonzero(plan.actions["train"] == Action.ASK).tolist() == [2]
+    assert np.flatnonzero(plan.actions["train"][0] == Action.ASK).tolist() == [2]
     assert plan.count(Action.KEEP) == 5
 
 
@@ -117,9 +117,9 @@ def test_equal_texts_are_not_trusted_where_their_requests_have_changed(loaded: L
 
 def test_rows_of_an_action_are_found_again(loaded: LoadedTask) -> None:
     plan = plan_for(loaded, keep(loaded, "train", {1: Status.OK}))
-    rows = [(example.text, action) for example, action in plan.rows(loaded, "train", Action.FAIL, Action.COPY)]
+    rows = [(example.text, action) for example, _, action in plan.rows(loaded, "train", Action.FAIL, Action.COPY)]
     assert rows == [("train two", Action.COPY), ("train unaskable", Action.FAIL)]
-    assert [action for _, action in plan.rows(loaded, "train", Action.CARRY)] == []
+    assert [action for _, _, action in plan.rows(loaded, "train", Action.CARRY)] == []
 
 
 def test_the_same_text_in_two_splits_is_asked_once(tmp_path: Path) -> None:
@@ -127,15 +127,15 @@ def test_the_same_text_in_two_splits_is_asked_once(tmp_path: Path) -> None:
         pl.DataFrame({"text": ["same", f"{split}"], "label": [0, 1]}).write_parquet(tmp_path / f"{split}.parquet")
     loaded = load_task(find_task(str(tmp_path), text_column="text", label_column="label"))
     plan = plan_for(loaded, splits=("train", "validation"))
-    assert plan.actions["train"].tolist() == [Action.ASK, Action.ASK]
-    assert plan.actions["validation"].tolist() == [Action.COPY, Action.ASK]
+    assert plan.actions["train"][0].tolist() == [Action.ASK, Action.ASK]
+    assert plan.actions["validation"][0].tolist() == [Action.COPY, Action.ASK]
 
 
 def test_a_larger_limit_contains_the_rows_of_a_smaller_one(tmp_path: Path) -> None:
     pl.DataFrame({"text": [f"text {i}" for i in range(500)], "label": [0, 1] * 250}).write_csv(tmp_path / "all.csv")
     loaded = load_task(find_task(str(tmp_path / "all.csv"), text_column="text", label_column="label"))
     rows = {
-        limit: set(np.flatnonzero(plan_for(loaded, limits={"train": limit}).actions["train"])) for limit in (20, 50)
+        limit: set(np.flatnonzero(plan_for(loaded, limits={"train": limit}).actions["train"][0])) for limit in (20, 50)
     }
     assert {limit: len(chosen) for limit, chosen in rows.items()} == {20: 20, 50: 50}
     assert rows[20] < rows[50]
@@ -144,9 +144,22 @@ def test_a_larger_limit_contains_the_rows_of_a_smaller_one(tmp_path: Path) -> No
 
 
 def test_workers_share_out_all_rows_and_no_row_twice(loaded: LoadedTask) -> None:
-    whole = plan_for(loaded).actions["train"]
-    shares = [plan_for(loaded, share=Share(index, 3)).actions["train"] for index in range(3)]
+    whole = plan_for(loaded).actions["train"][0]
+    shares = [plan_for(loaded, share=Share(index, 3)).actions["train"][0] for index in range(3)]
     owners = np.sum([share != Action.LEAVE for share in shares], axis=0)
     assert owners.tolist() == [1] * len(whole)
     together = np.max(shares, axis=0)
     assert together.tolist() == whole.tolist()  # equal rows have one owner, who copies
+
+
+def test_each_draw_is_a_row_and_those_that_are_kept_stay(loaded: LoadedTask) -> None:
+    kept = keep(loaded, "train", {0: Status.OK, 1: Status.OK})
+    plan = plan_for(loaded, kept, draws=2, splits=("train", "validation"), asked=("train",))
+    first, second = plan.actions["train"]
+    assert first.tolist() == plan_for(loaded, kept).actions["train"][0].tolist()
+    assert second.tolist() == [Action.ASK, Action.ASK, Action.ASK, Action.COPY, Action.FAIL, Action.ASK]
+    assert plan.actions["validation"].shape == (1, 6)
+    assert plan.planned == {"train": 12, "validation": 6}
+    rows = [(example.text, draw) for example, draw, _ in plan.rows(loaded, "train", Action.ASK)]
+    assert rows[:4] == [("train one", 1), ("train two", 1), ("train three", 0), ("train three", 1)]
+    assert plan.sample(3).count(Action.ASK) == 3

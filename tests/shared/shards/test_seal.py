@@ -72,6 +72,8 @@ def test_compression_and_encodings(tmp_path: Path) -> None:
         "target",
         "label_logprobs.list.element",
         "residual_mass",
+        "reply_ids.list.element",
+        "topk_ids.list.element.list.element",
         "reply_logprobs.list.element",
         "embedding.list.element",
         "latency_ms",
