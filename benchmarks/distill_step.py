@@ -381,6 +381,7 @@ def main() -> None:
             write_shards(folder, make(), dev, arguments.width)
             config = make_distill_config(
                 shards=folder,
+                preset="armada",
                 semantics=arguments.semantics,
                 epochs=arguments.epochs,
                 batch_size=BATCH,

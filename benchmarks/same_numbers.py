@@ -10,6 +10,7 @@ without a label, some without an answer. Then the command line of either revisio
 `python -m distill.cli run` in a process of its own, on a CPU, in float32, with one thread. Most configurations train a
 tiny BERT of random weights; those whose name ends in `minilm` train MiniLM-L6.
 
+The configurations are ARMADA's: a revision that has presets is told so, and one that has none has it by default.
 Compared are the numbers of metrics.json, all of log.jsonl but the seconds, and every tensor that the run leaves: the
 student's, the heads', the aligner's. A number that only the revision after has is no difference; one that it lacks is.
 Prints a table and one JSON line, and exits with 1 where anything differs.
@@ -199,7 +200,8 @@ def require_own_code(tree: Path) -> None:
 
 def train(tree: Path, configuration: str, shards: Path, student: Path, out: Path) -> Path:
     """Run a configuration with the code of `tree`; give the run's folder."""
-    options = (*COMMON, *ALL[configuration])
+    presets = "preset" in (tree / "distill" / "config.py").read_text()
+    options = (*(("--preset", "armada") if presets else ()), *COMMON, *ALL[configuration])
     places = ("--shards", str(shards), "--student", str(student), "--out", str(out), "--name", configuration)
     run_python(
         tree, "-m", "distill.cli", "run", "--json", *places, *options

@@ -65,7 +65,7 @@ def run(
     config = make_distill_config(owner="distill run", spell=spell, undistilled=undistilled, **options)
     for problem in LOSSES.broken.values():
         say(problem)
-    require_extra("distill", "torch", "transformers", "safetensors")
+    require_extra("distill", "torch", "transformers", "safetensors", "scipy")
     from distill.run import run_distillation
 
     folder, metrics = run_distillation(config, out, name, overwrite, checkpoint_steps, trackers or ())

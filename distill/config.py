@@ -14,10 +14,11 @@ from distill.decoding import Decoding, parse_decoding, show_decoding
 from distill.losses.registry import LOSSES, NONE, LossOptions, find_loss
 from distill.losses.registry import Divergence as Divergence
 from distill.losses.registry import Semantics as Semantics
+from distill.presets import PRESETS, Preset
 from shared.errors import UsageError
 from shared.options import Group, Option, check_options, make_config, parse_bytes, show_bytes, suggest
 
-Soft = Literal["aligner", "kl"]
+Soft = Literal["auto", "head", "kl", "aligner"]
 Column = Literal["embedding", "label_logprobs", "reply"]
 Schedule = Literal["two-pass", "interleaved"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -29,6 +30,7 @@ OnlyReplies = Literal["all", "correct"]
 PickedReplies = Literal["all", "first", "shortest"]
 Pooling = Literal["last-prompt-token", "mean-prompt", "mean-reply", "last-token", "first-token"]
 TextScore = Literal["task", "acc-norm", "nll", "agreement"]
+DecayedWeights = Literal["matrices", "all"]
 Role = Literal["undistilled", "control", "baseline", "teacher"]
 
 TEXT_KINDS = ("choice", "generation")  # of tasks whose student writes
@@ -153,21 +155,56 @@ class SignalConfig:
             raise UsageError(f"vectors are {', '.join(self.vectors)}; each can be named once only")
 
 
+def parse_count(text: str) -> int | str | None:
+    """Read a number, or auto, or none. Raises ValueError that says so."""
+    if text in ("auto", "none"):
+        return None if text == "none" else text
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("give a number, auto or none") from None
+
+
+def parse_weight(text: str) -> float | str:
+    """Read a number, or auto. Raises ValueError that says so."""
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise ValueError("give a number, or auto") from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
     """How the student is trained, whatever it learns from."""
 
-    epochs: Annotated[int, Option("Passes over the training rows.", at_least=1)] = 10
-    batch_size: Annotated[int, Option("Rows of a step, over all processes.", at_least=1)] = 32
+    epochs: Annotated[int, Option("Passes over the training rows.", at_least=1)] = 4
+    batch_size: Annotated[int, Option("Rows of a step, over all processes.", at_least=1)] = 16
     labelled_per_batch: Annotated[
         int | None,
         Option("Labelled rows in each batch, beside unlabelled ones; as they come, unless given.", compared="variant"),
     ] = None
-    student_lr: Annotated[float, Option("The student's learning rate.", above=0)] = 2e-5
+    student_lr: Annotated[float, Option("The student's learning rate.", above=0)] = 1e-4
     warmup: Annotated[float, Option("Share of the steps in which the student's rate rises.", at_least=0, at_most=1)] = (
-        0.0
+        0.1
     )
-    decay: Annotated[Decay, Option("linear lets the student's rate fall to 0 from there to the last step.")] = "none"
+    decay: Annotated[Decay, Option("linear lets the student's rate fall to 0 from there to the last step.")] = "linear"
+    weight_decay_on: Annotated[
+        DecayedWeights, Option("What AdamW's weight decay holds for: matrices, so neither biases nor norms, or all.")
+    ] = "matrices"
+    eval_steps: Annotated[
+        int | Literal["auto"] | None,
+        Option(
+            "Steps between scores on the validation rows within an epoch, which is scored at its end, too; none: there "
+            "only; auto: there only where an epoch is short.",
+            metavar="N|auto|none",
+            parse=parse_count,
+            at_least=1,
+        ),
+    ] = "auto"
+    patience: Annotated[
+        int | None,
+        Option("Stop after so many validation scores in a row that are not the best; never, unless given.", at_least=1),
+    ] = None
     seed: Annotated[int, Option("Of everything that is drawn.", at_least=0, compared="nothing")] = 0
     device: Annotated[str, Option("auto, cpu, cuda, cuda:1, ...", compared="nothing")] = "auto"
     precision: Annotated[Precision, Option("auto is bfloat16 where the hardware computes it natively.")] = "auto"
@@ -210,10 +247,10 @@ def _read_term(option: str, text: str) -> Term:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmadaConfig:
-    """The method's parameters; defaults are those of arXiv:2603.10877v1 on GLUE.
+    """The method's parameters. The default is no L_m, and soft targets of the teacher's own or of a head's.
 
     A run with alpha = 0 and no L_m has no teacher; with gamma = 0 too it is plain fine-tuning. `control` puts something
-    that knows nothing in the teacher's place (docs/method.md). Without L_m, `soft` "kl" needs no aligner.
+    that knows nothing in the teacher's place (docs/method.md). Without L_m, an aligner is for `soft` aligner alone.
     """
 
     loss: Annotated[
@@ -223,21 +260,33 @@ class ArmadaConfig:
             metavar="NAME[=WEIGHT]",
             compared="variant",
         ),
-    ] = ("euclid",)
+    ] = (NONE,)
     soft: Annotated[
         Soft,
-        Option("Soft targets from the aligner, or kl: the teacher's own label distribution.", compared="variant"),
-    ] = "aligner"
+        Option(
+            "Soft targets: kl, the teacher's own label distribution; head, a head on its answers that is fitted on the "
+            "labels first; auto, the one of these that makes held-out labels likelier; aligner, ARMADA's aligner.",
+            compared="variant",
+        ),
+    ] = "auto"
     semantics: Annotated[
         Semantics, Option("Modules and losses as in the paper, or as in its authors' code.", compared="variant")
     ] = "paper"
     alpha: Annotated[
-        float,
-        Option("Weight of the teacher's soft targets against the labels.", at_least=0, at_most=1, compared="variant"),
-    ] = 0.5
+        float | Literal["auto"],
+        Option(
+            "Weight of the teacher's soft targets against the labels; auto: 1 - .5 min(1, 3 s), where a share s of the "
+            "rows shows its label.",
+            metavar="NUMBER|auto",
+            parse=parse_weight,
+            at_least=0,
+            at_most=1,
+            compared="variant",
+        ),
+    ] = "auto"
     beta: Annotated[float, Option("Weight of L_m.", at_least=0, compared="variant")] = 1.0
-    gamma: Annotated[float, Option("Weight of the auxiliary heads.", at_least=0, compared="variant")] = 1.0
-    tau: Annotated[float, Option("Temperature of the soft targets.", above=0, compared="variant")] = 5.0
+    gamma: Annotated[float, Option("Weight of the auxiliary heads.", at_least=0, compared="variant")] = 0.0
+    tau: Annotated[float, Option("Temperature of the soft targets.", above=0, compared="variant")] = 1.0
     teacher_decay: Annotated[
         TeacherDecay,
         Option("Let alpha and beta fall to 0 over the run: in a line, or a half cosine.", compared="variant"),
@@ -265,14 +314,19 @@ class ArmadaConfig:
         names = [term.name for term in self.terms]
         if len(set(names)) < len(names):
             raise UsageError(f"loss is {', '.join(self.loss)}; each can be named once only")
-        if traits.gives_soft_targets and not self.alpha:
+        if traits.gives_soft_targets and not self.has_soft_targets:
             raise UsageError(f"control {self.control} replaces the soft targets only: give alpha above 0")
         if self.control != "none" and not self.uses_teacher:
             raise UsageError(f"control {self.control} needs a teacher: give a loss, or alpha above 0")
-        if self.soft == "kl" and not self.alpha:
-            raise UsageError("soft kl is the soft targets' term: give alpha above 0")
+        if self.soft in ("kl", "head") and not self.has_soft_targets:
+            raise UsageError(f"soft {self.soft} is the soft targets' term: give alpha above 0")
         if traits.needs_aligner and not self.uses_aligner:
             raise UsageError(f"control {self.control} needs an aligner: give a loss, or soft aligner")
+
+    @property
+    def has_soft_targets(self) -> bool:
+        """Whether the soft targets have a weight."""
+        return self.alpha == "auto" or self.alpha > 0
 
     @property
     def traits(self) -> ControlTraits:
@@ -292,7 +346,7 @@ class ArmadaConfig:
     @property
     def uses_teacher(self) -> bool:
         """Whether any term that has a weight looks at the teacher, or at what a control puts in its place."""
-        return self.alpha > 0 or self.matches
+        return self.has_soft_targets or self.matches
 
     @property
     def matches(self) -> bool:
@@ -302,7 +356,12 @@ class ArmadaConfig:
     @property
     def uses_aligner(self) -> bool:
         """Whether an aligner is trained, be it before the student is."""
-        return self.traits.has_aligner and (self.matches or (self.soft == "aligner" and self.alpha > 0))
+        return self.traits.has_aligner and (self.matches or (self.soft == "aligner" and self.has_soft_targets))
+
+    @property
+    def uses_head(self) -> bool:
+        """Whether the soft targets may be those of a head on the teacher's answers, which is fitted first."""
+        return self.has_soft_targets and self.soft in ("auto", "head")
 
     @property
     def sees_unlabelled_rows(self) -> bool:
@@ -311,25 +370,32 @@ class ArmadaConfig:
 
     @property
     def variant(self) -> str:
-        """What is compared, in a word: undistilled, heads-only, soft-only or the loss, and the control if any."""
+        """What is compared, in a word: undistilled, heads-only, distilled by default, and the control if any.
+
+        With L_m it is the loss; the soft targets are named where they are neither its aligner's nor the default.
+        """
         if not self.uses_teacher:
             return "heads-only" if self.gamma else "undistilled"
         if self.traits.gives_soft_targets:
-            return self.control if self.soft == "aligner" else f"{self.control}-{self.soft}"
-        names = [self.loss_name] if self.matches else []
-        names += [self.soft] if self.soft == "kl" else []
-        return "-".join([*(names or ["soft-only"]), *([] if self.control == "none" else [self.control])])
+            return self.control if self.soft in ("auto", "aligner") else f"{self.control}-{self.soft}"
+        if not self.matches:
+            names = [{"auto": "distilled", "aligner": "soft-only"}.get(self.soft, self.soft)]
+        else:
+            names = [self.loss_name, *([self.soft] if self.has_soft_targets and self.soft != "aligner" else [])]
+        return "-".join([*names, *([] if self.control == "none" else [self.control])])
 
     @property
     def role(self) -> Role:
         """What the variant is in a comparison. All that knows no more than the labels and the texts is a control."""
         if self.variant == "undistilled":
             return "undistilled"
+        if self.uses_teacher and self.traits.is_baseline:
+            return "baseline"
         return "teacher" if self.uses_teacher and self.control == "none" else "control"
 
 
 # Plain fine-tuning, by options; soft is named because "kl" is refused without alpha.
-UNDISTILLED = {"loss": (NONE,), "alpha": 0.0, "gamma": 0.0, "soft": "aligner", "learn": ()}
+UNDISTILLED = {"loss": (NONE,), "alpha": 0.0, "gamma": 0.0, "soft": "auto", "learn": ()}
 
 LEARNT = {
     "reply": "the teacher's text",
@@ -426,8 +492,19 @@ class GenerativeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillConfig:
-    """One run: rows, a student, the teacher's signal, the training and the method."""
+    """One run: rows, a student, the teacher's signal, the training and the method.
 
+    `preset` says which values the options had that were not given: make_distill_config fills them in.
+    """
+
+    preset: Annotated[
+        Preset,
+        Option(
+            "Where the options that are not given come from: default, this project's recipe; armada, the paper's on "
+            "GLUE; armada-code, that of its released code.",
+            compared="variant",
+        ),
+    ] = "default"
     data: Annotated[DataConfig, Group("Data")]
     student: Annotated[StudentConfig, Group("Student")] = StudentConfig()
     signal: Annotated[SignalConfig, Group("The teacher's signal")] = SignalConfig()
@@ -476,11 +553,15 @@ def make_distill_config(
     """Make the config of options by their flat names, as a user writes them.
 
     `further_shards` are put behind the shards: so a variant of a comparison has further teachers of the same examples.
-    `undistilled` is plain fine-tuning: it overrides the options that say what is learnt from the teacher.
+    `undistilled` is plain fine-tuning: it overrides the options that say what is learnt from the teacher. `preset` is
+    one of PRESETS: options given beside it override its own.
     Raises UsageError that names `owner` and the option, which `spell` turns into what the user writes.
     """
     if not isinstance(undistilled, bool):
         raise UsageError(f"{owner}: {spell('undistilled')} is {undistilled!r}; it can be true or false")
+    preset = options.get("preset")
+    if isinstance(preset, str):
+        options = {**PRESETS.get(preset, {}), **options}
     if undistilled:
         options |= UNDISTILLED
     if isinstance(further_shards, str | Path):

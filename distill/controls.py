@@ -1,6 +1,7 @@
 """The controls by name, and what each leaves of a teacher's run: all that a config needs to know of them.
 
-A control puts something that knows nothing in the teacher's place. distill.methods.controls has what each one does.
+A control puts something that knows nothing in the teacher's place; a baseline has the teacher's answers, and makes of
+them what takes less than a distillation. distill.methods.controls has what each one does.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ Control = Literal[
     "frozen-aligner",
     "label-smoothing",
     "self-training",
+    "linear-probe",
+    "probe-distilled",
+    "pseudo-labels",
 ]
 
 
@@ -25,14 +29,18 @@ class ControlTraits:
     `has_aligner`         an aligner is trained wherever the terms ask for one
     `sees_unlabelled_rows`  rows without a label are of use to the student
     `needs_aligner`       it changes the aligner, so there must be one
-    `needs_labels`        it changes the labels of a classification, so a regression cannot have it
+    `needs_classes`  it is about the labels of a classification, so a regression cannot have it
+    `trains_student`  a student is trained, by as many steps as in any variant
+    `is_baseline`  it has the teacher's answers
     """
 
     gives_soft_targets: bool = False
     has_aligner: bool = True
     sees_unlabelled_rows: bool = True
     needs_aligner: bool = False
-    needs_labels: bool = False
+    needs_classes: bool = False
+    trains_student: bool = True
+    is_baseline: bool = False
 
 
 CONTROLS: dict[Control, ControlTraits] = {
@@ -41,6 +49,13 @@ CONTROLS: dict[Control, ControlTraits] = {
     "random-vectors": ControlTraits(),
     "constant-target": ControlTraits(),
     "frozen-aligner": ControlTraits(needs_aligner=True),
-    "label-smoothing": ControlTraits(gives_soft_targets=True, sees_unlabelled_rows=False, needs_labels=True),
+    "label-smoothing": ControlTraits(gives_soft_targets=True, sees_unlabelled_rows=False, needs_classes=True),
     "self-training": ControlTraits(gives_soft_targets=True, has_aligner=False),
+    "linear-probe": ControlTraits(
+        gives_soft_targets=True, has_aligner=False, sees_unlabelled_rows=False, trains_student=False
+    ),
+    "probe-distilled": ControlTraits(
+        gives_soft_targets=True, has_aligner=False, trains_student=False, is_baseline=True
+    ),
+    "pseudo-labels": ControlTraits(gives_soft_targets=True, has_aligner=False, needs_classes=True, is_baseline=True),
 }

@@ -42,8 +42,8 @@ class Tracker(Protocol):
 
 @contextmanager
 def track(description: str, total: int) -> Iterator[Tracker]:
-    """Show the progress of `total` steps while the block runs."""
-    if _silent:
+    """Show the progress of `total` steps while the block runs; nothing of none."""
+    if _silent or not total:
         yield _SilentTracker()
     elif messages.is_terminal:
         with _make_bar() as progress:

@@ -271,6 +271,8 @@ def _check(one: ListedOption, value: Any, label: str) -> None:
             raise UsageError(f"{label} is {item}; it must be a finite number")
         if isinstance(item, str) and item != item.encode("utf-8", "replace").decode():
             raise UsageError(f"{label} is {item!r}; it must be text in UTF-8")
+        if isinstance(item, str):  # a word in place of a number
+            continue
         fits = (
             option.above is None or item > option.above,
             option.at_least is None or item >= option.at_least,

@@ -25,7 +25,8 @@ MAY_IMPORT = {
 ROOMS = {
     "harvest": ("startup", "chat", "rendering", "teachers", "asking", "looking", "config", "flags", "job", "cli"),
     "distill": (
-        *("startup", "controls", "decoding", "losses", "config", "compute", "data", "models", "losses.objective"),
+        *("startup", "controls", "presets", "decoding", "losses", "config", "compute", "data", "models"),
+        "losses.objective",
         *("scoring", "training", "methods", "runs"),
         *("run", "compare", "cli"),
     ),

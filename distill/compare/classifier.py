@@ -16,8 +16,8 @@ Array = np.ndarray[Any, Any]
 class SeedPredictions:
     """What the students of all seeds say of the same rows: `logits` (seeds, rows, c), `target` (rows,).
 
-    `aligner`, of the same shape as the logits, is what the aligners make of the teacher's answers to those rows; None
-    where there are none.
+    `aligner`, of the same shape as the logits, is what the aligners, or the teacher's heads, make of the teacher's
+    answers to those rows; None where it did not answer all of them.
     """
 
     logits: Array
@@ -37,8 +37,10 @@ def read_predictions(folders: Sequence[Path], split: str) -> SeedPredictions | N
                 return None
             logits.append(arrays[split])
             target = arrays[f"{split}_target"]
-            if f"{split}_aligner" in arrays:
-                aligner.append(arrays[f"{split}_aligner"])
+            for said in (f"{split}_aligner", f"{split}_head"):
+                if said in arrays and len(arrays[said]) == len(arrays[split]):
+                    aligner.append(arrays[said])
+                    break
     if target is None:
         return None
     return SeedPredictions(np.stack(logits), target, np.stack(aligner) if len(aligner) == len(folders) else None)

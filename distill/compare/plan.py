@@ -12,7 +12,10 @@ from shared.options import Option, check_options, make_config, parse_assignment,
 
 CHOICES = "choices"
 OWN = ("seed", "labels")  # options that the comparison itself sets, for each cell
-DEFAULT_CONTROLS = ("label-smoothing", "self-training", "shuffled-teacher", "random-vectors", "constant-target")
+DEFAULT_CONTROLS = (
+    *("linear-probe", "label-smoothing", "self-training", "shuffled-teacher", "random-vectors", "constant-target"),
+    *("frozen-aligner", "pseudo-labels", "probe-distilled"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,8 @@ def _check_name(what: str, name: str) -> None:
 def default_variants(common: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Make the variants that are compared unless others are given.
 
-    They are plain fine-tuning, its heads alone, the teacher by the common options, and every control that goes with it.
+    They are plain fine-tuning, its heads alone, the teacher by the common options, and every control and baseline that
+    goes with it.
     """
     teacher = make_distill_config(owner="the common options", **{**common, "shards": Path()})
     variants: dict[str, Mapping[str, Any]] = {
@@ -183,7 +187,7 @@ def default_variants(common: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     }
     if not teacher.method.gamma:
         del variants["heads-only"]
-    for control in (*DEFAULT_CONTROLS, "frozen-aligner"):
+    for control in DEFAULT_CONTROLS:
         try:
             replace(teacher.method, control=control)  # type: ignore[arg-type]
         except UsageError:

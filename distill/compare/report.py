@@ -155,8 +155,9 @@ def _write_scores(result: Mapping[str, Any]) -> str:
     return (
         "<h2>Scores</h2><p>Controls have all but the teacher's knowledge; baselines have that knowledge and a simpler "
         f"use of it. “{HEAD}” is fitted to the teacher's answers on the same labels, and reads those answers when "
-        "it is scored: what it can pass on ends about there. “aligner” is what the aligner alone, which reads the "
-        "teacher's vectors, scores on the validation rows. NLL (nats), Brier score (0 to 2) and ECE, the expected "
+        "it is scored, on the test rows where the teacher was asked about them, and else on the training rows whose "
+        "label the runs hid: what it can pass on ends about there. “aligner” is what the aligner alone, which reads "
+        "the teacher's vectors, scores on the validation rows. NLL (nats), Brier score (0 to 2) and ECE, the expected "
         "calibration error, are of the test rows and means over seeds; less is better. Nothing here is tested: "
         "intervals are above.</p>" + "".join(parts)
     )
@@ -239,8 +240,8 @@ def _write_rows(rows: Sequence[Disagreement]) -> str:
             f"<dt>student</dt><dd>{mark(row.student_label)}, {row.student:.0%} of seeds</dd></dl></div>"
         )
     return (
-        "<h2>Where teacher and student disagree</h2><p>Test rows; the teacher's side is what the aligner makes of its "
-        f'vector.</p><div class="rows">{"".join(cards)}</div>'
+        "<h2>Where teacher and student disagree</h2><p>Test rows; the teacher's side is what the aligner, or the head, "
+        f'makes of its answer.</p><div class="rows">{"".join(cards)}</div>'
     )
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from distill.compare.calibration import Calibration, measure_calibration
 from distill.compare.classifier import SeedPredictions, count_confusion, read_predictions
 from distill.compare.plan import Cell, Comparison
 from distill.compare.runner import CELLS
@@ -21,6 +20,7 @@ from distill.compare.verdict import Verdict, compare_with_rivals, rank, reach_ve
 from distill.config import Role
 from distill.runs.folder import read_metrics
 from distill.runs.record import LOG, ROW_SCORES
+from distill.scoring.calibration import Calibration, measure_calibration
 from distill.scoring.metrics import SPANS
 from shared.errors import DataError
 from shared.shards.manifest import Manifest
@@ -215,11 +215,16 @@ def _describe_group(group: Sequence[Chosen], manifest: Manifest) -> dict[str, An
 
 
 def _find_teacher_head(group: Sequence[Chosen]) -> float | None:
-    """Find the mean test score of a head on the teacher's own answers, which is fitted to the same visible labels."""
+    """Find the mean score of the head that a teacher variant's soft targets are of.
+
+    It is of the test rows where the teacher answered any, and else of the training rows whose label the run hid.
+    """
     for one in group:
-        scores: list[float] = [run["teacher_head_test"]["score"] for run in one.metrics if run.get("teacher_head_test")]
-        if one.role == "teacher" and len(scores) == len(one.metrics):
-            return mean(scores)
+        heads = [run["teacher_head"] for run in one.metrics if run.get("teacher_head")]
+        for rows in ("test", "hidden"):
+            scores: list[float] = [head[rows] for head in heads if head.get(rows) is not None]
+            if one.role == "teacher" and len(scores) == len(one.metrics):
+                return mean(scores)
     return None
 
 

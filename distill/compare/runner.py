@@ -8,7 +8,7 @@ from distill.compare.places import Place, choose_places, list_gpus
 from distill.compare.plan import Cell, Comparison
 from distill.compare.pool import CELLS as CELLS
 from distill.compare.pool import FROZEN, Job, train_cells
-from distill.config import DataConfig, DistillConfig
+from distill.config import make_distill_config
 from distill.runs.folder import read_metrics
 from distill.runs.record import ROW_SCORES
 from shared.console import say
@@ -113,13 +113,14 @@ def find_difference(
     if not (folder / ROW_SCORES).exists():
         return "an older version trained it, and it has no scores of single rows"
     wanted = flatten(cell.config)
-    defaults = flatten(DistillConfig(data=DataConfig(shards=(Path(),))))
-    found = {**defaults, **metrics["config"]}  # an option that is younger than the cell had its default
+    # An option that is younger than the cell had its default, and ARMADA's was the default before there were presets.
+    preset = metrics["config"].get("preset", "armada")
+    found = {**flatten(make_distill_config(shards=Path(), preset=preset)), **metrics["config"]}
     for name, value in wanted.items():
         if value != found.get(name):
             return f"{name} was {found.get(name)!r} and is {value!r}"
     if {hashes[each] for each in _list_shards(cell)} != set(metrics["manifest_sha256"].values()):
         return "the shards have changed since"
-    if keep_student and not (folder / STUDENT).exists():
+    if keep_student and cell.config.method.traits.trains_student and not (folder / STUDENT).exists():
         return "its student was not kept"
     return None

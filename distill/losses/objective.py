@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from torch import Tensor
+from torch.nn import functional
 
 from distill.config import ArmadaConfig, Soft
 from distill.losses.armada import code_soft, paper_soft
@@ -51,8 +52,9 @@ class Objective:
 
         With f = 1 this is both the paper's L_s1 + gamma L_s2 + beta L_m and the code's; f is `strength`, the share
         of the teacher's weights that a schedule leaves. `task` is over the labelled rows, the others over all rows;
-        without a `teacher` they are absent, and alpha and beta must be 0. With soft = "kl" the main and auxiliary
-        outputs of the `teacher` are log-probabilities of labels: see distill.losses.label_kl.
+        without a `teacher` they are absent, and alpha and beta must be 0. Unless `soft` is "aligner", the main and
+        auxiliary outputs of the `teacher` are log-probabilities of labels (see distill.losses.label_kl), or values of a
+        regression, for which the term is the mean square error.
         """
         task = task_loss(student.main, target, labelled) + self.gamma * task_loss(student.auxiliary, target, labelled)
         terms = {"task": task}
@@ -68,8 +70,8 @@ class Objective:
         return {"total": total, **terms}
 
     def _soft(self) -> Match:
-        if self.soft == "kl":
-            return partial(label_kl, tau=self.tau)
+        if self.soft != "aligner":
+            return functional.mse_loss if self.regression else partial(label_kl, tau=self.tau)
         return partial(SOFT[self.semantics], tau=self.tau, regression=self.regression)
 
     def _match(self, teacher: Tensor, student: Tensor) -> dict[str, Tensor]:
@@ -85,6 +87,7 @@ class Objective:
 def make_objective(config: ArmadaConfig, regression: bool) -> Objective:
     """Make the objective that a config asks for. Raises UsageError for a loss that cannot be loaded."""
     terms = config.terms if config.matches else ()
+    assert config.alpha != "auto", "the rows of a run say what it is"
     return Objective(
         semantics=config.semantics,
         losses={

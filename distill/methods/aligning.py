@@ -24,6 +24,7 @@ from distill.models.outputs import Outputs
 from distill.training.feed import load_batches
 from distill.training.method import Result
 from distill.training.progress import Learners, Progress
+from distill.training.schedule import EvaluationSchedule
 from distill.training.step import derive_seed, take_step
 from shared.console import say
 from shared.errors import DataError, ShardError
@@ -100,7 +101,7 @@ def make_aligner(
     aligner = Aligner(torch.from_numpy(mean), torch.from_numpy(std), materials.outputs, config.method.semantics)
     aligner.to(device.device)
     labelled = materials.read_training({VECTORS: vectors}, wanted=rows.visible) if learns else None
-    optimizer = make_optimizer(aligner, config.method.aligner_lr)
+    optimizer = make_optimizer(aligner, config.method.aligner_lr, config.training.weight_decay_on)
     return AlignerTraining(aligner, optimizer, objective, vectors, labelled, config.training.batch_size, seed, device)
 
 
@@ -130,6 +131,7 @@ class AlignerPhase:
     training: AlignerTraining
     epochs: int
     best_module: None = None
+    evaluation: EvaluationSchedule = EvaluationSchedule()
     rates: str = "--aligner-lr"
 
     @property

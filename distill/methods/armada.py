@@ -16,6 +16,7 @@ from distill.scoring.predict import Predictions, clip_values, predict, predict_a
 from distill.scoring.pseudovalues import make_pseudovalues
 from distill.training.method import Phase, Result, RowScores
 from distill.training.progress import EpochRecord, Progress
+from shared.shards.manifest import Manifest
 
 PRETRAINING, STUDENT = "pretraining", "student"
 
@@ -64,45 +65,33 @@ class Armada:
 
     def describe_epoch(self, record: EpochRecord) -> dict[str, Any]:
         """Give an epoch as the run's log has it."""
-        student = {name: mean for name, mean in record.terms.items() if name.startswith("student/")}
-        return {
-            "epoch": record.epoch,
-            "dev": record.dev,
-            "aligner_dev": record.scores.get("aligner/dev"),
-            "aligner_loss": record.terms.get("aligner/loss"),
-            "student": {name.removeprefix("student/"): mean for name, mean in student.items()},
-            "aligner_steps": record.counts.get("aligner/loss", 0),
-            "student_steps": record.steps,
-            "student_rows": record.rows,
-            "seconds": record.seconds,
-        }
+        return describe_epoch(record)
 
     @cached_property
     def predictions(self) -> dict[str, Predictions]:
-        """What the student says of the scored rows of each split; `test_aligner` is what the aligner says.
+        """What the student says of the scored rows of each split, and what predict_teacher adds.
 
-        That is there where the teacher answered all test rows. All processes must ask for it together.
+        All processes must ask for it together.
         """
         materials, model = self.materials, self.built.student.model
         said = {"validation": predict(model, materials.dev, materials.device)}
-        if materials.test is not None and materials.rows.test is not None:
+        if materials.test is not None:
             said["test"] = predict(model, materials.test, materials.device)
-            if self.aligner is not None:
-                answered = find_answered(materials, materials.rows.test, self.aligner)
-                if answered is not None and answered.rows == materials.test.rows:
-                    said["test_aligner"] = predict_aligner(self.aligner.aligner, answered, materials.device)
-        return said
+        return {**said, **self.predict_teacher()}
+
+    def predict_teacher(self) -> dict[str, Predictions]:
+        """Give what the aligner says of the test rows, `test_aligner`, where the teacher answered all of them."""
+        materials = self.materials
+        if materials.test is None or materials.rows.test is None or self.aligner is None:
+            return {}
+        answered = find_answered(materials, materials.rows.test, self.aligner)
+        if answered is None or answered.rows != materials.test.rows:
+            return {}
+        return {"test_aligner": predict_aligner(self.aligner.aligner, answered, materials.device)}
 
     def score_rows(self) -> dict[str, RowScores]:
         """Score rows by pseudovalues of the task's metric: of accuracy, whether a row is right."""
-        manifest = self.materials.rows.manifest
-        return {
-            split: RowScores(
-                said.number,
-                make_pseudovalues(manifest.metric, clip_values(manifest, said.logits), said.target),
-            )
-            for split, said in self.predictions.items()
-        }
+        return score_predictions(self.materials.rows.manifest, self.predictions)
 
     def describe(self, progress: Progress) -> dict[str, Any]:
         """Give what metrics.json says of the method."""
@@ -113,26 +102,60 @@ class Armada:
             "loss": config.loss_name,
             "semantics": config.semantics,
             "control": config.control,
+            "alpha": config.alpha,
             "test": None if test is None else score(self.materials.rows.manifest, test),
             "aligner_dev": max(aligner, default=None),
             "aligner_steps": sum(record.counts.get("aligner/loss", 0) for record in progress.epochs),
             "first_phase": self.first_phase,
+            "teacher_head": None,
             "truncated_texts": 0 if self._phase is None else self._phase.plan.truncated,
         }
 
     def save_predictions(self, folder: Path) -> None:
-        """Write predictions.npz.
-
-        `<split>` holds float32 logits (n, c), or values (n, 1) within the task's range, in the order of the shards;
-        `<split>_target` the labels (n,).
-        """
-        manifest = self.materials.rows.manifest
-        arrays = {split: clip_values(manifest, said.logits) for split, said in self.predictions.items()}
-        arrays |= {f"{split}_target": said.target for split, said in self.predictions.items()}
-        np.savez_compressed(folder / "predictions.npz", allow_pickle=False, **arrays)
+        """Write predictions.npz."""
+        save_predictions(folder, self.materials.rows.manifest, self.predictions)
 
     def save(self, folder: Path) -> None:
         """Write student/, heads.safetensors, and aligner.safetensors where there is one."""
         self.built.save(folder, self.materials)
         if self.aligner is not None:
             save_weights(self.aligner.aligner.state_dict(), folder / "aligner.safetensors")
+
+
+def describe_epoch(record: EpochRecord) -> dict[str, Any]:
+    """Give an epoch as the run's log has it."""
+    student = {name: mean for name, mean in record.terms.items() if name.startswith("student/")}
+    return {
+        "epoch": record.epoch,
+        "dev": record.dev,
+        "evaluations": [{"step": each.step, "dev": each.dev} for each in record.evaluations],
+        "aligner_dev": record.scores.get("aligner/dev"),
+        "aligner_loss": record.terms.get("aligner/loss"),
+        "student": {name.removeprefix("student/"): mean for name, mean in student.items()},
+        "aligner_steps": record.counts.get("aligner/loss", 0),
+        "student_steps": record.steps,
+        "student_rows": record.rows,
+        "seconds": record.seconds,
+    }
+
+
+def score_predictions(manifest: Manifest, predictions: Mapping[str, Predictions]) -> dict[str, RowScores]:
+    """Score rows by pseudovalues of the task's metric: of accuracy, whether a row is right."""
+    return {
+        split: RowScores(
+            said.number,
+            make_pseudovalues(manifest.metric, clip_values(manifest, said.logits), said.target),
+        )
+        for split, said in predictions.items()
+    }
+
+
+def save_predictions(folder: Path, manifest: Manifest, predictions: Mapping[str, Predictions]) -> None:
+    """Write predictions.npz.
+
+    `<split>` holds float32 logits (n, c), or values (n, 1) within the task's range, in the order of the shards;
+    `<split>_target` the labels (n,).
+    """
+    arrays = {split: clip_values(manifest, said.logits) for split, said in predictions.items()}
+    arrays |= {f"{split}_target": said.target for split, said in predictions.items()}
+    np.savez_compressed(folder / "predictions.npz", allow_pickle=False, **arrays)

@@ -1,4 +1,7 @@
-"""The controls: what each puts in the teacher's place, and how it makes the method. Their traits: distill.controls."""
+"""The controls and baselines: what each puts in the teacher's place, and how it makes the method.
+
+Their traits are in distill.controls.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +19,9 @@ from distill.data.distributions import measure_mass, read_label_logprobs
 from distill.losses.objective import make_objective
 from distill.methods.aligning import AlignerPhase, AlignerTraining, make_aligner
 from distill.methods.armada import Armada
+from distill.methods.baselines import ProbeMethod, PseudoLabelled
+from distill.methods.head_method import HeadArmada, HeadSmoothed
+from distill.methods.heads import make_head
 from distill.methods.materials import Materials
 from distill.methods.students import StudentPhase, build_student
 from distill.methods.targets import RowTargets, SmoothedLabels, keep_targets, smooth_like
@@ -48,6 +54,7 @@ class SwappedTeacher:
     def make(self, materials: Materials) -> Armada:
         """Make ARMADA."""
         config = materials.config.method
+        head = make_head(materials, self.swap) if config.uses_head else None
         targets: RowTargets | None = None
         if config.soft == "kl":
             targets = keep_targets(materials.rows.train, read_distributions(materials, self.swap))
@@ -55,7 +62,7 @@ class SwappedTeacher:
         if config.uses_aligner:
             objective = make_objective(config, materials.regression)
             aligner = make_aligner(materials, objective, self.swap, learns=self.aligner_learns)
-        return Armada(materials, aligner, targets)
+        return Armada(materials, aligner, targets) if head is None else HeadArmada(materials, head, aligner)
 
 
 def read_distributions(materials: Materials, swap: TeacherSwap | None = None) -> Array:
@@ -75,8 +82,10 @@ class LabelSmoothing:
     """Soft targets are the smoothed labels, as uncertain in the mean as the teacher's would be; there is no L_m."""
 
     def make(self, materials: Materials) -> Method:
-        """Make ARMADA without an aligner; where the soft targets would be an aligner's, after one was trained."""
+        """Make ARMADA without an aligner; where the soft targets would be an aligner's or a head's, after that."""
         config = materials.config.method
+        if config.uses_head:
+            return HeadSmoothed(materials, make_head(materials))
         if config.soft == "kl":
             targets = smooth_like(read_distributions(materials), config.tau)
             method = Armada(materials, targets=targets)
@@ -169,7 +178,7 @@ class SelfTrained(Armada):
 def leave_teacher_out(config: DistillConfig) -> DistillConfig:
     """Give the config of the first student: another seed, and the labels alone."""
     training = replace(config.training, seed=derive_seed(config.training.seed, "first student"))
-    method = replace(config.method, control="none", loss=("none",), alpha=0.0, soft="aligner")
+    method = replace(config.method, control="none", loss=("none",), alpha=0.0, soft="auto")
     return replace(config, training=training, method=method)
 
 
@@ -189,6 +198,36 @@ class FirstStudentPhase(StudentPhase):
         }
 
 
+# --- baselines ---
+
+
+@dataclass(frozen=True, slots=True)
+class LinearProbe:
+    """No student is trained: a linear probe reads the frozen one, fitted on the labels or on the teacher's head."""
+
+    distilled: bool = False
+
+    def make(self, materials: Materials) -> Method:
+        """Make the probe."""
+        return ProbeMethod(materials, make_head(_take_head(materials)) if self.distilled else None)
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoLabels:
+    """The student learns the labels that the teacher's head finds the likeliest, by cross-entropy; there is no L_m."""
+
+    def make(self, materials: Materials) -> Method:
+        """Make ARMADA with hard targets."""
+        taken = _take_head(materials)
+        return PseudoLabelled(taken, make_head(taken))
+
+
+def _take_head(materials: Materials) -> Materials:
+    """Let the soft targets be a head's, whatever the config's are, as they are."""
+    method = replace(materials.config.method, soft="auto", tau=1.0)
+    return replace(materials, config=replace(materials.config, method=method))
+
+
 METHODS: dict[Control, ControlMethod] = {
     "none": SwappedTeacher(),
     "shuffled-teacher": SwappedTeacher(ShuffledTeacher()),
@@ -197,6 +236,9 @@ METHODS: dict[Control, ControlMethod] = {
     "frozen-aligner": SwappedTeacher(aligner_learns=False),
     "label-smoothing": LabelSmoothing(),
     "self-training": SelfTraining(),
+    "linear-probe": LinearProbe(),
+    "probe-distilled": LinearProbe(distilled=True),
+    "pseudo-labels": PseudoLabels(),
 }
 
 

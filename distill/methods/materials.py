@@ -1,7 +1,7 @@
 """What a method over texts and labels is made from: the rows, the student's model and tokenizer, the device."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,25 @@ def gather_materials(
     config: DistillConfig, rows: RunRows, found: FoundModel, device: Device, work: Path, frozen: Path | None = None
 ) -> Materials:
     """Load the student's tokenizer, and prepare the rows that score it. Raises SourceError."""
+    config = settle_alpha(config, rows)
     tokenizer = load_tokenizer(found.source)
     tokenizer.model_max_length = min(config.data.max_length, tokenizer.model_max_length)
     encoder = TextEncoder(tokenizer, tokenizer.model_max_length)
     dev = scored_rows(rows.dev, encoder, config.data.buffer_bytes)
     test = None if rows.test is None else scored_rows(rows.test, encoder, config.data.buffer_bytes)
     return Materials(config, rows, found, device, work, frozen, tokenizer, encoder, dev, test)
+
+
+def settle_alpha(config: DistillConfig, rows: RunRows) -> DistillConfig:
+    """Replace alpha auto by what the share of the answered rows that show their label makes of it.
+
+    It is 1 where next to none does, and falls to .5 where a third does: labels that are plenty are better than what the
+    teacher makes of a text.
+    """
+    if config.method.alpha != "auto":
+        return config
+    share = float(rows.visible.sum()) / max(1, int(rows.train.answered.sum()))
+    return replace(config, method=replace(config.method, alpha=1 - 0.5 * min(1.0, 3 * share)))
 
 
 def count_outputs(manifest: Manifest) -> int:
@@ -129,7 +142,7 @@ def check_labels(config: DistillConfig, manifest: Manifest) -> None:
     if config.student.layers_kept != "first":
         raise UsageError("student_layers_kept is for students that write: others keep their first layers")
     if manifest.kind == "regression":
-        if config.method.traits.needs_labels:
-            raise UsageError(f"{manifest.task} is a regression: there are no labels to smooth")
+        if config.method.traits.needs_classes:
+            raise UsageError(f"{manifest.task} is a regression: control {config.method.control} needs labels")
         if config.method.soft == "kl":
             raise UsageError(f"{manifest.task} is a regression: soft kl needs a distribution over labels")

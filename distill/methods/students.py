@@ -29,7 +29,7 @@ from distill.scoring.predict import predict, predict_aligner, score
 from distill.training.feed import load_batches
 from distill.training.method import Result
 from distill.training.progress import Learners, Progress
-from distill.training.schedule import RateSchedule, TeacherSchedule
+from distill.training.schedule import EvaluationSchedule, RateSchedule, TeacherSchedule, space_evaluations
 from distill.training.step import derive_seed, take_step
 from shared.console import say
 from shared.errors import UsageError
@@ -187,7 +187,8 @@ class StudentPhase:
         """Make the phase with a fresh optimiser, over batches of all that the student learns from."""
         columns: dict[str, BatchColumn] = {} if aligner is None else {VECTORS: aligner.vectors}
         columns |= {} if targets is None else targets.columns
-        optimizer = make_optimizer(student, materials.config.training.student_lr)
+        training = materials.config.training
+        optimizer = make_optimizer(student, training.student_lr, training.weight_decay_on)
         plan = plan_batches(materials, columns)
         return cls(materials, student, optimizer, plan, objective, aligner, targets, answered_dev)
 
@@ -200,6 +201,15 @@ class StudentPhase:
     def steps(self) -> int:
         """Steps of an epoch."""
         return self.plan.steps
+
+    @property
+    def evaluation(self) -> EvaluationSchedule:
+        """When the dev rows score the student, beside the end of each epoch."""
+        training = self.materials.config.training
+        every = training.eval_steps
+        if every == "auto":
+            every = space_evaluations(self.steps, self.materials.dev.rows, training.batch_size)
+        return EvaluationSchedule(every, training.patience)
 
     @property
     def learners(self) -> Learners:
@@ -275,7 +285,7 @@ class StudentPhase:
         return scores
 
     def finish(self, progress: Progress) -> Result:
-        """Turn to the weights of the best epoch."""
+        """Turn to the weights of the best score."""
         assert progress.best is not None, "every epoch is scored"
         write_trained(self.student.model, progress.best.weights)
         if self.plan.truncated:

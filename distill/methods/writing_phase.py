@@ -20,7 +20,7 @@ from distill.models.orthogonal import make_optimizer
 from distill.training.feed import load_batches
 from distill.training.method import Result
 from distill.training.progress import Learners, Progress
-from distill.training.schedule import RateSchedule
+from distill.training.schedule import EvaluationSchedule, RateSchedule
 from distill.training.step import derive_seed, end_step
 from shared.answers import find_rule
 from shared.console import say
@@ -80,7 +80,7 @@ class WriterPhase:
     def start(cls, materials: WritingMaterials, student: Generator, plan: DialoguePlan, scores: WritingScores) -> Self:
         """Make the phase with a fresh optimiser."""
         training = materials.config.training
-        optimizer = make_optimizer(student, training.student_lr)
+        optimizer = make_optimizer(student, training.student_lr, training.weight_decay_on)
         return cls(materials, student, optimizer, plan, scores)
 
     @property
@@ -92,6 +92,13 @@ class WriterPhase:
     def steps(self) -> int:
         """Steps of an epoch."""
         return self.plan.steps
+
+    @property
+    def evaluation(self) -> EvaluationSchedule:
+        """When the dev rows score it beside the end of each epoch: where steps were named only, for it takes long."""
+        training = self.materials.config.training
+        every = training.eval_steps
+        return EvaluationSchedule(every if isinstance(every, int) else None, training.patience)
 
     @property
     def learners(self) -> Learners:

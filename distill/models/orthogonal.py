@@ -1,9 +1,12 @@
 """Linear layers as the method wants them: orthogonal ones, and the starting values of the others."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from distill.config import DecayedWeights
 
 
 class OrthogonalLinear(nn.Module):
@@ -38,10 +41,18 @@ def retract_all(module: nn.Module) -> None:
             part.retract()
 
 
-def make_optimizer(module: nn.Module, rate: float) -> torch.optim.Optimizer:
-    """Make an AdamW of a module's trainable weights; after each step its orthogonal maps are made orthogonal again."""
+def make_optimizer(module: nn.Module, rate: float, decayed: DecayedWeights = "matrices") -> torch.optim.Optimizer:
+    """Make an AdamW of a module's trainable weights; after each step its orthogonal maps are made orthogonal again.
+
+    Weight decay holds for all of them, or for matrices alone: a bias or the scale of a norm is no weight of an input.
+    """
     trainable = [weight for weight in module.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=rate, fused=True)
+    groups: list[dict[str, Any]] = [{"params": trainable}]
+    if decayed == "matrices":
+        vectors = [weight for weight in trainable if weight.dim() < 2]
+        groups = [{"params": [weight for weight in trainable if weight.dim() > 1]}]
+        groups += [{"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, fused=True)
     optimizer.register_step_post_hook(partial(_retract_after_step, module))
     return optimizer
 

@@ -96,10 +96,10 @@ def _introduce(metrics: Metrics) -> str:
     start = f"{_name_student(metrics)}, trained on {metrics['task']} as {what}"
     if not _has_teacher(metrics):
         return f"{start}, without a teacher: the variant `{metrics['variant']}`."
-    return (
-        f"{start}, with the kept answers of the teacher `{metrics['teacher']}`: the variant `{metrics['variant']}` of "
-        "ARMADA ([arXiv:2603.10877](https://arxiv.org/abs/2603.10877)), by harvest-distill."
-    )
+    what = f"the variant `{metrics['variant']}`, by harvest-distill"
+    if metrics["aligner_steps"]:
+        what += ", with ARMADA's aligner ([arXiv:2603.10877](https://arxiv.org/abs/2603.10877))"
+    return f"{start}, with the kept answers of the teacher `{metrics['teacher']}`: {what}."
 
 
 def _show_scores(metrics: Metrics) -> str:
@@ -115,6 +115,14 @@ def _show_scores(metrics: Metrics) -> str:
     ]
     if metrics["aligner_dev"] is not None:
         lines.append(f"| the aligner alone, on the teacher's vectors, validation | {metrics['aligner_dev']:.4f} |")
+    head = metrics.get("teacher_head") or {}
+    lines += [
+        f"| the teacher's head, on the teacher's answers to {head[f'{rows}_rows']:,} {what} rows | {head[rows]:.4f} |"
+        for rows, what in (("hidden", "training"), ("validation", "validation"), ("test", "test"))
+        if head.get(rows) is not None
+    ]
+    if head:
+        lines += ["", _describe_head(head)]
     lines += ["", f"The validation score chose the epoch, so it flatters. One run, seed {metrics['seed']}."]
     return "\n".join(lines)
 
@@ -123,6 +131,18 @@ def _name_test(metrics: Metrics) -> str:
     """Name the rows that are reported: others are held out where the test split has no labels."""
     origin = metrics.get("test_from")
     return "test" if origin in (None, "test") else f"held out from {origin}"
+
+
+def _describe_head(head: Metrics) -> str:
+    """Say which head gave the soft targets, and how it did on labelled rows that it was not fitted on."""
+    names = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier score", "ece": "ECE", "mse": "mean square error"}
+    scores = ", ".join(f"{word} {head[name]:.3f}" for name, word in names.items() if name in head)
+    how = f"{head['folds']}-fold cross-validation on" if head["folds"] else "not held out, on"
+    source = (
+        "the teacher's own distribution" if head["kind"] == head["signal"] else f"{head['kind']} on {head['signal']}"
+    )
+    strength = f", strength {head['strength']:g}" if "strength" in head else ""
+    return f"Soft targets: {source}{strength}; {how} {head['rows']:,} labels: {scores}."
 
 
 def _show_comparison(metrics: Metrics, comparable: Sequence[Metrics]) -> str:
@@ -202,6 +222,14 @@ def _show_training(metrics: Metrics) -> str:
 
 def _show_use(metrics: Metrics, folder: str, adapter: bool) -> str:
     lines = ["## Use", ""]
+    if metrics.get("probe"):
+        return "\n".join(
+            [
+                *lines,
+                "This is a baseline and leaves no student: `probe.safetensors` holds a linear map of the "
+                f"{metrics['probe']['signal']} of the last layer of {_name_student(metrics)}.",
+            ]
+        )
     if not adapter:
         code = ["from transformers import pipeline", f'classify = pipeline("text-classification", model="{folder}")']
     else:

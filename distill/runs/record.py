@@ -50,7 +50,7 @@ class RunLog:
         """Write one epoch."""
         self.file.write(json.dumps(self.method.describe_epoch(record)) + "\n")
         self.file.flush()
-        self.report(record, record.epoch * record.steps)
+        self.report(record, record.done)
 
 
 @contextmanager
@@ -75,12 +75,14 @@ def describe_run(
         "task": manifest.task,
         "teacher": "+".join(teacher.manifest.teacher for teacher in rows.teachers),
         "student": config.student.model,
+        "preset": config.preset,
         "variant": config.name_variant(manifest.kind),
         "seed": config.training.seed,
         "metric": manifest.metric,
         "dev_best": progress.best.dev,
         "dev_last": progress.epochs[-1].dev,
         "best_epoch": progress.best.epoch,
+        "best_step": progress.best.step,
         **method,
         **_measure_speed(progress),
         "rows": {

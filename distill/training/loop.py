@@ -18,7 +18,7 @@ from distill.compute.processes import Processes
 from distill.compute.weights import copy_trained
 from distill.training.checkpoint import Checkpoints
 from distill.training.method import Method, Phase, Result
-from distill.training.progress import Best, EpochRecord, Progress, capture, restore
+from distill.training.progress import Best, EpochRecord, Evaluation, Progress, capture, restore
 from shared.console import Tracker, track
 from shared.errors import Error
 
@@ -67,7 +67,7 @@ class Training:
             if on_epoch is not None:
                 for record in progress.epochs:
                     on_epoch(record)
-            while progress.epoch <= phase.epochs:
+            while progress.epoch <= phase.epochs and not is_patience_over(phase, progress):
                 self._train_epoch(name, phase, progress, tracker)
                 record = close_epoch(phase, progress)
                 if on_epoch is not None:
@@ -85,6 +85,12 @@ class Training:
                 progress.step += 1
                 progress.rows += len(batch)
                 tracker.advance(1, f"epoch {progress.epoch}/{phase.epochs}{_describe(progress.best)}")
+                if phase.evaluation.is_due(progress.step, phase.steps):
+                    paused = time.perf_counter()
+                    evaluate(phase, progress)
+                    started += time.perf_counter() - paused
+                    if is_patience_over(phase, progress):
+                        break
                 if self.checkpoints.is_due((progress.epoch - 1) * phase.steps + progress.step):
                     progress.seconds = time.perf_counter() - started
                     state = {"phase": name, **capture(progress, phase.learners)}
@@ -99,21 +105,41 @@ class Training:
             )
 
 
+def evaluate(phase: Phase[Any], progress: Progress) -> None:
+    """Score a phase, and keep its weights where the score is the best so far."""
+    evaluation = Evaluation(progress.step, dict(phase.score()))
+    progress.evaluations.append(evaluation)
+    module, dev = phase.best_module, evaluation.dev
+    if module is None or dev is None:
+        return
+    progress.stale += 1
+    if progress.best is None or dev > progress.best.dev:
+        progress.best = Best(progress.epoch, progress.step, dev, copy_trained(module))
+        progress.stale = 0
+
+
+def is_patience_over(phase: Phase[Any], progress: Progress) -> bool:
+    """Tell whether so many scores in a row were not the best that the phase stops."""
+    patience = phase.evaluation.patience
+    return patience is not None and progress.stale >= patience
+
+
 def close_epoch(phase: Phase[Any], progress: Progress) -> EpochRecord:
-    """Score an epoch, keep its weights where it is the best so far, and turn to the next."""
+    """Score an epoch where its last step was not scored, and turn to the next."""
+    if not progress.evaluations or progress.evaluations[-1].step < progress.step:
+        evaluate(phase, progress)
     record = EpochRecord(
         progress.epoch,
-        dict(phase.score()),
+        progress.evaluations[-1].scores,
         {name: mean.value() for name, mean in progress.terms.items()},
         {name: mean.count for name, mean in progress.terms.items()},
-        phase.steps,
+        progress.step,
         progress.rows,
         progress.seconds,
+        (progress.epoch - 1) * phase.steps + progress.step,
+        progress.evaluations,
     )
     progress.epochs.append(record)
-    module = phase.best_module
-    if module is not None and record.dev is not None and (progress.best is None or record.dev > progress.best.dev):
-        progress.best = Best(record.epoch, record.dev, copy_trained(module))
     progress.start_epoch()
     return record
 

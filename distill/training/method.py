@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from distill.data.columns import Array
 from distill.training.progress import EpochRecord, Learners, Progress
+from distill.training.schedule import EvaluationSchedule
 
 Result = dict[str, Any]  # what a phase hands on: tensors and plain values, which a checkpoint keeps
 
@@ -18,7 +19,7 @@ B = TypeVar("B", bound=Sized)
 
 
 class Phase(Protocol[B]):
-    """A training of its own: epochs of steps over batches, perhaps scored after each.
+    """A training of its own: epochs of steps over batches, perhaps scored after each, and in between.
 
     What a step draws may depend on (epoch, step) alone, and torch must be seeded anew before each: then a run that goes
     on from a checkpoint of any step comes to the same weights as one that was never stopped.
@@ -38,7 +39,11 @@ class Phase(Protocol[B]):
 
     @property
     def best_module(self) -> nn.Module | None:
-        """The module whose weights are kept at the best epoch; None where those at the end count."""
+        """The module whose weights are kept at the best score; None where those at the end count."""
+
+    @property
+    def evaluation(self) -> EvaluationSchedule:
+        """When it is scored, beside the end of each epoch."""
 
     @property
     def rates(self) -> str:
@@ -54,7 +59,7 @@ class Phase(Protocol[B]):
         """Learn from one batch, and give its terms by name, detached or not."""
 
     def score(self) -> Mapping[str, float]:
-        """Score on the dev rows; the first score chooses the best epoch. Empty where a phase is not scored."""
+        """Score on the dev rows; the first score chooses the best weights. Empty where a phase is not scored."""
 
     def finish(self, progress: Progress) -> Result:
         """Turn to the weights that count, and give what the next phases need of this one."""

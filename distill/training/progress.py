@@ -1,6 +1,6 @@
 """How far a phase is, and that as plain values which a checkpoint keeps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,10 +13,24 @@ Learners = Mapping[str, nn.Module | torch.optim.Optimizer]
 
 
 @dataclass(frozen=True, slots=True)
-class EpochRecord:
-    """One epoch of a phase: its dev `scores`, and the means of its `terms` over the `counts` of steps that had them.
+class Evaluation:
+    """What the dev rows said after `step` steps of an epoch: the first of the `scores` chooses the best weights."""
 
-    The first score chooses the best epoch; a phase that is not scored has none. `rows` are those of its `steps`.
+    step: int
+    scores: dict[str, float]
+
+    @property
+    def dev(self) -> float | None:
+        """The score that chooses the best weights."""
+        return next(iter(self.scores.values()), None)
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One epoch of a phase: the dev `scores` at its end, and the means of its `terms` over the `counts` of steps.
+
+    A phase that is not scored has no scores. `evaluations` are all of the epoch, the one at its end among them. `rows`
+    are those of its `steps`; `done` are the phase's steps so far.
     """
 
     epoch: int
@@ -26,18 +40,21 @@ class EpochRecord:
     steps: int
     rows: int
     seconds: float
+    done: int
+    evaluations: list[Evaluation]
 
     @property
     def dev(self) -> float | None:
-        """The score that chooses the best epoch."""
+        """The first of the scores at its end."""
         return next(iter(self.scores.values()), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best epoch so far, the first one of equals, and the weights that were kept of it."""
+    """The best score so far, the first one of equals: the epoch and its step, and the weights that were kept of it."""
 
     epoch: int
+    step: int
     dev: float
     weights: dict[str, Tensor]
 
@@ -63,8 +80,8 @@ class Mean:
 class Progress:
     """How far a phase is: `step` steps in epoch `epoch`, which starts from 1; and what they gave.
 
-    The means, `rows` and `seconds` are those of the epoch so far. With the weights and the optimisers' states it is all
-    that a phase goes on from.
+    The means, `rows`, `seconds` and `evaluations` are those of the epoch so far; `stale` are the scores since the best
+    one. With the weights and the optimisers' states it is all that a phase goes on from.
     """
 
     epoch: int = 1
@@ -72,6 +89,8 @@ class Progress:
     terms: dict[str, Mean] = field(default_factory=dict)
     rows: int = 0
     seconds: float = 0.0
+    evaluations: list[Evaluation] = field(default_factory=list)
+    stale: int = 0
     best: Best | None = None
     epochs: list[EpochRecord] = field(default_factory=list)
 
@@ -83,7 +102,7 @@ class Progress:
     def start_epoch(self) -> None:
         """Turn to the next epoch."""
         self.epoch, self.step, self.rows, self.seconds = self.epoch + 1, 0, 0, 0.0
-        self.terms = {}
+        self.terms, self.evaluations = {}, []
 
 
 def capture(progress: Progress, learners: Learners) -> dict[str, Any]:
@@ -97,8 +116,10 @@ def capture(progress: Progress, learners: Learners) -> dict[str, Any]:
             "terms": {name: (mean.total, mean.count) for name, mean in progress.terms.items()},
             "rows": progress.rows,
             "seconds": progress.seconds,
+            "evaluations": [asdict(evaluation) for evaluation in progress.evaluations],
+            "stale": progress.stale,
             "epochs": [asdict(record) for record in progress.epochs],
-            "best": None if best is None else {"epoch": best.epoch, "dev": best.dev, "weights": best.weights},
+            "best": None if best is None else {name: getattr(best, name) for name in Best.__dataclass_fields__},
         },
     }
 
@@ -114,9 +135,18 @@ def restore(state: Mapping[str, Any], learners: Learners) -> Progress:
         terms={name: Mean(*mean) for name, mean in kept["terms"].items()},
         rows=kept["rows"],
         seconds=kept["seconds"],
+        evaluations=_read_evaluations(kept["evaluations"]),
+        stale=kept["stale"],
         best=None if kept["best"] is None else Best(**kept["best"]),
-        epochs=[EpochRecord(**record) for record in kept["epochs"]],
+        epochs=[
+            EpochRecord(**{**record, "evaluations": _read_evaluations(record["evaluations"])})
+            for record in kept["epochs"]
+        ],
     )
+
+
+def _read_evaluations(kept: Sequence[Mapping[str, Any]]) -> list[Evaluation]:
+    return [Evaluation(**each) for each in kept]
 
 
 def _read(learner: nn.Module | torch.optim.Optimizer) -> dict[str, Any]:

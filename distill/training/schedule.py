@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from distill.config import Decay, TeacherDecay
 
+EVALUATION_STEPS = 100  # of the student, at least, between two scores that the default recipe makes
+
 
 @dataclass(frozen=True, slots=True)
 class RateSchedule:
@@ -38,3 +40,28 @@ class TeacherSchedule:
         if self.decay == "cosine":
             return (1 + math.cos(math.pi * step / self.steps)) / 2
         return 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSchedule:
+    """When a phase is scored: after every `every` steps of an epoch, None never, and at its end.
+
+    It stops after `patience` scores in a row that are not the best, None never.
+    """
+
+    every: int | None = None
+    patience: int | None = None
+
+    def is_due(self, step: int, steps: int) -> bool:
+        """Tell whether to score after `step` steps of an epoch of so many `steps`, before its end."""
+        return self.every is not None and step % self.every == 0 and step < steps
+
+
+def space_evaluations(steps: int, dev_rows: int, batch_size: int) -> int | None:
+    """Choose the steps between the scores of an epoch of so many `steps`; None where its end is enough.
+
+    They are at least EVALUATION_STEPS apart, and never so close that more rows are scored than trained on; what an
+    epoch has of them is spread evenly.
+    """
+    parts = steps // max(EVALUATION_STEPS, -(-dev_rows // batch_size))
+    return None if parts < 2 else -(-steps // parts)

@@ -43,9 +43,9 @@ def test_run_and_eval_without_a_network(toy: Path, tiny_student: Path, tmp_path:
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["run"] == "runs/toy-euclid-s0"
-    assert result["dev_best"] == json.loads((tmp_path / "runs/toy-euclid-s0/metrics.json").read_text())["dev_best"]
-    scored = distill("eval", "runs/toy-euclid-s0", "--json", cwd=tmp_path, before=no_network())
+    assert result["run"] == "runs/toy-distilled-s0"
+    assert result["dev_best"] == json.loads((tmp_path / "runs/toy-distilled-s0/metrics.json").read_text())["dev_best"]
+    scored = distill("eval", "runs/toy-distilled-s0", "--json", cwd=tmp_path, before=no_network())
     assert scored.returncode == 0, scored.stderr
     assert json.loads(scored.stdout)["score"] == result["dev_best"]
 
@@ -96,14 +96,14 @@ def test_a_tracker_by_name(toy: Path, tiny_student: Path, tmp_path: Path) -> Non
     arguments = ["--student", str(tiny_student), "--epochs", "1", "--out", str(tmp_path / "runs"), "--shards", str(toy)]
     done = CliRunner().invoke(app, ["run", *arguments, "--tracker", "tensorboard"])
     assert done.exit_code == 0, done.output
-    assert list(tmp_path.glob("runs/toy-euclid-s0/trackers/toy-euclid-s0/events.*"))
+    assert list(tmp_path.glob("runs/toy-distilled-s0/trackers/toy-distilled-s0/events.*"))
 
 
 def test_vectors_of_the_command_are_those_of_the_run(toy: Path, tiny_student: Path, tmp_path: Path) -> None:
     arguments = ["run", "--shards", str(toy), "--student", str(tiny_student), "--epochs", "1", "--out", str(tmp_path)]
     done = CliRunner().invoke(app, [*arguments, "--vectors", "embedding"])
     assert done.exit_code == 0, done.output
-    assert json.loads((tmp_path / "toy-euclid-s0/metrics.json").read_text())["config"]["vectors"] == ["embedding"]
+    assert json.loads((tmp_path / "toy-distilled-s0/metrics.json").read_text())["config"]["vectors"] == ["embedding"]
     done = CliRunner().invoke(app, [*arguments, "--vectors", "embedding", "--vectors", "label_logprobs"])
     assert done.exit_code == 1
     assert "has no label_logprobs: its teacher gave none" in done.output.replace("\n", "")

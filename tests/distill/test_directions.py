@@ -58,7 +58,7 @@ class Toy:
     def train(self, **options: Any) -> dict[str, Any]:
         """Train with the command line and return the metrics; True is a flag's value. The same options train once."""
         arguments = ["run", "--json", "--shards", str(self.shards), "--student", str(self.student)]
-        arguments += ["--out", str(self.runs), "--device", "cpu", "--precision", "float32"]
+        arguments += ["--out", str(self.runs), "--device", "cpu", "--precision", "float32", "--preset", "armada"]
         for name, value in sorted(options.items()):
             flag = f"--{name.replace('_', '-')}"
             arguments += [flag] if value is True else [flag, str(value)]
@@ -170,7 +170,7 @@ def test_a_control_without_the_teachers_word_teaches_nothing(toy: Toy, control: 
     require_more(toy, {**MATCHING, "loss": "elementwise", "semantics": "code"}, control)
 
 
-@pytest.mark.parametrize("options", [{"soft": "kl"}, {"semantics": "code"}, {"semantics": "paper"}])
+@pytest.mark.parametrize("options", [{"soft": "kl"}, {"soft": "head"}, {"semantics": "code"}, {"semantics": "paper"}])
 def test_soft_targets_teach_what_the_few_labels_do_not(toy: Toy, options: dict[str, str]) -> None:
     require_more(toy, {**SOFT, **options}, "shuffled-teacher")
 

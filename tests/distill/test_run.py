@@ -26,7 +26,7 @@ from tests.distill.distill_rows import WIDTH, WriteFolder, make_rows, with_answe
 
 
 def configure(shards: Path, student: Path, **options: Any) -> DistillConfig:
-    defaults: dict[str, Any] = {"epochs": 2, "student_lr": 2e-3, "batch_size": 16}
+    defaults: dict[str, Any] = {"preset": "armada", "epochs": 2, "student_lr": 2e-3, "batch_size": 16}
     return make_distill_config(shards=shards, student=str(student), **{**defaults, **options})
 
 
@@ -195,7 +195,8 @@ def test_a_hidden_label_changes_nothing(write_folder: WriteFolder, tiny_student:
     assert same(weights(first), weights(second))
 
 
-CONTROLS = [control for control in get_args(Control) if control != "none"]
+PROBES = ("linear-probe", "probe-distilled")
+CONTROLS = [control for control in get_args(Control) if control not in ("none", *PROBES)]
 
 
 def test_every_control_trains_as_long_as_any_variant(write_folder: WriteFolder, tiny_student: Path) -> None:
@@ -213,7 +214,7 @@ def test_every_control_trains_as_long_as_any_variant(write_folder: WriteFolder, 
         name: set(json.loads((path / "log.jsonl").read_text().splitlines()[0])["student"])
         for name, (path, _) in runs.items()
     }
-    soft_only = ("label-smoothing", "self-training")
+    soft_only = ("label-smoothing", "self-training", "pseudo-labels")
     assert all(terms[name] == {"total", "task", "soft"} for name in soft_only)
     assert all("match" in terms[name] for name in CONTROLS if name not in soft_only)
     smoothing = runs["label-smoothing"][1]["first_phase"]
@@ -256,7 +257,7 @@ def test_self_training_reads_no_teacher_and_all_texts(write_folder: WriteFolder,
 def test_smoothing_needs_labels(write_folder: WriteFolder, tiny_student: Path) -> None:
     rows = {"train": [make_rows(16, regression=True)], "validation": [make_rows(8, 1, regression=True)]}
     folder = write_folder(rows, kind="regression", labels=(), metric="pearson")
-    with pytest.raises(UsageError, match="toy is a regression: there are no labels to smooth"):
+    with pytest.raises(UsageError, match="toy is a regression: control label-smoothing needs labels"):
         run(folder, tiny_student, control="label-smoothing")
 
 
@@ -347,7 +348,7 @@ def test_the_teachers_own_distribution_needs_no_aligner(
 def test_every_control_of_the_teachers_own_distribution(write_folder: WriteFolder, tiny_student: Path) -> None:
     rows = judge(make_rows(48))
     folder = write_folder({"train": [rows], "validation": [make_rows(10, 1)]})
-    controls = [control for control in get_args(Control) if control != "frozen-aligner"]
+    controls = [control for control in get_args(Control) if control not in ("frozen-aligner", *PROBES)]
     runs = {
         control: run(folder, tiny_student, soft="kl", loss="none", tau=2.0, control=control) for control in controls
     }

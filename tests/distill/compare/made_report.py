@@ -50,7 +50,7 @@ def describe_run(score: float, seed: int) -> dict[str, Any]:
         "dev_best": score,
         "student_steps": 63,
         "first_phase": None,
-        "teacher_head_test": {"score": 0.9},
+        "teacher_head": {"test": 0.9},
         "test_from": "validation",
         "aligner_dev": 0.8,
         "seconds": 3.0,

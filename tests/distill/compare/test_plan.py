@@ -42,10 +42,13 @@ def test_variants_over_common_and_candidates_over_both() -> None:
 def test_default_variants_hold_every_control_that_goes_with_the_teacher() -> None:
     names = set(default_variants({}))
     controls = {"label-smoothing", "self-training", "shuffled-teacher", "random-vectors", "constant-target"}
-    assert names == {"undistilled", "heads-only", "euclid", "frozen-aligner", *controls}
-    assert "frozen-aligner" not in default_variants({"soft": "kl", "loss": "none"})
-    assert "label-smoothing" not in default_variants({"alpha": 0})
-    assert "heads-only" not in default_variants({"gamma": 0})
+    baselines = {"linear-probe", "probe-distilled", "pseudo-labels"}
+    assert names == {"undistilled", "distilled", *controls, *baselines}
+    armada = set(default_variants({"preset": "armada"}))
+    assert armada == {"undistilled", "heads-only", "euclid", "frozen-aligner", *controls, *baselines}
+    assert "frozen-aligner" not in default_variants({"preset": "armada", "soft": "kl", "loss": "none"})
+    assert "label-smoothing" not in default_variants({"loss": "euclid", "alpha": 0})
+    assert "heads-only" not in default_variants({"preset": "armada", "gamma": 0})
     assert plan(variants={}, common={"soft": "kl"}).list_cells()[0].config.variant == "undistilled"
     assert len(plan(variants={}).list_cells()) == 5 * len(names)
 
@@ -94,7 +97,7 @@ def test_a_plan_from_yaml_and_options_over_it(tmp_path: Path) -> None:
 
 def test_a_plan_from_options_alone() -> None:
     made = make_comparison({}, "it", common=["loss=cosine"], shards=Path("data/x"), name="n")
-    assert made.list_variants()["cosine"] == {}
+    assert made.list_variants()["cosine-auto"] == {}
     assert isinstance(made.list_cells()[0].config, DistillConfig)
 
 

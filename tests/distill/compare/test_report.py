@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.compare.calibration import measure_calibration
 from distill.compare.charts import make_ticks
 from distill.compare.classifier import count_confusion
 from distill.compare.disagreements import find_disagreements
+from distill.scoring.calibration import measure_calibration
 from shared.errors import UsageError
 from shared.shards.manifest import Manifest
 from tests.distill.compare.made_report import PARTS, SCORES, check_page, make_chosen, make_report

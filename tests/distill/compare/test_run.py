@@ -32,7 +32,14 @@ def shards(write_folder: WriteFolder) -> Path:
 
 
 def plan(shards: Path, student: Path, **changes: Any) -> Comparison:
-    common = {"student": str(student), "epochs": 2, "batch_size": 16, "student_lr": 2e-3, "precision": "float32"}
+    common = {
+        "preset": "armada",
+        "student": str(student),
+        "epochs": 2,
+        "batch_size": 16,
+        "student_lr": 2e-3,
+        "precision": "float32",
+    }
     variants = {
         "undistilled": {"loss": "none", "alpha": 0.0, "gamma": 0.0},
         "armada": {"semantics": "code"},

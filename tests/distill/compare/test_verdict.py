@@ -123,7 +123,10 @@ def test_rank_compares_all_with_one() -> None:
     ("options", "role"),
     [
         ({"loss": "none", "alpha": 0.0, "gamma": 0.0}, "undistilled"),
-        ({"loss": "none", "alpha": 0.0}, "control"),
+        ({"alpha": 0.0, "gamma": 1.0}, "control"),
+        ({"control": "linear-probe"}, "control"),
+        ({"control": "pseudo-labels"}, "baseline"),
+        ({"control": "probe-distilled"}, "baseline"),
         ({"control": "shuffled-teacher"}, "control"),
         ({"control": "self-training"}, "control"),
         ({"loss": "none"}, "teacher"),

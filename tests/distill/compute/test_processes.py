@@ -24,7 +24,7 @@ def run(shards: Path, student: Path, out: Path, processes: int, options: tuple[s
         *(str(Path(sys.executable).with_name("distill")), "run"),
         *("--shards", str(shards), "--student", str(student), "--out", str(out), "--name", "mine"),
         *("--epochs", str(EPOCHS), "--batch-size", "8", "--student-lr", "1e-3", "--dropout", "0", "--device", "cpu"),
-        *("--precision", "float32", *options),
+        *("--precision", "float32", "--preset", "armada", *options),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
@@ -39,7 +39,18 @@ def run(shards: Path, student: Path, out: Path, processes: int, options: tuple[s
     [
         ("--loss", "euclid", "--semantics", "paper"),
         # The code's aligner has dropout; every process draws the same there, and trains the same aligner.
-        ("--loss", "elementwise", "--semantics", "code", "--schedule", "interleaved", "--gamma", "0"),
+        (
+            "--preset",
+            "armada",
+            "--loss",
+            "elementwise",
+            "--semantics",
+            "code",
+            "--schedule",
+            "interleaved",
+            "--gamma",
+            "0",
+        ),
     ],
 )
 def test_two_processes_give_the_losses_of_one(

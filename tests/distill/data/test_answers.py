@@ -191,6 +191,7 @@ def test_a_whole_run_of_two_teachers(tmp_path: Path, tiny_student: Path) -> None
     b = write(tmp_path, "b", {"train": [judge(rows)[0][:40]], "validation": [judge(dev)[0]]})
     c = write(tmp_path, "c", {"train": [judge(rows, seed=7)[0]]})
     common: dict[str, Any] = {"shards": a, "student": str(tiny_student), "epochs": 2, "batch_size": 16}
+    common["preset"] = "armada"
     for further, control, soft in ((b, "none", "aligner"), (b, "shuffled-teacher", "kl"), (c, "random-vectors", "kl")):
         config = make_distill_config(**common, further_shards=(further,), control=control, soft=soft)
         _, metrics = run_distillation(config, tmp_path / "runs")

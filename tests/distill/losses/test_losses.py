@@ -410,7 +410,13 @@ def test_several_losses_are_weighed_and_each_is_told() -> None:
     teacher, (_, _, p_t) = make_outputs(0, C)
     student, (_, _, p_s) = make_outputs(5, C)
     config = ArmadaConfig(
-        loss=("cka", "contrastive=0.5"), beta=1.7, loss_options=LossOptions(contrastive_temperature=2.0)
+        loss=("cka", "contrastive=0.5"),
+        soft="aligner",
+        alpha=0.5,
+        beta=1.7,
+        gamma=1.0,
+        tau=5.0,
+        loss_options=LossOptions(contrastive_temperature=2.0),
     )
     y, mask = torch.tensor([0, 1, 2, 0, 1, 2, 0]), torch.ones(N, dtype=torch.bool)
     terms = make_objective(config, regression=False).student_terms(student, teacher, y, mask)

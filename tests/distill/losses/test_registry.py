@@ -57,7 +57,7 @@ def test_a_loss_of_another_package_trains_with_its_option(tmp_path: Path, toy: P
     done = distill(install(packages), *run, *more)
     assert done.returncode == 0, done.stderr
     metrics = json.loads(done.stdout)
-    assert metrics["variant"] == "margin+cka"
+    assert metrics["variant"] == "margin+cka-auto"
     assert metrics["config"]["margin_slack"] == 0.5
     terms = json.loads(Path(metrics["run"], "log.jsonl").read_text().splitlines()[0])["student"]
     assert terms["match"] == pytest.approx(terms["margin"] + 0.5 * terms["cka"], rel=1e-4)

@@ -62,7 +62,11 @@ class Trained:
 
     def __init__(self, folder: Path, student: Path, work: Path, **options: Any) -> None:
         config = make_distill_config(
-            shards=folder, student=str(student), batch_size=8, semantics="code", **{"epochs": 2, **options}
+            shards=folder,
+            student=str(student),
+            batch_size=8,
+            semantics="code",
+            **{"preset": "armada", "epochs": 2, **options},
         )
         rows = read_rows(config, open_teachers(config.data.shards, None))
         device = choose_device("cpu", "float32")

@@ -82,7 +82,7 @@ def test_a_second_students_targets_are_the_firsts_log_probabilities_of_each_row(
     first = method.make_phase(method.phases[0], {})
     model = first.best_module
     assert model is not None
-    result = first.finish(Progress(best=Best(1, 0.5, copy_trained(model))))
+    result = first.finish(Progress(best=Best(1, 1, 0.5, copy_trained(model))))
     second = method.make_phase("student", {method.phases[0]: result})
     tokenizer = AutoTokenizer.from_pretrained(tiny_student)
     seen = 0

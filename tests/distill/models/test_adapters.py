@@ -32,6 +32,7 @@ def test_an_adapter_is_trained_kept_and_scored(
     shards: Path, tiny_student: Path, tiny_causal: Path, tmp_path: Path, family: str, control: Any
 ) -> None:
     config = make_distill_config(
+        preset="armada",
         shards=shards,
         student=str(tiny_student if family == "bert" else tiny_causal),
         lora_rank=4,
@@ -59,6 +60,7 @@ def test_interrupted_it_goes_on_to_the_same_adapter(
     shards: Path, tiny_causal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_distill_config(
+        preset="armada",
         shards=shards,
         student=str(tiny_causal),
         lora_rank=2,
@@ -93,7 +95,9 @@ def test_a_checkpoint_of_an_adapter_holds_no_frozen_weight(
 ) -> None:
     saved: list[dict[str, Any]] = []
     monkeypatch.setattr(Checkpoints, "save", lambda _, state: saved.append(state))
-    config = make_distill_config(shards=shards, student=str(tiny_student), lora_rank=2, epochs=2, device="cpu")
+    config = make_distill_config(
+        preset="armada", shards=shards, student=str(tiny_student), lora_rank=2, epochs=2, device="cpu"
+    )
     run_distillation(config, tmp_path / "runs", "mine", checkpoint_steps=1)
     state = saved[-1]
     encoder = [name for name in state["learners"]["student"] if ".encoder." in name]

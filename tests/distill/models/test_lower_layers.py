@@ -17,7 +17,13 @@ from shared.errors import SourceError, UsageError
 
 
 def configure(shards: Path, student: Path, **options: Any) -> DistillConfig:
-    defaults: dict[str, Any] = {"epochs": 2, "student_lr": 2e-3, "batch_size": 16, "frozen_layers": 1}
+    defaults: dict[str, Any] = {
+        "preset": "armada",
+        "epochs": 2,
+        "student_lr": 2e-3,
+        "batch_size": 16,
+        "frozen_layers": 1,
+    }
     return make_distill_config(shards=shards, student=str(student), precision="float32", **{**defaults, **options})
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill.models.orthogonal import OrthogonalLinear, init_linear, retract_all
+from distill.models.orthogonal import OrthogonalLinear, init_linear, make_optimizer, retract_all
 
 
 def distance_from_orthogonal(weight: torch.Tensor) -> float:
@@ -55,3 +55,15 @@ def test_linear_layers_start_as_both_sources_say() -> None:
     init_linear(layer)
     assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.02)
     assert not layer.bias.detach().any()
+
+
+def test_weight_decay_leaves_biases_and_norms_alone_unless_it_is_on_all() -> None:
+    matrices = {"0.weight", "2.weight"}
+    for decayed, shrunk in (("matrices", matrices), ("all", {*matrices, "1.weight", "1.bias"})):
+        module = nn.Sequential(OrthogonalLinear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+        module[2].bias.requires_grad_(False)
+        optimizer = make_optimizer(module, 0.1, decayed)  # type: ignore[arg-type]
+        names = {id(weight): name for name, weight in module.named_parameters()}
+        trained = {names[id(w)]: group["weight_decay"] for group in optimizer.param_groups for w in group["params"]}
+        assert trained.keys() == {"0.weight", "1.weight", "1.bias", "2.weight"}, "a frozen weight has no optimiser"
+        assert {name for name, decay in trained.items() if decay} == shrunk

@@ -32,7 +32,8 @@ def shards(write_folder: WriteFolder) -> Path:
 
 
 def run(shards: Path, student: Path, **options: Any) -> tuple[Path, dict[str, Any]]:
-    settings: dict[str, Any] = {"epochs": 1, "batch_size": 16, "student_lr": 2e-3, "device": "cpu", **options}
+    settings: dict[str, Any] = {"preset": "armada", "epochs": 1, "batch_size": 16, "student_lr": 2e-3, "device": "cpu"}
+    settings |= options
     return run_distillation(
         make_distill_config(shards=shards, student=str(student), **settings), shards.parent / "runs"
     )

@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distill.runs.trackers import check_trackers, describe_epoch, open_trackers
-from distill.training.progress import EpochRecord
+from distill.training.progress import EpochRecord, Evaluation
 from shared.errors import MissingExtraError, UsageError
 
 RECORD = EpochRecord(
@@ -19,6 +19,8 @@ RECORD = EpochRecord(
     steps=6,
     rows=48,
     seconds=2.0,
+    done=6,
+    evaluations=[Evaluation(6, {"dev": 0.75})],
 )
 
 

@@ -15,10 +15,12 @@ from distill.training.checkpoint import Checkpoints
 from distill.training.loop import Training
 from distill.training.method import Phase, Result, RowScores
 from distill.training.progress import EpochRecord, Learners, Progress
+from distill.training.schedule import EvaluationSchedule
 from distill.training.step import derive_seed, take_step
 from shared.errors import Error
 
 STEPS = 3
+AT_EPOCHS = EvaluationSchedule()
 Points = list[float]
 
 
@@ -34,6 +36,7 @@ class LinePhase:
 
     def __init__(self, method: "LineMethod", line: nn.Linear, name: str, scores: list[float]) -> None:
         self.epochs, self.best_module = method.epochs[name], line if scores else None
+        self.evaluation = method.evaluation if scores else AT_EPOCHS
         self._method, self._line, self._name, self._scores = method, line, name, scores
         self._optimizer = torch.optim.AdamW(line.parameters(), lr=0.1)
 
@@ -68,11 +71,21 @@ class LinePhase:
 
 
 class LineMethod:
-    """A first phase whose line the main one starts from. `stop_at` counts the steps until the run is stopped."""
+    """A first phase whose line the main one starts from; `scores` are the main one's by epoch.
+
+    `stop_at` counts the steps until the run is stopped.
+    """
 
     phases = ("first", "main")
 
-    def __init__(self, scores: list[float], stop_at: int | None = None, slope: float = 2.0) -> None:
+    def __init__(
+        self,
+        scores: list[float],
+        stop_at: int | None = None,
+        slope: float = 2.0,
+        evaluation: EvaluationSchedule = AT_EPOCHS,
+    ) -> None:
+        self.evaluation = evaluation
         self.epochs = {"first": 2, "main": len(scores)}
         self.calls: list[str] = []
         self.weights: list[float] = []
@@ -141,6 +154,33 @@ def test_the_best_epoch_is_kept_the_first_of_equals(tmp_path: Path) -> None:
     assert (progress.best.epoch, progress.best.dev) == (2, 0.7)
     assert progress.best.weights["weight"].item() == method.weights[1]
     assert len(set(method.weights)) == 4
+
+
+EARLY = EvaluationSchedule(every=2, patience=2)
+
+
+def test_a_phase_is_scored_within_epochs_and_stops_when_its_patience_is_over(tmp_path: Path) -> None:
+    method = LineMethod([0.1, 0.2, 0.2, 0.9], evaluation=EARLY)
+    progress, records, _ = train(method, tmp_path)
+    assert [[each.step for each in record.evaluations] for record in records] == [[2, 3], [2, 3], [2]]
+    assert [(record.steps, record.done) for record in records] == [(3, 3), (3, 6), (2, 8)]
+    assert method.calls[-1] == "main 3.1", "no step follows the second score that is not the best"
+    assert progress.best is not None
+    assert (progress.best.epoch, progress.best.step, progress.best.dev) == (2, 2, 0.2)
+    assert progress.best.weights["weight"].item() == method.weights[2]
+
+
+def test_stopped_at_any_step_a_phase_stops_at_the_same_score(tmp_path: Path) -> None:
+    scores = [0.1, 0.2, 0.2, 0.9]
+    _, whole, results = train(LineMethod(scores, evaluation=EARLY), tmp_path, None)
+    for stop_at in range(6, 14):
+        folder = tmp_path / str(stop_at)
+        folder.mkdir()
+        with pytest.raises(StoppedError):
+            train(LineMethod(scores, stop_at, evaluation=EARLY), folder)
+        _, records, again = train(LineMethod(scores, evaluation=EARLY), folder)
+        assert torch.equal(results["main"]["weight"], again["main"]["weight"])
+        assert [record.evaluations for record in records] == [record.evaluations for record in whole]
 
 
 @pytest.mark.parametrize("checkpoint_steps", [1, 2, 4])

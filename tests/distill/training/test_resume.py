@@ -85,6 +85,7 @@ def shards(write_folder: WriteFolder) -> Path:
     ("checkpoint_steps", "options"),
     [
         (1, {"schedule": "interleaved", "semantics": "code"}),
+        (2, {"preset": "default", "student_lr": 3e-3, "eval_steps": 3, "patience": 4}),
         pytest.param(
             3,
             {"aligner_pretraining": 1, "warmup": 0.2, "decay": "linear", "buffer_bytes": 6000},
@@ -153,9 +154,8 @@ def kill_at_random(
 
 
 def configure(shards: Path, student: Path, epochs: int, options: dict[str, Any]) -> DistillConfig:
-    return make_distill_config(
-        shards=shards, student=str(student), epochs=epochs, batch_size=8, student_lr=1e-3, device="cpu", **options
-    )
+    defaults = {"preset": "armada", "epochs": epochs, "batch_size": 8, "student_lr": 1e-3, "device": "cpu"}
+    return make_distill_config(shards=shards, student=str(student), **{**defaults, **options})
 
 
 def check_same(tmp_path: Path, epochs: int) -> None:
@@ -181,7 +181,7 @@ def test_other_settings_do_not_go_on(shards: Path, tiny_student: Path, tmp_path:
     options: dict[str, Any] = {"shards": shards, "student": str(tiny_student), "epochs": 1, "batch_size": 8}
     assert start(make_distill_config(**options), tmp_path, 1, 5, False) == -signal.SIGKILL
     other = make_distill_config(**options, student_lr=1e-3, labels=10)
-    with pytest.raises(UsageError, match=r"labels was None and is 10; student_lr was 2e-05 and is 0\.001"):
+    with pytest.raises(UsageError, match=r"labels was None and is 10; student_lr was 0\.0001 and is 0\.001"):
         run_distillation(other, tmp_path, "mine")
     assert (tmp_path / ".mine.partial" / "checkpoint.pt").exists()
     folder, metrics = run_distillation(other, tmp_path, "mine", overwrite=True)

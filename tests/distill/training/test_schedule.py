@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from distill.training.schedule import RateSchedule, TeacherSchedule
+from distill.training.schedule import (
+    EVALUATION_STEPS,
+    EvaluationSchedule,
+    RateSchedule,
+    TeacherSchedule,
+    space_evaluations,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,3 +33,14 @@ def test_the_learning_rate_rises_and_falls_as_told(decay: Any, expected: list[fl
 def test_the_teachers_weights_fall_as_told(decay: Any, expected: list[float]) -> None:
     schedule = TeacherSchedule(decay, 6)
     assert [schedule.at(step) for step in range(6)] == pytest.approx(expected)
+
+
+def test_long_epochs_are_scored_at_even_distances_and_short_ones_at_their_end() -> None:
+    n = EVALUATION_STEPS
+    assert space_evaluations(2 * n - 1, 10, 32) is None
+    assert space_evaluations(2 * n, 10, 32) == n
+    assert space_evaluations(3 * n + 2, 10, 32) == n + 1
+    assert space_evaluations(10 * n, 32 * 3 * n, 32) == -(-10 * n // 3), "no more rows are scored than trained on"
+    schedule = EvaluationSchedule(every=4)
+    assert [step for step in range(1, 13) if schedule.is_due(step, 12)] == [4, 8], "the end is scored in any case"
+    assert not any(EvaluationSchedule().is_due(step, 12) for step in range(1, 13))
