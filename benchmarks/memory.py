@@ -115,8 +115,15 @@ def write_student(folder: Path, classes: int) -> None:
     fast: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, model_max_length=16)
     fast.save_pretrained(folder)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=16, **sizes)).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=16,
+    )
+    BertModel(config).save_pretrained(folder)
 
 
 def train(folder: Path, name: str, buffer_bytes: str, options: Sequence[str]) -> dict[str, Any]:

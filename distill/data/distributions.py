@@ -31,6 +31,7 @@ def read_label_logprobs(
     """
     count, labels = int(split.answered.sum()), parts[0].width - 1
     mixed = _read_mixed(split, parts)
+    logs: Iterator[Array]
     if swap is None:
         logs = map(np.log, mixed)
     else:

@@ -6,7 +6,7 @@ import pytest
 from distill.data.moments import Moments, measure_error
 
 
-def add_blocks(rows: np.ndarray, *sizes: int) -> Moments:  # type: ignore[type-arg]
+def add_blocks(rows: np.ndarray, *sizes: int) -> Moments:
     moments = Moments(rows.shape[1])
     for block in np.split(rows, np.cumsum(sizes)):
         moments.add(block)
