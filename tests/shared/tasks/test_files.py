@@ -212,7 +212,7 @@ class TestWritten:
 
     @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet", "rows.csv"])
     def test_choices_of_any_number(self, name: str, tmp_path: Path) -> None:
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"q": "How?", "nested": ["a", "b"], "y": "1"},
             {"q": "Who?", "nested": ["c", "d", "e"], "y": "2"},
             {"q": "Why?", "nested": ["f", "g"], "y": None},
