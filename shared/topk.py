@@ -17,7 +17,7 @@ TOPK_COLUMNS = ("topk_ids", "topk_logprobs", "topk_tail")
 KEPT_BITS = 7
 _MANTISSA_BITS = 23  # of float32
 # On disk, a position of a reply and each of its K: see benchmarks/topk_storage.py.
-SAID_BYTES, TOKEN_BYTES = 8.0, 3.6
+SAID_BYTES, TOKEN_BYTES = 8.0, 2.5
 NO_TOKEN = -1  # the id that fills a position with fewer tokens than others; its log-probability is minus infinity
 
 _Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]

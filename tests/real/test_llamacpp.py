@@ -17,7 +17,10 @@ from typing import Any
 import httpx
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from transformers import AutoTokenizer
 
 from harvest.chat.prompts import Draw
 from harvest.chat.scoring import LabelWords
@@ -26,8 +29,11 @@ from harvest.job import run_harvest
 from harvest.teachers.endpoint import EndpointConfig, EndpointTeacher
 from shared.errors import TeacherError
 from shared.example import Example
-from shared.shards import verify_shards
+from shared.fingerprints import fingerprint_tokenizer
+from shared.shards import load_manifest, verify_shards
+from shared.sources import resolve_model
 from shared.tasks import Task
+from shared.topk import decode_topk
 from tests.real.said_tokens import check_said_tokens
 
 pytestmark = pytest.mark.real
@@ -193,6 +199,51 @@ def test_the_ids_of_a_reply_decode_to_it(server: str, reference: Any, tmp_path: 
     assert set(rows["status"]) <= {"ok", "truncated"}
     outside = check_said_tokens(rows, reference[1])
     assert outside > 0
+
+
+def test_the_top_k_of_a_reply_is_that_of_transformers(server: str, tmp_path: Path) -> None:
+    """At every position: the said token, the K most probable ones, and the tail."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    path = tmp_path / "topics.jsonl"
+    path.write_text("".join(json.dumps({"topic": topic}) + "\n" for topic in ("the sea", "bread", "snow")))
+    question, own = "Say one word about it.", str(find_model())
+    run_harvest(
+        HarvestConfig(
+            TaskChoice(str(path), text_column="topic", question=question),
+            TeacherChoice(
+                "endpoint",
+                options={
+                    **{"endpoint": server, "model": "smollm2", "concurrency": 1, "keep_topk": True},
+                    **{"top_logprobs": 20, "max_tokens": 12, "tokenizer": own},
+                },
+            ),
+            out=tmp_path / "out",
+        )
+    )
+    folder = tmp_path / "out" / "teacher=endpoint"
+    location = resolve_model(own).location
+    tokenizer = AutoTokenizer.from_pretrained(location)
+    assert load_manifest(folder).recipe["tokenizer"]["sha256"] == fingerprint_tokenizer(tokenizer.get_vocab())
+    model = AutoModelForCausalLM.from_pretrained(location, dtype="float32").eval()
+    table = pa.concat_tables(pq.read_table(shard) for shard in folder.glob("split=*/*.parquet"))
+    for row, top in zip(table.to_pylist(), decode_topk(table, range(3)), strict=True):
+        messages = [{"role": "user", "content": f"{question}\n\n{row['text']}"}]
+        said = httpx.post(f"{server.removesuffix('/v1')}/apply-template", json={"messages": messages}, timeout=60)
+        prompt = tokenizer(said.json()["prompt"], add_special_tokens=False).input_ids
+        with torch.inference_mode():
+            logits = model(torch.tensor([[*prompt, *row["reply_ids"]]])).logits[0, len(prompt) - 1 : -1]
+        exact = logits.double().log_softmax(-1).numpy()
+        places = np.arange(len(exact))
+        assert np.abs(np.array(row["reply_logprobs"]) - exact[places, row["reply_ids"]]).max() < 1e-3
+        assert top is not None
+        of_top = np.take_along_axis(exact, top.ids, 1)
+        np.testing.assert_allclose(np.sort(of_top), np.sort(np.sort(exact)[:, -20:]), atol=1e-3)
+        np.testing.assert_allclose(top.logprobs, of_top, rtol=1 / 256, atol=2e-3)  # as they are kept
+        np.testing.assert_allclose(top.tail, np.log(1 - np.exp(of_top).sum(1)), rtol=1 / 256, atol=2e-3)
+        assert tokenizer.decode(row["reply_ids"], skip_special_tokens=True).strip() == row["reply"].strip()
+        assert row["finish_reason"] != "stop" or row["reply_ids"][-1] == tokenizer.eos_token_id
 
 
 def test_the_dialect_is_recognised_and_a_model_that_cannot_see_is_named(server: str) -> None:

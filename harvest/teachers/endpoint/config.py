@@ -73,6 +73,14 @@ class EndpointConfig:
     keep_topk: Annotated[
         bool, Option("Keep the tokens' log-probabilities, where the endpoint tells their ids.", panel=_ASKED)
     ] = False
+    tokenizer: Annotated[
+        str | None,
+        Option(
+            "Whose ids those tokens have: a hub id, a folder, or a GGUF file. It is noted for students of the same "
+            "tokenizer, and is not sent.",
+            panel=_ASKED,
+        ),
+    ] = None
     concurrency: Annotated[int, Option("Most requests in flight.", at_least=1, panel=_PACE)] = 64
     rpm: Annotated[float | None, Option("Most requests a minute.", above=0, panel=_PACE)] = None
     tpm: Annotated[float | None, Option("Most tokens a minute.", above=0, panel=_PACE)] = None

@@ -32,10 +32,12 @@ from harvest.teachers.endpoint.limiter import Limiter
 from harvest.teachers.endpoint.probe import find_elicitation
 from harvest.teachers.endpoint.secret import read_secret
 from harvest.teachers.endpoint.stream import Stream
+from harvest.teachers.tokenizers import describe_tokenizer
 from shared.errors import RecipeMismatchError, TeacherError, UsageError
 from shared.example import Example
-from shared.keys import RequestKeys
+from shared.keys import TOKENIZER, RequestKeys
 from shared.tasks import Task
+from shared.topk import estimate_topk_bytes
 
 PROBE_ATTEMPTS = 2  # somebody is waiting
 PROGRESS_SECONDS = 0.5  # how old a progress line may be
@@ -50,6 +52,8 @@ class EndpointTeacher:
     """
 
     def __init__(self, config: EndpointConfig, task: Task, *, name: str = "endpoint") -> None:
+        if config.max_tokens is None and task.max_reply_tokens is not None:
+            config = replace(config, max_tokens=task.max_reply_tokens)
         self._config, self._task, self._name = config, task, name
         self._layout = config.layout
         host = recognise_host(config.endpoint)
@@ -126,6 +130,7 @@ class EndpointTeacher:
             "layout": None if self._layout is None else self._layout.fingerprint(),
             "scoring": {"mode": AUTO} if elicitation is None else describe_scoring(elicitation, config),
             "parameters": {} if elicitation is None else build_parameters(elicitation, config, self._words),
+            **({} if config.tokenizer is None else {TOKENIZER: describe_tokenizer(config.tokenizer)}),
         }
 
     def content(self, example: Example) -> Mapping[str, Any]:
@@ -201,10 +206,13 @@ class EndpointTeacher:
         if layout is not None and prompt.drawn is not None:
             pages = layout.guess_pages(prompt.drawn)
             images = pages * guess_image_tokens(config.model, layout.width, layout.height)
-        said = TEXT_TOKENS if self._words is None else LABEL_TOKENS
-        answer = 4 * said
+        said = min(TEXT_TOKENS, config.max_tokens or TEXT_TOKENS) if self._words is None else LABEL_TOKENS
+        answer: float = 4 * said
+        if elicitation is not None and config.keep_topk:
+            alternatives = count_logprobs(elicitation, config)
+            answer += said * LOGPROB_BYTES * alternatives + estimate_topk_bytes(said, alternatives)
         if elicitation is not None and elicitation.scoring is Scoring.TOP_LOGPROBS:
-            answer = said * LOGPROB_BYTES * count_logprobs(elicitation, config)
+            answer += said * LOGPROB_BYTES * count_logprobs(elicitation, config)
         if elicitation is not None and elicitation.scoring is Scoring.VOTES:
             said *= config.votes
         cost = None if self.price is None else self.price.cost(Usage(tokens + images, said))

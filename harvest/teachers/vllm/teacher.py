@@ -25,6 +25,7 @@ from harvest.chat.scoring import LabelWords
 from harvest.rendering import Page, prepare_text
 from harvest.rendering.ahead import RenderPool
 from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes, make_seed
+from harvest.teachers.tokenizers import describe_tokenizer
 from harvest.teachers.vllm.config import Vector, VllmConfig
 from harvest.teachers.vllm.engine import EngineProcess
 from harvest.teachers.vllm.messages import Question, Ready, Result, Settings
@@ -32,10 +33,13 @@ from shared.console import say
 from shared.errors import DataError, require_extra
 from shared.example import Example
 from shared.frozen_models import FrozenModel
+from shared.keys import TOKENIZER
 from shared.schema import Answer, Status
 from shared.tasks import Task
+from shared.topk import estimate_topk_bytes
 
 RENDERED_AHEAD = 64
+LOGPROB_BYTES = 14  # on disk, of one alternative in a raw reply: mostly the digits of its log-probability
 _MAX_TOKENS = {Scoring.TOKEN_IDS: 1, Scoring.TEXT: 512}
 _POOLING = {Vector.LAST: "LAST", Vector.MEAN: "MEAN"}
 _OF_LABELS = frozenset({"status", "error", "label_logprobs", "residual_mass"})
@@ -70,6 +74,8 @@ class VllmTeacher:
     def __init__(self, config: VllmConfig, task: Task, *, name: str = "vllm") -> None:
         require_extra("vllm", "vllm")
         self.name = name
+        if config.max_tokens is None and config.vector is None and task.max_reply_tokens is not None:
+            config = replace(config, max_tokens=task.max_reply_tokens)
         self._config, self._task = config, task
         self._layout = config.layout
         self._words = make_words(task) if config.vector is None else None
@@ -104,6 +110,8 @@ class VllmTeacher:
             "prompt": describe_prompt(self._task, config.draw),
             "layout": None if self._layout is None else self._layout.fingerprint(),
         }
+        if config.topk is not None:
+            recipe[TOKENIZER] = describe_tokenizer(config.engine.get("tokenizer", config.model))
         if config.vector is not None:
             return {**recipe, "vector": {"layer": "last, after the final norm", "pooling": str(config.vector)}}
         parameters = {"max_tokens": self._max_tokens, "temperature": config.temperature}
@@ -126,7 +134,9 @@ class VllmTeacher:
         if layout is not None and prompt.drawn is not None:
             images = layout.guess_pages(prompt.drawn) * guess_image_tokens(config.model, layout.width, layout.height)
         said = 0 if config.vector is not None else self._max_tokens
-        answer = 2 * self._source.width if config.vector is not None else 4 * said
+        answer: float = 2 * self._source.width if config.vector is not None else 4 * said
+        if config.topk is not None:
+            answer += said * LOGPROB_BYTES * config.topk + estimate_topk_bytes(said, config.topk)
         return Estimate(guess_tokens(prompt.written), images, said, 0.0, estimate_bytes(example, answer))
 
     async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
