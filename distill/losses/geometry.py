@@ -69,10 +69,9 @@ def _rotate(moved: Tensor, fixed: Tensor) -> Tensor:
     Q = U V^T of the singular value decomposition of moved^T fixed, a d x d matrix. With moved^T = Q1 R1 and
     fixed^T = Q2 R2 that of R1 R2^T, which is as small as the batch, says the same.
     """
-    if not torch.isfinite(fixed).all():  # the run's own error says it better than the decomposition's
-        return moved * torch.nan
+    finite = torch.isfinite(fixed).all()  # a condition that stays on the device: asking for it would wait there
     _, r1 = torch.linalg.qr(moved.T)
-    q2, r2 = torch.linalg.qr(fixed.T)
+    q2, r2 = torch.linalg.qr(torch.where(finite, fixed, 0.0).T)
     u, _, vh = torch.linalg.svd(r1 @ r2.T)
     rotated: Tensor = r1.T @ u @ vh @ q2.T
-    return rotated
+    return torch.where(finite, rotated, torch.nan)  # the run's own error says it better than the decomposition's

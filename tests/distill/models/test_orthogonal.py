@@ -41,6 +41,29 @@ def test_an_orthogonal_matrix_is_its_own_retraction(inputs: int, outputs: int) -
     torch.testing.assert_close(layer.weight.detach(), before, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 64), (32, 96), (96, 32)])
+def test_it_is_the_q_of_a_qr_decomposition(inputs: int, outputs: int) -> None:
+    torch.manual_seed(0)
+    layer = OrthogonalLinear(inputs, outputs)
+    with torch.no_grad():
+        layer.weight.add_(0.03 * torch.randn(outputs, inputs).sign())  # a long step of Adam
+    columns = layer.weight.detach().double()
+    columns = columns if outputs >= inputs else columns.T
+    q, r = torch.linalg.qr(columns)
+    expected = q * r.diagonal().sign()
+    layer.retract()
+    found = layer.weight.detach() if outputs >= inputs else layer.weight.detach().T
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
+
+
+def test_a_step_that_leaves_no_rank_shows() -> None:
+    layer = OrthogonalLinear(8, 8)
+    with torch.no_grad():
+        layer.weight.zero_()
+    layer.retract()
+    assert not torch.isfinite(layer.weight).all()
+
+
 def test_only_maps_with_a_gradient_are_touched() -> None:
     module = nn.Sequential(OrthogonalLinear(4, 4), nn.Linear(4, 4))
     with torch.no_grad():
