@@ -1,13 +1,21 @@
 """Where a run computes, and in what precision."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 
 from distill.compute.processes import Processes, local_rank
 from distill.config import Precision
 from shared.errors import UsageError
+
+Array = np.ndarray[Any, Any]
+
+# Tokens of a batch that is scored, padding included: what keeps a GPU busy, and what the caches of a CPU hold.
+_GPU_TOKENS, _CPU_TOKENS = 32768, 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,18 @@ class Device:
     def autocast(self) -> AbstractContextManager[None]:
         """Give the context that the student's model runs in."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
+
+    def split_by_tokens(self, lengths: Array) -> Iterator[tuple[int, int]]:
+        """Split rows of falling length (n,) into batches that are scored together, and give each one's start and end.
+
+        A batch holds so many tokens, padding included, as the device computes well at once, or one longer row.
+        """
+        budget = self.processes.count * (_CPU_TOKENS if self.device.type == "cpu" else _GPU_TOKENS)
+        start = 0
+        while start < len(lengths):
+            end = min(len(lengths), start + max(1, budget // max(1, int(lengths[start]))))
+            yield start, end
+            start = end
 
     def seed(self, value: int) -> None:
         """Seed what the device draws from. On a CPU it is a hundred times faster than torch.manual_seed."""
@@ -48,6 +68,8 @@ def choose_device(name: str, precision: Precision, processes: Processes | None =
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda" and precision != "float32":
+        torch.set_float32_matmul_precision("high")  # TF32, for what is not in bfloat16: heads, and the aligner
     if precision == "auto":
         return Device(device, _has_bfloat16(device), processes)
     return Device(device, precision == "bfloat16", processes)

@@ -19,6 +19,7 @@ from distill.losses.objective import Objective
 from distill.methods.aligning import AlignerTraining
 from distill.methods.materials import Materials
 from distill.methods.targets import SoftTargets
+from distill.models.adapters import halve_frozen
 from distill.models.classifier import Student
 from distill.models.cpu_kernels import quicken
 from distill.models.lower_layers import Lower, keep_outputs, take_lower
@@ -79,6 +80,8 @@ def build_student(materials: Materials, vector_width: int | None) -> BuiltStuden
     if device.device.type == "cpu":
         quicken(model, encoder.max_length)
     lower = None if wanted.frozen_layers is None else take_lower(model, wanted.frozen_layers, wanted.model)
+    if wanted.lora_rank is not None and device.bfloat16:
+        halve_frozen(model)
     student.to(device.device)
     if lower is not None and encoder.embed is None:
         keep_lower_outputs(materials, lower, student)

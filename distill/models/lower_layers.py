@@ -22,7 +22,6 @@ from shared.console import track
 from shared.disk import lock_file, write_whole
 from shared.errors import SourceError
 
-BATCH_SIZE = 64
 _TOLERANCE = 1e-3  # of logits, computed in float32 in one piece and in two
 
 
@@ -166,8 +165,8 @@ def _compute_all(lower: Lower, model: Any, tokens: Tokens, encoder: TextEncoder,
     order = np.argsort(-tokens.lengths, kind="stable")
     values = None
     with track("outputs of the frozen layers", len(order)) as tracker:
-        for start in range(0, len(order), BATCH_SIZE):
-            rows = order[start : start + BATCH_SIZE]
+        for start, end in device.split_by_tokens(tokens.lengths[order]):
+            rows = order[start:end]
             inputs = {name: tensor.to(device.device) for name, tensor in encoder.collate(tokens.take(rows)).items()}
             with device.autocast():
                 hidden = lower.compute(model, inputs).float().cpu()

@@ -16,7 +16,6 @@ from distill.data.tokens import TextColumn, TextEncoder
 from distill.scoring.metrics import find_metric
 from shared.shards.manifest import Manifest
 
-BATCH_SIZE = 64
 VECTOR_BATCH_SIZE, VECTOR_BATCH_BYTES = 1024, 32 << 20
 
 
@@ -53,8 +52,8 @@ def predict(model: Any, source: RowSource, device: Device) -> Predictions:
         assert lengths is not None, "texts have a length"
         order = np.argsort(-lengths, kind="stable")
         outputs = []
-        for start in range(0, len(order), BATCH_SIZE):
-            batch = rows.take(order[start : start + BATCH_SIZE]).collate(share).to(device.device)
+        for start, end in device.split_by_tokens(lengths[order]):
+            batch = rows.take(order[start:end]).collate(share).to(device.device)
             with device.autocast():
                 outputs.append(gather(model(**batch.inputs()).logits.float(), len(batch)))
         logits = np.empty((len(order), outputs[0].shape[1]), np.float32)

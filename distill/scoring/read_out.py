@@ -11,7 +11,6 @@ from torch import Tensor
 from distill.compute.devices import Device
 from distill.data.batches import RowSource
 from distill.data.columns import TARGET, Array
-from distill.scoring.predict import BATCH_SIZE
 
 READ_OUTS = ("mean", "first token", "last token")
 
@@ -40,8 +39,8 @@ def read_out(model: Any, source: RowSource, device: Device, ways: Sequence[str])
         assert lengths is not None, "texts have a length"
         order = np.argsort(-lengths, kind="stable")
         outputs = []
-        for start in range(0, len(order), BATCH_SIZE):
-            batch = rows.take(order[start : start + BATCH_SIZE]).collate(share).to(device.device)
+        for start, end in device.split_by_tokens(lengths[order]):
+            batch = rows.take(order[start:end]).collate(share).to(device.device)
             inputs = batch.inputs()
             with device.autocast():
                 hidden = model(**inputs, output_hidden_states=True).hidden_states[-1]

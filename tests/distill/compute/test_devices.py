@@ -1,9 +1,11 @@
 """Where a run computes."""
 
+import numpy as np
 import pytest
 import torch
 
-from distill.compute.devices import choose_device
+from distill.compute.devices import Device, choose_device
+from distill.compute.processes import Processes
 from shared.errors import UsageError
 
 
@@ -29,3 +31,15 @@ def test_auto_takes_a_gpu_where_there_is_one() -> None:
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"device '{name}' cannot be used"):
         choose_device(name, "auto")
+
+
+@pytest.mark.parametrize("processes", [Processes(), Processes(0, 3)])
+@pytest.mark.parametrize("longest", [3, 40, 5000])
+def test_batches_hold_all_rows_and_about_as_many_tokens_each(processes: Processes, longest: int) -> None:
+    lengths = np.sort(np.random.default_rng(0).integers(1, longest, 997))[::-1]
+    bounds = list(Device(torch.device("cpu"), bfloat16=False, processes=processes).split_by_tokens(lengths))
+    assert [start for start, _ in bounds] == [0, *(end for _, end in bounds[:-1])]
+    assert bounds[-1][1] == len(lengths)
+    budget = max((end - start) * int(lengths[start]) for start, end in bounds if end - start > 1)
+    for start, end in bounds[:-1]:  # one row more would not go in
+        assert (end - start + 1) * lengths[start] > budget or end - start == 1

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from distill.config import make_distill_config
 from distill.data.tokens import TextEncoder
-from distill.models.pretrained import load_tokenizer
+from distill.models.adapters import halve_frozen
+from distill.models.pretrained import load_student, load_tokenizer
 from distill.run import run_distillation
 from distill.runs.evaluate import evaluate_run
 from distill.runs.folder import CHECKPOINT
@@ -142,3 +144,25 @@ def test_dropout_leaves_no_layer_out(tmp_path: Path) -> None:
     OPTModel(OPTConfig(vocab_size=20, num_hidden_layers=1, **sizes)).save_pretrained(tmp_path)
     config = load_student(resolve_model(str(tmp_path)), 2, dropout=0.3).config
     assert (config.dropout, config.layerdrop) == (0.3, 0.0)
+
+
+def test_frozen_weights_in_bfloat16_change_no_output_and_take_half_the_memory(tiny_causal: Path) -> None:
+    torch.manual_seed(0)
+    model = load_student(resolve_model(str(tiny_causal)), 2, ("no", "yes"), lora_rank=4, lora_targets="all-linear")
+    model.eval()
+    tokens = {"input_ids": torch.tensor([[5, 6, 7, 8]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    sizes, logits, gradients = [], [], []
+    for halve in (False, True):
+        if halve:
+            halve_frozen(model)
+        sizes.append(sum(weight.nbytes for weight in model.parameters() if not weight.requires_grad))
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model(**tokens).logits
+        found.float().sum().backward()
+        logits.append(found.detach())
+        gradients.append([weight.grad for weight in model.parameters() if weight.requires_grad])
+    assert torch.equal(*logits)
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and not m.weight.requires_grad)
+    assert sizes[0] - sizes[1] == 2 * linear
