@@ -28,7 +28,7 @@ from shared.shards.manifest import check_name
 TASKS, STUDENTS, PUBLISHED = TABLE_KEYS = ("tasks", "students", "published")
 SOURCE, SCORES = PUBLISHED_KEYS = ("source", "scores")
 ONE_TASK = ("task", "out")  # options of a harvest that no two tasks can share
-_MERGED = ("common", "choices")  # keys of a comparison whose own options a task changes one by one
+_MERGED = ("common", "choices", "variants")  # keys of a comparison that a task changes name by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +116,15 @@ def _make_recipe(
 
 
 def _merge(compare: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the keys of a comparison that change it over its own; of common and choices, option by option."""
+    """Put the keys of a comparison that change it over its own; of some, name by name, where a null takes one out."""
     merged = {**compare, **changes}
     for key in _MERGED:
         parts = [content[key] for content in (compare, changes) if key in content]
         if wrong := [part for part in parts if not isinstance(part, Mapping)]:
             merged[key] = wrong[0]  # make_comparison refuses it
-        elif parts:
-            merged[key] = {name: value for part in parts for name, value in part.items()}
+        elif len(parts) == 2:
+            both = {**parts[0], **parts[1]}
+            merged[key] = {name: value for name, value in both.items() if value is not None or name not in parts[1]}
     return merged
 
 

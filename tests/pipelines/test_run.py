@@ -66,6 +66,10 @@ def find_times(folder: Path) -> dict[str, int]:
 def test_a_recipe_runs_and_the_second_time_asks_and_trains_nothing(tiny_student: Path) -> None:
     with FaultServer() as server:
         recipe = str(write_recipe(server, tiny_student))
+        plan = json.loads(run(recipe, "--plan", "--json").stdout)
+        assert (plan["rows_to_ask"], plan["cells"], plan["finished"], plan["hours"]) == (ROWS["train"], 2, 0, None)
+        assert "hours are unknown until one cell has run" in run(recipe, "--plan").stdout
+        assert server.count.answered.total() == 0
         first = run(recipe, "--json")
         assert first.exit_code == 0, first.output
         result = json.loads(first.stdout)
@@ -82,6 +86,16 @@ def test_a_recipe_runs_and_the_second_time_asks_and_trains_nothing(tiny_student:
         assert again.exit_code == 0, again.output
         assert "the teacher was asked 0 times in this run" in again.stdout
         assert server.count.answered.total() == ROWS["train"]
+        plan = json.loads(run(recipe, "--plan", "--json", "--seed", "0", "--seed", "1").stdout)
+        assert (plan["rows_to_ask"], plan["cells"], plan["finished"]) == (0, 2 * 2, 2)
+        assert plan["student_steps"] == 2 * ROWS["train"] / 8
+        spent = [json.loads(path.read_text())["seconds"] for path in folder.glob("cells/*/metrics.json")]
+        assert plan["hours"] == pytest.approx(sum(spent) / 3600)
+        changed = json.loads(run(recipe, "--plan", "--json", "--set", "epochs=2").stdout)
+        assert (changed["finished"], list(changed["trainings"][0]["unusable"].values())) == (
+            0,
+            ["epochs was 1 and is 2"] * 2,
+        )
     assert find_times(folder) == trained
     student = folder / "cells/armada-n20-c0-s0/student"
     for part in ("armada", "One seed only", f"report: {folder}/report.html", f"student: {student}"):

@@ -12,6 +12,7 @@ from pipelines.table import Table, make_table
 from pipelines.table_run import make_experiments
 from pipelines.work import make_work
 from shared.errors import UsageError
+from shared.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "pipelines" / "armada-understanding.yaml"
@@ -21,7 +22,7 @@ CONTENT: dict[str, Any] = {
     "harvest": {"teacher": "reader", "ask": ["train"]},
     "compare": {
         "seeds": [0],
-        "common": {"epochs": 2},
+        "common": {"epochs": 2, "batch_size": 64},
         "variants": {"undistilled": {"undistilled": True}, "armada": {"loss": "cosine"}},
     },
     "table": {
@@ -60,7 +61,15 @@ def test_each_task_and_student_is_an_ordinary_recipe(tmp_path: Path) -> None:
     (first, *_), (second, *_), (third, *_), _ = list_cells(table)
     assert (first.config.training.batch_size, first.config.training.epochs) == (4, 2)
     assert (first.config.student.layers, second.config.student.layers) == (1, None)
-    assert (third.config.training.batch_size, third.config.training.seed) == (32, 1)
+    assert (third.config.training.batch_size, third.config.training.seed) == (64, 1)
+
+
+def test_a_task_changes_variants_by_name_and_takes_one_out(tmp_path: Path) -> None:
+    variants = {"more": {"loss": "euclid"}, "armada": None}
+    table = make_table(read_recipe(write(tmp_path, tasks={"cola": {"compare": {"variants": variants}}, "rte": None})))
+    cola, _, rte, _ = list_cells(table)
+    assert [cell.variant for cell in cola] == ["undistilled", "more"]
+    assert [cell.variant for cell in rte] == ["undistilled", "armada"]
 
 
 def test_tasks_and_students_can_be_chosen_and_options_stand_over_all(tmp_path: Path) -> None:
@@ -133,5 +142,7 @@ def test_the_papers_recipe_has_its_tasks_students_and_rates() -> None:
         assert armada.student.layers == (6 if entry.student == "BERT-6L" else None)
         assert {cell.config.training.seed for cell in cells} == {0, 1, 2}
         assert len({cell.config.training.epochs for cell in cells}) == 1
+        if TASKS[entry.task].kind == "regression":
+            assert not any(cell.config.method.control == "label-smoothing" for cell in cells)
     assert table.published is not None
     assert len(table.published.scores) == 2 * 12 + 2 * 8
