@@ -192,13 +192,15 @@ def push(
 
 
 def describe_score(result: Mapping[str, Any]) -> str:
-    """Say what `distill eval` found, in a line."""
+    """Say what `distill eval` found."""
     interval = result.get("interval")
     between = "" if interval is None else f" (95 %: {interval[0]:.4f} to {interval[1]:.4f})"
     normed = "" if "acc_norm" not in result else f", acc_norm {result['acc_norm']:.4f}"
     how = "" if "decoding" not in result else f", {result['decoding']}; replies in {result['replies']}"
     rows = f"{result['rows']:,} rows of {result['split']}"
-    return f"{result['metric']} {result['score']:.4f}{between}{normed} on {rows}{how}"
+    overlap = result.get("overlap")
+    seen = "" if overlap is None else f"\n{overlap['said']}"
+    return f"{result['metric']} {result['score']:.4f}{between}{normed} on {rows}{how}{seen}"
 
 
 def main() -> None:

@@ -43,7 +43,8 @@ def make_card(name: str, metrics: Metrics, comparable: Sequence[Metrics], *, fol
     `folder` is where its model lies, as a reader of the card would name it: a hub id, or runs/<name>/student, which it
     is unless given.
     """
-    adapter = metrics["config"].get("lora_rank") is not None and folder is None
+    # A student that writes is saved whole, its adapter merged.
+    adapter = metrics["config"].get("lora_rank") is not None and folder is None and not _writes(metrics)
     sections = [
         _make_header(name, metrics, adapter),
         f"# {name}",
@@ -71,13 +72,13 @@ def _make_header(name: str, metrics: Metrics, adapter: bool) -> str:
     scores = [("validation", metrics["dev_best"]), (_name_test(metrics), metrics["test"])]
     data = ModelCardData(
         library_name="peft" if adapter else "transformers",
-        pipeline_tag="text-classification",
+        pipeline_tag=_name_pipeline(metrics),
         base_model=base if _HUB_ID.fullmatch(metrics["student"]) and not Path(base).exists() else None,
         tags=["knowledge-distillation", "harvest-distill"],
         model_name=name,
         eval_results=[
             EvalResult(
-                task_type="text-classification",
+                task_type=_name_pipeline(metrics),
                 dataset_type=metrics["task"],
                 dataset_name=metrics["task"],
                 dataset_split=split,
@@ -93,7 +94,8 @@ def _make_header(name: str, metrics: Metrics, adapter: bool) -> str:
 
 def _introduce(metrics: Metrics) -> str:
     what = "a regressor" if metrics["labels"] == [] else f"a classifier ({', '.join(metrics['labels'])})"
-    start = f"{_name_student(metrics)}, trained on {metrics['task']} as {what}"
+    trained = f"to write, with the template {metrics['template']}" if _writes(metrics) else f"as {what}"
+    start = f"{_name_student(metrics)}, trained on {metrics['task']} {trained}"
     if not _has_teacher(metrics):
         return f"{start}, without a teacher: the variant `{metrics['variant']}`."
     what = f"the variant `{metrics['variant']}`, by harvest-distill"
@@ -231,7 +233,11 @@ def _show_use(metrics: Metrics, folder: str, adapter: bool) -> str:
             ]
         )
     if not adapter:
-        code = ["from transformers import pipeline", f'classify = pipeline("text-classification", model="{folder}")']
+        verb = "write" if _writes(metrics) else "classify"
+        code = [
+            "from transformers import pipeline",
+            f'{verb} = pipeline("{_name_pipeline(metrics)}", model="{folder}")',
+        ]
     else:
         lines += [f"This is a LoRA adapter of {_name_student(metrics)}; `distill export` merges the two.", ""]
         code = [
@@ -247,6 +253,14 @@ def _show_use(metrics: Metrics, folder: str, adapter: bool) -> str:
 def _name_student(metrics: Metrics) -> str:
     student: str = metrics["student"]
     return f"`{Path(student).name}`" if Path(student).is_absolute() else f"`{student}`"  # no path of this machine
+
+
+def _writes(metrics: Metrics) -> bool:
+    return metrics.get("template") is not None
+
+
+def _name_pipeline(metrics: Metrics) -> str:
+    return "text-generation" if _writes(metrics) else "text-classification"
 
 
 def _has_teacher(metrics: Metrics) -> bool:

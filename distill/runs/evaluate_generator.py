@@ -1,6 +1,6 @@
 """A finished generative student, scored again: by what it writes, or by how likely it finds each choice."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from distill.compute.devices import Device
 from distill.data.dialogues import make_encoder
+from distill.data.run_rows import TRAIN
 from distill.decoding import Decoding, show_decoding
 from distill.models.generator import load_generator
 from distill.models.pretrained import open_tokenizer
@@ -17,6 +18,7 @@ from distill.scoring.intervals import estimate_mean
 from distill.scoring.replies import Written, score_by_likelihood, score_replies, write_replies
 from shared.errors import DataError
 from shared.example import Example
+from shared.overlap import measure_overlap
 from shared.sources import resolve_model
 
 DEFAULT_LENGTH = 2048  # of a model whose config names no limit
@@ -67,7 +69,16 @@ def evaluate_generator(
     student = _Student(model, tokenizer, rows, examples, device, length)
     by_likelihood = rows.manifest.kind == "choice" and decoding is None
     scored = _score_choices(student) if by_likelihood else _score_written(student, decoding, run_folder, split)
-    return {"run": str(run_folder), "shards": str(folder), "split": split, "template": rows.template.name, **scored}
+    told = {"run": str(run_folder), "shards": str(folder), "split": split, "template": rows.template.name}
+    return {**told, **scored, "overlap": _describe_overlap(rows, split)}
+
+
+def _describe_overlap(rows: AnsweredRows, split: str) -> dict[str, Any] | None:
+    """Describe how much of a split's texts stands in the training split; None where there is none, or it is that."""
+    if split == TRAIN or TRAIN not in rows.splits():
+        return None
+    found = measure_overlap(rows.read_texts(split), rows.read_texts(TRAIN))
+    return {**asdict(found), "said": found.describe()}
 
 
 def _score_choices(student: _Student) -> dict[str, Any]:

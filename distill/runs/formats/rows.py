@@ -66,6 +66,15 @@ class AnsweredRows:
                 if draw == 0 and has_gold(example):
                     yield example
 
+    def read_texts(self, split: str) -> list[str]:
+        """Read the texts of a split's examples, each once, in order."""
+        return [
+            " ".join(part for part in (example.text, example.text_pair) if part)
+            for table in self._read_tables(split)
+            for example, draw in zip(read_examples(table), table["draw"].to_pylist(), strict=True)
+            if draw == 0
+        ]
+
     def _read_tables(self, split: str) -> Iterator[pa.Table]:
         columns = [*EXAMPLE_COLUMNS, "status", "draw", "reply", "reply_ids", *TOPK_COLUMNS]
         for group in list_row_groups(self.folder, self.manifest, split):

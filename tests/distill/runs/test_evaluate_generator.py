@@ -99,6 +99,12 @@ def test_drawn_replies_are_scored_over_seeds(tiny_generator: Path, tmp_path: Pat
     done = CliRunner().invoke(app, ["eval", str(run), "--split", "train"])
     assert done.exit_code == 0, done.stderr
     assert "rouge_l 0." in done.stderr
+    assert result["overlap"] | {"said": ""} == {
+        **{"rows": 7, "exact": 6, "shared": 0, "covered": 0.0, "words": 8},
+        "said": "",
+    }
+    done = CliRunner().invoke(app, ["eval", str(run), "--split", "test"])
+    assert "of 7 test rows 6 (85.7%) stand in train as a whole" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -113,7 +119,10 @@ def test_it_gives_what_the_run_gave(tiny_generator: Path, tmp_path: Path, kind: 
     export_run(run, tmp_path / "out")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.use_cache
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
-    assert (tmp_path / "out" / "README.md").is_file()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert 'pipeline("text-generation", model="out")' in card
+    assert "trained on asked to write, with the template chat" in card
+    assert "a regressor" not in card
 
 
 def test_replies_are_judged_by_the_tasks_rule() -> None:
