@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.config import Column
 from distill.data.answers import Answers, gather_distributions, gather_vectors, join_teachers
 from distill.data.columns import VECTORS, Array
 from distill.data.controls import TeacherSwap
@@ -185,7 +186,7 @@ def find_signals(materials: Materials, answers: Sequence[Answers], split: Split)
     if not signal.vectors and all(
         has_column(one.split, "embedding") and has_column(one.split, "label_logprobs") for one in answers
     ):
-        column = ("label_logprobs",)
+        column: tuple[Column, ...] = ("label_logprobs",)
         named[LABEL_SIGNAL] = gather_vectors(answers, split, column, signal.reply_encoder, materials.work)
     return named
 

@@ -75,7 +75,7 @@ def test_a_loss_of_another_package_is_compared(tmp_path: Path, toy: Path, tiny_s
     packages.mkdir()
     plan = tmp_path / "mine.yaml"
     plan.write_text(
-        f"common: {{student: {tiny_student}, epochs: 1, device: cpu}}\nseeds: [0, 1]\nworkers: 1\n"
+        f"common: {{student: {tiny_student}, epochs: 1, device: cpu}}\nseeds: [0, 1, 2]\nworkers: 1\n"
         "variants:\n  undistilled: {loss: none, alpha: 0, gamma: 0}\n  mine: {loss: margin, margin_slack: 0.5}\n"
     )
     done = distill(
