@@ -1,5 +1,6 @@
 """One experiment from its recipe to its table: what is not kept is harvested, what is not trained is trained."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,11 +29,15 @@ class Experiment:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What an experiment came to: `folder` holds the comparison, `comparison` is its comparison.json."""
+    """What an experiment came to: `folder` holds the comparison, `comparison` is its comparison.json.
+
+    `seconds` are those that the comparison took.
+    """
 
     harvest: Report
     folder: Path
     comparison: Mapping[str, Any]
+    seconds: float
 
 
 def make_experiment(
@@ -76,8 +81,9 @@ def run_experiment(
     where the harvest was stopped before its end.
     """
     report = harvest_all(experiment.harvest, interrupt)
+    started = time.perf_counter()
     folder, compared = run_comparison(follow_harvest(experiment.comparison, report), out, images, overwrite)
-    return Result(report, folder, compared)
+    return Result(report, folder, compared, time.perf_counter() - started)
 
 
 def harvest_all(config: HarvestConfig, interrupt: Interrupt | None = None) -> Report:
@@ -102,8 +108,11 @@ def print_result(result: Result) -> None:
     print_comparison(result.folder, result.comparison)
     asked, cost = result.harvest.asked, show_cost(result.harvest.cost_usd)
     results.print(f"the teacher was asked {asked:,} times in this run, {cost}", markup=False, highlight=False)
+    times = f"the harvest took {result.harvest.seconds:.0f} s, the students {result.seconds:.0f} s"
+    results.print(times, markup=False, highlight=False)
 
 
 def describe_result(result: Result) -> dict[str, Any]:
     """Make the object that `--json` prints."""
-    return {"harvest": asdict(result.harvest), "comparison": str(result.folder), **result.comparison}
+    own = {"harvest": asdict(result.harvest), "comparison": str(result.folder), "seconds": result.seconds}
+    return {**own, **result.comparison}

@@ -1,6 +1,8 @@
 """Finds, identifies and loads frozen transformers models; an error says which model failed and why."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,8 @@ class FrozenModel:
         """Load this model with `loader.from_pretrained`. Raises SourceError where that fails."""
         place = self.resolved
         try:
-            return loader.from_pretrained(place.location, revision=place.revision, **options)
+            with quiet_transformers():
+                return loader.from_pretrained(place.location, revision=place.revision, **options)
         except Exception as error:  # a file that was cut short raises errors of many kinds
             reason = " ".join(str(error).split())
             raise SourceError(f"{self._source} cannot be loaded with {loader.__name__}: {reason}") from error
@@ -72,3 +75,20 @@ def choose_inference_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from reporting that a new head is new, and from drawing bars of its own."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -12,11 +12,14 @@ from pathlib import Path
 
 from distill.compare.places import VISIBLE, Place
 from distill.compare.plan import Cell
+from distill.runs.folder import name_working_folder
+from distill.runs.record import describe_progress
 from shared.console import Tracker, silence, track
 from shared.errors import Error
 from shared.workers import end_with_parent
 
 CELLS, FROZEN = "cells", "frozen"
+LOOK_SECONDS = 2.0  # between looks at how far the cells are that are being trained
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # read when a worker loads its libraries
 
 
@@ -60,13 +63,21 @@ def _work_off(
         while waiting and len(running) < workers:
             job = waiting.pop()
             running[pool.submit(_train_cell, job)] = job
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        done, _ = wait(running, LOOK_SECONDS, FIRST_COMPLETED)
+        if not done:
+            tracker.advance(0, "; ".join(filter(None, map(describe_job, running.values()))))
         for future in done:
             job = running.pop(future)
             _check_trained(future, job.cell)
             tracker.advance(1, job.cell.name)
             if on_finished is not None:
                 on_finished(job)
+
+
+def describe_job(job: Job) -> str:
+    """Say how far a cell is that is being trained; "" before its first epoch has ended."""
+    progress = describe_progress(name_working_folder(job.folder / CELLS / job.cell.name))
+    return f"{job.cell.name}: {progress}" if progress else ""
 
 
 def _check_trained(future: Future[None], cell: Cell) -> None:

@@ -9,11 +9,11 @@ import torch
 from tokenizers.processors import Sequence as Processors
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils import logging
 
 from distill.config import LoraTargets
 from distill.models.adapters import add_lora, is_adapter, load_adapter, save_adapter, unwrap
 from shared.errors import Error, SourceError
+from shared.frozen_models import quiet_transformers
 from shared.sources import ResolvedModel
 
 
@@ -172,18 +172,3 @@ def loading(source: ResolvedModel, what: str = "a text classifier") -> Iterator[
             f"transformers cannot load the student {source.source} as {what}: {error}. If its download was "
             f"cut short: {again}"
         ) from error
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers from reporting that a new head is new, and from drawing bars of its own."""
-    verbosity = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

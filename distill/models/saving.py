@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from distill.models.adapters import merge_adapter, unwrap, write_adapter
-from distill.models.pretrained import quiet_transformers
+from shared.frozen_models import quiet_transformers
 
 STUDENT, ADAPTER = "student", "adapter"
 

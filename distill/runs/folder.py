@@ -40,6 +40,11 @@ def read_metrics(run_folder: Path) -> dict[str, Any]:
     return metrics
 
 
+def name_working_folder(target: Path) -> Path:
+    """Name the folder that a run works in until it is done."""
+    return target.parent / f".{target.name}.partial"
+
+
 @contextmanager
 def working_folder(target: Path, overwrite: bool, processes: Processes) -> Iterator[Path]:
     """Hold a folder beside `target` that becomes it when the block ends well.
@@ -47,7 +52,7 @@ def working_folder(target: Path, overwrite: bool, processes: Processes) -> Itera
     When the block does not, the folder stays if it holds a CHECKPOINT, for the next run of that name to go on from;
     that is all that the next run finds in it. Raises LockedError while another process works in it.
     """
-    work = target.parent / f".{target.name}.partial"
+    work = name_working_folder(target)
     if not processes.is_first:
         processes.agree(None)
         yield work

@@ -60,6 +60,21 @@ def open_log(folder: Path, *, writes: bool) -> Iterator[TextIO]:
         yield file
 
 
+def describe_progress(folder: Path) -> str:
+    """Say in a few words how far a run is by its log in a folder; "" before its first epoch has ended.
+
+    A student's objective and what a writing student learns from are called `total` alike.
+    """
+    try:
+        *_, line = (folder / LOG).read_text().splitlines()
+        epoch = json.loads(line)
+    except (OSError, ValueError):
+        return ""
+    terms = epoch.get("student") or {}
+    loss = f"loss {terms['total']:.3f}, " if "total" in terms else ""
+    return f"epoch {epoch['epoch']}, {loss}dev {epoch['dev']:.3f}"
+
+
 def describe_run(
     config: DistillConfig,
     rows: RunRows,

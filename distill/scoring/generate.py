@@ -17,9 +17,9 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from distill.compute.devices import Device
 from distill.decoding import DEFAULT_NEW_TOKENS, Decoding
 from distill.models.adapters import unwrap
-from distill.models.pretrained import quiet_transformers
 from distill.scoring.lengths import batch_by_length, pad, run_batches
 from shared.errors import DataError
+from shared.frozen_models import quiet_transformers
 
 BATCH_TOKENS = 16384
 

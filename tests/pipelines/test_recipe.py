@@ -42,12 +42,10 @@ def list_cells(experiment: Experiment) -> list[Cell]:
 
 def test_the_demo_is_a_recipe_whose_variants_have_equal_steps() -> None:
     experiment = make(ROOT / "pipelines" / "demo.yaml")
-    assert experiment.harvest.limits["train"] == 2000
     cells = list_cells(experiment)
-    assert [cell.variant for cell in cells] == ["undistilled", "armada", "shuffled-teacher"]
-    assert {cell.config.data.labels for cell in cells} == {100}
+    assert {cell.config.method.role for cell in cells} == {"undistilled", "teacher", "control", "baseline"}
+    assert experiment.harvest.limits["train"] > 2 * max(cell.config.data.labels or 0 for cell in cells)
     assert len({(cell.config.training.epochs, cell.config.training.batch_size) for cell in cells}) == 1
-    assert cells[0].config.training.student_lr != cells[1].config.training.student_lr
 
 
 def test_a_recipe_becomes_a_harvest_and_a_comparison(tmp_path: Path) -> None:
