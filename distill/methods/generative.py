@@ -7,6 +7,12 @@ from typing import Any
 
 import torch
 
+from distill.methods.reconstructing import (
+    ReconstructionPhase,
+    VectorTeacher,
+    make_vector_teacher,
+    restore_teacher,
+)
 from distill.methods.writing import WritingMaterials
 from distill.methods.writing_phase import WriterPhase, plan_dialogues
 from distill.methods.writing_scores import Said, WritingScores
@@ -17,7 +23,7 @@ from distill.training.progress import EpochRecord, Progress
 from distill.training.step import derive_seed
 from shared.console import say
 
-STUDENT = "student"
+RECONSTRUCTION, STUDENT = "reconstruction", "student"
 DRIFT_ROWS = 4  # whose logits are held against each other before and after an adapter is merged
 
 
@@ -26,19 +32,25 @@ class Generative:
 
     def __init__(self, materials: WritingMaterials) -> None:
         self.materials = materials
-        self.plan = plan_dialogues(materials)
-        self.generator = build_generator(materials)
+        self.teacher = make_vector_teacher(materials) if "vectors" in materials.weights else None
+        self.plan = plan_dialogues(materials, None if self.teacher is None else self.teacher.column)
+        self.generator = build_generator(materials, self.teacher)
         self.scores = WritingScores(materials, self.generator)
-        self.drift: str | None = None
+        self.aligned: Result = {}
 
     @property
     def phases(self) -> tuple[str, ...]:
-        """The student's training."""
-        return (STUDENT,)
+        """The aligner's passes, where vectors are learnt, and the student's training."""
+        return (STUDENT,) if self.teacher is None else (RECONSTRUCTION, STUDENT)
 
     def make_phase(self, name: str, results: Mapping[str, Result]) -> Phase[Any]:
         """Make a phase, given the results of those before it."""
-        return WriterPhase.start(self.materials, self.generator, self.plan, self.scores)
+        if self.teacher is not None and name == RECONSTRUCTION:
+            return ReconstructionPhase.start(self.materials, self.teacher, self.plan.usable.wanted)
+        if self.teacher is not None:
+            self.aligned = results[RECONSTRUCTION]
+            restore_teacher(self.teacher, self.aligned)
+        return WriterPhase.start(self.materials, self.generator, self.plan, self.scores, self.teacher)
 
     def describe_epoch(self, record: EpochRecord) -> dict[str, Any]:
         """Give an epoch as the run's log has it."""
@@ -75,8 +87,8 @@ class Generative:
             "agreement": means.get("test_agreement"),
             "validation": means.get("validation"),
             "aligner_dev": None,
-            "aligner_steps": 0,
-            "first_phase": None,
+            "aligner_steps": self.aligned.get("steps", 0),
+            "first_phase": {"aligner_loss": self.aligned["loss"]} if self.aligned else None,
             "truncated_texts": 0,
             "template": self.materials.prompter.template.name,
             "same_tokenizer": self.materials.same_tokenizer,
@@ -101,8 +113,8 @@ class Generative:
             say(f"the adapter is in student/ too: {drift}")
 
 
-def build_generator(materials: WritingMaterials) -> Generator:
-    """Build a fresh student on its device. Raises SourceError."""
+def build_generator(materials: WritingMaterials, teacher: VectorTeacher | None) -> Generator:
+    """Build a fresh student on its device, with heads where a teacher's vectors are learnt. Raises SourceError."""
     config, wanted = materials.config, materials.config.student
     torch.manual_seed(derive_seed(config.training.seed, "student"))
     model = load_generator(
@@ -116,6 +128,6 @@ def build_generator(materials: WritingMaterials) -> Generator:
     )
     set_ends(model, materials.encoder.ends, materials.tokenizer.pad_token_id)
     torch.manual_seed(derive_seed(config.training.seed, "heads"))
-    generator = Generator(model)
+    generator = Generator(model, None if teacher is None else (teacher.joint_width, teacher.column.width))
     generator.to(materials.device.device)
     return generator

@@ -10,12 +10,16 @@ from torch import Tensor, nn
 
 from distill.compute.weights import write_trained
 from distill.data.batches import Batch, BatchPart, RowSource
+from distill.data.columns import VECTORS, BatchColumn
+from distill.data.dialogues import DialogueColumn
 from distill.data.sequences import PLACES
 from distill.data.usable import UsableRows, choose_rows
+from distill.data.vectors import VectorColumn
 from distill.losses.tokens import LossSums, TokenTargets, sum_losses
+from distill.methods.reconstructing import VectorTeacher
 from distill.methods.writing import WritingMaterials
 from distill.methods.writing_scores import WritingScores
-from distill.models.generator import Generator
+from distill.models.generator import Generator, pool_hidden
 from distill.models.orthogonal import make_optimizer
 from distill.training.feed import load_batches
 from distill.training.method import Result
@@ -32,11 +36,12 @@ class DialoguePlan:
     """The rows that are learnt, the batches that they make, and how many of those are an epoch."""
 
     usable: UsableRows
+    columns: Mapping[str, DialogueColumn]
     part: BatchPart
     steps: int
 
 
-def plan_dialogues(materials: WritingMaterials) -> DialoguePlan:
+def plan_dialogues(materials: WritingMaterials, vectors: VectorColumn | None = None) -> DialoguePlan:
     """Choose the rows that are learnt, and compose batches of them.
 
     An epoch has as many batches as all answered rows fill, whatever is learnt of them: fewer rows are drawn over and
@@ -55,10 +60,11 @@ def plan_dialogues(materials: WritingMaterials) -> DialoguePlan:
     say(f"{rows.manifest.task}: {usable}")
     if not usable.wanted.any():
         raise DataError(f"no row of {rows.folder} is left to learn from: {usable}")
-    source = RowSource(rows.train, columns, wanted=usable.wanted, buffer_bytes=config.data.buffer_bytes)
+    both: dict[str, BatchColumn] = {**columns, **({} if vectors is None else {VECTORS: vectors})}
+    source = RowSource(rows.train, both, wanted=usable.wanted, buffer_bytes=config.data.buffer_bytes)
     size = config.training.batch_size
     steps = -(-int(answered.sum()) // size)
-    return DialoguePlan(usable, BatchPart(source, size, once=source.rows == int(answered.sum())), steps)
+    return DialoguePlan(usable, columns, BatchPart(source, size, once=source.rows == int(answered.sum())), steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +80,22 @@ class WriterPhase:
     optimizer: torch.optim.Optimizer
     plan: DialoguePlan
     scores: WritingScores
+    teacher: VectorTeacher | None = None
     rates: str = "--student-lr"
 
     @classmethod
-    def start(cls, materials: WritingMaterials, student: Generator, plan: DialoguePlan, scores: WritingScores) -> Self:
+    def start(
+        cls,
+        materials: WritingMaterials,
+        student: Generator,
+        plan: DialoguePlan,
+        scores: WritingScores,
+        teacher: VectorTeacher | None = None,
+    ) -> Self:
         """Make the phase with a fresh optimiser."""
         training = materials.config.training
         optimizer = make_optimizer(student, training.student_lr, training.weight_decay_on)
-        return cls(materials, student, optimizer, plan, scores)
+        return cls(materials, student, optimizer, plan, scores, teacher)
 
     @property
     def epochs(self) -> int:
@@ -127,11 +141,9 @@ class WriterPhase:
         self.student.train()
         self.optimizer.zero_grad()
         terms: dict[str, Tensor] = {}
-        for name in self.plan.part.source.columns:
-            inputs = batch.inputs(name)
-            for piece in cut_batch(inputs, self.materials.config.generative.micro_batch):
-                sums = self._learn(name, piece, counts=device.processes.rank < len(batch))
-                for term, value in sums.items():
+        for name in self.plan.columns:
+            for piece in cut_batch(batch.inputs(name), self.materials.config.generative.micro_batch):
+                for term, value in self._learn(name, piece, batch).items():
                     terms[term] = terms[term] + value if term in terms else value
         total = self.epochs * self.steps
         factor = RateSchedule(training.warmup, training.decay, total).at((epoch - 1) * self.steps + index)
@@ -141,12 +153,13 @@ class WriterPhase:
         values = device.processes.add(torch.stack(list(terms.values())))
         return {f"student/{name}": value for name, value in zip(terms, values, strict=True)}
 
-    def _learn(self, name: str, inputs: Mapping[str, Tensor], *, counts: bool) -> dict[str, Tensor]:
+    def _learn(self, name: str, inputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Go back from the terms of one column's dialogues; give them, each a mean over its tokens of the batch.
 
-        A row that does not `count` is another process's, computed so that all take part.
+        A row that is another process's, computed so that all take part, counts nothing.
         """
         weights = self.materials.weights
+        counts = self.materials.device.processes.rank < len(batch)
         tokens, with_top = inputs["counts"].clamp(min=1).float() * (1 if counts else torch.inf)
         weighed = weights.get(name, 0.0), weights.get("topk", 0.0) if name == "reply" else 0.0
         with self.materials.device.autocast():
@@ -154,13 +167,29 @@ class WriterPhase:
             read = hidden.flatten(0, 1)[inputs[PLACES]]
             targets = make_targets(inputs, weighed[0] / tokens, weighed[1] / with_top)
             sums: LossSums = sum_losses(read, self.student.head, targets, self.materials.config.generative.divergence)
-        torch.autograd.backward(sums.total)
-        found = {"total": sums.total.detach()}
+        vectors = {} if self.teacher is None or name != "reply" else self._match(hidden, inputs, batch)
+        total = sums.total
+        found = {"total": total.detach()}
+        if vectors:
+            processes = self.materials.device.processes.count  # each of which has the terms of the whole batch
+            total = total + weights["vectors"] * vectors["vectors"]
+            found |= {term: value.detach() / processes for term, value in vectors.items()}
+            found["total"] = found["total"] + weights["vectors"] * found["vectors"]
+        torch.autograd.backward(total)
         if weighed[0]:
             found[name] = sums.nll / tokens
         if weighed[1]:
             found["topk"] = sums.divergence / with_top
         return found
+
+    def _match(self, hidden: Tensor, inputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Give the terms of the vectors of a batch, all processes' rows together."""
+        assert self.teacher is not None
+        assert self.student.heads is not None
+        pooling = self.materials.config.generative.pooling
+        pooled = pool_hidden(hidden.float(), inputs["prompt_lengths"], inputs["lengths"], pooling)
+        projected, reconstructed = self.materials.device.processes.gather_all(self.student.heads(pooled), len(batch))
+        return self.teacher.learn(batch.tensor(VECTORS), (projected, reconstructed))
 
     def score(self) -> Mapping[str, float]:
         """Score the student on the dev rows, as many as choose the best weights."""

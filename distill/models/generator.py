@@ -7,14 +7,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from distill.config import KeptLayers, LoraTargets
+from distill.config import KeptLayers, LoraTargets, Pooling
 from distill.models.adapters import add_causal_lora, unwrap
 from distill.models.orthogonal import OrthogonalLinear, init_linear
 from distill.models.pretrained import compute_layers_twice, loading, locate, replace_dropout
 from shared.errors import SourceError
 from shared.sources import ResolvedModel
 
-JOINT_WIDTH = 768  # the paper's
 _TOLERANCE = 1e-3  # of logits, computed by the model and by its head over its hidden states
 
 
@@ -38,12 +37,12 @@ class Head(nn.Module):
 
 
 class VectorHeads(nn.Module):
-    """P_s and A_s of arXiv:2603.10877v1 on a pooled hidden state: P_s orthogonal, d -> 768; A_s linear, to dim h_t."""
+    """P_s and A_s of arXiv:2603.10877v1 on a pooled hidden state: P_s orthogonal, to `joint`; A_s to dim h_t."""
 
-    def __init__(self, width: int, vector_width: int) -> None:
+    def __init__(self, width: int, joint: int, vector_width: int) -> None:
         super().__init__()
-        self.projection = OrthogonalLinear(width, JOINT_WIDTH)
-        self.auxiliary = nn.Linear(JOINT_WIDTH, vector_width)
+        self.projection = OrthogonalLinear(width, joint)
+        self.auxiliary = nn.Linear(joint, vector_width)
         self.auxiliary.apply(init_linear)
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,14 +53,17 @@ class VectorHeads(nn.Module):
 
 
 class Generator(nn.Module):
-    """A causal model of transformers, or what peft makes of one; `heads` hang beside it where vectors are learnt."""
+    """A causal model of transformers, or what peft makes of one; `heads` hang beside it where vectors are learnt.
 
-    def __init__(self, model: Any, vector_width: int | None = None) -> None:
+    `vector_widths` are then the width of the joint space, and that of h_t.
+    """
+
+    def __init__(self, model: Any, vector_widths: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.model = model
         self._head = (Head(unwrap(model)),)  # in a tuple, so that its weights are not counted twice
         width = unwrap(model).get_output_embeddings().weight.shape[1]
-        self.heads = None if vector_width is None else VectorHeads(width, vector_width)
+        self.heads = None if vector_widths is None else VectorHeads(width, *vector_widths)
 
     @property
     def head(self) -> Head:
@@ -73,6 +75,20 @@ class Generator(nn.Module):
         base = unwrap(self.model).base_model
         hidden: Tensor = base(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         return hidden
+
+
+def pool_hidden(hidden: Tensor, prompts: Tensor, lengths: Tensor, pooling: Pooling) -> Tensor:
+    """Pool hidden states (n, t, d) of dialogues into (n, d): of so many tokens, `prompts` (n,) of them the prompt's."""
+    place = torch.arange(hidden.shape[1], device=hidden.device)
+    if pooling == "mean-prompt":
+        chosen = place < prompts[:, None]
+    elif pooling == "mean-reply":
+        chosen = (place >= prompts[:, None]) & (place < lengths[:, None])
+    else:
+        last = {"last-prompt-token": prompts - 1, "last-token": lengths - 1, "first-token": torch.zeros_like(lengths)}
+        chosen = place == last[pooling][:, None]
+    pooled: Tensor = (hidden * chosen[:, :, None]).sum(1) / chosen.sum(1, keepdim=True)
+    return pooled
 
 
 def load_generator(

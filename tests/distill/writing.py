@@ -1,16 +1,19 @@
 """Rows of tasks whose student writes, a tiny causal model that can, and prompts in plain words; for the tests."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from shared.example import Example
+from shared.fingerprints import fingerprint_tokenizer
 from shared.schema import Answer, Row, Status
+from shared.shards.folder import TeacherFolder
+from shared.shards.manifest import Manifest
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 VOCABULARY = ("<unk>", "<s>", "</s>", *NUMBERS, "plus", "is", "what", "more", ":")
@@ -104,3 +107,37 @@ def add_top(answer: Answer, rng: np.random.Generator) -> Answer:
 def unasked(rows: Sequence[Row]) -> list[Row]:
     """The same rows as those of a split that the teacher was not asked about."""
     return [Row(row.example, row.request_key, row.draw, Answer(Status.UNASKED)) for row in rows]
+
+
+def make_choices(rows: Sequence[Row]) -> list[Row]:
+    """The same rows as choices: the right number stands second of three."""
+    made = []
+    for row in rows:
+        right = row.example.target_text or (row.example.choices and row.example.choices[1]) or ""
+        place = NUMBERS.index(right)
+        choices = (NUMBERS[(place + 1) % 10], right, NUMBERS[(place + 3) % 10])
+        made.append(replace(row, example=replace(row.example, choices=choices, label=1, target_text=None)))
+    return made
+
+
+def write_sums(out: Path, writer: Path, train: list[Row], *, tokenizer: bool = True, choices: bool = False) -> Path:
+    """Write data/sums/: train, and a validation and a test split that the teacher was asked about and not."""
+    vocabulary = AutoTokenizer.from_pretrained(writer).get_vocab()
+    recorded = {"tokenizer": {"name": "tiny", "sha256": fingerprint_tokenizer(vocabulary)}} if tokenizer else {}
+    manifest = Manifest(
+        task="sums",
+        teacher="t",
+        kind="choice" if choices else "generation",
+        labels=(),
+        metric="accuracy" if choices else "exact_match",
+        recipe={"teacher": "t", **recorded},
+        source="made by the test",
+        answer_rule="choice" if choices else "exact",
+        max_reply_tokens=4,
+    )
+    with TeacherFolder.open(out / "data" / "sums", manifest) as folder:
+        splits = {"train": train, "validation": unasked(make_sums(20, 1)), "test": make_sums(20, 2)}
+        for split, rows in splits.items():
+            folder.append(split, make_choices(rows) if choices else rows)
+            folder.seal(split)
+    return out / "data" / "sums"

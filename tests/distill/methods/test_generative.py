@@ -11,39 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distill.config import make_distill_config
 from distill.run import run_distillation
 from shared.errors import UsageError
-from shared.fingerprints import fingerprint_tokenizer
-from shared.schema import Row
-from shared.shards.folder import TeacherFolder
-from shared.shards.manifest import Manifest
-from tests.distill.writing import make_sums, make_writer, unasked
+from tests.distill.writing import make_choices, make_sums, make_writer, write_sums
 
 
 @pytest.fixture(scope="module")
 def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_writer(tmp_path_factory.mktemp("tiny") / "writer")
-
-
-def write_sums(out: Path, writer: Path, train: list[Row], *, tokenizer: bool = True) -> Path:
-    """Write data/sums/: train, and a validation and a test split that the teacher was asked about and not."""
-    vocabulary = AutoTokenizer.from_pretrained(writer).get_vocab()
-    recorded = {"tokenizer": {"name": "tiny", "sha256": fingerprint_tokenizer(vocabulary)}} if tokenizer else {}
-    manifest = Manifest(
-        task="sums",
-        teacher="t",
-        kind="generation",
-        labels=(),
-        metric="exact_match",
-        recipe={"teacher": "t", **recorded},
-        source="made by the test",
-        answer_rule="exact",
-        max_reply_tokens=4,
-    )
-    with TeacherFolder.open(out / "data" / "sums", manifest) as folder:
-        splits = {"train": train, "validation": unasked(make_sums(20, 1)), "test": make_sums(20, 2)}
-        for split, rows in splits.items():
-            folder.append(split, rows)
-            folder.seal(split)
-    return out / "data" / "sums"
 
 
 def train(shards: Path, writer: Path, out: Path, **options: Any) -> tuple[Path, dict[str, Any]]:
@@ -110,6 +83,32 @@ def test_verified_replies_are_learnt_alone(writer: Path, tmp_path: Path) -> None
         assert metrics["replies"]["right"] == 12
         assert metrics["replies"]["learnt"] == learnt
         assert metrics["student_steps"] == 3
+
+
+@pytest.mark.parametrize("score_by", ["task", "acc-norm", "nll"])
+def test_choices_are_learnt_as_text_and_scored_by_likelihood(writer: Path, tmp_path: Path, score_by: str) -> None:
+    shards = write_sums(tmp_path, writer, make_choices(make_sums(50)), choices=True)
+    options = {"learn": "reference", "template": "lm-eval", "score_by": score_by}
+    _, metrics = train(shards, writer, tmp_path, epochs=12, **options)
+    if score_by == "nll":
+        assert metrics["metric"] == "minus_nll"
+        assert metrics["test"] == pytest.approx(-metrics["nll"])
+    else:
+        assert metrics["metric"] == {"task": "accuracy", "acc-norm": "acc_norm"}[score_by]
+        assert metrics["test"] > 0.6
+
+
+def test_vectors_are_learnt_beside_the_reply(writer: Path, tmp_path: Path) -> None:
+    shards = write_sums(tmp_path, writer, make_sums(40, width=6))
+    options = {"learn": ["reply", "vectors=0.1"], "loss": ["elementwise"], "aligner_lr": 3e-3}
+    folder, metrics = train(shards, writer, tmp_path, epochs=6, **options)
+    assert metrics["variant"] == "reply+vectors"
+    assert metrics["aligner_steps"] == 10 * 5
+    assert metrics["first_phase"]["aligner_loss"] < 1
+    log = [json.loads(line)["student"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert log[0].keys() == {"total", "reply", "vectors", "target", "soft", "match"}
+    assert log[-1]["target"] < log[0]["target"]
+    assert "heads" not in "".join(AutoModelForCausalLM.from_pretrained(folder / "student").state_dict())
 
 
 def test_an_adapter_is_merged_into_a_whole_student(writer: Path, tmp_path: Path) -> None:
