@@ -101,7 +101,7 @@ class Generative:
         }
 
     def save_predictions(self, folder: Path) -> None:
-        """Write replies.parquet, where replies were written."""
+        """Write replies/<split>.parquet, where replies were written."""
         self.scores.write_replies(self.said, folder)
 
     def save(self, folder: Path) -> None:

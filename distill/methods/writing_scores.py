@@ -1,12 +1,11 @@
 """The scores of a student that writes: one number a row, by likelihood of choices, by written replies, or by tokens."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from distill.data.columns import Array
 from distill.data.dialogues import EXAMPLE_COLUMNS, DialogueColumn, read_examples
@@ -16,16 +15,15 @@ from distill.data.split import Bools, Split
 from distill.data.usable import choose_rows
 from distill.methods.writing import WritingMaterials
 from distill.models.generator import Generator
-from distill.scoring.choices import encode_pair, judge_choices, score_choices
-from distill.scoring.generate import generate
-from distill.scoring.rouge import rouge_l
+from distill.scoring.generate import generate_replies
+from distill.scoring.replies import REPLY_METRICS, Written, score_by_likelihood, score_replies, write_replies
 from distill.scoring.tokens import Taken, measure_replies
-from shared.answers import find_rule
 from shared.errors import UsageError
 from shared.example import Example
+from shared.shards.manifest import Manifest
 from shared.shards.read import read_row_group
 
-REPLIES = "replies.parquet"
+REPLIES = "replies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,7 @@ class Said:
     number: Array
     score: Array
     examples: Sequence[Example] = ()
-    replies: Sequence[str] = ()
+    written: Sequence[Written] = ()
 
 
 class WritingScores:
@@ -45,7 +43,8 @@ class WritingScores:
         self._materials, self._generator = materials, generator
         self._taken: dict[tuple[str, str], tuple[Array, Sequences] | None] = {}
         rows = materials.rows
-        self._judge = find_judge(rows.manifest.metric, rows.manifest.answer_rule, rows.manifest.kind)
+        if materials.config.generative.score_by == "task" and rows.manifest.kind == "generation":
+            check_metric(rows.manifest)
         dev = _choose_some(mark_scored(rows.dev), materials.config.generative.dev_rows)
         self._splits: dict[str, tuple[Split, Bools]] = {"validation": (rows.dev, dev)}
         if rows.test is not None:
@@ -85,43 +84,30 @@ class WritingScores:
         return self._encode(examples[:count])
 
     def write_replies(self, said: Mapping[str, Said], folder: Path) -> None:
-        """Write the replies to scored rows, with what they were written to and their scores, where there are any."""
-        tables = [
-            pa.table(
-                {
-                    "split": [split] * len(each.replies),
-                    "row": each.number,
-                    "sample_id": [example.sample_id for example in each.examples],
-                    "prompt": self._spell(each.examples),
-                    "reply": list(each.replies),
-                    "answer": [self._materials.prompter.answer(example) for example in each.examples],
-                    "score": each.score,
-                }
-            )
-            for split, each in said.items()
-            if each.replies
-        ]
-        if tables:
-            pq.write_table(pa.concat_tables(tables), folder / REPLIES)
+        """Write replies/<split>.parquet for each split that was scored by what the student wrote."""
+        for split, each in said.items():
+            if each.written:
+                write_replies(folder / REPLIES / f"{split}.parquet", each.examples, each.written)
 
     def _score(self, split: str) -> Said:
         config, manifest = self._materials.config.generative, self._materials.rows.manifest
         if config.score_by in ("nll", "agreement"):
             return self._score_tokens(split, nll=config.score_by == "nll")
         number, examples = self._read(split)
+        materials, model = self._materials, self._generator.model
         if manifest.kind == "choice":
-            return Said(number, self._score_choices(examples, by_length=config.score_by == "acc-norm"), examples)
+            template, question = materials.prompter.template, materials.prompter.question
+            found = score_by_likelihood(model, materials.tokenizer, template, question, examples, materials.device)
+            return Said(number, found.acc_norm if config.score_by == "acc-norm" else found.acc, examples)
         decoding = config.decoding.cap(manifest.max_reply_tokens)
         prompts = self._encode(examples)
-        totals = np.zeros(len(examples))
-        replies: list[str] = []
+        written = []
         for seed in decoding.seeds:
-            written = generate(
-                self._generator.model, self._materials.tokenizer, prompts, decoding, self._materials.device, seed=seed
-            )
-            replies = replies or written
-            totals += [self._judge(reply, example) for reply, example in zip(written, examples, strict=True)]
-        return Said(number, totals / len(decoding.seeds), examples, replies)
+            replies = generate_replies(model, materials.tokenizer, prompts, decoding, materials.device, seed=seed)
+            texts = [reply.text for reply in replies]
+            scores = score_replies(texts, examples, manifest.metric, manifest.answer_rule)
+            written.append(Written(seed, replies, scores))
+        return Said(number, np.mean([each.scores for each in written], axis=0), examples, written)
 
     def _score_tokens(self, split: str, *, nll: bool) -> Said:
         found = self._measure(split, "reference" if nll else "reply")
@@ -131,32 +117,6 @@ class WritingScores:
             lacking = "reference that fits" if nll else "top K of the student's own tokenizer"
             raise UsageError(f"no row of the split {split} has a {lacking}: choose another --score-by")
         return Said(found[0][has], np.array([value for value in values if value is not None]))
-
-    def _score_choices(self, examples: Sequence[Example], *, by_length: bool) -> Array:
-        prompter, tokenizer = self._materials.prompter, self._materials.tokenizer
-        contexts: list[list[int]] = []
-        continuations: list[list[list[int]]] = []
-        counts = []
-        characters = []
-        for example in examples:
-            listed = prompter.template.list_continuations(example, prompter.question)
-            pairs = [encode_pair(tokenizer, prompter.spell(each.context), each.text) for each in listed]
-            characters.append(np.array([float(each.characters) for each in listed]))
-            together = all(context == pairs[0][0] for context, _ in pairs)
-            counts.append(1 if together else len(pairs))
-            for context, own in (
-                [(pairs[0][0], [text for _, text in pairs])]
-                if together
-                else [(context, [text]) for context, text in pairs]
-            ):
-                contexts.append(context)
-                continuations.append(own)
-        scores = iter(score_choices(self._generator.model, contexts, continuations, self._materials.device))
-        likelihoods = [np.concatenate([next(scores) for _ in range(count)]) for count in counts]
-        if by_length:
-            likelihoods = [one / length for one, length in zip(likelihoods, characters, strict=True)]
-        labels = [example.label for example in examples if example.label is not None]
-        return judge_choices(likelihoods, labels)
 
     def _measure(self, split: str, learnt: str) -> tuple[Array, list[Taken]] | None:
         kept = self._find_dialogues(split, learnt)
@@ -186,13 +146,11 @@ class WritingScores:
             self._examples[split] = (np.flatnonzero(scored), examples)
         return self._examples[split]
 
-    def _spell(self, examples: Sequence[Example]) -> list[str]:
-        return [self._materials.prompter.write(example, scoring=True) for example in examples]
-
     def _encode(self, examples: Sequence[Example]) -> list[list[int]]:
         """Encode prompts, cut from the left to leave room for one token."""
         longest = self._materials.encoder.max_length - 1
-        return [ids[-longest:] for ids in self._materials.encoder.encode_prompts(self._spell(examples))]
+        texts = [self._materials.prompter.write(example, scoring=True) for example in examples]
+        return [ids[-longest:] for ids in self._materials.encoder.encode_prompts(texts)]
 
 
 def _choose_some(scored: Bools, count: int) -> Bools:
@@ -214,31 +172,12 @@ def _read_dialogues(split: Split, column: DialogueColumn, asked: Bools) -> tuple
     return (np.flatnonzero(wanted), join_sequences(parts)) if parts else None
 
 
-def find_judge(metric: str, rule_name: str | None, kind: str) -> Callable[[str, Example], float]:
-    """Find how a reply is scored. Raises UsageError for a metric that replies do not have."""
-    if metric == "rouge_l":
-        return _judge_by_rouge
-    if metric not in ("accuracy", "exact_match"):
-        raise UsageError(f"the task's metric is {metric!r}; replies are scored by accuracy, exact_match or rouge_l")
-    rule = find_rule(rule_name or ("choice" if kind == "choice" else "exact"))
-    return _RuleJudge(rule.is_right)
-
-
-@dataclass(frozen=True, slots=True)
-class _RuleJudge:
-    is_right: Callable[..., bool]
-
-    def __call__(self, reply: str, example: Example) -> float:
-        return float(
-            self.is_right(
-                reply,
-                choices=example.choices,
-                label=example.label,
-                target_text=example.target_text,
-                references=example.references,
-            )
+def check_metric(manifest: Manifest) -> None:
+    """Raise UsageError for a task whose metric replies do not have, before anything is trained."""
+    rule = manifest.answer_rule or ("exact" if manifest.metric == "exact_match" else None)
+    if manifest.metric not in REPLY_METRICS or (manifest.metric == "accuracy" and rule is None):
+        without = " and no answer rule" if manifest.metric == "accuracy" else ""
+        raise UsageError(
+            f"{manifest.task} has the metric {manifest.metric!r}{without}: replies cannot be judged by it. Choose "
+            "--score-by nll, which needs none"
         )
-
-
-def _judge_by_rouge(reply: str, example: Example) -> float:
-    return rouge_l(reply, example.references or (example.target_text or "",))

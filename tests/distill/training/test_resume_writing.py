@@ -43,7 +43,7 @@ def kill_at_random(tmp_path: Path, writer: Path, kills: int, epochs: int) -> Non
         assert start(config, tmp_path / "killed", 1, chance.randint(2, 4), kill % 2 == 1) == -signal.SIGKILL
     assert start(config, tmp_path / "killed", 1, None, False) == 0
     whole, killed = (tmp_path / out / "mine" for out in ("whole", "killed"))
-    for name in ("student/model.safetensors", "row_scores.parquet", "replies.parquet"):
+    for name in ("student/model.safetensors", "row_scores.parquet", "replies/test.parquet"):
         assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
     logs = [
         [{**json.loads(line), "seconds": 0} for line in (folder / "log.jsonl").read_text().splitlines()]
