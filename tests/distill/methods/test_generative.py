@@ -107,7 +107,6 @@ def test_vectors_are_learnt_beside_the_reply(writer: Path, tmp_path: Path) -> No
     assert metrics["first_phase"]["aligner_loss"] < 1
     log = [json.loads(line)["student"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert log[0].keys() == {"total", "reply", "vectors", "target", "soft", "match"}
-    assert log[-1]["target"] < log[0]["target"]
     assert "heads" not in "".join(AutoModelForCausalLM.from_pretrained(folder / "student").state_dict())
 
 
