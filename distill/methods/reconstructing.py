@@ -25,6 +25,8 @@ from distill.training.progress import Learners, Progress
 from distill.training.schedule import EvaluationSchedule
 from distill.training.step import derive_seed, take_step
 
+PAPERS_ALPHA = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class VectorTeacher:
@@ -66,7 +68,8 @@ def make_vector_teacher(materials: WritingMaterials) -> VectorTeacher:
     losses = {
         term.name: (make_match(term.name, method.semantics, method.loss_options), term.weight) for term in method.terms
     }
-    terms = Reconstruction(losses=losses, alpha=method.alpha, beta=method.beta, gamma=method.gamma, tau=method.tau)
+    alpha = PAPERS_ALPHA if method.alpha == "auto" else method.alpha
+    terms = Reconstruction(losses=losses, alpha=alpha, beta=method.beta, gamma=method.gamma, tau=method.tau)
     return VectorTeacher(own, aligner, terms)
 
 

@@ -168,6 +168,10 @@ def check_writing(config: DistillConfig, manifest: Manifest) -> None:
         raise UsageError(f"control {method.control} needs a teacher: learn something besides the reference")
     if student.frozen_layers is not None:
         raise UsageError("frozen_layers is for students with label heads")
+    if "vectors" in names and not method.gamma and not (method.terms and method.beta):
+        raise UsageError(
+            "learn vectors has no term that counts: give --gamma 1, --loss euclid or both (--preset armada does)"
+        )
     if "vectors" in names and config.generative.micro_batch is not None:
         raise UsageError("micro_batch goes without vectors: their losses see the whole batch")
     if config.generative.only == "correct" and manifest.answer_rule is None and manifest.kind == "generation":

@@ -100,7 +100,7 @@ def test_choices_are_learnt_as_text_and_scored_by_likelihood(writer: Path, tmp_p
 
 def test_vectors_are_learnt_beside_the_reply(writer: Path, tmp_path: Path) -> None:
     shards = write_sums(tmp_path, writer, make_sums(40, width=6))
-    options: dict[str, Any] = {"learn": ["reply", "vectors=0.1"], "loss": ["elementwise"], "aligner_lr": 3e-3}
+    options: dict[str, Any] = {"learn": ["reply", "vectors=0.1"], "loss": ["elementwise"], "gamma": 1.0}
     folder, metrics = train(shards, writer, tmp_path, epochs=6, **options)
     assert metrics["variant"] == "reply+vectors"
     assert metrics["aligner_steps"] == 10 * 5
