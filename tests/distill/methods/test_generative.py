@@ -37,11 +37,13 @@ def test_a_student_learns_what_the_teacher_wrote_and_stops_where_it_stops(writer
     tokenizer = AutoTokenizer.from_pretrained(folder / "student")
     assert model.generation_config.eos_token_id in (2, [2])
     assert tokenizer.chat_template
-    replies = pl.read_parquet(folder / "replies.parquet")
-    assert replies["split"].value_counts().sort("split")["count"].to_list() == [20, 20]
-    assert sum(len(reply.split(" ")) == 1 for reply in replies["reply"]) > 0.9 * len(replies)
+    replies = pl.read_parquet(folder / "replies" / "test.parquet")
+    assert len(replies) == 20
+    assert replies["ended"].all()
+    assert all(" " not in reply for reply in replies["reply"])
     scores = pl.read_parquet(folder / "row_scores.parquet")
-    assert scores.filter(pl.col("split") == "test")["score"].mean() == pytest.approx(metrics["test"])
+    own = scores.filter(pl.col("split") == "test")["score"].to_list()
+    assert sum(own) / len(own) == pytest.approx(metrics["test"])
     assert {"test", "test_nll", "test_agreement", "validation"} <= set(scores["split"])
     log = [json.loads(line)["student"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert log[-1]["reply"] < log[0]["reply"]

@@ -13,6 +13,8 @@ from tests.distill.compute.test_processes import run
 from tests.distill.training.test_resume import start
 from tests.distill.writing import make_sums, make_writer, write_sums
 
+pytestmark = pytest.mark.real
+
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Path:
@@ -57,12 +59,10 @@ def test_killed_at_random_steps_a_writer_comes_to_the_same_weights(tmp_path: Pat
     kill_at_random(tmp_path, writer, 2, 2)
 
 
-@pytest.mark.real
 def test_killed_at_ten_random_steps_a_writer_comes_to_the_same_weights(tmp_path: Path, writer: Path) -> None:
     kill_at_random(tmp_path, writer, 10, 8)
 
 
-@pytest.mark.real
 @pytest.mark.parametrize("more", [(), ("--micro-batch", "2")])
 def test_two_processes_give_the_losses_of_one(tmp_path: Path, writer: Path, more: tuple[str, ...]) -> None:
     # 41 rows in batches of 8: the last batch of an epoch has one row, and the second process none of its own.
