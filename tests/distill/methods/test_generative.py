@@ -22,7 +22,8 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(shards: Path, writer: Path, out: Path, **options: Any) -> tuple[Path, dict[str, Any]]:
     template = out / "plain.yaml"
     template.write_text('prompt: "{{ text }}"\n')
-    given = {"epochs": 2, "batch_size": 8, "student_lr": 1e-2, "device": "cpu", "template": str(template), **options}
+    plain = {"warmup": 0.0, "decay": "none", "weight_decay_on": "all", "eval_steps": None, "template": str(template)}
+    given = {"epochs": 2, "batch_size": 8, "student_lr": 1e-2, "device": "cpu", **plain, **options}
     return run_distillation(make_distill_config(shards=shards, student=str(writer), **given), out)
 
 
