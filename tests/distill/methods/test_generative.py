@@ -22,8 +22,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(shards: Path, writer: Path, out: Path, **options: Any) -> tuple[Path, dict[str, Any]]:
     template = out / "plain.yaml"
     template.write_text('prompt: "{{ text }}"\n')
-    plain = {"warmup": 0.0, "decay": "none", "weight_decay_on": "all", "eval_steps": None, "template": str(template)}
-    given = {"epochs": 2, "batch_size": 8, "student_lr": 1e-2, "device": "cpu", **plain, **options}
+    given = {"epochs": 2, "batch_size": 8, "student_lr": 1e-2, "device": "cpu", "template": str(template), **options}
     return run_distillation(make_distill_config(shards=shards, student=str(writer), **given), out)
 
 
@@ -91,7 +90,8 @@ def test_verified_replies_are_learnt_alone(writer: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("score_by", ["task", "acc-norm", "nll"])
 def test_choices_are_learnt_as_text_and_scored_by_likelihood(writer: Path, tmp_path: Path, score_by: str) -> None:
     shards = write_sums(tmp_path, writer, make_choices(make_sums(50)), choices=True)
-    options: dict[str, Any] = {"learn": "reference", "template": "lm-eval", "score_by": score_by}
+    recipe = {"warmup": 0.0, "decay": "none", "weight_decay_on": "all", "eval_steps": None}
+    options: dict[str, Any] = {"learn": "reference", "template": "lm-eval", "score_by": score_by, **recipe}
     _, metrics = train(shards, writer, tmp_path, epochs=12, **options)
     if score_by == "nll":
         assert metrics["metric"] == "minus_nll"
