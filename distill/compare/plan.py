@@ -6,13 +6,14 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from distill.config import UNDISTILLED, DistillConfig, Shards, TeacherName, make_distill_config
-from shared.errors import UsageError
+from distill.config import TEXT_KINDS, UNDISTILLED, DistillConfig, Shards, TeacherName, make_distill_config
+from distill.controls import CONTROLS, Control
+from shared.errors import ShardError, UsageError
 from shared.options import Option, check_options, make_config, parse_assignment, parse_value
 
 CHOICES = "choices"
 OWN = ("seed", "labels")  # options that the comparison itself sets, for each cell
-DEFAULT_CONTROLS = (
+DEFAULT_CONTROLS: tuple[Control, ...] = (
     *("linear-probe", "label-smoothing", "self-training", "shuffled-teacher", "random-vectors", "constant-target"),
     *("frozen-aligner", "pseudo-labels", "probe-distilled"),
 )
@@ -117,12 +118,15 @@ class Comparison:
                 raise UsageError(f"{self.name}: the {what} {doubled[0]} is given twice")
 
     def list_variants(self) -> dict[str, Mapping[str, Any]]:
-        """List the variants, those by default where none were given."""
-        return dict(self.variants) or default_variants(self.common)
+        """List the variants, those by default where none were given: they go with the kind of the task.
+
+        Shards that are still to be harvested are taken to be of a classification.
+        """
+        return dict(self.variants) or default_variants(self.common, find_kind(self.shards[0], self.teacher))
 
     def list_candidates(self, variant: str) -> list[dict[str, Any]]:
         """List what is tried for a variant: one mapping of options a candidate. Raises UsageError."""
-        choices: Mapping[str, Sequence[Any]] = self.list_variants()[variant].get(CHOICES, self.choices)
+        choices: Mapping[str, Sequence[Any]] = self.variants.get(variant, {}).get(CHOICES, self.choices)
         if not isinstance(choices, Mapping):
             raise UsageError(f"{self.name}: {CHOICES} of {variant} is {choices!r}; give a list for each option")
         for option, values in choices.items():
@@ -173,23 +177,39 @@ def _check_name(what: str, name: str) -> None:
     check_name(what, name)
 
 
-def default_variants(common: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Make the variants that are compared unless others are given.
+def find_kind(shards: Path, teacher: str | None) -> str:
+    """Find the kind of the task that shards are of; "classification" where there are none yet."""
+    from shared.shards.manifest import choose_teacher, load_manifest  # imports pyarrow: see _check_name
+
+    try:
+        return load_manifest(choose_teacher(shards, teacher)).kind
+    except ShardError:
+        return "classification"
+
+
+def default_variants(common: Mapping[str, Any], kind: str = "classification") -> dict[str, Mapping[str, Any]]:
+    """Make the variants that are compared unless others are given, on a task of a kind.
 
     They are plain fine-tuning, its heads alone, the teacher by the common options, and every control and baseline that
-    goes with it.
+    goes with it. Of a student that writes they are the reference alone, the teacher, and the teacher shuffled.
     """
     teacher = make_distill_config(owner="the common options", **{**common, "shards": Path()})
+    name = teacher.name_variant(kind)
+    if kind in TEXT_KINDS:
+        shuffled: Control = "shuffled-teacher"
+        return {"undistilled": {"learn": ["reference"]}, name: {}, shuffled: {"control": shuffled}}
     variants: dict[str, Mapping[str, Any]] = {
         "undistilled": dict(UNDISTILLED),
-        "heads-only": {name: value for name, value in UNDISTILLED.items() if name != "gamma"},
-        teacher.variant: {},
+        "heads-only": {option: value for option, value in UNDISTILLED.items() if option != "gamma"},
+        name: {},
     }
     if not teacher.method.gamma:
         del variants["heads-only"]
     for control in DEFAULT_CONTROLS:
+        if kind == "regression" and CONTROLS[control].needs_classes:
+            continue
         try:
-            replace(teacher.method, control=control)  # type: ignore[arg-type]
+            replace(teacher.method, control=control)
         except UsageError:
             continue
         variants[control] = {"control": control}

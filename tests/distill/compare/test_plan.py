@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from distill.compare.plan import Comparison, default_variants, make_comparison, read_plan
-from distill.config import DistillConfig
+from distill.config import DistillConfig, make_distill_config
 from shared.errors import UsageError
+from tests.distill.distill_rows import WriteFolder, make_rows
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "undistilled": {"loss": "none", "alpha": 0, "gamma": 0},
@@ -51,6 +52,18 @@ def test_default_variants_hold_every_control_that_goes_with_the_teacher() -> Non
     assert "heads-only" not in default_variants({"preset": "armada", "gamma": 0})
     assert plan(variants={}, common={"soft": "kl"}).list_cells()[0].config.variant == "undistilled"
     assert len(plan(variants={}).list_cells()) == 5 * len(names)
+
+
+def test_default_variants_go_with_the_kind_of_the_task(write_folder: WriteFolder) -> None:
+    regression = default_variants({}, "regression")
+    assert {"undistilled", "distilled", "self-training", "linear-probe"} <= regression.keys()
+    assert not {"label-smoothing", "pseudo-labels"} & regression.keys()
+    written = default_variants({"learn": ["topk", "reference"]}, "generation")
+    assert list(written) == ["undistilled", "topk+reference", "shuffled-teacher"]
+    roles = [make_distill_config(**{"learn": ["topk"], **v}, shards="d").role for v in written.values()]
+    assert roles == ["undistilled", "teacher", "control"]
+    shards = write_folder({"train": [make_rows(8, regression=True)]}, kind="regression", labels=(), metric="pearson")
+    assert "label-smoothing" not in plan(variants={}, shards=(shards,)).list_variants()
 
 
 @pytest.mark.parametrize(
