@@ -154,11 +154,12 @@ def time_trl(case: str, size: str, rows: Rows, steps: int, precision: Any) -> li
     from datasets import Dataset
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     seconds: list[float] = []
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         """Notes how long each step took."""
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
