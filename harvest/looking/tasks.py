@@ -36,8 +36,9 @@ def print_tasks() -> None:
     """Print the same as a table."""
     from rich.table import Table
 
-    table = Table("task", "kind", "metric", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("rows", no_wrap=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("task", "kind", "metric", "rows"):
+        table.add_column(heading, no_wrap=True)
     table.add_column("source", overflow="fold")
     for task in TASKS.values():
         table.add_row(task.name, task.kind, task.metric, _show_rows(task), _show_source(task))

@@ -111,7 +111,7 @@ def test_the_top_k_stays_with_its_tokens_and_an_added_end_has_none(tokenizer: An
     assert batch["has_top"].tolist() == [True, True, True, False, True, True]
     named = batch["has_top"]
     assert (batch["top_ids"][named][:, 0] == batch["said"][named]).all()
-    assert np.exp(batch["tail"][named].numpy()) == pytest.approx(0.1, rel=1e-3)
+    assert np.exp(batch["tail"][named].numpy()) == pytest.approx(0.1, rel=1e-2)  # a log is kept to a part in 512
     assert batch["counts"].tolist() == [6, 5]
 
 

@@ -109,7 +109,7 @@ def test_the_models_own_settings_are_not_in_force(tiny_generator: Path) -> None:
         eos_token_id=ENDS, repetition_penalty=5.0, do_sample=True, temperature=9.0, no_repeat_ngram_size=1, num_beams=3
     )
     model.config.use_cache = False
-    assert generate(model, tokenizer, prompts, Decoding(20), CPU) == plain
+    assert generate(model, tokenizer, prompts, Decoding(10), CPU) == plain
     assert model.generation_config.repetition_penalty == 5.0, "it is put back"
 
 

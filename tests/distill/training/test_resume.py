@@ -85,7 +85,7 @@ def shards(write_folder: WriteFolder) -> Path:
     ("checkpoint_steps", "options"),
     [
         (1, {"schedule": "interleaved", "semantics": "code"}),
-        (2, {"preset": "default", "student_lr": 3e-3, "eval_steps": 3, "patience": 4}),
+        (2, {"preset": "default", "student_lr": 3e-3, "eval_steps": 3, "patience": 10}),
         pytest.param(
             3,
             {"aligner_pretraining": 1, "warmup": 0.2, "decay": "linear", "buffer_bytes": 6000},

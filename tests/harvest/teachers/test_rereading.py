@@ -117,8 +117,8 @@ BY_CLASS = {entry.teacher: entry for entry in reversed(ENTRIES)}
 
 @pytest.mark.parametrize("entry", BY_CLASS.values(), ids=lambda entry: entry.name)
 def test_the_raw_of_every_teacher_says_what_its_row_says(entry: TeacherEntry) -> None:
-    if "reply" not in entry.gives:
-        assert find_reread({"teacher": entry.name}) is None  # its answer is a vector, and is no reply
+    if "reply" not in entry.gives or entry.name == "scorer":
+        assert find_reread({"teacher": entry.name}) is None  # a vector is no reply, nor is a text that was given
         return
     recipe, answer = ROWS[entry.teacher]()
     reread = find_reread(json.loads(json.dumps(recipe)))
@@ -240,7 +240,7 @@ def test_a_folder_of_schema_1_is_brought_over_as_it_was(kind: str, waits: bool, 
         for name in set(READ_COLUMNS) - {"reply_ids", "reply_logprobs", "topk_tail"} - set(before):
             assert after[name] is None, name
         if "topk_ids" in before and before["status"] == "ok":
-            assert after["topk_tail"] == pytest.approx(TAIL, abs=1e-3)
+            assert after["topk_tail"] == pytest.approx(TAIL, rel=2**-8)
     assert verify_shards(folder).problems == ()
     again = reparse(folder)
     assert (again.rows, again.changed) == (5, 0)
