@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import inf
 from pathlib import Path
 from statistics import mean
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from distill.compare.classifier import SeedPredictions, count_confusion, read_predictions
+from distill.compare.measures import describe_measures, read_measures
 from distill.compare.plan import Cell, Comparison
 from distill.compare.runner import CELLS
 from distill.compare.sentences import say_untested, say_verdicts
@@ -36,7 +37,8 @@ class Chosen:
 
     `choice_scores` are the mean validation scores of all candidates. `row_scores` (seeds, rows) are of the reported
     split, and `rows` (rows,) the numbers of those rows in it. `predictions` are there where the method is a classifier.
-    `curves` are the validation scores of each seed by epoch.
+    `curves` are the validation scores of each seed by epoch, and `measures` what else the method measured of those
+    rows, by name, each (seeds, rows).
     """
 
     variant: str
@@ -50,6 +52,12 @@ class Chosen:
     row_scores: Array
     predictions: SeedPredictions | None
     curves: tuple[tuple[float, ...], ...]
+    measures: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """What the score is called."""
+        return str(self.metrics[0]["metric"])
 
     @property
     def scores(self) -> list[float]:
@@ -110,6 +118,7 @@ def _choose(
         row_scores=row_scores,
         predictions=read_predictions(folders, REPORTED_ON),
         curves=tuple(map(_read_curve, folders)),
+        measures=read_measures(folders, REPORTED_ON),
     )
 
 
@@ -134,7 +143,7 @@ def _read_row_scores(folders: Sequence[Path]) -> tuple[Array, Array]:
     return numbers[0], np.stack(scores)
 
 
-def judge_variants(chosen: Sequence[Chosen], metric: str) -> list[Verdict]:
+def judge_variants(chosen: Sequence[Chosen]) -> list[Verdict]:
     """Reach the verdict on each teacher variant, for each number of labels; none where there are too few seeds."""
     if len(chosen[0].metrics) < FEWEST_SEEDS:
         return []
@@ -142,7 +151,7 @@ def judge_variants(chosen: Sequence[Chosen], metric: str) -> list[Verdict]:
     for one in chosen:
         groups.setdefault(one.labels, {})[one.variant] = one.row_scores
     roles = {one.variant: one.role for one in chosen}
-    return reach_verdicts(groups.items(), roles, SPANS.get(metric, inf))
+    return reach_verdicts(groups.items(), roles, SPANS.get(chosen[0].metric, inf))
 
 
 def describe(
@@ -157,7 +166,9 @@ def describe(
         _describe_group([one for one in chosen if one.labels == labels], manifest)
         for labels in dict.fromkeys(one.labels for one in chosen)
     ]
-    sentences = say_verdicts(verdicts, manifest) if verdicts else [say_untested(comparison.seeds)]
+    sentences = (
+        say_verdicts(verdicts, manifest.teacher, chosen[0].metric) if verdicts else [say_untested(comparison.seeds)]
+    )
     first = chosen[0].metrics[0]
     runs = [run for one in chosen for run in one.metrics]
     return {
@@ -166,7 +177,7 @@ def describe(
         "teacher": manifest.teacher,
         "student": first["student"],
         "frozen_layers": first["config"].get("frozen_layers"),
-        "metric": manifest.metric,
+        "metric": chosen[0].metric,
         "labels": list(manifest.labels),
         "verdict": " ".join(sentences),
         "sentences": sentences,
@@ -195,7 +206,7 @@ def _describe_group(group: Sequence[Chosen], manifest: Manifest) -> dict[str, An
     values = {one.variant: one.row_scores for one in group}
     undistilled = next(one.variant for one in group if one.role == "undistilled")
     rivals = [one.variant for one in group if one.role in ("control", "baseline")]
-    tested, span = len(group[0].metrics) >= FEWEST_SEEDS, SPANS.get(manifest.metric, inf)
+    tested, span = len(group[0].metrics) >= FEWEST_SEEDS, SPANS.get(group[0].metric, inf)
     against = rank(values, undistilled, span) if tested else {}
     against_rivals = {
         one.variant: compare_with_rivals(one.variant, values, rivals, span)
@@ -206,12 +217,25 @@ def _describe_group(group: Sequence[Chosen], manifest: Manifest) -> dict[str, An
         "labels": group[0].labels,
         "teacher_head": _find_teacher_head(group),
         "variants": [_describe_variant(one, manifest) for one in group],
+        "measures": _describe_measures(group, undistilled),
         "against_undistilled": {name: {**asdict(d), "p_holm": p} for name, (d, p) in against.items()},
         "against_rivals": {
             teacher: {rival: asdict(difference) for rival, difference in differences.items()}
             for teacher, differences in against_rivals.items()
         },
     }
+
+
+def _describe_measures(group: Sequence[Chosen], undistilled: str) -> list[dict[str, Any]]:
+    """Describe what else was measured, the score that is tested first; nothing where nothing else was."""
+    if not any(set(one.measures) - {one.metric} for one in group):
+        return []
+    measures = {one.variant: {one.metric: one.row_scores, **_drop(one.measures, one.metric)} for one in group}
+    return describe_measures(measures, undistilled)
+
+
+def _drop(measures: Mapping[str, Array], name: str) -> dict[str, Array]:
+    return {key: values for key, values in measures.items() if key != name}
 
 
 def _find_teacher_head(group: Sequence[Chosen]) -> float | None:

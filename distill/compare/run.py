@@ -32,7 +32,7 @@ def run_comparison(
     check_reported(shards, manifest)
     cells = run_cells(comparison, folder, overwrite)
     chosen = choose_runs(comparison, cells, folder)
-    verdicts = judge_variants(chosen, manifest.metric)
+    verdicts = judge_variants(chosen)
     result = describe(comparison, chosen, verdicts, manifest, manifest.cost_usd)
     rows = find_disagreements(chosen, shards, manifest, images)
     replace_file(folder / RESULT, orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")

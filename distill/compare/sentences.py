@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from distill.compare.statistics import FEWEST_SEEDS
 from distill.compare.verdict import Rival, Verdict
-from shared.shards.manifest import Manifest
 
 
 def say_untested(seeds: Sequence[int]) -> str:
@@ -27,20 +26,19 @@ _SAID = {
 }
 
 
-def say_verdicts(verdicts: Sequence[Verdict], manifest: Manifest) -> list[str]:
+def say_verdicts(verdicts: Sequence[Verdict], teacher: str, metric: str) -> list[str]:
     """Put the verdicts in words, one sentence a teacher variant and number of labels."""
     sentences = []
     for verdict in verdicts:
         gain = verdict.undistilled
         with_labels = "With all labels" if verdict.labels is None else f"With {verdict.labels:,} labels"
         against = [
-            f"{gain.mean:+.3f} {manifest.metric} against plain fine-tuning (95% interval {gain.low:+.3f} to "
-            f"{gain.high:+.3f})"
+            f"{gain.mean:+.3f} {metric} against plain fine-tuning (95% interval {gain.low:+.3f} to {gain.high:+.3f})"
         ]
         for kind, rival in (("control", verdict.control), ("baseline", verdict.baseline)):
             if rival is not None:
                 against.append(f"{_say_difference(rival)} against {rival.variant}, the {kind} that is hardest to beat")
-        subject = f"{with_labels}, {manifest.teacher}'s answers ({verdict.variant})"
+        subject = f"{with_labels}, {teacher}'s answers ({verdict.variant})"
         sentences.append(f"{subject} {_SAID[verdict.outcome]}: {'; '.join(against)}.")
     return sentences
 

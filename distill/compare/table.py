@@ -43,6 +43,31 @@ def print_group(result: Mapping[str, Any], group: Mapping[str, Any]) -> None:
             f"{one['seconds']:.0f}",
         )
     results.print(table)
+    if group["measures"]:
+        print_measures(group["measures"], baseline["variant"])
+
+
+def print_measures(lines: Sequence[Mapping[str, Any]], baseline: str) -> None:
+    """Print what the test rows say of each variant, with 95% intervals."""
+    from rich.table import Table
+
+    table = Table(title="test rows: means, differences, and their 95% intervals")
+    for heading in ("measure", "variant", "mean", f"against {baseline}"):
+        table.add_column(heading, no_wrap=True)
+    for name in dict.fromkeys(line["measure"] for line in lines):
+        for line in lines:
+            if line["measure"] == name:
+                table.add_row(name, line["variant"], format_interval(line), format_interval(line["against"], "+"))
+        table.add_section()
+    results.print(table)
+
+
+def format_interval(found: Mapping[str, float] | None, sign: str = "") -> str:
+    """Write a mean and its interval; nothing for None. With the sign + a mean has one always."""
+    if found is None:
+        return ""
+    mean, low, high = (f"{found[key]:{sign}.3f}" for key in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
 
 
 def format_scores(scores: Sequence[float]) -> str:

@@ -83,7 +83,7 @@ class Generative:
             "control": config.method.control,
             "role": config.role,
             "test": means.get("test"),
-            "nll": None if "test_nll" not in means else -means["test_nll"],
+            "nll": means.get("test_nll"),
             "agreement": means.get("test_agreement"),
             "validation": means.get("validation"),
             "aligner_dev": None,

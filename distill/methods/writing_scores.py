@@ -62,14 +62,14 @@ class WritingScores:
         return float(self._score("validation").score.mean())
 
     def say_all(self) -> dict[str, Said]:
-        """Score all rows, by split; `<split>_nll` is minus the references' and `<split>_agreement` the teacher's.
+        """Score all rows, by split; `<split>_nll` is the references' and `<split>_agreement` the teacher's.
 
         Those are there where the rows have references, and top Ks of the student's own tokenizer.
         """
         said = {split: self._score(split) for split in self._splits}
         for split in self._splits:
             if (nll := self._measure(split, "reference")) is not None:
-                said[f"{split}_nll"] = Said(nll[0], -np.array([each.nll for each in nll[1]]))
+                said[f"{split}_nll"] = Said(nll[0], np.array([each.nll for each in nll[1]]))
             if self._materials.same_tokenizer and (own := self._measure(split, "reply")) is not None:
                 agreed = [each.agreement for each in own[1]]
                 has = np.array([each is not None for each in agreed], np.bool_)

@@ -26,6 +26,7 @@ KNOWN_ROWS: Mapping[str, Mapping[str, int]] = {
     "boolq": {"train": 9_427, "validation": 3_270, "test": 3_245},
     "wic": {"train": 5_428, "validation": 638, "test": 1_400},
     "rotten_tomatoes": {"train": 8_530, "validation": 1_066, "test": 1_066},
+    "rotten_tomatoes_text": {"train": 8_530, "validation": 1_066, "test": 1_066},
     "hellaswag": {"train": 39_905, "validation": 10_042},
     "winogrande": {"train": 40_398, "validation": 1_267},
     "arc_easy": {"train": 2_251, "validation": 570, "test": 2_376},

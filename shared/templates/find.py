@@ -12,7 +12,7 @@ from jinja2 import TemplateSyntaxError
 from shared.errors import UsageError
 from shared.templates.template import Template, compile_text
 
-_KNOWN = ("llm-adapters", "alpaca", "chat", "lm-eval")
+_KNOWN = ("llm-adapters", "alpaca", "chat", "lm-eval", "none")
 _KEYS = tuple(one.name for one in fields(Template) if one.name != "name")
 
 
