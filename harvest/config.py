@@ -17,6 +17,7 @@ from shared.errors import UsageError
 from shared.options import Option, check_options, list_options, make_config, parse_names
 from shared.schema import Status
 
+NO_SPLIT = "none"  # of --ask
 _FILE = "A file of your own"
 _ROWS = "Which rows"
 RETRIED = tuple(status for status in Status if status not in (Status.OK, Status.UNASKED))  # can be asked again
@@ -116,7 +117,9 @@ class HarvestConfig:
     asked: Annotated[
         tuple[str, ...] | None,
         Option(
-            "Ask only about this split and carry the others' rows unanswered; may be repeated.", name="ask", panel=_ROWS
+            "Ask only about this split and carry the others' rows unanswered; may be repeated. none: about no split.",
+            name="ask",
+            panel=_ROWS,
         ),
     ] = None
     limits: Annotated[

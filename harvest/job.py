@@ -16,7 +16,7 @@ from harvest.asking.inflight import InFlightLog
 from harvest.asking.interrupt import Interrupt
 from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import EVERY_SPLIT, Action, Plan, Scope, find_first, make_plan, request_key
-from harvest.config import HarvestConfig
+from harvest.config import NO_SPLIT, HarvestConfig
 from harvest.looking.agreement import judge_folder
 from harvest.looking.card import write_card
 from harvest.teachers.base import Remote, Teacher, find_draw_problem
@@ -233,9 +233,10 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None) -> Iterator[_Ha
 
 def _choose_scope(config: HarvestConfig, loaded: LoadedTask) -> Scope:
     """The rows that a choice is about. Raises UsageError for a split that the task has not."""
+    asked = () if config.asked == (NO_SPLIT,) else config.asked
     named = [
         *(config.splits or ()),
-        *(config.asked or ()),
+        *(asked or ()),
         *(split for split in config.limits if split != EVERY_SPLIT),
     ]
     if unknown := [split for split in named if split not in loaded.splits]:
@@ -243,7 +244,7 @@ def _choose_scope(config: HarvestConfig, loaded: LoadedTask) -> Scope:
     return Scope(
         splits=tuple(config.splits or loaded.splits),
         limits=config.limits,
-        asked=config.asked,
+        asked=asked,
         retry=config.retry,
         share=config.share,
         draws=config.draws,

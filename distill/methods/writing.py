@@ -75,12 +75,16 @@ class WritingMaterials:
         return {term.name: term.weight for term in self.config.learnt}
 
     def make_columns(self) -> dict[str, DialogueColumn]:
-        """Make the columns of dialogues that the terms need, by whose words they are."""
+        """Make the columns of dialogues that the terms need, by whose words they are.
+
+        Vectors go with the first of them: with the reply, or where only the reference is learnt beside them, with that,
+        since a teacher of vectors need not write.
+        """
         shuffled = self.config.method.control == "shuffled-teacher"
         seed = derive_seed(self.config.training.seed, "shuffled teacher") if shuffled else None
         names = set(self.weights)
         columns = {}
-        if names & {"reply", "topk", "vectors"}:
+        if names & {"reply", "topk"} or names == {"vectors"}:
             columns["reply"] = self.make_column("reply", "topk" in names, None if names == {"vectors"} else seed)
         if "reference" in names:
             columns["reference"] = self.make_column("reference")

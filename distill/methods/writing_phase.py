@@ -167,7 +167,8 @@ class WriterPhase:
             read = hidden.flatten(0, 1)[inputs[PLACES]]
             targets = make_targets(inputs, weighed[0] / tokens, weighed[1] / with_top)
             sums: LossSums = sum_losses(read, self.student.head, targets, self.materials.config.generative.divergence)
-        vectors = {} if self.teacher is None or name != "reply" else self._match(hidden, inputs, batch)
+        with_vectors = self.teacher is not None and name == next(iter(self.plan.columns))
+        vectors = self._match(hidden, inputs, batch) if with_vectors else {}
         total = sums.total
         found = {"total": total.detach()}
         if vectors:

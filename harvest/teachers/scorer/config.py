@@ -21,7 +21,7 @@ class ScorerConfig:
     score_given: GivenOption = REFERENCE
     template: Annotated[
         str,
-        Option("How a row becomes a prompt: chat, alpaca, lm-eval, llm-adapters, or a YAML file of your own."),
+        Option("How a row becomes a prompt: chat, alpaca, lm-eval, llm-adapters, none, or a YAML file of your own."),
     ] = "chat"
     top_logprobs: Annotated[
         int, Option("How many of the most probable tokens are kept at each position.", at_least=1)

@@ -1,6 +1,7 @@
 """A student that writes: trained from shards to a folder that transformers opens, on each kind of task and term."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distill.config import make_distill_config
 from distill.run import run_distillation
 from shared.errors import UsageError
+from shared.schema import Answer, Status
 from tests.distill.writing import make_choices, make_sums, make_writer, write_sums
 
 
@@ -111,6 +113,15 @@ def test_vectors_are_learnt_beside_the_reply(writer: Path, tmp_path: Path) -> No
     log = [json.loads(line)["student"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert log[0].keys() == {"total", "reply", "vectors", "target", "soft", "match"}
     assert "heads" not in "".join(AutoModelForCausalLM.from_pretrained(folder / "student").state_dict())
+
+
+def test_vectors_of_a_teacher_that_writes_nothing_are_learnt_beside_the_reference(writer: Path, tmp_path: Path) -> None:
+    rows = make_sums(20, width=6)
+    silent = [replace(row, answer=Answer(Status.OK, embedding=row.answer.embedding, attempts=1)) for row in rows]
+    options: dict[str, Any] = {"learn": ["reference", "vectors"], "gamma": 1.0, "epochs": 1}
+    folder, metrics = train(write_sums(tmp_path, writer, silent), writer, tmp_path, **options)
+    assert (metrics["variant"], metrics["replies"]["learnt"]) == ("reference+vectors", 20)
+    assert json.loads((folder / "log.jsonl").read_text())["student"].keys() >= {"reference", "vectors"}
 
 
 def test_an_adapter_is_merged_into_a_whole_student(writer: Path, tmp_path: Path) -> None:
