@@ -90,7 +90,7 @@ def cut_recipe(name: str) -> str:
     ("name", "tasks", "students"),
     [
         ("armada-reasoning", ["commonsense_8k", "math_10k"], ["LLaMA-7B"]),
-        ("armada-instruction", ["dolly"], ["LLaMA-3.2-3B", "LLaMA-3.1-8B"]),
+        pytest.param("armada-instruction", ["dolly"], ["LLaMA-3.2-3B", "LLaMA-3.1-8B"], marks=pytest.mark.real),
     ],
 )
 def test_a_recipe_becomes_a_table(
