@@ -37,8 +37,10 @@ def print_tasks() -> None:
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("task", "kind", "metric", "rows"):
-        table.add_column(heading, no_wrap=True)
+    table.add_column("task", no_wrap=True)
+    table.add_column("kind", overflow="fold")
+    table.add_column("metric", overflow="fold")
+    table.add_column("rows", no_wrap=True)
     table.add_column("source", overflow="fold")
     for task in TASKS.values():
         table.add_row(task.name, task.kind, task.metric, _show_rows(task), _show_source(task))
