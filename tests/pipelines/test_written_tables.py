@@ -41,8 +41,8 @@ def write_hub(hub: Path) -> None:
     Path("math_10k.json").write_text(json.dumps(make_rows(ROWS, "The answer is {}")))
     dolly = hub / "datasets" / "MiniLLM" / "dolly"
     dolly.mkdir(parents=True)
-    for name, rows in (("raw", 1_000 + ROWS), ("valid", 6)):
-        lines = [json.dumps({**row, "prompt": "unused"}) for row in make_rows(rows, "{}")]
+    for name, count in (("raw", 1_000 + ROWS), ("valid", 6)):
+        lines = [json.dumps({**row, "prompt": "unused"}) for row in make_rows(count, "{}")]
         (dolly / f"{name}.jsonl").write_text("\n".join(lines))
     arc = hub / "datasets" / "allenai" / "ai2_arc" / "ARC-Easy"
     arc.mkdir(parents=True)
