@@ -113,6 +113,7 @@ def test_its_options_are_checked_as_those_of_any_teacher(site: Path) -> None:
     assert (refused.returncode, "cannot be loaded" in refused.stderr) == (2, True)
 
 
+@pytest.mark.real
 def test_the_loss_is_explained_and_is_compared_on_the_replies_of_the_teacher(site: Path) -> None:
     help_text = run(site, "distill", "run", "--help").stdout
     assert "huber: the distance of each number" in " ".join(help_text.replace("│", "").split())

@@ -86,11 +86,12 @@ def cut_recipe(name: str) -> str:
     return name
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("name", "tasks", "students"),
     [
         ("armada-reasoning", ["commonsense_8k", "math_10k"], ["LLaMA-7B"]),
-        pytest.param("armada-instruction", ["dolly"], ["LLaMA-3.2-3B", "LLaMA-3.1-8B"], marks=pytest.mark.real),
+        ("armada-instruction", ["dolly"], ["LLaMA-3.2-3B", "LLaMA-3.1-8B"]),
     ],
 )
 def test_a_recipe_becomes_a_table(

@@ -1,5 +1,6 @@
 """Plans: from YAML and flags, and what is refused before anything is trained."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,14 @@ def test_a_mapping_of_a_recipe_becomes_a_comparison_with_further_teachers() -> N
     assert [len(cell.config.data.shards) for cell in made.list_cells()] == [1, 1, 2]
 
 
-def test_the_plan_of_the_documented_comparison_is_one() -> None:
-    path = Path(__file__).parents[3] / "docs" / "compare" / "rotten_tomatoes.yaml"
+@pytest.mark.parametrize("name", ["rotten_tomatoes", "products"])
+def test_the_plans_of_the_documented_comparisons_are_fair_ones(name: str) -> None:
+    path = Path(__file__).parents[3] / "docs" / "compare" / f"{name}.yaml"
     comparison = make_comparison(read_plan(path), str(path))
-    assert comparison.name == "rotten_tomatoes"
-    assert len(comparison.list_cells()) == 9 * 4 * 5 * 2
+    assert comparison.name == name
+    cells = comparison.list_cells()
+    assert {cell.config.role for cell in cells} == {"undistilled", "teacher", "control", "baseline"}
+    assert len({(cell.config.training.epochs, cell.config.training.batch_size) for cell in cells}) == 1
+    published = json.loads(path.with_suffix(".json").read_text())
+    assert published["seeds"] == list(comparison.seeds)
+    assert {one["variant"] for one in published["groups"][0]["variants"]} == {cell.variant for cell in cells}
