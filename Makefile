@@ -11,6 +11,7 @@ TEST_CARRIERS := tests/model-packages.txt
 .PHONY: demo demo-generate test test-real test-vllm lint bench clean
 
 demo: $(VENV)/demo.stamp
+	@echo 'The demo takes about three minutes on two free cores the first time, and ten seconds after that.'
 	$(BIN)/pipeline run pipelines/demo.yaml
 
 demo-generate: $(VENV)/demo-generate.stamp
