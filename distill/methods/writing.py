@@ -10,13 +10,14 @@ from distill.data.dialogues import DialogueColumn, DialogueEncoder, Learnt, make
 from distill.data.run_rows import RunRows
 from distill.methods.materials import FoundModel
 from distill.models.pretrained import open_tokenizer
+from distill.scoring.replies import render_text
 from distill.training.step import derive_seed
 from shared.answers import gold_text
 from shared.errors import UsageError
 from shared.example import Example
 from shared.fingerprints import fingerprint_tokenizer
 from shared.shards.manifest import Manifest
-from shared.templates import Rendered, Template, find_template
+from shared.templates import Template, find_template
 
 CONTROLS = ("none", "shuffled-teacher")
 
@@ -31,27 +32,14 @@ class TemplatePrompter:
 
     def write(self, example: Example, *, scoring: bool = False) -> str:
         """Give the whole prompt as text; with `scoring`, the one that the student is scored on."""
-        return self.spell(self.template.render(example, self.question, scoring=scoring))
-
-    def spell(self, rendered: Rendered) -> str:
-        """Give a prompt as text. Raises UsageError for messages where the tokenizer has no chat template."""
-        if rendered.text is not None:
-            return rendered.text
-        if self.tokenizer.chat_template is None:
-            raise UsageError(
-                f"the template {self.template.name} makes messages, and the student's tokenizer has no chat template: "
-                "give --template alpaca"
-            )
-        messages = [message._asdict() for message in rendered.messages or ()]
-        text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return text
+        return render_text(self.tokenizer, self.template.render(example, self.question, scoring=scoring))
 
     def complete(self, example: Example, answer: str) -> str:
         """Give an answer as the text that follows the prompt."""
         return self.template.completion(example, answer, self.question)
 
     def answer(self, example: Example) -> str | None:
-        """Give the right answer of a row as the template writes it; None where it has none."""
+        """Give the right answer of a row; None where it has none."""
         return gold_text(example)
 
 
