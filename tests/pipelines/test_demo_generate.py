@@ -26,6 +26,7 @@ def write_sentences(hub: Path) -> None:
         )
 
 
+@pytest.mark.real
 def test_the_demo_scores_sentences_and_compares_what_students_learn_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

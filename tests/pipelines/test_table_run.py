@@ -50,7 +50,8 @@ def run(*arguments: str) -> Result:
     return done
 
 
-@pytest.mark.parametrize("tasks", [("stsb", "cb"), pytest.param(tuple(TWELVE), marks=pytest.mark.real)])
+@pytest.mark.real
+@pytest.mark.parametrize("tasks", [("stsb", "cb"), tuple(TWELVE)])
 def test_all_twelve_tasks_become_one_table_and_the_second_time_nothing_is_done(
     small: list[str], tasks: tuple[str, ...]
 ) -> None:
