@@ -92,7 +92,9 @@ def is_adapter(folder: str) -> bool:
 def save_adapter(model: Any, folder: Path) -> None:
     """Write the adapter, and the config.json of the classifier that it belongs to."""
     write_adapter(model, folder)
-    unwrap(model).config.save_pretrained(folder)
+    classifier = unwrap(model)
+    classifier.config.architectures = [type(classifier).__name__]  # its base's, a causal model's too, came with it
+    classifier.config.save_pretrained(folder)
 
 
 def write_adapter(model: Any, folder: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from distill.models.adapters import merge_adapter, unwrap, write_adapter
+from distill.models.adapters import is_adapter, merge_adapter, unwrap, write_adapter
 from shared.frozen_models import quiet_transformers
 
 STUDENT, ADAPTER = "student", "adapter"
@@ -64,7 +64,12 @@ def save_generator(
 
 
 def is_generator(folder: Path) -> bool:
-    """Tell whether a folder holds a causal language model, as its config.json says."""
+    """Tell whether a folder holds a causal language model, as save_generator writes one and its config.json says.
+
+    A folder with an adapter is a classifier: save_generator merges those of causal models.
+    """
+    if is_adapter(str(folder)):
+        return False
     try:
         architectures = json.loads((folder / "config.json").read_text()).get("architectures") or ()
     except (OSError, ValueError):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill.config import make_distill_config
 from distill.data.tokens import TextEncoder
@@ -27,16 +28,33 @@ def shards(write_folder: WriteFolder) -> Path:
     return write_folder({"train": [make_rows(64, pairs=True)], "validation": [make_rows(40, 1, pairs=True)]})
 
 
+@pytest.fixture
+def causal_checkpoint(tiny_causal: Path, tmp_path: Path) -> Path:
+    """The tiny LLaMA with a head of its own for the next token, as most checkpoints of decoders are published."""
+    folder = tmp_path / "causal"
+    AutoModelForCausalLM.from_pretrained(tiny_causal).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_causal).save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize(
-    ("family", "control"), [("bert", "self-training"), ("llama", "none"), ("llama", "frozen-aligner")]
+    ("family", "control"),
+    [("bert", "self-training"), ("llama", "none"), ("llama", "frozen-aligner"), ("causal checkpoint", "none")],
 )
 def test_an_adapter_is_trained_kept_and_scored(
-    shards: Path, tiny_student: Path, tiny_causal: Path, tmp_path: Path, family: str, control: Any
+    shards: Path,
+    tiny_student: Path,
+    tiny_causal: Path,
+    causal_checkpoint: Path,
+    tmp_path: Path,
+    family: str,
+    control: Any,
 ) -> None:
+    bases = {"bert": tiny_student, "llama": tiny_causal, "causal checkpoint": causal_checkpoint}
     config = make_distill_config(
         preset="armada",
         shards=shards,
-        student=str(tiny_student if family == "bert" else tiny_causal),
+        student=str(bases[family]),
         lora_rank=4,
         lora_targets="all-linear",
         control=control,
@@ -54,6 +72,8 @@ def test_an_adapter_is_trained_kept_and_scored(
     adapter = json.loads((folder / "student/adapter_config.json").read_text())
     assert (adapter["r"], adapter["lora_alpha"], adapter["task_type"]) == (4, 8, "SEQ_CLS")
     assert adapter["base_model_name_or_path"] == config.student.model
+    (architecture,) = json.loads((folder / "student/config.json").read_text())["architectures"]
+    assert architecture.endswith("ForSequenceClassification"), "and not the base's"
     again = evaluate_run(folder, None, "validation", "cpu", "float32")
     assert again["score"] == pytest.approx(metrics["dev_best"])
 
