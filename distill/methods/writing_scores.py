@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from distill.data.columns import Array
-from distill.data.dialogues import EXAMPLE_COLUMNS, DialogueColumn, read_examples
+from distill.data.dialogues import EXAMPLE_COLUMNS, DialogueColumn, Learnt, read_examples
 from distill.data.run_rows import mark_scored
 from distill.data.sequences import Sequences, join_sequences
 from distill.data.split import Bools, Split
@@ -24,6 +25,8 @@ from shared.shards.manifest import Manifest
 from shared.shards.read import read_row_group
 
 REPLIES = "replies"
+# What a student makes of dialogues, by their id(): measured once, as long as it learns nothing in between.
+Measured: TypeAlias = "dict[int, list[Taken]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class WritingScores:
 
     def __init__(self, materials: WritingMaterials, generator: Generator) -> None:
         self._materials, self._generator = materials, generator
-        self._taken: dict[tuple[str, str], tuple[Array, Sequences] | None] = {}
+        self._taken: dict[tuple[str, Learnt], tuple[Array, Sequences] | None] = {}
         rows = materials.rows
         if materials.config.generative.score_by == "task" and rows.manifest.kind == "generation":
             check_metric(rows.manifest)
@@ -59,18 +62,19 @@ class WritingScores:
 
     def score_dev(self) -> float:
         """Give the mean score of the dev rows."""
-        return float(self._score("validation").score.mean())
+        return float(self._score("validation", {}).score.mean())
 
     def say_all(self) -> dict[str, Said]:
         """Score all rows, by split; `<split>_nll` is the references' and `<split>_agreement` the teacher's.
 
         Those are there where the rows have references, and top Ks of the student's own tokenizer.
         """
-        said = {split: self._score(split) for split in self._splits}
+        measured: Measured = {}
+        said = {split: self._score(split, measured) for split in self._splits}
         for split in self._splits:
-            if (nll := self._measure(split, "reference")) is not None:
+            if (nll := self._measure(split, "reference", measured)) is not None:
                 said[f"{split}_nll"] = Said(nll[0], np.array([each.nll for each in nll[1]]))
-            if self._materials.same_tokenizer and (own := self._measure(split, "reply")) is not None:
+            if self._materials.same_tokenizer and (own := self._measure(split, "reply", measured)) is not None:
                 agreed = [each.agreement for each in own[1]]
                 has = np.array([each is not None for each in agreed], np.bool_)
                 if has.any():
@@ -89,10 +93,10 @@ class WritingScores:
             if each.written:
                 write_replies(folder / REPLIES / f"{split}.parquet", each.examples, each.written)
 
-    def _score(self, split: str) -> Said:
+    def _score(self, split: str, measured: Measured) -> Said:
         config, manifest = self._materials.config.generative, self._materials.rows.manifest
         if config.score_by in ("nll", "agreement"):
-            return self._score_tokens(split, nll=config.score_by == "nll")
+            return self._score_tokens(split, measured, nll=config.score_by == "nll")
         number, examples = self._read(split)
         materials, model = self._materials, self._generator.model
         if manifest.kind == "choice":
@@ -109,8 +113,8 @@ class WritingScores:
             written.append(Written(seed, replies, scores))
         return Said(number, np.mean([each.scores for each in written], axis=0), examples, written)
 
-    def _score_tokens(self, split: str, *, nll: bool) -> Said:
-        found = self._measure(split, "reference" if nll else "reply")
+    def _score_tokens(self, split: str, measured: Measured, *, nll: bool) -> Said:
+        found = self._measure(split, "reference" if nll else "reply", measured)
         values = [] if found is None else [-each.nll if nll else each.agreement for each in found[1]]
         has = np.array([value is not None for value in values], np.bool_)
         if found is None or not has.any():
@@ -118,21 +122,29 @@ class WritingScores:
             raise UsageError(f"no row of the split {split} has a {lacking}: choose another --score-by")
         return Said(found[0][has], np.array([value for value in values if value is not None]))
 
-    def _measure(self, split: str, learnt: str) -> tuple[Array, list[Taken]] | None:
+    def _measure(self, split: str, learnt: Learnt, measured: Measured) -> tuple[Array, list[Taken]] | None:
         kept = self._find_dialogues(split, learnt)
         if kept is None:
             return None
         number, dialogues = kept
-        materials = self._materials
-        return number, measure_replies(self._generator, self._generator.head, dialogues, materials.device)
+        if id(dialogues) not in measured:
+            generator = self._generator
+            measured[id(dialogues)] = measure_replies(generator, generator.head, dialogues, self._materials.device)
+        return number, measured[id(dialogues)]
 
-    def _find_dialogues(self, split: str, learnt: str) -> tuple[Array, Sequences] | None:
-        """Find the dialogues of a split's rows that have one which fits; they are encoded once."""
+    def _find_dialogues(self, split: str, learnt: Learnt) -> tuple[Array, Sequences] | None:
+        """Find the dialogues of a split's rows that have one which fits; they are encoded once.
+
+        Where the teacher scored the references themselves, both are one, with what it said of each token.
+        """
         if (split, learnt) not in self._taken:
             rows, scored = self._splits[split]
-            column = self._materials.make_column("reference" if learnt == "reference" else "reply", learnt == "reply")
+            column = self._materials.make_column(learnt, learnt == "reply")
             asked = scored if learnt == "reference" else scored & rows.answered
             self._taken[split, learnt] = _read_dialogues(rows, column, asked)
+            reply, reference = (self._taken.get((split, name)) for name in ("reply", "reference"))
+            if reply is not None and reference is not None and _are_same(reply, reference):
+                self._taken[split, "reference"] = reply
         return self._taken[split, learnt]
 
     def _read(self, split: str) -> tuple[Array, list[Example]]:
@@ -170,6 +182,13 @@ def _read_dialogues(split: Split, column: DialogueColumn, asked: Bools) -> tuple
             table = read_row_group(group, list(column.shard_columns))
             parts.append(column.decode(table, rows, group, start))
     return (np.flatnonzero(wanted), join_sequences(parts)) if parts else None
+
+
+def _are_same(one: tuple[Array, Sequences], other: tuple[Array, Sequences]) -> bool:
+    """Tell whether rows and their tokens are the same, whatever a teacher said of them."""
+    (number, a), (others, b) = one, other
+    pairs = ((number, others), (a.ids, b.ids), (a.offsets, b.offsets), (a.prompts, b.prompts))
+    return all(np.array_equal(left, right) for left, right in pairs)
 
 
 def check_metric(manifest: Manifest) -> None:

@@ -1,5 +1,6 @@
 """The losses of tokens against a float64 restatement with whole logits, and what must not change them."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 
 from distill.losses.registry import Divergence
 from distill.losses.tokens import SKEW, TokenTargets, diverge, measure_logits, sum_losses
+from distill.models.generator import Generator, load_generator
+from shared.sources import resolve_model
+from tests.distill.writing import VOCABULARY, make_writer
 
 Array = np.ndarray[Any, Any]
 N, V, K, D = 23, 17, 5, 8
@@ -109,6 +113,31 @@ def test_in_pieces_the_loss_and_its_gradients_are_those_in_one(divergence: Diver
     with torch.no_grad():
         unlearnt = sum_losses(hidden, head, targets, divergence, rows)
     assert [each.item() for each in unlearnt] == pytest.approx([each.item() for each in whole], rel=1e-10)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_under_an_adapter_the_pieces_come_to_the_same_gradients(divergence: Divergence, tmp_path: Path) -> None:
+    """Of a LLaMA whose frozen head is its embeddings' too: the loss, and the gradient of every trained weight."""
+    model = load_generator(resolve_model(str(make_writer(tmp_path))), lora_rank=4, lora_targets="all-linear")
+    generator = Generator(model).double()
+    torch.manual_seed(1)
+    trained = [weight for weight in generator.parameters() if weight.requires_grad]
+    for weight in trained:
+        nn.init.normal_(weight, std=0.3)  # peft begins with updates of zero, which half of the gradients are then
+    ids = torch.randint(len(VOCABULARY), (3, 8))
+    targets = draw_targets(9, ids.numel(), len(VOCABULARY))
+    found = []
+    for rows in (None, 5):
+        hidden = generator(ids, torch.ones_like(ids)).flatten(0, 1)
+        whole = measure_logits(generator.head(hidden), targets, divergence)
+        sums = whole if rows is None else sum_losses(hidden, generator.head, targets, divergence, rows)
+        found.append((sums.total.item(), torch.autograd.grad(sums.total, trained)))
+    (wanted, gradients), (total, own) = found
+    assert total == pytest.approx(wanted, rel=1e-6)
+    assert len(trained) == 2 * 2 * 7  # two matrices for each of seven linear layers in each of two blocks
+    for a, b in zip(own, gradients, strict=True):
+        assert b.abs().max() > 0
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
 
 
 def test_frozen_weights_of_a_head_get_no_gradient() -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill.config import make_distill_config
 from distill.run import run_distillation
 from shared.errors import UsageError
-from shared.schema import Answer, Status
+from shared.schema import Answer, Row, Status
 from tests.distill.writing import make_choices, make_sums, make_writer, write_sums
 
 
@@ -47,9 +48,21 @@ def test_a_student_learns_what_the_teacher_wrote_and_stops_where_it_stops(writer
     own = scores.filter(pl.col("split") == "test")["score"].to_list()
     assert sum(own) / len(own) == pytest.approx(metrics["test"])
     assert {"test", "test_nll", "test_agreement", "validation"} <= set(scores["split"])
+    nll = [measure_nll(model, tokenizer, row) for row in make_sums(20, 2)]
+    assert scores.filter(pl.col("split") == "test_nll")["score"].to_list() == pytest.approx(nll, abs=1e-5)
+    assert metrics["nll"] == pytest.approx(sum(nll) / len(nll), abs=1e-5)
     log = [json.loads(line)["student"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert log[-1]["reply"] < log[0]["reply"]
     assert log[-1]["topk"] < log[0]["topk"]
+
+
+def measure_nll(model: Any, tokenizer: Any, row: Row) -> float:
+    """The mean negative log-likelihood of a row's reply, its end token included, from the logits of the whole text."""
+    ids = [*tokenizer(row.example.text)["input_ids"], *(row.answer.reply_ids or ())]
+    replied = len(row.answer.reply_ids or ())
+    with torch.inference_mode():
+        logprobs = model(torch.tensor([ids])).logits[0].log_softmax(1)
+    return -float(logprobs[range(len(ids) - replied - 1, len(ids) - 1), ids[-replied:]].mean())
 
 
 @pytest.mark.parametrize("options", [{"learn": ["reference"]}, {"undistilled": True}])
