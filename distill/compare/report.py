@@ -55,10 +55,11 @@ def _write_head(result: Mapping[str, Any]) -> str:
         cards.append(f'<div class="verdict plain"><b>Nothing is tested</b>{escape(result["verdict"])}</div>')
     for verdict, sentence in zip(result["verdicts"], result["sentences"][: len(result["verdicts"])], strict=True):
         title, style = _OUTCOMES[verdict["outcome"]]
+        labels, undistilled = _name_labels(result, verdict["labels"]), escape(result["wording"]["undistilled"])
         cards.append(
-            f'<div class="verdict {style}"><b>{escape(_name_labels(verdict["labels"]))}: {title}</b>{escape(sentence)}'
+            f'<div class="verdict {style}"><b>{escape(labels)}: {title}</b>{escape(sentence)}'
             f" <small>Adjusted p: {verdict['p']:.3f} that all of them are beaten (one-sided, .025 claims it), "
-            f"{verdict['p_undistilled']:.3f} against plain fine-tuning alone (two-sided).</small></div>"
+            f"{verdict['p_undistilled']:.3f} against {undistilled} (two-sided).</small></div>"
         )
     return (
         f"<h1>Did {escape(result['teacher'])} help, or was it regularisation?</h1>"
@@ -82,10 +83,9 @@ def _write_forests(result: Mapping[str, Any]) -> str:
     parts = []
     for group in result["groups"]:
         styles = _style_group(group, result["verdicts"])
-        parts.append(f"<h3>{_name_labels(group['labels'])}</h3>")
-        parts.append(
-            _write_forest("Each variant against plain fine-tuning", group["against_undistilled"], styles, span)
-        )
+        parts.append(f"<h3>{_name_labels(result, group['labels'])}</h3>")
+        title = f"Each variant against {result['wording']['undistilled']}"
+        parts.append(_write_forest(title, group["against_undistilled"], styles, span))
         for teacher, table in group["against_rivals"].items():
             if table:
                 title = f"{teacher} against each control and baseline"
@@ -136,7 +136,7 @@ def _write_curves(result: Mapping[str, Any]) -> str:
             return ""
         names = {float(i + 1): str(i + 1) for i in range(epochs)}
         chart = draw_lines(_on_top(lines), "Learning curves", "epoch", f"validation {result['metric']}", names)
-        parts.append(f'<h3>{_name_labels(group["labels"])}</h3><div class="wide">{chart}</div>')
+        parts.append(f'<h3>{_name_labels(result, group["labels"])}</h3><div class="wide">{chart}</div>')
     legend = _write_legend(_style_group(result["groups"][-1], result["verdicts"]))
     return f"<h2>Learning curves</h2><p>Means over seeds.</p>{legend}{''.join(parts)}"
 
@@ -149,9 +149,8 @@ def _write_scores(result: Mapping[str, Any]) -> str:
         lines = "".join(map(_write_score, group["variants"]))
         if group["teacher_head"] is not None:
             lines += f"<tr><td>{HEAD}</td><td>ceiling</td><td>{group['teacher_head']:.3f}</td>{'<td></td>' * 7}</tr>"
-        parts.append(
-            f'<h3>{_name_labels(group["labels"])}</h3><div class="wide"><table><tr>{head}</tr>{lines}</table></div>'
-        )
+        title = _name_labels(result, group["labels"])
+        parts.append(f'<h3>{title}</h3><div class="wide"><table><tr>{head}</tr>{lines}</table></div>')
     return (
         "<h2>Scores</h2><p>Controls have all but the teacher's knowledge; baselines have that knowledge and a simpler "
         f"use of it. “{HEAD}” is fitted to the teacher's answers on the same labels, and reads those answers when "
@@ -196,7 +195,8 @@ def _write_calibration(result: Mapping[str, Any]) -> str:
     chart = draw_lines(lines, "Reliability", "confidence", "share that is right", ticks, diagonal=True)
     legend = draw_legend([(v["variant"], styles[v["variant"]]) for v in shown])
     return (
-        f"<h2>Calibration</h2><p>{_name_labels(group['labels'])}: on the dashed line, confidence is what it says.</p>"
+        f"<h2>Calibration</h2><p>{_name_labels(result, group['labels'])}: "
+        "on the dashed line, confidence is what it says.</p>"
         f'{legend}<div class="wide">{chart}</div>'
     )
 
@@ -217,8 +217,8 @@ def _write_confusions(result: Mapping[str, Any]) -> str:
         )
         tables.append(f"<div><h3>{escape(v['variant'])}</h3><table><tr><th></th>{head}</tr>{lines}</table></div>")
     return (
-        f"<h2>Confusions</h2><p>{_name_labels(group['labels'])}, mean over seeds: a line is the label, a column what "
-        f'the student said.</p><div class="matrices wide">{"".join(tables)}</div>'
+        f"<h2>Confusions</h2><p>{_name_labels(result, group['labels'])}, mean over seeds: a line is the label, a "
+        f'column what the student said.</p><div class="matrices wide">{"".join(tables)}</div>'
     )
 
 
@@ -309,8 +309,9 @@ def _on_top(lines: Sequence[Line]) -> list[Line]:
     return sorted(lines, key=lambda line: line.style != "control")
 
 
-def _name_labels(labels: int | None) -> str:
-    return "All labels" if labels is None else f"{labels:,} labels"
+def _name_labels(result: Mapping[str, Any], labels: int | None) -> str:
+    everything: str = result["wording"]["everything"]
+    return everything.capitalize() if labels is None else f"{labels:,} labels"
 
 
 def _format(value: float | None) -> str:

@@ -15,7 +15,7 @@ from distill.compare.classifier import SeedPredictions, count_confusion, read_pr
 from distill.compare.measures import describe_measures, read_measures
 from distill.compare.plan import Cell, Comparison
 from distill.compare.runner import CELLS
-from distill.compare.sentences import say_untested, say_verdicts
+from distill.compare.sentences import choose_wording, say_untested, say_verdicts
 from distill.compare.statistics import FEWEST_SEEDS
 from distill.compare.verdict import Verdict, compare_with_rivals, rank, reach_verdicts
 from distill.config import Role
@@ -166,9 +166,10 @@ def describe(
         _describe_group([one for one in chosen if one.labels == labels], manifest)
         for labels in dict.fromkeys(one.labels for one in chosen)
     ]
-    sentences = (
-        say_verdicts(verdicts, manifest.teacher, chosen[0].metric) if verdicts else [say_untested(comparison.seeds)]
-    )
+    wording = choose_wording(manifest.kind)
+    sentences = [say_untested(comparison.seeds)]
+    if verdicts:
+        sentences = say_verdicts(verdicts, manifest.teacher, chosen[0].metric, wording)
     first = chosen[0].metrics[0]
     runs = [run for one in chosen for run in one.metrics]
     return {
@@ -181,6 +182,7 @@ def describe(
         "labels": list(manifest.labels),
         "verdict": " ".join(sentences),
         "sentences": sentences,
+        "wording": asdict(wording),
         "verdicts": [asdict(verdict) for verdict in verdicts],
         "student_steps": max(run["student_steps"] for run in runs),
         "seeds": list(comparison.seeds),

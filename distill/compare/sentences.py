@@ -1,9 +1,26 @@
 """What a comparison came to, in words."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from distill.compare.statistics import FEWEST_SEEDS
 from distill.compare.verdict import Rival, Verdict
+from distill.config import TEXT_KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What a method's runs are called: the training of an `undistilled` student, and `everything` it is trained on."""
+
+    undistilled: str
+    everything: str
+
+
+def choose_wording(kind: str) -> Wording:
+    """Choose the words for tasks of a kind: a student that writes has no labels, and learns the task's own texts."""
+    if kind in TEXT_KINDS:
+        return Wording("the task's own texts alone", "all rows")
+    return Wording("plain fine-tuning", "all labels")
 
 
 def say_untested(seeds: Sequence[int]) -> str:
@@ -18,28 +35,28 @@ def say_untested(seeds: Sequence[int]) -> str:
 
 _SAID = {
     "helps": "help",
-    "matched": "beat plain fine-tuning and every control, but are not shown to beat every simpler use of them",
-    "explained": "beat plain fine-tuning, but are not shown to beat every control",
+    "matched": "beat {undistilled} and every control, but are not shown to beat every simpler use of them",
+    "explained": "beat {undistilled}, but are not shown to beat every control",
     "uncontrolled": "may help, but no control was trained that could tell why",
     "none": "are not shown to have an effect",
     "hurts": "do harm",
 }
 
 
-def say_verdicts(verdicts: Sequence[Verdict], teacher: str, metric: str) -> list[str]:
+def say_verdicts(verdicts: Sequence[Verdict], teacher: str, metric: str, wording: Wording) -> list[str]:
     """Put the verdicts in words, one sentence a teacher variant and number of labels."""
     sentences = []
     for verdict in verdicts:
         gain = verdict.undistilled
-        with_labels = "With all labels" if verdict.labels is None else f"With {verdict.labels:,} labels"
-        against = [
-            f"{gain.mean:+.3f} {metric} against plain fine-tuning (95% interval {gain.low:+.3f} to {gain.high:+.3f})"
-        ]
+        amount = wording.everything if verdict.labels is None else f"{verdict.labels:,} labels"
+        interval = f"95% interval {gain.low:+.3f} to {gain.high:+.3f}"
+        against = [f"{gain.mean:+.3f} {metric} against {wording.undistilled} ({interval})"]
         for kind, rival in (("control", verdict.control), ("baseline", verdict.baseline)):
             if rival is not None:
                 against.append(f"{_say_difference(rival)} against {rival.variant}, the {kind} that is hardest to beat")
-        subject = f"{with_labels}, {teacher}'s answers ({verdict.variant})"
-        sentences.append(f"{subject} {_SAID[verdict.outcome]}: {'; '.join(against)}.")
+        subject = f"With {amount}, {teacher}'s answers ({verdict.variant})"
+        said = _SAID[verdict.outcome].format(undistilled=wording.undistilled)
+        sentences.append(f"{subject} {said}: {'; '.join(against)}.")
     return sentences
 
 

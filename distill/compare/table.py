@@ -27,7 +27,7 @@ def print_group(result: Mapping[str, Any], group: Mapping[str, Any]) -> None:
     """Print the table of one number of labels: scores are means over seeds, ± their standard deviation."""
     from rich.table import Table
 
-    labels = "all labels" if group["labels"] is None else f"{group['labels']:,} labels"
+    labels = result["wording"]["everything"] if group["labels"] is None else f"{group['labels']:,} labels"
     baseline = next(one for one in group["variants"] if one["role"] == "undistilled")
     table = Table(title=f"{result['task']}, teacher {result['teacher']}, {labels}")
     table.add_column("variant", no_wrap=True)

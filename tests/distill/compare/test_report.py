@@ -1,6 +1,7 @@
 """The figures of a comparison, and the page that shows them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from distill.compare.charts import make_ticks
 from distill.compare.classifier import count_confusion
 from distill.compare.disagreements import find_disagreements
+from distill.compare.results import judge_variants
+from distill.compare.sentences import choose_wording, say_verdicts
 from distill.scoring.calibration import measure_calibration
 from shared.errors import UsageError
 from shared.shards.manifest import Manifest
@@ -49,6 +52,19 @@ def test_the_figures_are_json_and_hold_the_verdict() -> None:
     assert gain["mean"] == pytest.approx(scores["armada"] - scores["undistilled"])
     assert result["verdicts"][0]["outcome"] == "helps"
     assert result["sentences"][0].startswith("With 50 labels, reader's answers (armada) help: +0.")
+
+
+def test_a_verdict_on_students_that_write_says_what_they_are_held_against() -> None:
+    chosen = [one for one in make_chosen(np.random.default_rng(0)) if one.labels == 50]
+    (verdict,) = judge_variants([replace(one, labels=None) for one in chosen])
+    spoken = {
+        kind: say_verdicts([verdict], "scorer", "agreement", choose_wording(kind))[0]
+        for kind in ("classification", "generation")
+    }
+    assert spoken["classification"].startswith("With all labels, scorer's answers (armada) help: +0.")
+    assert " agreement against plain fine-tuning (95% interval " in spoken["classification"]
+    assert spoken["generation"].startswith("With all rows, scorer's answers (armada) help: +0.")
+    assert " agreement against the task's own texts alone (95% interval " in spoken["generation"]
 
 
 def test_calibration_restated() -> None:
