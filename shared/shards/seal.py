@@ -27,7 +27,9 @@ ROW_GROUP_BYTES = 64 << 20  # a row of a video teacher has half a megabyte: rows
 # Few distinct values. Hashes and floats have none in common, and a dictionary only costs them.
 _DICTIONARY_COLUMNS = ["status", "finish_reason", "error", "choices.list.element", "messages.list.element.role"]
 _STATISTICS_COLUMNS = ["sample_id", "request_key", "label", "draw", "status", "cost_usd", "asked_at"]
-_LEVELS = {"topk_logprobs.list.element.list.element": 9}  # a tenth smaller; elsewhere it makes no difference
+# Elsewhere a level makes no difference. Log-probabilities are 15 % smaller than at level 3, for 60 s more of a core for
+# a million tokens at K = 50 (seconds beside what a teacher takes for them); level 19 saves .1 byte a token more.
+_LEVELS = {"topk_ids.list.element.list.element": 9, "topk_logprobs.list.element.list.element": 16}
 
 
 @dataclass(frozen=True, slots=True)
