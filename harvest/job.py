@@ -11,6 +11,7 @@ from typing import Any
 import uvloop
 
 from harvest.asking.engine import INTERRUPTED, Engine, Outcome
+from harvest.asking.follow import Changes, describe_changes, drop_found, find_changes, follow_file
 from harvest.asking.forecast import Forecast, make_forecast, measure
 from harvest.asking.inflight import InFlightLog
 from harvest.asking.interrupt import Interrupt
@@ -26,8 +27,8 @@ from shared.console import say, track
 from shared.errors import UsageError
 from shared.keys import RequestKeys
 from shared.schema import Answer, Row, sum_costs
-from shared.shards import Claim, Kept, TeacherFolder, load_manifest, read_kept
-from shared.shards.manifest import MANIFEST_NAME, check_name, check_recipe
+from shared.shards import Claim, Kept, Manifest, TeacherFolder, load_manifest, read_kept
+from shared.shards.manifest import MANIFEST_NAME, REMOVED, check_name, check_recipe
 from shared.tasks import LoadedTask, find_task, load_task
 
 
@@ -37,7 +38,8 @@ class Report:
 
     `rows` are planned, in each of the `splits` so many; of them `kept` were answered before, by status `kept_statuses`.
     Of the others a run asks `to_ask`, copies `to_copy` from rows that say the same, carries `to_carry` without an
-    answer, and keeps `unaskable` as failed. `asked`, `failed`, `cost_usd` (None where a price is not known) and
+    answer, and keeps `unaskable` as failed. `changed` counts the kept rows that follow the file: `relabelled`, `moved`,
+    `removed`. `asked`, `failed`, `cost_usd` (None where a price is not known) and
     `seconds` are this run's. `forecast` is a plan's: what `to_ask` will take. `agreement` is a run's: how many of all
     kept answers are right, as Agreement.describe gives it; None where none can be judged.
     """
@@ -54,6 +56,7 @@ class Report:
     to_copy: int
     to_carry: int
     unaskable: int
+    changed: Mapping[str, int]
     asked: int = 0
     failed: int = 0
     cost_usd: float | None = 0.0
@@ -87,7 +90,7 @@ def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: 
         spent = Outcome()
         if probe is not None:
             with _open_folder(harvest) as (folder, answer):
-                plan = _plan_in(folder, harvest)
+                plan, _ = _plan_in(folder, harvest)
                 folder.plan(plan.planned)
                 spent = _run_engine(harvest, plan.sample(probe - (answer is not None)), folder, answer)
             write_card(path.parent)
@@ -95,13 +98,17 @@ def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: 
                 raise KeyboardInterrupt
         kept: dict[str, Kept] = {}
         measured = None
+        changes = Changes()
         if (path / MANIFEST_NAME).exists():
             manifest = load_manifest(path)
             check_recipe(path, manifest, make_manifest(loaded, teacher))
-            kept = {split: read_kept(path, manifest, split) for split in {*manifest.planned, *scope.splits}}
+            changes = find_changes(loaded, path, manifest)
+            if changes != Changes():
+                say(f"{describe_changes(changes)}: with the next harvest run, which asks nobody about them again")
+            kept = {split: read_kept(path, manifest, split) for split in _list_kept(manifest, scope)}
             measured = measure(path, manifest, teacher)
         plan = make_plan(loaded, teacher, scope, kept, estimate=True)
-        report = _report(loaded, teacher, path, plan, spent, started)
+        report = _report(loaded, teacher, path, plan, spent, started, changes)
         return replace(report, forecast=make_forecast(plan, teacher, measured))
 
 
@@ -114,23 +121,33 @@ def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None) ->
     started = time.monotonic()
     with _prepare(config, interrupt) as harvest:
         with _open_folder(harvest) as (folder, answer):
-            plan = _plan_in(folder, harvest)
+            plan, changes = _plan_in(folder, harvest)
             folder.plan(plan.planned)
             _say_plan(plan, harvest.loaded)
             outcome = _run_engine(harvest, plan, folder, answer)
+            drop_found(folder)
         write_card(harvest.path.parent)
         if outcome.stopped == INTERRUPTED:
             raise KeyboardInterrupt
         agreement = judge_folder(harvest.path)
-        report = _report(harvest.loaded, harvest.teacher, harvest.path, plan, outcome, started)
+        report = _report(harvest.loaded, harvest.teacher, harvest.path, plan, outcome, started, changes)
         return replace(report, agreement=None if agreement is None else agreement.describe())
 
 
-def _plan_in(folder: TeacherFolder, harvest: _Harvest) -> Plan:
+def _plan_in(folder: TeacherFolder, harvest: _Harvest) -> tuple[Plan, Changes]:
+    """Bring what is kept to the file as it is now, and choose what is done with each of its rows."""
     for note in folder.notes:
         say(note)
-    kept = {split: folder.kept(split) for split in {*folder.manifest.planned, *harvest.scope.splits}}
-    return make_plan(harvest.loaded, harvest.teacher, harvest.scope, kept)
+    changes = follow_file(folder, harvest.loaded)
+    if changes != Changes():
+        say(f"{describe_changes(changes)}. Nobody is asked about them again")
+    kept = {split: folder.kept(split) for split in _list_kept(folder.manifest, harvest.scope)}
+    return make_plan(harvest.loaded, harvest.teacher, harvest.scope, kept), changes
+
+
+def _list_kept(manifest: Manifest, scope: Scope) -> set[str]:
+    """The splits whose answers a plan looks at: also those that were set aside, whose text may be back."""
+    return {*manifest.planned, *scope.splits, REMOVED}
 
 
 def _run_engine(harvest: _Harvest, plan: Plan, folder: TeacherFolder, probed: Answer | None) -> Outcome:
@@ -258,7 +275,15 @@ def _say_plan(plan: Plan, loaded: LoadedTask) -> None:
         say(f"{unaskable:,} rows cannot be asked and are kept as failed rows; the first: {plan.first_failure}")
 
 
-def _report(loaded: LoadedTask, teacher: Teacher, folder: Path, plan: Plan, outcome: Outcome, started: float) -> Report:
+def _report(
+    loaded: LoadedTask,
+    teacher: Teacher,
+    folder: Path,
+    plan: Plan,
+    outcome: Outcome,
+    started: float,
+    changes: Changes,
+) -> Report:
     return Report(
         task=loaded.task.name,
         teacher=teacher.name,
@@ -272,6 +297,7 @@ def _report(loaded: LoadedTask, teacher: Teacher, folder: Path, plan: Plan, outc
         to_copy=plan.count(Action.COPY),
         to_carry=plan.count(Action.CARRY),
         unaskable=plan.count(Action.FAIL),
+        changed=asdict(changes),
         asked=outcome.asked,
         failed=outcome.failed,
         cost_usd=outcome.cost_usd,

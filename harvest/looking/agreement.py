@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 from shared.answers import AnswerRule, find_rule
 from shared.schema import Status
 from shared.shards import Manifest, iterate_pieces, load_manifest
+from shared.shards.manifest import REMOVED
+from shared.shards.read import list_splits
 
 _Verdicts: TypeAlias = np.ndarray[Any, np.dtype[np.int8]]
 _Judge: TypeAlias = Callable[[pa.Table], _Verdicts]
@@ -94,7 +96,13 @@ def judge_folder(folder: Path, manifest: Manifest | None = None) -> Agreement | 
     rule, judge = found
     agreement = Agreement(rule)
     prompts: dict[str, dict[str, bool]] = defaultdict(dict)  # by split and sample id, where there are further draws
-    for piece in iterate_pieces(folder, manifest, _COLUMNS):
+    pieces = (
+        piece
+        for split in list_splits(folder, manifest)
+        if split != REMOVED
+        for piece in iterate_pieces(folder, manifest, _COLUMNS, split)
+    )
+    for piece in pieces:
         table = piece.table.select(_COLUMNS).filter(pa.array(piece.current))
         statuses = table["status"]
         verdicts = np.where(pc.equal(statuses, str(Status.OK)).to_numpy(), judge(table), UNJUDGED)

@@ -6,6 +6,7 @@ from harvest.looking.agreement import describe_agreement, judge_folder
 from shared.disk import lock_file, replace_file
 from shared.schema import sum_costs
 from shared.shards import Manifest, find_teachers, load_manifest
+from shared.shards.manifest import REMOVED
 
 
 def write_card(task_folder: Path) -> None:
@@ -59,7 +60,7 @@ def _describe_answers(manifest: Manifest) -> str:
 
 
 def _list_splits(manifest: Manifest) -> list[str]:
-    return sorted({shard.split for shard in manifest.shards}, key=_split_order)
+    return sorted({shard.split for shard in manifest.shards} - {REMOVED}, key=_split_order)
 
 
 def _split_order(split: str) -> tuple[int, str]:

@@ -20,7 +20,7 @@ def show_rows(
     """Print rows of a teacher folder; write their pictures into `images` where it is given."""
     folder = choose_teacher(path, teacher)
     manifest = load_manifest(folder)
-    splits = list(manifest.planned)
+    splits = list(dict.fromkeys((*manifest.planned, *(shard.split for shard in manifest.shards))))
     if split is not None and split not in splits:
         raise UsageError(f"{folder} has no split {split!r}; it has: {', '.join(splits)}")
     shown = 0

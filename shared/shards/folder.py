@@ -54,7 +54,7 @@ from shared.shards.read import (
     list_journals,
     read_kept,
 )
-from shared.shards.seal import Sealing, rewrite_shard, seal_journal
+from shared.shards.seal import Sealing, remove_rows, rewrite_shard, seal_journal
 
 DEFAULT_WORKER = "w0"
 RECIPE_LOCK = "journal/.recipe.lock"
@@ -211,14 +211,31 @@ class TeacherFolder:
         worker lives: it may be reading the shard. Raises ValueError where rows or bill would change.
         """
         with self._lock():
-            own = self.path / "journal" / f"{self.worker}.lock"
-            for lock in sorted(self.path.glob("journal/*.lock")):
-                if lock != own and lock.name != Path(FOLDER_LOCK).name and is_locked(lock):
-                    raise LockedError(
-                        f"{self.path} is being written by the worker {lock.stem}; wait for it to end, or stop it"
-                    )
+            self._check_alone()
             self._manifest = load_manifest(self.path)
             self._take_over(rewrite_shard(self.path, self._manifest, shard, revise))
+
+    def remove(self, split: str, rows: Iterable[tuple[str, int]]) -> None:
+        """Take sealed rows, by (sample_id, draw), out of `split`; what they cost stays in the books.
+
+        The caller keeps what was paid for elsewhere first. After a crash the folder has all of them or none. Raises
+        LockedError as rewrite does.
+        """
+        with self._lock():
+            self._check_alone()
+            self._manifest = load_manifest(self.path)
+            self._take_over(remove_rows(self.path, self._manifest, split, rows))
+
+    def find_other_worker(self) -> str | None:
+        """The name of another worker that lives; None where this one is alone."""
+        own = self.path / "journal" / f"{self.worker}.lock"
+        apart = (own.name, Path(FOLDER_LOCK).name, Path(RECIPE_LOCK).name)
+        locks = (lock for lock in sorted(self.path.glob("journal/*.lock")) if lock.name not in apart)
+        return next((lock.stem for lock in locks if is_locked(lock)), None)
+
+    def _check_alone(self) -> None:
+        if (other := self.find_other_worker()) is not None:
+            raise LockedError(f"{self.path} is being written by the worker {other}; wait for it to end, or stop it")
 
     def plan(self, planned: Mapping[str, int]) -> None:
         """Write into the manifest how many rows each split is to have."""

@@ -14,6 +14,7 @@ from shared.keys import TOKENIZER, canonical_json
 from shared.schema import SCHEMA_VERSION, sum_costs
 
 MANIFEST_NAME = "manifest.json"
+REMOVED = "removed"  # the split of answers whose rows are in the file no longer: paid for, kept, and learnt by nobody
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 

@@ -23,7 +23,7 @@ from shared.example import Example, Message
 from shared.fingerprints import FINGERPRINTED, Fingerprints, fingerprint_rows
 from shared.schema import SCHEMA_VERSION, Answer, Row, Status, find_added, read_version, sum_costs, upgrade_table
 from shared.shards.journal import JournalReader
-from shared.shards.manifest import Manifest, Shard, load_manifest
+from shared.shards.manifest import REMOVED, Manifest, Shard, load_manifest
 
 STATUSES = tuple(Status)
 FOLDER_LOCK = "journal/.folder.lock"
@@ -319,7 +319,10 @@ def find_rows(folder: Path, manifest: Manifest, keys: Iterable[str]) -> Iterator
     wanted = pa.array(list(keys), pa.string())
     if not len(wanted):
         return
-    for piece in iterate_pieces(folder, manifest, ("request_key",)):
+    # An answer that was set aside first: where its row was asked again since, the newer one comes last.
+    splits = sorted(list_splits(folder, manifest), key=lambda split: split != REMOVED)
+    pieces = (piece for split in splits for piece in iterate_pieces(folder, manifest, ("request_key",), split))
+    for piece in pieces:
         hits = piece.current & pc.is_in(piece.table["request_key"], value_set=wanted).to_numpy().astype(bool)
         if hits.any():
             table = piece.table if piece.row_group is None else read_row_group(piece.row_group)

@@ -19,7 +19,7 @@ from shared.disk import make_folder, write_whole
 from shared.schema import find_vector_type, row_schema, sum_column, sum_costs, upgrade_table
 from shared.shards.journal import JournalReader, strip_id
 from shared.shards.manifest import Manifest, Shard, Superseded
-from shared.shards.read import identify_rows, journal_split
+from shared.shards.read import identify_row, identify_rows, journal_split
 
 ROW_GROUP_ROWS = 4096
 ROW_GROUP_BYTES = 64 << 20  # a row of a video teacher has half a megabyte: rows alone do not bound memory
@@ -61,32 +61,47 @@ def seal_journal(folder: Path, manifest: Manifest, journal: Path) -> Sealing:
         rows = _drop_rows(tables, lambda ordinal, identity: last[identity] != ordinal, lost)
         sealed = _write_shard(folder, split, number, reader.id, schema, rows)
 
+    without = _rewrite_without(folder, manifest, split, journal_rows, lost, number + 1)
+    return Sealing(replace(without.manifest, shards=(*without.manifest.shards, sealed)), (journal, *without.obsolete))
+
+
+def remove_rows(folder: Path, manifest: Manifest, split: str, rows: Iterable[tuple[str, int]]) -> Sealing:
+    """Write the shards of `split` anew without the rows of some (sample_id, draw); their cost goes to superseded."""
+    wanted = list(rows)
+    lost_rows = _JournalRows(
+        dict.fromkeys((identify_row(*row) for row in wanted), 0),
+        pa.array([sample_id for sample_id, _ in wanted], pa.string()),
+    )
+    number = 1 + max((_shard_number(shard) for shard in manifest.shards_of(split)), default=-1)
+    return _rewrite_without(folder, manifest, split, lost_rows, _Lost(), number)
+
+
+def _rewrite_without(
+    folder: Path, manifest: Manifest, split: str, rows: "_JournalRows", lost: "_Lost", number: int
+) -> Sealing:
+    """Write the shards of `split` that hold any of `rows` anew without them, the first one with `number`."""
     kept: list[Shard] = []
-    retired, obsolete = list(manifest.retired), [journal]
+    retired: list[str] = list(manifest.retired)
+    obsolete: list[Path] = []
     for shard in manifest.shards:
         path = folder / shard.path
-        if shard.split != split or not _holds_rows_of(path, journal_rows):
+        if shard.split != split or not _holds_rows_of(path, rows):
             kept.append(shard)
             continue
-        number += 1
         with pq.ParquetFile(path) as file:
-            rows = _drop_rows(_iterate_groups(file), lambda _, identity: identity in last, lost)
-            rewritten = _write_shard(folder, split, number, shard.id, file.schema_arrow, rows)
+            tables = _drop_rows(_iterate_groups(file), lambda _, identity: identity in rows.last, lost)
+            rewritten = _write_shard(folder, split, number, shard.id, file.schema_arrow, tables)
+        number += 1
         obsolete.append(path)
         if rewritten.rows:
             kept.append(rewritten)
         else:
             retired.append(shard.id)
             obsolete.append(folder / rewritten.path)
-    superseded = manifest.superseded
+    before = manifest.superseded
+    superseded = Superseded(before.rows + lost.rows, sum_costs((before.cost_usd, lost.cost_usd)))
     return Sealing(
-        replace(
-            manifest,
-            shards=(*kept, sealed),
-            retired=tuple(retired),
-            superseded=Superseded(superseded.rows + lost.rows, sum_costs((superseded.cost_usd, lost.cost_usd))),
-        ),
-        tuple(obsolete),
+        replace(manifest, shards=tuple(kept), retired=tuple(retired), superseded=superseded), tuple(obsolete)
     )
 
 
