@@ -27,6 +27,10 @@ GivenOption: TypeAlias = Annotated[
     ),
 ]
 
+EndOption: TypeAlias = Annotated[
+    bool, Option("With --score-given: score the end of the text too, as a token of its own.")
+]
+
 
 class GivenTexts:
     """The text that is given for each row, by what the user chose. Raises UsageError where the task has none."""

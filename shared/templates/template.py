@@ -40,6 +40,10 @@ class Rendered(NamedTuple):
     text: str | None
     messages: tuple[Message, ...] | None
 
+    def describe(self) -> Any:
+        """All of it as JSON: the text, or a list of the messages."""
+        return self.text if self.messages is None else [message._asdict() for message in self.messages]
+
 
 class Continuation(NamedTuple):
     """A choice as it is scored by likelihood: log p(text | context). `characters` is what acc_norm divides by."""

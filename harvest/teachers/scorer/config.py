@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from harvest.teachers.given import REFERENCE, GivenOption
+from harvest.teachers.given import REFERENCE, EndOption, GivenOption
 from shared.errors import UsageError
 from shared.options import Option, check_options
 
@@ -26,7 +26,7 @@ class ScorerConfig:
     top_logprobs: Annotated[
         int, Option("How many of the most probable tokens are kept at each position.", at_least=1)
     ] = 20
-    score_end: Annotated[bool, Option("Score the end of the text too, as a token of its own.")] = True
+    score_end: EndOption = True
     device: Annotated[str | None, Option("cpu, cuda, cuda:1, ... Unless given, a GPU where there is one.")] = None
     dtype: Annotated[
         str | None,

@@ -1,59 +1,25 @@
-"""A causal language model that is frozen: its tokenizer, its prompts as token ids, and the scores of given tokens."""
+"""A causal language model that is frozen, and the scores that it gives to tokens."""
 
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from shared.errors import SourceError
+from harvest.teachers.given_rows import LEAST, Given, Scores
 from shared.frozen_models import FrozenModel, choose_inference_device
-from shared.templates import Rendered
 
 _CPU_FLAGS = {"avx512_bf16", "amx_bf16"}  # as Linux names them: with these bfloat16 is faster than float32
-_MARK = "\N{SNOWMAN}"  # stands for an answer where the end of a turn is looked for
-LEAST = -100.0  # of a log-probability, of the tail too: as good as none
-
-Array: TypeAlias = np.ndarray[Any, Any]
-
-
-class Given(NamedTuple):
-    """Token ids: of what stands before, at least one, and of what is scored, the end token included."""
-
-    prompt: Sequence[int]
-    scored: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.scored)
-
-
-class Scores(NamedTuple):
-    """Natural log-probabilities of n given tokens: `given` and `tail` of shape (n,), `ids` and `logprobs` of (n, K).
-
-    `tail` is of all tokens beside those K together.
-    """
-
-    given: Array
-    ids: Array
-    logprobs: Array
-    tail: Array
 
 
 class ScoringModel:
-    """The model that `source` names. The tokenizer and the weights load when they are first needed."""
+    """The model that `source` names. The weights load when they are first needed."""
 
     def __init__(self, source: str, device: str | None, dtype: str | None) -> None:
         self.files = FrozenModel(source)
-        self._source, self._device, self._dtype = source, device, dtype
+        self._device, self._dtype = device, dtype
         self._model: Any = None
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        """The model's tokenizer. Raises SourceError where there is none."""
-        from transformers import AutoTokenizer
-
-        return self.files.load(AutoTokenizer)
 
     @cached_property
     def device(self) -> str:
@@ -71,52 +37,6 @@ class ScoringModel:
         config = self.files.read_json("config.json") or {}
         return int(config.get("max_position_embeddings") or config.get("n_positions") or 1 << 30)
 
-    @cached_property
-    def start(self) -> int:
-        """The token before a text that continues nothing: the first of a text, or where there is none the last."""
-        tokenizer = self.tokenizer
-        found = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-        if found is None:
-            raise SourceError(f"the tokenizer of {self._source} has no token that begins or ends a text")
-        return int(found)
-
-    @cached_property
-    def end_of_text(self) -> int:
-        """The token that ends a text."""
-        if self.tokenizer.eos_token_id is None:
-            raise SourceError(f"the tokenizer of {self._source} has no token that ends a text: give --no-score-end")
-        return int(self.tokenizer.eos_token_id)
-
-    @cached_property
-    def end_of_turn(self) -> int:
-        """The token by which the chat template ends an answer; the end of a text where it writes none."""
-        said = self._spell([{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}], False)
-        after = said.rpartition(_MARK)[2]
-        ids = self.tokenizer(after, add_special_tokens=False).input_ids if after else []
-        return int(ids[0]) if ids and ids[0] in self.tokenizer.all_special_ids else self.end_of_text
-
-    def encode(self, text: str) -> list[int]:
-        """The token ids of `text` alone: nothing is put before or after it."""
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
-
-    def encode_prompt(self, prompt: Rendered) -> list[int]:
-        """The token ids of a prompt: messages in the tokenizer's chat template, which writes its own special tokens.
-
-        Raises SourceError for messages where the tokenizer has no chat template.
-        """
-        if prompt.messages is None:
-            return self.encode(prompt.text or "") or [self.start]
-        if not self.tokenizer.chat_template:
-            raise SourceError(
-                f"{self._source} has no chat template: give --template alpaca, lm-eval or a file of your own"
-            )
-        return self.encode(self._spell([message._asdict() for message in prompt.messages], True))
-
-    def _spell(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-        )
-
     def score(self, rows: Sequence[Given], topk: int) -> list[Scores]:
         """Score rows together, as one batch: equal to scoring each alone, but for rounding.
 
@@ -126,12 +46,12 @@ class ScoringModel:
         import torch
 
         model = self._load()
-        most, said = max(map(len, rows)), max(len(row.scored) for row in rows)
+        most, said = max(row.tokens for row in rows), max(len(row.scored) for row in rows)
         ids = torch.zeros((len(rows), most), dtype=torch.long)
         mask = torch.zeros_like(ids)
         for number, row in enumerate(rows):  # padded on the left: what is scored ends where the batch does
-            ids[number, most - len(row) :] = torch.tensor([*row.prompt, *row.scored])
-            mask[number, most - len(row) :] = 1
+            ids[number, most - row.tokens :] = torch.tensor([*row.prompt, *row.scored])
+            mask[number, most - row.tokens :] = 1
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         with torch.inference_mode():

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from harvest.chat.prompts import Draw
 from harvest.rendering import Layout
+from harvest.teachers.given import EndOption, GivenOption
 from harvest.teachers.pages import PAGE_SIZE
 from shared.errors import UsageError
 from shared.options import Option, check_json, check_options, parse_assignments
@@ -98,7 +99,17 @@ class VllmConfig:
         bool, Option("Keep the log-probabilities of the most probable tokens at each position of the reply.")
     ] = False
     top_logprobs: Annotated[
-        int | None, Option(f"How many --keep-topk keeps; {DEFAULT_TOPK} unless given.", at_least=1)
+        int | None,
+        Option(f"How many --keep-topk, or --score-given, keeps; {DEFAULT_TOPK} unless given.", at_least=1),
+    ] = None
+    score_given: GivenOption = None
+    score_end: EndOption = True
+    template: Annotated[
+        str | None,
+        Option(
+            "How a row becomes a prompt, with --draw none: chat, alpaca, lm-eval, llm-adapters, none, or a YAML file "
+            "of your own. Unless given, chat with --score-given, else the question and the row below it."
+        ),
     ] = None
     engine: Annotated[
         Mapping[str, Any],
@@ -117,17 +128,42 @@ class VllmConfig:
         check_options(self)
         if self.vector is not None and (self.keep_topk or self.max_tokens is not None):
             raise UsageError("--vector gives no reply: --max-tokens and --keep-topk belong to a run without it")
-        if self.top_logprobs is not None and not self.keep_topk:
-            raise UsageError("--top-logprobs is of use with --keep-topk only: label scores are exact without it")
+        if self.top_logprobs is not None and not self.keep_topk and self.score_given is None:
+            raise UsageError(
+                "--top-logprobs is of use with --keep-topk or --score-given only: label scores are exact without it"
+            )
+        self._check_given()
         for name, instead in _OWN_OPTIONS.items():
             if name in self.engine:
                 raise UsageError(f"--engine {name} is not taken: use {instead}")
         check_json(self.describe_engine(), "--engine")
 
+    def _check_given(self) -> None:
+        """Refuse what does not go with given texts, or with a template: nothing is drawn, and nothing is said."""
+        if self.draw is not Draw.NONE and (self.score_given is not None or self.template is not None):
+            option = "--template" if self.score_given is None else "--score-given"
+            raise UsageError(f"{option} shows the row as text, and no picture: add --draw none")
+        if self.score_given is None:
+            if not self.score_end:
+                raise UsageError("--no-score-end is of use with --score-given only")
+            return
+        if not self.score_given:
+            raise UsageError("--score-given is empty: give reference, text or a teacher=<name> folder")
+        said = {
+            "--vector": self.vector is not None,
+            "--max-tokens": self.max_tokens is not None,
+            "--temperature": self.temperature > 0,
+            "--top-p": self.top_p is not None,
+            "--keep-topk": self.keep_topk,
+        }
+        if wrong := [name for name, is_given in said.items() if is_given]:
+            raise UsageError(f"{wrong[0]} is of no use with --score-given: the model writes nothing then")
+
     @property
     def topk(self) -> int | None:
         """How many tokens are kept at each position of the reply, None for none."""
-        return (self.top_logprobs or DEFAULT_TOPK) if self.keep_topk else None
+        keeps = self.keep_topk or self.score_given is not None
+        return (self.top_logprobs or DEFAULT_TOPK) if keeps else None
 
     @property
     def layout(self) -> Layout | None:

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from harvest.teachers.given_rows import Scores
+
 Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -19,7 +21,8 @@ class Settings:
     """What the engine is to run. `revision` is None for a folder.
 
     `label_words` are scored by their first tokens, where there are any. `vector` is the pooling, "LAST" or "MEAN", of
-    the pass that gives vectors, None of the one that gives replies.
+    the pass that gives vectors, None of the one that gives replies. With `scores_given` the tokens of the questions
+    are scored, and nothing is said.
     """
 
     model: str
@@ -31,19 +34,23 @@ class Settings:
     temperature: float = 0.0
     top_p: float | None = None
     topk: int | None = None
+    scores_given: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question: its pages, greyscale of shape (height, width), come before what is written.
 
-    `seed` is that of sampling, None where nothing is sampled.
+    `seed` is that of sampling, None where nothing is sampled. Where there are `tokens`, they are the prompt, and
+    nothing else is; the last `scored` of them are given a score, which is all that is asked.
     """
 
     number: int
     pages: Sequence[Pixels]
     written: str
     seed: int | None = None
+    tokens: Sequence[int] = ()
+    scored: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +64,12 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one question: a reply as a chat completion's JSON, a vector, or why there is neither."""
+    """What came of one question: a reply as a chat completion's JSON, a vector, scores, or why there is none."""
 
     number: int
     reply: bytes | None = None
     vector: Vector | None = None
+    scores: Scores | None = None
     problem: str | None = None
     prompt_tokens: int | None = None
 

@@ -22,6 +22,7 @@ from harvest.chat.reply import FIRST_TOKENS
 from harvest.chat.scoring import separate_first_tokens, spell_word
 from harvest.teachers.vllm.config import DEFAULT_TOPK
 from harvest.teachers.vllm.messages import Failure, Pixels, Question, Ready, Result, Settings
+from harvest.teachers.vllm.scores import read_scores
 from shared.errors import UsageError
 
 SHUTDOWN_SECONDS = 15.0  # after that, what is left of the engine is killed
@@ -122,6 +123,8 @@ class VllmEngine:
 
         if settings.vector is not None:
             return [PoolingParams(task="embed", use_activation=False)]
+        if settings.scores_given:  # the engine says at least one token, which nobody reads
+            return [SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=settings.topk, detokenize=False)]
         # The model's own generation parameters stand where nothing else is said, as they do on vLLM's server.
         common = {**self._llm.model_config.get_diff_sampling_param(), "temperature": settings.temperature}
         if settings.top_p is not None:
@@ -187,17 +190,13 @@ class VllmEngine:
         """Give the engine pass `index` of a question. A question that it refuses has its result."""
         if index and question.number not in self._running:
             return
-        content: Any = question.written or "."  # as the endpoint teacher asks
-        if question.pages:
-            parts: list[Any] = [{"type": "image_pil", "image_pil": _open_page(page)} for page in question.pages]
-            content = [*parts, {"type": "text", "text": question.written}] if question.written else parts
-        conversation = [{"role": "user", "content": content}]
         try:
-            _, (prompt,) = self._llm.renderer.render_chat([conversation], self._chat, self._tokens)
             parameters = self._passes[index].clone()
             if question.seed is not None:
                 parameters.seed = question.seed
-            self._engine.add_request(f"{question.number}-{index}", prompt, parameters)
+            self._engine.add_request(
+                f"{question.number}-{index}-{question.scored}", self._make_prompt(question), parameters
+            )
         except self._dead:
             raise
         except Exception as error:  # a prompt that is longer than the model takes, say
@@ -206,11 +205,24 @@ class VllmEngine:
         else:
             self._running.setdefault(question.number, {})
 
+    def _make_prompt(self, question: Question) -> Any:
+        """The prompt as the engine takes it. Raises vLLM's own errors where the model does not take it."""
+        if question.tokens:
+            (prompt,) = self._llm.renderer.render_cmpl([{"prompt_token_ids": list(question.tokens)}])
+            return prompt
+        content: Any = question.written or "."  # as the endpoint teacher asks
+        if question.pages:
+            parts: list[Any] = [{"type": "image_pil", "image_pil": _open_page(page)} for page in question.pages]
+            content = [*parts, {"type": "text", "text": question.written}] if question.written else parts
+        conversation = [{"role": "user", "content": content}]
+        _, (prompt,) = self._llm.renderer.render_chat([conversation], self._chat, self._tokens)
+        return prompt
+
     def _take(self, output: Any) -> Result | None:
         """The result of a question whose last pass this is."""
         if not output.finished:
             return None
-        number, index = map(int, output.request_id.split("-")[:2])
+        number, index, scored = map(int, output.request_id.split("-")[:3])
         outputs = self._running[number]
         outputs[index] = output
         if len(outputs) < len(self._passes):
@@ -220,6 +232,9 @@ class VllmEngine:
         prompt_tokens = len(last.prompt_token_ids)
         if hasattr(last.outputs, "data"):
             return Result(number, vector=last.outputs.data.float().numpy(), prompt_tokens=prompt_tokens)
+        if scored:
+            scores = read_scores(last.prompt_token_ids, last.prompt_logprobs, scored, self._topk or 0)
+            return Result(number, scores=scores, prompt_tokens=prompt_tokens)
         reply = write_reply(first, last, self.ready.first_tokens, self._topk)
         return Result(number, reply=reply, prompt_tokens=prompt_tokens)
 

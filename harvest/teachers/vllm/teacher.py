@@ -3,7 +3,7 @@
 The engine never waits: pages are rendered ahead of it, and it holds more requests than it computes at a time.
 
 With `vector` the model gives its hidden state instead of an answer: a second pass, over another runner of vLLM, into
-rows of its own.
+rows of its own. With `score_given` it says of each token of a given text how probable it is, in the rows of `scorer`.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
 from typing import Any
 
 from harvest.chat.dialects import DIALECTS, Scoring
@@ -25,7 +24,8 @@ from harvest.chat.scoring import LabelWords
 from harvest.rendering import Page, prepare_text
 from harvest.rendering.ahead import RenderPool
 from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes, make_seed
-from harvest.teachers.tokenizers import describe_tokenizer
+from harvest.teachers.given_rows import Given, GivenRows, make_answer
+from harvest.teachers.tokenizers import PromptTokenizer, describe_tokenizer, hash_tokenizer
 from harvest.teachers.vllm.config import Vector, VllmConfig
 from harvest.teachers.vllm.engine import EngineProcess
 from harvest.teachers.vllm.messages import Question, Ready, Result, Settings
@@ -36,6 +36,7 @@ from shared.frozen_models import FrozenModel
 from shared.keys import TOKENIZER
 from shared.schema import Answer, Status
 from shared.tasks import Task
+from shared.templates import find_template
 from shared.topk import estimate_topk_bytes
 
 RENDERED_AHEAD = 64
@@ -43,17 +44,17 @@ LOGPROB_BYTES = 14  # on disk, of one alternative in a raw reply: mostly the dig
 _MAX_TOKENS = {Scoring.TOKEN_IDS: 1, Scoring.TEXT: 512}
 _POOLING = {Vector.LAST: "LAST", Vector.MEAN: "MEAN"}
 _OF_LABELS = frozenset({"status", "error", "label_logprobs", "residual_mass"})
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A request as it is asked: its pages, or the tokens of its prompt with those that are scored; or what is wrong."""
+
+    request: Request
+    pages: Sequence[Page] = ()
+    tokens: Sequence[int] = ()
+    given: Given | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class _Asked:
     """A request in the engine."""
 
     request: Request
+    given: Given | None
     image_sha256: tuple[str, ...] | None
     asked_at: datetime
     started: float
@@ -78,7 +80,10 @@ class VllmTeacher:
             config = replace(config, max_tokens=task.max_reply_tokens)
         self._config, self._task = config, task
         self._layout = config.layout
-        self._words = make_words(task) if config.vector is None else None
+        self._tokenizer = PromptTokenizer(config.engine.get("tokenizer", config.model))
+        self._rows = self._make_rows()
+        self._template = None if config.template is None else find_template(config.template, task.name)
+        self._words = make_words(task) if config.vector is None and self._rows is None else None
         self._form = make_form(self._words, numeric=task.kind == "regression", topk=config.topk)
         self._scoring = Scoring.TEXT if self._words is None else Scoring.TOKEN_IDS
         self._source = FrozenModel(config.model)
@@ -86,10 +91,20 @@ class VllmTeacher:
         self._engine: EngineProcess | None = None
         self._ready: Ready | None = None
 
+    def _make_rows(self) -> GivenRows | None:
+        """The rows whose reply is given; None where the model says it."""
+        config = self._config
+        if config.score_given is None:
+            return None
+        template, score_end = config.template or "chat", config.score_end
+        return GivenRows(
+            config.score_given, template, config.topk or 0, self._task, self._tokenizer, score_end=score_end
+        )
+
     @staticmethod
     def make_reread(recipe: Mapping[str, Any]) -> Reread | None:
-        """What reads a kept reply of `recipe` again; None for a pass that gave vectors: they are no replies."""
-        if "vector" in recipe:
+        """What reads a kept reply of `recipe` again; None where nothing was said: of vectors, and of given texts."""
+        if "vector" in recipe or "score_given" in recipe:
             return None
         form = make_form(read_words(recipe), numeric=wants_number(recipe), topk=recipe["parameters"].get("topk"))
         return partial(_reread, form=form)
@@ -97,12 +112,14 @@ class VllmTeacher:
     @property
     def why_no_draws(self) -> str | None:
         """Why a second draw would be no other than the first; None where it may be."""
+        if self._rows is not None:
+            return self._rows.why_no_draws
         return explain_draws(self._config.temperature, self._words is not None or self._config.vector is not None)
 
     def recipe(self) -> Mapping[str, Any]:
         """Model, tokenizer, prompt, layout, and what is had of them. Reads the model's small files; loads nothing."""
         config = self._config
-        recipe = {
+        recipe: dict[str, Any] = {
             "teacher": "vllm",
             "model": self._source.fingerprint,
             "tokenizer_sha256": hash_tokenizer(self._source),
@@ -112,6 +129,10 @@ class VllmTeacher:
         }
         if config.topk is not None:
             recipe[TOKENIZER] = describe_tokenizer(config.engine.get("tokenizer", config.model))
+        if self._rows is not None:
+            return {**recipe, **self._rows.describe()}
+        if self._template is not None:
+            recipe["prompt"] = {**recipe["prompt"], "template": self._template.describe()}
         if config.vector is not None:
             return {**recipe, "vector": {"layer": "last, after the final norm", "pooling": str(config.vector)}}
         parameters = {"max_tokens": self._max_tokens, "temperature": config.temperature}
@@ -122,12 +143,22 @@ class VllmTeacher:
         return {**recipe, "scoring": {"mode": str(self._scoring)}, "parameters": parameters}
 
     def content(self, example: Example) -> Mapping[str, Any]:
-        """All of one request that changes its answer. Raises DataError for a character that cannot be drawn."""
+        """All of one request that changes its answer.
+
+        Raises DataError for a character that cannot be drawn, a row without the text that is to be scored, and a
+        template that does not fit the row.
+        """
+        if self._rows is not None:
+            return self._rows.content(example)
+        if self._template is not None:
+            return {"prompt": self._template.render(example, self._task.question).describe()}
         prompt = build_prompt(self._task.question, example, self._config.draw)
         return {"text": prompt.written} if prompt.drawn is None else {"draw": prepare_text(prompt.drawn)}
 
     def estimate(self, example: Example) -> Estimate:
         """Free; about how many tokens it computes, and the bytes of the answer or the vector."""
+        if self._rows is not None:
+            return self._rows.estimate(example)
         config, layout = self._config, self._layout
         prompt = build_prompt(self._task.question, example, config.draw)
         images = 0
@@ -155,15 +186,14 @@ class VllmTeacher:
                     if following is None:
                         more = False
                         break
-                    request, pages, problem = following
-                    if problem is not None:
-                        yield Reply(request, Answer(Status.FAILED, error=problem))
+                    if following.problem is not None:
+                        yield Reply(following.request, Answer(Status.FAILED, error=following.problem))
                         continue
                     engine, ready = await self._start()
                     room = ready.room
                     number += 1
-                    asked[number] = self._note(request, pages)
-                    await engine.submit(self._make_question(number, request, pages))
+                    asked[number] = _note(following)
+                    await engine.submit(self._make_question(number, following))
                     if engine.has_news:
                         break
                 if asked:
@@ -174,6 +204,8 @@ class VllmTeacher:
         """End the engine and what renders for it. Done by itself when the teacher is dropped."""
         if self._renderer is not None:
             self._renderer.close()
+        if self._rows is not None:
+            self._rows.close()
         await asyncio.to_thread(self._end_engine)
 
     def _end_engine(self) -> None:
@@ -199,6 +231,7 @@ class VllmTeacher:
                 temperature=config.temperature,
                 top_p=config.top_p,
                 topk=config.topk,
+                scores_given=self._rows is not None,
             )
             say(f"vLLM loads {config.model}")
             started = time.monotonic()
@@ -219,33 +252,53 @@ class VllmTeacher:
             self._end_engine()  # it is of no more use, or nobody waits for it
             raise
 
-    async def _prepare(
-        self, requests: AsyncIterator[Request]
-    ) -> AsyncGenerator[tuple[Request, Sequence[Page], str | None]]:
-        """The requests with their pages, or with what is wrong with them."""
+    async def _prepare(self, requests: AsyncIterator[Request]) -> AsyncGenerator[_Prepared, None]:
+        """The requests as they are asked, or with what is wrong with them."""
         if self._renderer is None:
             async for request in requests:
-                yield request, [], None
+                yield await asyncio.to_thread(self._encode, request)
             return
         async with aclosing(self._renderer.render_ahead(requests, self._find_drawn, RENDERED_AHEAD)) as rendered:
             async for request, pages in rendered:
-                yield (request, [], str(pages)) if isinstance(pages, DataError) else (request, pages, None)
+                if isinstance(pages, DataError):
+                    yield _Prepared(request, problem=str(pages))
+                else:
+                    yield _Prepared(request, pages)
+
+    def _encode(self, request: Request) -> _Prepared:
+        """A request without pages."""
+        try:
+            if self._rows is not None:
+                given = self._rows.encode(request)
+                return _Prepared(request, tokens=(*given.prompt, *given.scored), given=given)
+            if self._template is not None:
+                rendered = self._template.render(request.example, self._task.question)
+                return _Prepared(request, tokens=self._tokenizer.encode_prompt(rendered))
+        except DataError as error:
+            return _Prepared(request, problem=str(error))
+        return _Prepared(request)
 
     def _find_drawn(self, request: Request) -> str:
         return build_prompt(self._task.question, request.example, self._config.draw).drawn or ""
 
-    def _make_question(self, number: int, request: Request, pages: Sequence[Page]) -> Question:
+    def _make_question(self, number: int, prepared: _Prepared) -> Question:
+        request, given = prepared.request, prepared.given
         written = build_prompt(self._task.question, request.example, self._config.draw).written
-        seed = make_seed(request.key) if self._config.temperature > 0 else None
-        return Question(number, tuple(page.pixels for page in pages), written, seed)
-
-    def _note(self, request: Request, pages: Sequence[Page]) -> _Asked:
-        hashes = tuple(page.sha256 for page in pages) or None
-        return _Asked(request, hashes, datetime.now(UTC), time.perf_counter())
+        return Question(
+            number,
+            tuple(page.pixels for page in prepared.pages),
+            written,
+            make_seed(request.key) if self._config.temperature > 0 else None,
+            prepared.tokens,
+            0 if given is None else len(given.scored),
+        )
 
     def _reply(self, asked: _Asked, result: Result) -> Reply:
+        latency_ms = (time.perf_counter() - asked.started) * 1000
         if result.problem is not None:
             answer = Answer(Status.FAILED, error=result.problem)
+        elif asked.given is not None and result.scores is not None:
+            answer = make_answer(asked.given, result.scores, latency_ms, asked.asked_at)
         elif result.reply is not None:
             answer = parse(result.reply, self._form).answer
         else:
@@ -253,11 +306,16 @@ class VllmTeacher:
         answer = replace(
             answer,
             image_sha256=asked.image_sha256,
-            latency_ms=(time.perf_counter() - asked.started) * 1000,
+            latency_ms=latency_ms,
             asked_at=asked.asked_at,
             attempts=1,
         )
         return Reply(asked.request, answer)
+
+
+def _note(prepared: _Prepared) -> _Asked:
+    hashes = tuple(page.sha256 for page in prepared.pages) or None
+    return _Asked(prepared.request, prepared.given, hashes, datetime.now(UTC), time.perf_counter())
 
 
 def make_form(words: LabelWords | None, *, numeric: bool, topk: int | None) -> Form:
@@ -273,20 +331,3 @@ def _reread(raw: bytes, form: Form) -> Mapping[str, Any]:
         return said
     # Replies of schema 1 do not say which tokens begin the label words: the labels' scores stay as they were read then.
     return {name: value for name, value in said.items() if name not in _OF_LABELS}
-
-
-def hash_tokenizer(model: FrozenModel) -> str:
-    """The sha256, in hexadecimal, of the files that turn text into token ids: whose ids `topk_ids` are.
-
-    Raises DataError where the model has none.
-    """
-    digest = sha256()
-    found = False
-    for name in _TOKENIZER_FILES:
-        content = model.read_bytes(name)
-        if content is not None:
-            found = True
-            digest.update(b"%s\0%d\0" % (name.encode(), len(content)) + content)
-    if not found:
-        raise DataError(f"{model.resolved.source} has no tokenizer files: {', '.join(_TOKENIZER_FILES[:3])}, ...")
-    return digest.hexdigest()

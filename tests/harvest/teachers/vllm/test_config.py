@@ -17,6 +17,12 @@ from shared.errors import UsageError
         ({"patience": -1.0}, "patience is -1.0; it must be more than 0"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"top_logprobs": 5}, "--keep-topk"),
+        ({"score_given": "reference"}, "--score-given shows the row as text, and no picture: add --draw none"),
+        ({"template": "alpaca"}, "--template shows the row as text, and no picture: add --draw none"),
+        ({"score_given": "", "draw": Draw.NONE}, "--score-given is empty"),
+        ({"score_given": "text", "draw": Draw.NONE, "keep_topk": True}, "--keep-topk is of no use with --score-given"),
+        ({"score_given": "text", "draw": Draw.NONE, "max_tokens": 4}, "--max-tokens is of no use with --score-given"),
+        ({"score_end": False}, "--no-score-end is of use with --score-given only"),
         ({"vector": Vector.LAST, "keep_topk": True}, "--vector gives no reply"),
         ({"vector": Vector.MEAN, "max_tokens": 5}, "--vector gives no reply"),
         ({"engine": {"runner": "pooling"}}, "--engine runner is not taken: use --vector"),
@@ -41,6 +47,7 @@ def test_pages_and_kept_tokens() -> None:
     assert (layout.width, layout.height) == (336, 400)
     assert [VllmConfig("m", keep_topk=True).topk, VllmConfig("m", keep_topk=True, top_logprobs=5).topk] == [20, 5]
     assert VllmConfig("m").topk is None
+    assert VllmConfig("m", draw=Draw.NONE, score_given="reference").topk == 20
 
 
 def test_engine_options_are_read_as_what_they_look_like() -> None:
