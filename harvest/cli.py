@@ -55,11 +55,11 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what `run` would ask, and what that takes: tokens, dollars, bytes, minutes. Only --probe sends anything."""
-    from harvest.asking.interrupt import KeyboardInterrupts
+    from harvest.asking.interrupt import SignalInterrupts
     from harvest.flags import make_config
     from harvest.job import plan_harvest
 
-    report = plan_harvest(make_config(options), probe, interrupt=KeyboardInterrupts())
+    report = plan_harvest(make_config(options), probe, interrupt=SignalInterrupts())
     _print_report(report, as_json)
     if report.stopped is not None:
         raise typer.Exit(1)
@@ -68,11 +68,11 @@ def plan(
 @takes_harvest_flags
 def run(options: dict[str, Any], as_json: AsJson = False) -> None:
     """Ask the teacher about every row that is not kept yet. Resumes by itself; an answered row is never asked again."""
-    from harvest.asking.interrupt import KeyboardInterrupts
+    from harvest.asking.interrupt import SignalInterrupts
     from harvest.flags import make_config
     from harvest.job import run_harvest
 
-    report = run_harvest(make_config(options), interrupt=KeyboardInterrupts())
+    report = run_harvest(make_config(options), interrupt=SignalInterrupts())
     _print_report(report, as_json)
     if report.stopped is not None:
         raise typer.Exit(1)

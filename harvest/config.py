@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from harvest.asking.interrupt import DRAIN_SECONDS
 from harvest.asking.plan import EVERY_SPLIT, Share
 from harvest.teachers.registry import TeacherChoice as TeacherChoice
 from harvest.teachers.registry import check_teacher_options
@@ -158,6 +159,14 @@ class HarvestConfig:
             panel=_ROWS,
         ),
     ] = Share()
+    drain: Annotated[
+        float,
+        Option(
+            "Seconds that requests in flight have to arrive after SIGTERM or SIGHUP. After Ctrl-C they have until the "
+            "next one.",
+            at_least=0,
+        ),
+    ] = DRAIN_SECONDS
     failure_limit: Annotated[
         float, Option("Stop when more than this share of requests fails.", at_least=0, at_most=1)
     ] = 0.5

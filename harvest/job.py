@@ -75,6 +75,7 @@ class _Harvest:
     path: Path
     scope: Scope
     failure_limit: float
+    drain: float
     interrupt: Interrupt | None
 
 
@@ -155,10 +156,11 @@ def _run_engine(harvest: _Harvest, plan: Plan, folder: TeacherFolder, probed: An
     loaded, teacher = harvest.loaded, harvest.teacher
     to_do = plan.count(Action.ASK, Action.COPY, Action.CARRY, Action.FAIL)
     with track(f"{teacher.name} on {loaded.task.name}", to_do) as tracker:
-        engine = Engine(loaded, teacher, plan, folder, tracker, harvest.failure_limit, harvest.interrupt)
+        stops = (harvest.failure_limit, harvest.interrupt, harvest.drain)
+        engine = Engine(loaded, teacher, plan, folder, tracker, *stops)
         try:
             outcome = uvloop.run(engine.run())
-        except asyncio.CancelledError:  # a second interrupt: it did not wait for what was in flight
+        except asyncio.CancelledError:  # it did not wait for what was in flight
             raise KeyboardInterrupt from None
     if probed is not None:
         outcome.asked += 1
@@ -243,7 +245,7 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None) -> Iterator[_Ha
         path = (config.out or Path("data") / loaded.task.name) / f"teacher={check_name('teacher', teacher.name)}"
         if teacher.remote is not None:
             _adopt(teacher.remote, path)
-        yield _Harvest(loaded, teacher, path, scope, config.failure_limit, interrupt)
+        yield _Harvest(loaded, teacher, path, scope, config.failure_limit, config.drain, interrupt)
     finally:
         uvloop.run(teacher.aclose())
 

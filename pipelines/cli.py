@@ -54,7 +54,7 @@ def run(
     Both stages go on from where they were when the same command is given again: no row is asked twice, and no student
     is trained twice.
     """
-    from harvest.asking.interrupt import KeyboardInterrupts
+    from harvest.asking.interrupt import SignalInterrupts
     from pipelines.plan import describe_plan, make_plan, print_plan
     from pipelines.recipe import read_recipe
     from pipelines.work import make_work
@@ -62,10 +62,10 @@ def run(
     work = make_work(read_recipe(recipe), assignments or (), options, tasks or (), students or ())
     require_extra("distill", "torch", "transformers", "safetensors", "scipy")
     if plan:
-        made = make_plan(work.experiments, work.locate(out), interrupt=KeyboardInterrupts())
+        made = make_plan(work.experiments, work.locate(out), interrupt=SignalInterrupts())
         print_json(describe_plan(made)) if as_json else print_plan(made)
         return
-    done = work.run(out, images, overwrite, KeyboardInterrupts())
+    done = work.run(out, images, overwrite, SignalInterrupts())
     print_json(done.describe()) if as_json else done.show()
 
 

@@ -15,7 +15,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from shared.errors import Error
+from shared.errors import Error, StoppedError
+from shared.signals import ENDING, catch_signals, interrupt
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -136,12 +137,19 @@ def fail(error: Error) -> typer.Exit:
 
 
 def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Wrap the body of a command: an Error ends it with its message and exit code, an interrupt with exit code 130."""
+    """Wrap the body of a command: an Error ends it with its message and exit code, an interrupt with exit code 130.
+
+    SIGTERM and SIGHUP are interrupts, too.
+    """
 
     @wraps(function)
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         try:
-            function(*args, **kwargs)
+            with catch_signals(interrupt, ENDING):
+                function(*args, **kwargs)
+        except StoppedError as stop:
+            say(str(stop))
+            raise typer.Exit(stop.exit_code) from None
         except Error as error:
             raise fail(error) from None
         except KeyboardInterrupt:

@@ -7,6 +7,7 @@ Error                     exit code 1
 ├── DataError             a row or a column of a task cannot be used; names file and row
 ├── DiskError             a file or a folder cannot be written
 ├── LockedError           another process writes to a shard folder, or trains in a run's folder
+├── StoppedError          exit code 75: a signal stopped a training, whose checkpoint is kept
 ├── ShardError            a shard folder cannot be used
 │   ├── CorruptShardError     its bytes are not those of the manifest
 │   ├── SchemaVersionError    it was written by a newer version
@@ -48,6 +49,16 @@ class DiskError(Error):
 
 class LockedError(Error):
     """Another process is writing to the same share of a shard folder, or to the same run's folder."""
+
+
+class StoppedError(Error):
+    """A signal stopped a training, which has kept its checkpoint.
+
+    Its exit code is EX_TEMPFAIL of sysexits.h: the same command will go on. A batch script can put itself back into the
+    queue on it.
+    """
+
+    exit_code = 75
 
 
 class ShardError(Error):

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -9,17 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from threading import Event
 
 from distill.compare.places import VISIBLE, Place
 from distill.compare.plan import Cell
 from distill.runs.folder import name_working_folder
 from distill.runs.record import describe_progress
 from shared.console import Tracker, silence, track
-from shared.errors import Error
+from shared.errors import Error, StoppedError
+from shared.signals import ENDING, Stop, catch_signals, interrupt
 from shared.workers import end_with_parent
 
 CELLS, FROZEN = "cells", "frozen"
-LOOK_SECONDS = 2.0  # between looks at how far the cells are that are being trained
+LOOK_SECONDS = 1.0  # between looks at how far the cells are that are being trained
+ENDED = (StoppedError, KeyboardInterrupt, BrokenProcessPool)  # what becomes of a cell that was told to stop
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # read when a worker loads its libraries
 
 
@@ -35,7 +39,8 @@ class Job:
 def train_cells(jobs: Sequence[Job], places: Sequence[Place], on_finished: Callable[[Job], None] | None = None) -> None:
     """Train cells, one at a time in each of the places; `on_finished` is called here after each.
 
-    Killed at any moment, it loses the cells that are running and no other. Raises Error naming the cell that failed.
+    Killed at any moment, it loses the cells that are running and no other. A polite signal (shared.signals) has those
+    keep their checkpoints, and then raises StoppedError. Raises Error naming the cell that failed.
     """
     context = multiprocessing.get_context("spawn")
     waiting_places = context.SimpleQueue()
@@ -44,8 +49,9 @@ def train_cells(jobs: Sequence[Job], places: Sequence[Place], on_finished: Calla
     with _environment(dict.fromkeys(_THREADS, str(places[0].threads))):
         pool = ProcessPoolExecutor(len(places), context, start_worker, (waiting_places,))
         try:
-            with track(f"cells, {len(places)} at a time", len(jobs)) as tracker:
-                _work_off(jobs, len(places), pool, tracker, on_finished)
+            stop = Stop()
+            with stop.heard(), track(f"cells, {len(places)} at a time", len(jobs)) as tracker:
+                _work_off(jobs, len(places), pool, tracker, on_finished, stop)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -56,22 +62,42 @@ def _work_off(
     pool: ProcessPoolExecutor,
     tracker: Tracker,
     on_finished: Callable[[Job], None] | None,
+    stop: Stop,
 ) -> None:
     running: dict[Future[None], Job] = {}
     waiting = list(reversed(jobs))
-    while waiting or running:
-        while waiting and len(running) < workers:
+    finished = 0
+    passed_on = False
+    while running or (waiting and stop.told is None):
+        while waiting and len(running) < workers and stop.told is None:
             job = waiting.pop()
             running[pool.submit(_train_cell, job)] = job
         done, _ = wait(running, LOOK_SECONDS, FIRST_COMPLETED)
+        if stop.told is not None and not passed_on:
+            passed_on = True
+            _stop_workers()
         if not done:
             tracker.advance(0, "; ".join(filter(None, map(describe_job, running.values()))))
         for future in done:
             job = running.pop(future)
+            if passed_on and isinstance(future.exception(), ENDED):
+                continue
             _check_trained(future, job.cell)
+            finished += 1
             tracker.advance(1, job.cell.name)
             if on_finished is not None:
                 on_finished(job)
+    if stop.told is not None and finished < len(jobs):
+        raise StoppedError(
+            f"{stop.told.name} stopped the comparison. Finished cells are kept, and so are the checkpoints of those "
+            "that were being trained: the same command goes on from there"
+        )
+
+
+def _stop_workers() -> None:
+    """Tell the workers, by SIGTERM, to keep the checkpoints of their cells and to end those."""
+    for worker in multiprocessing.active_children():
+        worker.terminate()
 
 
 def describe_job(job: Job) -> str:
@@ -105,9 +131,15 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def start_worker(places: "SimpleQueue[Place]") -> None:
-    """Take the next of the places, in a worker process of its own: it sees one GPU alone, and ends with its parent."""
+    """Take the next of the places, in a worker process of its own: it sees one GPU alone, and ends with its parent.
+
+    What the keyboard says is the parent's to act on; by SIGTERM it says that the worker's cell is to stop.
+    """
     silence()
     end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _note_told)
     place = places.get()
     if place.gpu is not None:
         os.environ[VISIBLE] = place.gpu  # CUDA has not looked yet: it does when it is first used
@@ -116,8 +148,18 @@ def start_worker(places: "SimpleQueue[Place]") -> None:
     torch.set_num_threads(place.threads)
 
 
+_told = Event()  # set in a worker that was told to stop between two cells
+
+
+def _note_told(*_: object) -> None:
+    _told.set()
+
+
 def _train_cell(job: Job) -> None:
     from distill.run import Keep, run_distillation
 
     keep = Keep(student=job.keep_student, frozen=job.folder / FROZEN)
-    run_distillation(job.cell.config, job.folder / CELLS, job.cell.name, keep=keep)
+    with catch_signals(interrupt, ENDING):
+        if _told.is_set():
+            interrupt(signal.SIGTERM)
+        run_distillation(job.cell.config, job.folder / CELLS, job.cell.name, keep=keep)

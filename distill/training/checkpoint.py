@@ -36,19 +36,23 @@ class Checkpoints:
             return step % self._steps == 0
         return time.monotonic() - self._saved_at >= SECONDS
 
-    def save(self, state: Mapping[str, Any]) -> None:
+    def save(self, state: Mapping[str, Any]) -> bool:
         """Replace the checkpoint; after a crash at any point there is the old one or the new one.
 
-        A disk that is full costs the checkpoint and not the run. Of several processes one writes.
+        A disk that is full costs the checkpoint and not the run: false where it was not written. Of several processes
+        one writes.
         """
         if not self._writes:
-            return
+            return False
+        saved = True
         try:
             with write_whole(self.path) as temporary, temporary.open("wb") as file:
                 torch.save({"identity": self._identity, "spent": self._measure(), **state}, file)
         except (OSError, RuntimeError) as error:
             say(f"the checkpoint {self.path} cannot be written ({error}); training goes on without it")
+            saved = False
         self._saved_at = time.monotonic()
+        return saved
 
     def load(self) -> dict[str, Any] | None:
         """Load the state that was saved last, to the CPU; None where there is none. Raises Error if it is damaged."""

@@ -8,7 +8,7 @@ was never stopped, and no generator's state needs to be kept.
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +20,17 @@ from distill.training.checkpoint import Checkpoints
 from distill.training.method import Method, Phase, Result
 from distill.training.progress import Best, EpochRecord, Evaluation, Progress, capture, restore
 from shared.console import Tracker, track
-from shared.errors import Error
+from shared.errors import Error, StoppedError
+from shared.signals import Stop, interrupt
 
 
 @dataclass(slots=True)
 class Training:
-    """One run of the loop. `on_epoch` is called for each epoch of the last phase, first for those of a checkpoint."""
+    """One run of the loop. `on_epoch` is called for each epoch of the last phase, first for those of a checkpoint.
+
+    A polite signal (shared.signals) ends it after the step, or in the score, that is under way: with a checkpoint, and
+    StoppedError. Of several processes the first one does so, and the others end with it.
+    """
 
     method: Method
     title: str
@@ -33,12 +38,22 @@ class Training:
     processes: Processes = Processes()
     on_epoch: Callable[[EpochRecord], None] | None = None
     results: dict[str, Result] = field(default_factory=dict)
+    stop: Stop = field(default_factory=Stop)
 
     def run(self) -> Progress:
         """Train all phases that no checkpoint has the result of, and give how the last one went.
 
-        Raises Error when a loss is no longer finite.
+        Raises Error when a loss is no longer finite, and StoppedError when a signal ended it.
         """
+        with self.stop.heard():
+            try:
+                return self._train_all()
+            except RuntimeError:
+                if self.stop.told is None or self.processes.is_first:
+                    raise
+                interrupt(self.stop.told)  # the first process has left, and with it what they share
+
+    def _train_all(self) -> Progress:
         self.processes.wait()  # for the first one to have removed a checkpoint that is not to be gone on from
         state: Mapping[str, Any] = self.checkpoints.load() or {"results": {}, "phase": None}
         self.processes.wait()  # for all to have read the same one, before the first one writes the next
@@ -69,9 +84,13 @@ class Training:
                     on_epoch(record)
             while progress.epoch <= phase.epochs and not is_patience_over(phase, progress):
                 self._train_epoch(name, phase, progress, tracker)
+                if not is_scored(progress):
+                    self._score(name, phase, progress)
                 record = close_epoch(phase, progress)
                 if on_epoch is not None:
                     on_epoch(record)
+                if self.stop.told is not None:
+                    self._leave(name, phase, progress)
         return phase, progress
 
     def _train_epoch(self, name: str, phase: Phase[Any], progress: Progress, tracker: Tracker) -> None:
@@ -79,22 +98,7 @@ class Training:
         if progress.step == 0:
             for terms in phase.begin_epoch(progress.epoch):
                 progress.add_terms(terms)
-        with closing(phase.batches(progress.epoch, progress.step)) as batches:
-            for batch in batches:
-                progress.add_terms(phase.step(batch, progress.epoch, progress.step))
-                progress.step += 1
-                progress.rows += len(batch)
-                tracker.advance(1, f"epoch {progress.epoch}/{phase.epochs}{_describe(progress.best)}")
-                if phase.evaluation.is_due(progress.step, phase.steps):
-                    paused = time.perf_counter()
-                    evaluate(phase, progress)
-                    started += time.perf_counter() - paused
-                    if is_patience_over(phase, progress):
-                        break
-                if self.checkpoints.is_due((progress.epoch - 1) * phase.steps + progress.step):
-                    progress.seconds = time.perf_counter() - started
-                    state = {"phase": name, **capture(progress, phase.learners)}
-                    self.checkpoints.save({"results": self.results, **state})
+        started = self._train_steps(name, phase, progress, tracker, started)
         means = {term: mean.value() for term, mean in progress.terms.items()}  # waits for the device
         progress.seconds = time.perf_counter() - started
         if not all(map(math.isfinite, means.values())):
@@ -104,10 +108,64 @@ class Training:
                 "was written"
             )
 
+    def _train_steps(self, name: str, phase: Phase[Any], progress: Progress, tracker: Tracker, started: float) -> float:
+        """Train the rest of an epoch that began at `started`; give that time, later by what scoring took."""
+        with closing(phase.batches(progress.epoch, progress.step)) as batches:
+            if progress.step and not is_scored(progress) and phase.evaluation.is_due(progress.step, phase.steps):
+                started += self._score(name, phase, progress)  # a signal broke it off in the last process
+                if is_patience_over(phase, progress):
+                    return started
+            for batch in batches:
+                progress.add_terms(phase.step(batch, progress.epoch, progress.step))
+                progress.step += 1
+                progress.rows += len(batch)
+                tracker.advance(1, f"epoch {progress.epoch}/{phase.epochs}{_describe(progress.best)}")
+                if phase.evaluation.is_due(progress.step, phase.steps):
+                    progress.seconds = time.perf_counter() - started
+                    started += self._score(name, phase, progress)
+                    if is_patience_over(phase, progress):
+                        break
+                progress.seconds = time.perf_counter() - started
+                if self.stop.told is not None:
+                    self._leave(name, phase, progress)
+                if self.checkpoints.is_due((progress.epoch - 1) * phase.steps + progress.step):
+                    self._save(name, phase, progress)
+        return started
 
-def evaluate(phase: Phase[Any], progress: Progress) -> None:
-    """Score a phase, and keep its weights where the score is the best so far."""
-    evaluation = Evaluation(progress.step, dict(phase.score()))
+    def _score(self, name: str, phase: Phase[Any], progress: Progress) -> float:
+        """Score the weights; give the seconds that it took. A signal breaks it off, and the weights are kept unscored.
+
+        Nothing has changed where the scores are not in.
+        """
+        began = time.perf_counter()
+        try:
+            with self.stop.at_once() if self.processes.is_first else nullcontext():
+                scores = dict(phase.score())
+        except KeyboardInterrupt:
+            self._leave(name, phase, progress)
+            raise
+        count_scores(phase, progress, scores)
+        return time.perf_counter() - began
+
+    def _save(self, name: str, phase: Phase[Any], progress: Progress) -> bool:
+        return self.checkpoints.save({"results": self.results, "phase": name, **capture(progress, phase.learners)})
+
+    def _leave(self, name: str, phase: Phase[Any], progress: Progress) -> None:
+        """End the run, as a signal asked. Raises StoppedError, or KeyboardInterrupt where no checkpoint is written."""
+        told = self.stop.told
+        if told is None or not self.processes.is_first:
+            return
+        if not self._save(name, phase, progress):
+            interrupt(told)
+        raise StoppedError(
+            f"{self.title} was stopped by {told.name} in epoch {progress.epoch} after step {progress.step}, and its "
+            "checkpoint is kept: the same command goes on from there"
+        )
+
+
+def count_scores(phase: Phase[Any], progress: Progress, scores: dict[str, float]) -> None:
+    """Note how the weights of the last step score, and keep them where that is the best so far."""
+    evaluation = Evaluation(progress.step, scores)
     progress.evaluations.append(evaluation)
     module, dev = phase.best_module, evaluation.dev
     if module is None or dev is None:
@@ -118,6 +176,11 @@ def evaluate(phase: Phase[Any], progress: Progress) -> None:
         progress.stale = 0
 
 
+def is_scored(progress: Progress) -> bool:
+    """Tell whether the weights of the last step were scored."""
+    return bool(progress.evaluations) and progress.evaluations[-1].step == progress.step
+
+
 def is_patience_over(phase: Phase[Any], progress: Progress) -> bool:
     """Tell whether so many scores in a row were not the best that the phase stops."""
     patience = phase.evaluation.patience
@@ -125,9 +188,7 @@ def is_patience_over(phase: Phase[Any], progress: Progress) -> bool:
 
 
 def close_epoch(phase: Phase[Any], progress: Progress) -> EpochRecord:
-    """Score an epoch where its last step was not scored, and turn to the next."""
-    if not progress.evaluations or progress.evaluations[-1].step < progress.step:
-        evaluate(phase, progress)
+    """Turn from an epoch whose last weights were scored to the next."""
     record = EpochRecord(
         progress.epoch,
         progress.evaluations[-1].scores,

@@ -6,22 +6,24 @@ what is in flight arrive.
 """
 
 import asyncio
+import signal
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 
 from harvest.asking.inflight import InFlightLog
-from harvest.asking.interrupt import Interrupt
+from harvest.asking.interrupt import DRAIN_SECONDS, Interrupt
 from harvest.asking.pictures import keep_pictures
 from harvest.asking.plan import Action, Plan, request_key
 from harvest.teachers.base import Reply, Request, Teacher
-from shared.console import Tracker
+from shared.console import Tracker, say
 from shared.errors import TooManyFailuresError
 from shared.example import Example
 from shared.keys import RequestKeys
 from shared.schema import Answer, Row, Status, sum_costs
 from shared.shards import TeacherFolder
+from shared.signals import ENDING
 from shared.tasks import LoadedTask
 
 COMMIT_SECONDS = 0.1  # how long a reply may wait for others to share an fsync with
@@ -56,7 +58,8 @@ class Outcome:
 class Engine:
     """One run of one plan into one teacher folder; in any thread.
 
-    `interrupt` is what tells it to stop, None where nothing can.
+    `interrupt` is what tells it to stop, None where nothing can. What is in flight then may arrive: for `drain` seconds
+    where the system wants the process to end, else until the next interrupt.
     """
 
     def __init__(
@@ -68,11 +71,14 @@ class Engine:
         tracker: Tracker,
         failure_limit: float,
         interrupt: Interrupt | None = None,
+        drain: float = DRAIN_SECONDS,
     ) -> None:
         self._loaded, self._teacher, self._plan, self._folder = loaded, teacher, plan, folder
         self._tracker = tracker
         self._failure_limit = failure_limit
-        self._interrupt = interrupt or Interrupt()
+        self._interrupt, self._drain = interrupt or Interrupt(), drain
+        self._told = False  # by an interrupt
+        self._leaving: asyncio.TimerHandle | None = None
         self._keys = RequestKeys(teacher.recipe())
         self._splits: dict[str, str] = {}  # of the requests in flight, by key: a plan asks each key once
         self._recent_failures: deque[bool] = deque(maxlen=FAILURES_LOOKED_AT)
@@ -94,16 +100,30 @@ class Engine:
             async with self._writer:
                 with self._interrupt.heard_by(self._stop):
                     await self._ask_all(in_flight)
-            in_flight.clear()
+            self._settle(in_flight)
             if self._too_many is not None:
                 raise self._too_many
             if self.outcome.stopped is None:
                 for split in self._plan.actions:
                     await asyncio.to_thread(self._copy_split, split)
+        except asyncio.CancelledError:
+            self._say_left()
+            raise
         finally:
             in_flight.close()
+            if self._leaving is not None:
+                self._leaving.cancel()
         await asyncio.to_thread(self._folder.seal)
         return self.outcome
+
+    def _settle(self, in_flight: InFlightLog) -> None:
+        """Forget what was in flight, but the requests that may be billed and were not asked to their end."""
+        in_flight.clear()
+        unsettled = () if self._remote is None else self._remote.unsettled
+        for key in unsettled:
+            in_flight.add(key)
+        if unsettled:
+            say(f"{len(unsettled):,} requests broke off without an answer; they may be billed, and are asked again")
 
     async def _ask_all(self, in_flight: InFlightLog) -> None:
         # One stream over all splits: between two, hundreds of connections would idle, close and be made again.
@@ -111,10 +131,11 @@ class Engine:
             async for reply in replies:
                 request = reply.request
                 self.outcome.asked += 1
-                split = self._splits.pop(request.key)
+                split = self._splits[request.key]
                 if reply.pictures:  # before the row: none may name a picture that a crash took
                     await asyncio.to_thread(keep_pictures, self._folder.path, reply.pictures)
                 await self._keep(split, Row(request.example, request.key, request.draw, reply.answer))
+                del self._splits[request.key]
                 self._watch_failures(reply)
         if self._remote is not None and self._remote.stopped is not None:
             self.outcome.stopped = self._remote.stopped
@@ -177,11 +198,29 @@ class Engine:
                 "answered is kept. Mend the cause, then ask the failed rows again with --retry failed"
             )
 
-    def _stop(self) -> None:
-        """First interrupt: ask nothing more and let what is in flight arrive. Second: give up waiting."""
-        if self.outcome.stopped is not None:
+    def _stop(self, told: signal.Signals) -> None:
+        """Ask nothing more and let what is in flight arrive; leave it behind at a second Ctrl-C, or when time is up."""
+        if self._told and told == signal.SIGINT:
             self._main_task.cancel()
-        self.outcome.stopped = INTERRUPTED
+            return
+        if not self._told:
+            self._told, self.outcome.stopped = True, INTERRUPTED
+            if self._remote is not None:
+                self._remote.end()
+        if told in ENDING and self._leaving is None:
+            self._leaving = asyncio.get_running_loop().call_later(self._drain, self._main_task.cancel)
+        if self._splits:
+            until = "another Ctrl-C leaves them behind" if self._leaving is None else f"for {self._drain:g} s, --drain"
+            say(f"{told.name}: nothing more is asked; {len(self._splits):,} requests in flight may arrive ({until})")
+
+    def _say_left(self) -> None:
+        """Say how many requests a cancelled run has left behind, and what that means."""
+        if self._splits:
+            twice = " and may be paid twice" if self._remote is not None else ""
+            say(
+                f"{len(self._splits):,} requests were left behind in flight: the next run asks them again{twice}. "
+                "`harvest status` counts them"
+            )
 
     def _describe_progress(self) -> str:
         if self._remote is not None:

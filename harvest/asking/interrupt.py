@@ -4,11 +4,21 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import Lock
+from typing import TypeAlias
+
+from shared.signals import list_heard
+
+DRAIN_SECONDS = 8.0  # docker kills 10 s after it asked, SLURM 30 s
+
+Stop: TypeAlias = Callable[[signal.Signals], None]  # SIGINT is also what no signal asked for
 
 
 class Interrupt:
     """Tells a run to stop: once, and what is in flight arrives; twice, and nothing is waited for.
+
+    SIGTERM and SIGHUP grant what is in flight some seconds, and mean the same however often they come.
 
     `request` may be called from any thread, and before the run has begun.
     """
@@ -27,14 +37,14 @@ class Interrupt:
                 self._tell()
 
     @contextmanager
-    def heard_by(self, stop: Callable[[], None]) -> Iterator[None]:
+    def heard_by(self, stop: Stop) -> Iterator[None]:
         """Have the running event loop call `stop` at each request while the block runs, and for those made before."""
         loop = asyncio.get_running_loop()
         with self._lock:
-            self._tell = lambda: loop.call_soon_threadsafe(stop)
+            self._tell = partial(loop.call_soon_threadsafe, stop, signal.SIGINT)
             early, self._early = self._early, 0
         for _ in range(early):
-            stop()
+            stop(signal.SIGINT)
         try:
             yield
         finally:
@@ -42,19 +52,23 @@ class Interrupt:
                 self._tell = None
 
 
-class KeyboardInterrupts(Interrupt):
-    """An Interrupt that is requested at the keyboard too, by SIGINT: for a run in the main thread.
+class SignalInterrupts(Interrupt):
+    """An Interrupt that polite signals request, too (shared.signals): for a run in the main thread.
 
-    Outside `heard_by` SIGINT is what it is elsewhere: a KeyboardInterrupt.
+    Outside `heard_by` they are what they are elsewhere.
     """
 
     @contextmanager
-    def heard_by(self, stop: Callable[[], None]) -> Iterator[None]:
-        """As Interrupt; SIGINT is a request while the block runs."""
+    def heard_by(self, stop: Stop) -> Iterator[None]:
+        """As Interrupt; a polite signal is a request while the block runs."""
         loop = asyncio.get_running_loop()
+        before = {each: signal.getsignal(each) for each in list_heard()}
         with super().heard_by(stop):
-            loop.add_signal_handler(signal.SIGINT, stop)
+            for each in before:
+                loop.add_signal_handler(each, stop, each)
             try:
                 yield
             finally:
-                loop.remove_signal_handler(signal.SIGINT)
+                for each, handler in before.items():
+                    loop.remove_signal_handler(each)
+                    signal.signal(each, handler or signal.SIG_DFL)

@@ -4,7 +4,7 @@ A teacher takes a stream of requests and gives back a stream of replies in any o
 are its own affair; durability, resume, budget and progress are the engine's.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Protocol, TypeAlias
@@ -133,6 +133,13 @@ class Remote(Protocol):
     @property
     def stopped(self) -> str | None:
         """Why `answer` ended before all requests were answered: a budget, say. The rows stay unasked."""
+
+    @property
+    def unsettled(self) -> Collection[str]:
+        """Keys of requests that may be billed, and whose next attempt an end of the run forbade."""
+
+    def end(self) -> None:
+        """Send nothing more, nor wait to. What is in flight may arrive. Called in the event loop of `answer`."""
 
     def adopt(self, recipe: Mapping[str, Any]) -> None:
         """Take over from an existing folder's recipe what was left to "auto". Asks nothing."""

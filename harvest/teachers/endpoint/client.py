@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -53,6 +54,7 @@ class ChatRequest:
     tokens: int = 0
     attempts: int = 0
     timeouts: int = 0
+    unsettled: bool = False  # an attempt may be billed
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ class Client:
         self._limiter, self._budget, self._meters = limiter, budget, meters
         self._url = httpx.URL(join_path(config.endpoint, "/chat/completions"))
         self._retry_wait = wait_random_exponential(multiplier=0.5, max=LONGEST_BACKOFF_SECONDS)
-        self.ending = False  # set: nothing more is sent; what is in flight may arrive
+        self.unsettled: set[str] = set()
+        self._ended = asyncio.Event()  # set: nothing more is sent; what is in flight may arrive
 
     async def __aenter__(self) -> "Client":
         config = self._config
@@ -118,6 +121,16 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
+    @property
+    def ending(self) -> bool:
+        """Whether nothing more is sent."""
+        return self._ended.is_set()
+
+    def end(self) -> None:
+        """Send nothing more, nor wait to; what is in flight may arrive."""
+        self._ended.set()
+        self._limiter.let_go()
+
     async def take_slot(self) -> Slot:
         """Wait until a request may be sent at once."""
         return await self._limiter.acquire()
@@ -139,7 +152,7 @@ class Client:
             exchange = await self._ask_again(request, first)
         fault = None if exchange is None else exchange.fault
         if fault is not None and fault.kind is Kind.FATAL:
-            self.ending = True
+            self.end()
             raise TeacherError(f"{fault.message} (model {self._config.model} at {self._config.endpoint})")
         return exchange
 
@@ -156,12 +169,18 @@ class Client:
             retry=retry_if_exception_type(_RetryError),
             stop=stop_after_attempt(self._config.attempts),
             wait=self._wait,
+            sleep=self._pause,
             reraise=True,
         )
         try:
             return await retrying(attempt)
         except _RetryError as last:
             return last.exchange
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long, or until nothing more is sent."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), seconds)
 
     def _wait(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome is not None else None
@@ -173,12 +192,8 @@ class Client:
         while True:
             slot = slot or await self._limiter.acquire()
             try:
-                if self.ending:
-                    return None
-                self._limiter.charge(slot, request.tokens)
-                ticket = await self._budget.reserve(request.worst_usd)
+                ticket = await self._reserve(request, slot)
                 if ticket is None:
-                    self.ending = True
                     return None
                 pause = 0.0
                 exchange = await self._send(request, ticket)
@@ -196,16 +211,32 @@ class Client:
                 self._limiter.release()
             slot = None
             if fault.kind is Kind.BUSY:
-                await asyncio.sleep(pause)
+                await self._pause(pause)
                 continue
             if fault.kind in (Kind.NOT_ACCEPTED, Kind.MAYBE_ACCEPTED):
+                request.unsettled |= fault.kind is Kind.MAYBE_ACCEPTED
                 raise _RetryError(exchange, fault.retry_after or 0.0)
             return exchange
+
+    async def _reserve(self, request: ChatRequest, slot: Slot) -> int | None:
+        """A ticket of the budget for one attempt; None where nothing more is sent."""
+        ticket = None
+        if not self.ending:
+            self._limiter.charge(slot, request.tokens)
+            ticket = await self._budget.reserve(request.worst_usd)
+            if ticket is None:
+                self.end()
+            elif self.ending:  # while it waited
+                self._budget.settle(ticket, 0.0)
+                ticket = None
+        if ticket is None and request.unsettled:
+            self.unsettled.add(request.key.partition("-")[0])  # that of the row, of whichever vote
+        return ticket
 
     def _check_patience(self, fault: Fault) -> None:
         waited = self._limiter.waited()
         if max(waited, self._limiter.cooldown()) > self._config.patience:
-            self.ending = True
+            self.end()
             raise TeacherError(
                 f"the endpoint only refuses: {fault.message}; waited {waited:.0f} s and would have to wait "
                 f"{self._limiter.cooldown():.0f} s more. What was answered is kept; run the same command again later"

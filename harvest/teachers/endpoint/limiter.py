@@ -175,6 +175,13 @@ class Limiter:
             self._epoch = max(self._epoch, until)
         return 0.0
 
+    def let_go(self) -> None:
+        """Give all that wait their slots at once: they are to send nothing."""
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(self._start(self._clock()))
+
     def _cut(self, now: float) -> None:
         rate = self.rate(now)
         # A rate that doubles is measured over a short time, or it would be thought half of what it is.

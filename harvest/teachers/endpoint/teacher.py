@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
@@ -70,6 +70,7 @@ class EndpointTeacher:
         self._meters = Meters()
         self._elicitation = self._choose_elicitation()
         self._progress = (-PROGRESS_SECONDS, "")
+        self._client: Client | None = None  # of the stream of answers
 
     @staticmethod
     def make_reread(recipe: Mapping[str, Any]) -> Reread:
@@ -114,6 +115,16 @@ class EndpointTeacher:
     def stopped(self) -> str | None:
         """Why the budget ended the run, None where it did not."""
         return self._budget.stopped
+
+    @property
+    def unsettled(self) -> Collection[str]:
+        """Keys of requests that may be billed, and whose next attempt an end of the run forbade."""
+        return frozenset() if self._client is None else self._client.unsettled
+
+    def end(self) -> None:
+        """Send nothing more, nor wait to; what is in flight may arrive."""
+        if self._client is not None:
+            self._client.end()
 
     def recipe(self) -> Mapping[str, Any]:
         """All that changes any answer, as JSON. Where not resolved, the scoring is "auto", which no folder holds."""
@@ -188,6 +199,7 @@ class EndpointTeacher:
         if self._elicitation is None:
             raise TeacherError("the endpoint was not probed: nobody knows yet how it gives a label distribution")
         async with self._open_client(self._config) as client:
+            self._client = client
             with self._open_askers(client) as make_asker:
                 stream = Stream(client, make_asker(self._elicitation, True), 2 * self._config.concurrency)
                 async with aclosing(stream.run(requests)) as replies:

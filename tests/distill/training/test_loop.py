@@ -3,6 +3,8 @@
 Resuming, the best epoch and what is refused are the loop's, whatever it trains.
 """
 
+import os
+import signal
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,14 @@ from distill.training.method import Phase, Result, RowScores
 from distill.training.progress import EpochRecord, Learners, Progress
 from distill.training.schedule import EvaluationSchedule
 from distill.training.step import derive_seed, take_step
-from shared.errors import Error
+from shared.errors import Error, StoppedError
 
 STEPS = 3
 AT_EPOCHS = EvaluationSchedule()
 Points = list[float]
 
 
-class StoppedError(Exception):
+class EndedError(Exception):
     """The test's own end of a run."""
 
 
@@ -51,6 +53,9 @@ class LinePhase:
 
     def batches(self, epoch: int, start: int) -> Generator[Points]:
         self._epoch = epoch
+        return self._draw(epoch, start)
+
+    def _draw(self, epoch: int, start: int) -> Generator[Points]:
         for index in range(start, self.steps):
             torch.manual_seed(derive_seed(0, self._name, epoch, index))
             yield torch.rand(2).tolist()
@@ -63,6 +68,7 @@ class LinePhase:
         return {"loss": loss}
 
     def score(self) -> Mapping[str, float]:
+        self._method.count_turn()
         self._method.weights.append(self._line.weight.item())
         return {"right": self._scores[self._epoch - 1]} if self._scores else {}
 
@@ -73,7 +79,8 @@ class LinePhase:
 class LineMethod:
     """A first phase whose line the main one starts from; `scores` are the main one's by epoch.
 
-    `stop_at` counts the steps until the run is stopped.
+    `stop_at` counts the steps until the run is stopped; `signalled_at` those, and the scores, until it is sent a
+    SIGTERM.
     """
 
     phases = ("first", "main")
@@ -84,7 +91,9 @@ class LineMethod:
         stop_at: int | None = None,
         slope: float = 2.0,
         evaluation: EvaluationSchedule = AT_EPOCHS,
+        signalled_at: int | None = None,
     ) -> None:
+        self._signalled_at = signalled_at
         self.evaluation = evaluation
         self.epochs = {"first": 2, "main": len(scores)}
         self.calls: list[str] = []
@@ -94,8 +103,15 @@ class LineMethod:
 
     def take_turn(self, call: str) -> None:
         if self._stop_at is not None and sum("." in each for each in self.calls) == self._stop_at:
-            raise StoppedError
+            raise EndedError
         self.calls.append(call)
+        self.count_turn()
+
+    def count_turn(self) -> None:
+        if self._signalled_at is not None:
+            self._signalled_at -= 1
+            if self._signalled_at == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def make_phase(self, name: str, results: Mapping[str, Result]) -> Phase[Any]:
         torch.manual_seed(0)
@@ -176,7 +192,7 @@ def test_stopped_at_any_step_a_phase_stops_at_the_same_score(tmp_path: Path) -> 
     for stop_at in range(6, 14):
         folder = tmp_path / str(stop_at)
         folder.mkdir()
-        with pytest.raises(StoppedError):
+        with pytest.raises(EndedError):
             train(LineMethod(scores, stop_at, evaluation=EARLY), folder)
         _, records, again = train(LineMethod(scores, evaluation=EARLY), folder)
         assert torch.equal(results["main"]["weight"], again["main"]["weight"])
@@ -191,7 +207,7 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_weights(
     whole, records, results = train(LineMethod([0.1, 0.2]), tmp_path, None)
     (tmp_path / "c.pt").unlink()
     stopped = LineMethod([0.1, 0.2], stop_at)
-    with pytest.raises(StoppedError):
+    with pytest.raises(EndedError):
         train(stopped, tmp_path, checkpoint_steps)
     again = LineMethod([0.1, 0.2])
     progress, records_again, results_again = train(again, tmp_path, checkpoint_steps)
@@ -204,6 +220,26 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_weights(
     assert ("first" in again.calls) == (stop_at < first_steps), "a finished phase is not trained again"
     repeated = {call for call in again.calls if "." in call} & set(stopped.calls)
     assert len(repeated) < checkpoint_steps, "and of an unfinished one only what no checkpoint has"
+
+
+@pytest.mark.parametrize("evaluation", [AT_EPOCHS, EARLY], ids=["at epochs", "early"])
+def test_a_polite_signal_keeps_a_checkpoint_of_that_moment(tmp_path: Path, evaluation: EvaluationSchedule) -> None:
+    """At every step and in every score: no step is made again, and the run comes to the same weights and scores."""
+    scores = [0.1, 0.2, 0.2]
+    whole = LineMethod(scores, evaluation=evaluation)
+    _, records, results = train(whole, tmp_path, None)
+    steps = [call for call in whole.calls if "." in call]
+    for signalled_at in range(1, len(steps) + len(whole.weights) + 1):
+        folder = tmp_path / str(signalled_at)
+        folder.mkdir()
+        stopped = LineMethod(scores, evaluation=evaluation, signalled_at=signalled_at)
+        with pytest.raises(StoppedError, match=r"was stopped by SIGTERM in epoch .* checkpoint is kept"):
+            train(stopped, folder, None)
+        again = LineMethod(scores, evaluation=evaluation)
+        _, records_again, results_again = train(again, folder, None)
+        assert [call for call in (*stopped.calls, *again.calls) if "." in call] == steps
+        assert torch.equal(results["main"]["weight"], results_again["main"]["weight"])
+        assert [record.evaluations for record in records] == [record.evaluations for record in records_again]
 
 
 def vars_of(record: EpochRecord) -> dict[str, Any]:

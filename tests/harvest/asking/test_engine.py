@@ -5,9 +5,10 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from harvest.asking.engine import INTERRUPTED, Engine, Outcome
 from harvest.asking.inflight import InFlightLog, read_in_flight
-from harvest.asking.interrupt import Interrupt, KeyboardInterrupts
+from harvest.asking.interrupt import DRAIN_SECONDS, Interrupt, SignalInterrupts
 from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import Scope, make_plan
 from harvest.teachers.base import Reply, Request, Teacher
@@ -24,6 +25,7 @@ from shared.console import track
 from shared.errors import TeacherError, TooManyFailuresError
 from shared.schema import Row, Status, row_schema
 from shared.shards import TeacherFolder, iterate_pieces, iterate_rows, load_manifest, verify_shards
+from shared.signals import POLITE
 from shared.tasks import LoadedTask, find_task, load_task
 from tests.harvest.scripted_teacher import ScriptedTeacher
 
@@ -40,6 +42,7 @@ def harvest(
     teacher: Teacher,
     failure_limit: float = 0.5,
     interrupt: Interrupt | None = None,
+    drain: float = DRAIN_SECONDS,
     **scope: Any,
 ) -> Outcome:
     with TeacherFolder.open(out, make_manifest(loaded, teacher)) as folder:
@@ -47,7 +50,7 @@ def harvest(
         plan = make_plan(loaded, teacher, wanted, {split: folder.kept(split) for split in loaded.splits})
         folder.plan(plan.planned)
         with track("test", 1) as tracker:
-            engine = Engine(loaded, teacher, plan, folder, tracker, failure_limit, interrupt)
+            engine = Engine(loaded, teacher, plan, folder, tracker, failure_limit, interrupt, drain)
             return asyncio.run(engine.run())
 
 
@@ -188,37 +191,62 @@ class Interrupted(ScriptedTeacher):
             yield Reply(request, self._answer(request.example.text))
 
 
-def send_sigint() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+def send(told: signal.Signals) -> Callable[[], None]:
+    return partial(os.kill, os.getpid(), told)
 
 
-def test_an_interrupt_at_the_keyboard_lets_what_is_in_flight_arrive(tmp_path: Path, out: Path) -> None:
+@pytest.mark.parametrize("told", POLITE)
+def test_a_polite_signal_lets_what_is_in_flight_arrive(tmp_path: Path, out: Path, told: signal.Signals) -> None:
     loaded = make_task(tmp_path, [f"text {i}" for i in range(50)])
     teacher = Interrupted()
-    teacher.interrupt = send_sigint
-    assert harvest(out, loaded, teacher, interrupt=KeyboardInterrupts()).stopped == INTERRUPTED
+    teacher.interrupt = send(told)
+    assert harvest(out, loaded, teacher, interrupt=SignalInterrupts()).stopped == INTERRUPTED
     assert len(read_rows(out)) == 10
     assert read_in_flight(out / "teacher=scripted") == set()
     assert harvest(out, loaded, ScriptedTeacher()).asked == 42
 
 
-def test_a_second_interrupt_waits_for_nothing_and_loses_nothing(tmp_path: Path, out: Path) -> None:
-    loaded = make_task(tmp_path, [f"text {i}" for i in range(50)])
+class Stuck(ScriptedTeacher):
+    """Takes 25 requests, answers 21, sends itself signals, and answers no more."""
 
-    class Stuck(ScriptedTeacher):
-        async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
-            async for request in requests:
-                yield Reply(request, self._answer(request.example.text))
-                if request.example.text == "text 20":
-                    send_sigint()
+    told: Sequence[signal.Signals]
+
+    async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
+        pulled: list[Request] = []
+        async for request in requests:
+            pulled.append(request)
+            if len(pulled) == 25:
+                for request in pulled[:21]:
+                    yield Reply(request, self._answer(request.example.text))
+                for told in self.told:
+                    os.kill(os.getpid(), told)
                     await asyncio.sleep(0.01)
-                    send_sigint()
-                    await asyncio.Event().wait()
+                await asyncio.Event().wait()
 
+
+@pytest.mark.parametrize(
+    ("told", "drain"),
+    [
+        ([signal.SIGINT, signal.SIGINT], 60.0),
+        ([signal.SIGTERM, signal.SIGINT], 60.0),
+        ([signal.SIGTERM], 0.1),
+        ([signal.SIGHUP, signal.SIGHUP], 0.1),
+        ([signal.SIGINT, signal.SIGTERM], 0.1),
+    ],
+)
+def test_what_an_end_leaves_behind_is_counted_and_said_and_nothing_else_is_lost(
+    tmp_path: Path, out: Path, told: list[signal.Signals], drain: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = make_task(tmp_path, [f"text {i}" for i in range(50)])
+    stuck = Stuck()
+    stuck.told = told
     with pytest.raises(asyncio.CancelledError):
-        harvest(out, loaded, Stuck(), interrupt=KeyboardInterrupts())
+        harvest(out, loaded, stuck, interrupt=SignalInterrupts(), drain=drain)
+    said = capsys.readouterr().err
+    assert f"{told[0].name}: nothing more is asked; 4 requests in flight may arrive" in said
+    assert "4 requests were left behind in flight: the next run asks them again" in said
     assert len(read_rows(out)) == 21
-    assert len(read_in_flight(out / "teacher=scripted")) == 21  # not cleared: what left may be on its way
+    assert len(read_in_flight(out / "teacher=scripted")) == 25  # not cleared: what left may be on its way
     assert harvest(out, loaded, ScriptedTeacher()).asked == 31
 
 
