@@ -10,7 +10,10 @@ CHAT_OVERHEAD_TOKENS = 64  # a chat template's own tokens around one question, g
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The tokens of one reply as the endpoint counts them; `cost_usd` where it says what it bills (OpenRouter)."""
+    """The tokens of one reply as the endpoint counts them; `cost_usd` where it says what it bills (OpenRouter).
+
+    NaN is a cost that no bill can have.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -28,9 +31,7 @@ class Price:
     source: str
 
     def cost(self, usage: Usage) -> float:
-        """US dollars of one reply."""
-        if usage.cost_usd is not None:
-            return usage.cost_usd
+        """US dollars of one reply, by its tokens."""
         cached = min(usage.cached_tokens, usage.prompt_tokens)
         return (
             (usage.prompt_tokens - cached) * self.input_usd

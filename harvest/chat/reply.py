@@ -101,8 +101,10 @@ def read_usage(body: Any) -> Usage | None:
     details = usage.get("prompt_tokens_details")
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
     cost = usage.get("cost")
-    if not isinstance(cost, int | float) or isinstance(cost, bool) or not 0 <= cost < math.inf:
+    if not isinstance(cost, int | float) or isinstance(cost, bool):
         cost = None
+    elif not 0 <= cost < math.inf:
+        cost = math.nan
     return Usage(prompt, completion, cached or 0, cost)
 
 

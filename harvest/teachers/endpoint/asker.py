@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from harvest.chat.dialects import Scoring
 from harvest.chat.elicitation import Elicitation
-from harvest.chat.pricing import CHAT_OVERHEAD_TOKENS, Price, Usage, bound_image_tokens, bound_tokens, guess_tokens
+from harvest.chat.pricing import CHAT_OVERHEAD_TOKENS, bound_image_tokens, bound_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt
 from harvest.chat.reply import BROKEN, Reading, join_votes, parse
 from harvest.chat.scoring import LabelWords
 from harvest.rendering import Layout, Page, render
 from harvest.teachers.base import make_seed
+from harvest.teachers.endpoint.bill import Bill
 from harvest.teachers.endpoint.budget import Budget
 from harvest.teachers.endpoint.client import ChatRequest, Client, Exchange
 from harvest.teachers.endpoint.config import EndpointConfig
@@ -24,33 +26,6 @@ from shared.errors import DataError
 from shared.example import Example
 from shared.schema import Answer, Status, sum_costs
 from shared.tasks import Task
-
-
-class Bill:
-    """What replies cost, and the most that one can cost. `price` None: no price is known, nor is any cost."""
-
-    def __init__(self, price: Price | None) -> None:
-        self.price = price
-        self._excess = 1.0  # how far a prompt's tokens have passed the bound that was computed for them
-
-    def bound(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """The most that a reply can cost in US dollars, by bounds of its tokens."""
-        if self.price is None:
-            return 0.0
-        return prompt_tokens * self._excess * self.price.input_usd + completion_tokens * self.price.output_usd
-
-    def cost(self, usage: Usage | None, prompt_bound: int, worst_usd: float) -> float | None:
-        """What a reply costs in US dollars: by its usage, or the worst case where it reports none.
-
-        None where no price is known, and the reply does not say itself what it costs.
-        """
-        if usage is None:
-            return None if self.price is None else worst_usd
-        if prompt_bound:
-            self._excess = max(self._excess, usage.prompt_tokens / prompt_bound)
-        if self.price is None:
-            return usage.cost_usd
-        return self.price.cost(usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +119,7 @@ class Asker:
     ) -> tuple[Exchange | None, Reading | None, float | None]:
         """One request and its settled bill."""
         said = self._max_tokens * answers
-        worst = self._bill.bound(question.prompt_bound, said)
+        worst = partial(self._bill.bound, question.prompt_bound, said)
         several = f', "n": {answers}' if answers > 1 else ""
         seed = f', "seed": {make_seed(key)}' if self._takes_seed else ""
         body = f'{self._parameters[:-1]}{several}{seed}, "messages": {question.messages}}}'
@@ -154,8 +129,7 @@ class Asker:
             return exchange, None, 0.0
         reading = None if exchange.problem is not None else parse(exchange.raw or b"", self._form)
         usage = None if reading is None else reading.usage
-        cost = self._bill.cost(usage, question.prompt_bound, worst)
-        self._budget.settle(exchange.ticket, cost or 0.0)  # a limit in dollars needs a price: then there is a cost
+        cost = self._bill.settle(self._budget, exchange.ticket, usage, question.prompt_bound, said)
         return exchange, reading, cost
 
     def _close(

@@ -2,6 +2,10 @@
 
 import asyncio
 import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+Worst: TypeAlias = Callable[[], float]  # the most that a request can cost in US dollars, as far as is known now
 
 _PER_DOLLAR = 10**12  # money is summed in whole picodollars: a sum of floats would drift across the cap
 
@@ -20,7 +24,7 @@ class Budget:
         self.stopped: str | None = None
         self._cap = None if max_cost is None else int(max_cost * _PER_DOLLAR)
         self._spent = self._maybe_billed = self._reserved = 0
-        self._open: dict[int, int] = {}
+        self._open: dict[int, tuple[Worst, int]] = {}
         self._settled = asyncio.Event()
 
     @property
@@ -33,39 +37,64 @@ class Budget:
         """What attempts without a reply may cost beside that, at most."""
         return self._maybe_billed / _PER_DOLLAR
 
-    async def reserve(self, worst_usd: float) -> int | None:
-        """A ticket for one request that costs at most `worst_usd`; None where the budget ends here.
+    async def reserve(self, worst: Worst) -> int | None:
+        """A ticket for one request that costs at most `worst`; None where the budget ends here.
 
         Waits while requests in flight may turn out cheaper than their worst case and so make room.
         """
-        worst = math.ceil(worst_usd * _PER_DOLLAR)
         while self.stopped is None:
+            amount = _count(worst())
             if self.max_requests is not None and self.requests >= self.max_requests:
                 self.stopped = f"stopped at --max-requests {self.max_requests}: that many requests were sent"
-            elif self._cap is None or self._spent + self._maybe_billed + self._reserved + worst <= self._cap:
+            elif self._cap is None or self._spent + self._maybe_billed + self._reserved + amount <= self._cap:
                 self.requests += 1
-                self._open[self.requests] = worst
-                self._reserved += worst
+                self._open[self.requests] = (worst, amount)
+                self._reserved += amount
                 return self.requests
             elif not self._reserved:
-                maybe = (
-                    f", ${self.maybe_billed_usd:.4f} may be billed for broken requests" if self._maybe_billed else ""
-                )
-                self.stopped = (
-                    f"stopped before --max-cost {self.max_cost:g}: ${self.spent_usd:.4f} was spent{maybe}, "
-                    f"and the next request could cost ${worst_usd:.4f}"
-                )
+                self.stopped = self._explain_stop(self._cap, amount)
             else:
                 await self._settled.wait()
         return None
 
-    def settle(self, ticket: int, cost_usd: float, *, maybe: bool = False) -> None:
-        """Replace a ticket's worst case by its cost; `maybe` where it is not known whether that will be billed."""
-        self._reserved -= self._open.pop(ticket)
-        cost = math.ceil(cost_usd * _PER_DOLLAR)
+    def _explain_stop(self, cap: int, next_amount: int) -> str:
+        spent = f"${self.spent_usd:.4f} was spent"
+        if self._maybe_billed:
+            spent += f", ${self.maybe_billed_usd:.4f} may be billed for broken requests"
+        if self._spent + self._maybe_billed > cap:
+            return (
+                f"stopped past --max-cost {self.max_cost:g}: {spent}, for the endpoint counted more tokens than a "
+                "request can have; what was in flight when it first did is what the cap was passed by"
+            )
+        return (
+            f"stopped before --max-cost {self.max_cost:g}: {spent}, and the next request could cost "
+            f"${next_amount / _PER_DOLLAR:.4f}"
+        )
+
+    def learn(self) -> None:
+        """Reckon the worst cases of all that is in flight anew: more is known of them now."""
+        self._open = {ticket: (worst, _count(worst())) for ticket, (worst, _) in self._open.items()}
+        self._reserved = sum(amount for _, amount in self._open.values())
+
+    def find_worst(self, ticket: int) -> float:
+        """The most that an open ticket's request can cost, in US dollars."""
+        return self._open[ticket][1] / _PER_DOLLAR
+
+    def settle(self, ticket: int, cost_usd: float | None, *, maybe: bool = False) -> None:
+        """Replace a ticket's worst case by its cost, None where that is the worst case itself.
+
+        `maybe` is for a cost that may not be billed.
+        """
+        _, amount = self._open.pop(ticket)
+        self._reserved -= amount
+        cost = amount if cost_usd is None else _count(cost_usd)
         if maybe:
             self._maybe_billed += cost
         else:
             self._spent += cost
         self._settled.set()
         self._settled = asyncio.Event()  # a new one each time: an Event belongs to the loop that waited for it
+
+
+def _count(usd: float) -> int:
+    return math.ceil(usd * _PER_DOLLAR)

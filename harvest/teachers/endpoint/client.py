@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import math
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
@@ -17,10 +19,12 @@ from tenacity import (
     RetryCallState,
     retry_if_exception_type,
     stop_after_attempt,
+    stop_any,
     wait_random_exponential,
 )
 
-from harvest.teachers.endpoint.budget import Budget
+from harvest.teachers.endpoint.bodies import Body
+from harvest.teachers.endpoint.budget import Budget, Worst
 from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.faults import Fault, Kind, classify_exception, classify_response
 from harvest.teachers.endpoint.limiter import Limiter, Slot
@@ -28,9 +32,9 @@ from harvest.teachers.endpoint.secret import Secret
 from harvest.teachers.endpoint.transport import AiohttpTransport
 from shared.errors import TeacherError
 
-MAX_REPLY_BYTES = 16 * 2**20
 LONGEST_BACKOFF_SECONDS = 30.0
 MAX_READ_DOUBLINGS = 3
+LEAST_REFUSALS = 10  # of one request, before it is given up
 
 
 @dataclass(slots=True)
@@ -46,14 +50,17 @@ class Meters:
 
 @dataclass(slots=True)
 class ChatRequest:
-    """One request under way. `worst_usd` is the most that one attempt can cost, `tokens` about how many it has."""
+    """One request under way. `worst` gives the most that one attempt can cost, `tokens` about how many it has."""
 
     key: str
     body: bytes
-    worst_usd: float = 0.0
+    worst: Worst = float
     tokens: int = 0
     attempts: int = 0
     timeouts: int = 0
+    seconds: float = 0.0  # of its attempts, and of its waits between them
+    refusals: int = 0  # by 429
+    refused_since: float = math.inf
     unsettled: bool = False  # an attempt may be billed
 
 
@@ -167,15 +174,34 @@ class Client:
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_RetryError),
-            stop=stop_after_attempt(self._config.attempts),
+            stop=stop_any(stop_after_attempt(self._config.attempts), partial(self._is_over, request)),
             wait=self._wait,
-            sleep=self._pause,
+            sleep=partial(self._pause_for, request),
             reraise=True,
         )
         try:
             return await retrying(attempt)
         except _RetryError as last:
-            return last.exchange
+            return self._give_up(request, last.exchange)
+
+    def _give_up(self, request: ChatRequest, exchange: Exchange) -> Exchange:
+        """The end of a request whose attempts, or whose time, are over."""
+        fault = exchange.fault
+        if fault is None or request.attempts >= self._config.attempts:
+            return exchange
+        wait = "" if fault.retry_after is None else f", and the endpoint asks for {fault.retry_after:.6g} s more"
+        message = (
+            f"{fault.message} (given up after {request.seconds:.0f} s{wait}: --patience {self._config.patience:g})"
+        )
+        return replace(exchange, fault=replace(fault, message=message))
+
+    def _is_over(self, request: ChatRequest, state: RetryCallState) -> bool:
+        """Whether the next attempt of a request would begin after --patience."""
+        return request.seconds + state.upcoming_sleep > self._config.patience
+
+    async def _pause_for(self, request: ChatRequest, seconds: float) -> None:
+        request.seconds += seconds
+        await self._pause(seconds)
 
     async def _pause(self, seconds: float) -> None:
         """Wait so long, or until nothing more is sent."""
@@ -211,6 +237,8 @@ class Client:
                 self._limiter.release()
             slot = None
             if fault.kind is Kind.BUSY:
+                if self._is_refused_for_good(request):
+                    return self._give_up(request, exchange)
                 await self._pause(pause)
                 continue
             if fault.kind in (Kind.NOT_ACCEPTED, Kind.MAYBE_ACCEPTED):
@@ -223,7 +251,7 @@ class Client:
         ticket = None
         if not self.ending:
             self._limiter.charge(slot, request.tokens)
-            ticket = await self._budget.reserve(request.worst_usd)
+            ticket = await self._budget.reserve(request.worst)
             if ticket is None:
                 self.end()
             elif self.ending:  # while it waited
@@ -232,6 +260,13 @@ class Client:
         if ticket is None and request.unsettled:
             self.unsettled.add(request.key.partition("-")[0])  # that of the row, of whichever vote
         return ticket
+
+    def _is_refused_for_good(self, request: ChatRequest) -> bool:
+        """Count a 429 of a request; true where it alone gets nothing else, for longer than --patience."""
+        now = time.monotonic()
+        request.refusals += 1
+        request.refused_since = min(request.refused_since, now)
+        return request.refusals >= LEAST_REFUSALS and now - request.refused_since > self._config.patience
 
     def _check_patience(self, fault: Fault) -> None:
         waited = self._limiter.waited()
@@ -263,19 +298,29 @@ class Client:
             request.timeouts += fault.cause == "timeout"
             maybe_billed = fault.kind is Kind.MAYBE_ACCEPTED
         finally:
+            seconds = time.perf_counter() - started
+            request.seconds += seconds
             if maybe_billed:
-                self._budget.settle(ticket, request.worst_usd, maybe=True)
+                self._budget.settle(ticket, None, maybe=True)
             elif fault is not None:
                 self._budget.settle(ticket, 0.0)
         return Exchange(
             attempts=request.attempts,
-            latency_ms=(time.perf_counter() - started) * 1000,
+            latency_ms=seconds * 1000,
             asked_at=asked_at,
             raw=raw,
             problem=problem,
             fault=None if fault is None else self._clean(fault),
             ticket=ticket,
         )
+
+    def _choose_timeout(self, request: ChatRequest) -> dict[str, float | None]:
+        """Wait longer for a reply after each timeout; past --patience no longer than usual."""
+        usual, longer = self._timeouts[0], self._timeouts[min(request.timeouts, MAX_READ_DOUBLINGS)]
+        if not request.timeouts:
+            return usual
+        left = max(self._config.patience - request.seconds, self._config.read_timeout)
+        return {**longer, "read": min(longer["read"] or left, left)}
 
     def _build_request(self, request: ChatRequest) -> httpx.Request:
         # Built and sent without httpx.AsyncClient.send: its cookies, redirects and authentication flows, none of which
@@ -285,28 +330,27 @@ class Client:
             self._url,
             headers=[*self._headers, (b"Idempotency-Key", request.key.encode())],
             stream=httpx.ByteStream(request.body),
-            extensions={"timeout": self._timeouts[min(request.timeouts, MAX_READ_DOUBLINGS)]},
+            extensions={"timeout": self._choose_timeout(request)},
         )
 
     async def _read(self, response: httpx.Response) -> tuple[bytes, str | None]:
-        """The body, without the API key; and, where it is not whole, why. Takes at most MAX_REPLY_BYTES."""
+        """The body, inflated and without the API key; and, where it is not whole, why. Bounded: see bodies."""
+        body = Body(response.headers.get("content-encoding", ""))
         if isinstance(response.stream, httpx.ByteStream):  # it came with its headers, and needs no clock
-            return self._secret.clean_bytes(b"".join(response.stream)), None
-        data = bytearray()
-        problem = None
+            body.add(b"".join(response.stream))
+            return self._secret.clean_bytes(bytes(body.data)), body.problem
         try:
             async with asyncio.timeout(self._config.body_timeout):
-                async for chunk in response.aiter_bytes():
-                    data += chunk
-                    if len(data) > MAX_REPLY_BYTES:
-                        problem = f"the body is longer than {MAX_REPLY_BYTES} bytes"
-                        del data[MAX_REPLY_BYTES:]
+                async for chunk in response.aiter_raw():
+                    if not body.add(chunk):
                         break
+                else:
+                    body.end()
         except Exception as error:
-            problem = f"the body broke off after {len(data)} bytes ({type(error).__name__})"
+            body.problem = f"the body broke off after {len(body.data)} bytes ({type(error).__name__})"
         finally:
             await response.aclose()
-        return self._secret.clean_bytes(bytes(data)), problem
+        return self._secret.clean_bytes(bytes(body.data)), body.problem
 
     def _clean(self, fault: Fault) -> Fault:
         return Fault(fault.kind, fault.cause, self._secret.clean(fault.message), fault.retry_after, fault.content)

@@ -95,7 +95,14 @@ class EndpointConfig:
             panel=_PACE,
         ),
     ] = 120.0
-    patience: Annotated[float, Option("Seconds of nothing but 429 that end the run.", above=0, panel=_PACE)] = 600.0
+    patience: Annotated[
+        float,
+        Option(
+            "Seconds after which a request is not tried again; so many of nothing but 429 end the run.",
+            above=0,
+            panel=_PACE,
+        ),
+    ] = 600.0
     price_in: Annotated[float | None, Option("US dollars a million prompt tokens.", at_least=0, panel=_PACE)] = None
     price_out: Annotated[float | None, Option("US dollars a million completion tokens.", at_least=0, panel=_PACE)] = (
         None

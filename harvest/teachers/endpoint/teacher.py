@@ -23,7 +23,8 @@ from harvest.chat.pricing import Price, Usage, find_price, guess_image_tokens, g
 from harvest.chat.prompts import build_prompt, describe_prompt
 from harvest.rendering import prepare_text
 from harvest.teachers.base import Estimate, Probe, Remote, Reply, Request, Reread, estimate_bytes
-from harvest.teachers.endpoint.asker import Asked, Asker, Bill
+from harvest.teachers.endpoint.asker import Asked, Asker
+from harvest.teachers.endpoint.bill import Bill
 from harvest.teachers.endpoint.budget import Budget
 from harvest.teachers.endpoint.client import Client, Meters
 from harvest.teachers.endpoint.config import AUTO, EndpointConfig
@@ -33,6 +34,7 @@ from harvest.teachers.endpoint.probe import find_elicitation
 from harvest.teachers.endpoint.secret import read_secret
 from harvest.teachers.endpoint.stream import Stream
 from harvest.teachers.tokenizers import describe_tokenizer
+from shared.console import say
 from shared.errors import RecipeMismatchError, TeacherError, UsageError
 from shared.example import Example
 from shared.keys import TOKENIZER, RequestKeys
@@ -58,7 +60,7 @@ class EndpointTeacher:
         self._layout = config.layout
         host = recognise_host(config.endpoint)
         self._secret = read_secret(config.api_key_env or (None if host is None else host.key_variable))
-        self._bill = Bill(find_price(config.model, config.endpoint, config.price_in, config.price_out))
+        self._bill = Bill(find_price(config.model, config.endpoint, config.price_in, config.price_out), say)
         self._budget = Budget(config.max_cost, config.max_requests)
         if config.max_cost is not None and self.price is None:
             raise UsageError(

@@ -9,7 +9,8 @@ aiohttp's does not. The exceptions are httpx's, and exact, because a bill depend
 Source: python-httpx.org/exceptions and docs.aiohttp.org, "Client exception hierarchy".
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from functools import lru_cache
 
 import aiohttp
@@ -36,8 +37,9 @@ _EXCEPTIONS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """Sends requests through one aiohttp session, without a limit of connections. Made inside its event loop.
 
-    `proxy` is a URL, with its credentials if it needs some. The timeouts `connect` and `read` of a request count; a
-    request waits for no connection of a pool, and a write is waited for as a part of reading.
+    `proxy` is a URL, with its credentials if it needs some. The timeouts `connect` and `read` of a request count, and
+    their sum bounds all until the headers are whole; a request waits for no connection of a pool, and a write is waited
+    for as a part of reading.
     """
 
     def __init__(self, proxy: str | None = None) -> None:
@@ -45,7 +47,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=proxy,
-            auto_decompress=False,  # httpx does
+            auto_decompress=False,  # bodies does, in bounded steps
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -58,14 +60,15 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         assert isinstance(request.stream, httpx.ByteStream)
         body = b"".join(request.stream)
         try:
-            response = await self._session.request(
-                request.method,
-                str(request.url),
-                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
-                data=body or None,
-                allow_redirects=False,
-                timeout=_make_timeout(timeout.get("connect"), timeout.get("read")),
-            )
+            async with asyncio.timeout(_sum_seconds(timeout)):  # a timeout of aiohttp begins anew with every byte
+                response = await self._session.request(
+                    request.method,
+                    str(request.url),
+                    headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
+                    data=body or None,
+                    allow_redirects=False,
+                    timeout=_make_timeout(timeout.get("connect"), timeout.get("read")),
+                )
             stream: httpx.AsyncByteStream = _Body(response)
             if response.content.is_eof() and "Content-Encoding" not in response.headers:
                 stream = httpx.ByteStream(await response.content.read())
@@ -93,6 +96,11 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._response.close()
+
+
+def _sum_seconds(timeout: Mapping[str, float | None]) -> float | None:
+    connect, read = timeout.get("connect"), timeout.get("read")
+    return None if connect is None or read is None else connect + read
 
 
 @lru_cache
