@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from shared.descriptors import SHORTAGE
 from shared.errors import DiskError, LockedError
 
 TEMPORARY = ".tmp"
@@ -23,9 +24,14 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        way_out = (
+            "let this process open more files (ulimit -n)"
+            if error.errno in SHORTAGE
+            else "free disk space or mend the folder's permissions"
+        )
         raise DiskError(
-            f"{path} cannot be written ({error}). Everything that was kept before is safe; free disk space or "
-            "mend the folder's permissions, then run the same command again"
+            f"{path} cannot be written ({error}). Everything that was kept before is safe; {way_out}, then run the "
+            "same command again"
         ) from error
 
 

@@ -8,17 +8,19 @@ what is in flight arrive.
 import asyncio
 import signal
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
+from harvest.asking.commit import GroupCommit
 from harvest.asking.inflight import InFlightLog
 from harvest.asking.interrupt import DRAIN_SECONDS, Interrupt
 from harvest.asking.pictures import keep_pictures
 from harvest.asking.plan import Action, Plan, request_key
+from harvest.asking.reserve import NEARLY_FULL, DiskReserve
 from harvest.teachers.base import Reply, Request, Teacher
 from shared.console import Tracker, say
-from shared.errors import TooManyFailuresError
+from shared.errors import DiskError, TooManyFailuresError
 from shared.example import Example
 from shared.keys import RequestKeys
 from shared.schema import Answer, Row, Status, sum_costs
@@ -26,9 +28,6 @@ from shared.shards import TeacherFolder
 from shared.signals import ENDING
 from shared.tasks import LoadedTask
 
-COMMIT_SECONDS = 0.1  # how long a reply may wait for others to share an fsync with
-BUFFERED_ROWS = 4096  # replies that may wait for the disk before the teacher is held back
-SHARD_BYTES = 64 * 2**20  # a journal of this size is sealed while the run goes on
 COPIED_AT_ONCE = 4096
 FAILURES_LOOKED_AT = 200
 FAILURES_AT_LEAST = 20
@@ -83,7 +82,6 @@ class Engine:
         self._splits: dict[str, str] = {}  # of the requests in flight, by key: a plan asks each key once
         self._recent_failures: deque[bool] = deque(maxlen=FAILURES_LOOKED_AT)
         self._too_many: TooManyFailuresError | None = None
-        self._writer = GroupCommit(folder)
         self._remote = teacher.remote
         self.outcome = Outcome()
 
@@ -95,7 +93,13 @@ class Engine:
         main_task = asyncio.current_task()
         assert main_task is not None
         self._main_task = main_task
+        # All files before the first connection: those may take all the descriptors that there are.
+        for split in self._plan.actions:
+            if self._plan.has(split, Action.ASK, Action.CARRY, Action.FAIL):
+                self._folder.prepare(split)
         in_flight = InFlightLog(self._folder.path, self._folder.worker)
+        self._reserve = DiskReserve(self._folder.path, self._folder.worker)
+        self._writer = GroupCommit(self._folder, self._reserve, self._stop_full)
         try:
             async with self._writer:
                 with self._interrupt.heard_by(self._stop):
@@ -111,9 +115,11 @@ class Engine:
             raise
         finally:
             in_flight.close()
+            self._reserve.close()
             if self._leaving is not None:
                 self._leaving.cancel()
-        await asyncio.to_thread(self._folder.seal)
+        if self.outcome.stopped != NEARLY_FULL:  # there is no room for shards; the rows stay in the journal
+            await asyncio.to_thread(self._folder.seal)
         return self.outcome
 
     def _settle(self, in_flight: InFlightLog) -> None:
@@ -133,7 +139,7 @@ class Engine:
                 self.outcome.asked += 1
                 split = self._splits[request.key]
                 if reply.pictures:  # before the row: none may name a picture that a crash took
-                    await asyncio.to_thread(keep_pictures, self._folder.path, reply.pictures)
+                    await asyncio.to_thread(self._keep_pictures, reply.pictures)
                 await self._keep(split, Row(request.example, request.key, request.draw, reply.answer))
                 del self._splits[request.key]
                 self._watch_failures(reply)
@@ -152,10 +158,37 @@ class Engine:
                     await self._keep(split, Row(example, key, draw, Answer(Status.UNASKED)))
                 elif problem is not None:
                     await self._keep(split, Row(example, key, draw, Answer(Status.FAILED, error=problem)))
-                else:
-                    in_flight.add(key)
+                elif self._note_leaving(in_flight, key):
                     self._splits[key] = split
                     yield Request(key, example, draw)
+                else:
+                    self._stop_full()
+                    return
+
+    def _note_leaving(self, in_flight: InFlightLog, key: str) -> bool:
+        """Note that a request leaves; false where it must not, for its row might find no room."""
+        if not self._reserve.covers(len(self._splits) + 1):
+            return False
+        try:
+            in_flight.add(key)
+        except DiskError:
+            return False
+        return True
+
+    def _stop_full(self) -> None:
+        """Ask nothing more: there is room for what is in flight, and for no more."""
+        if self.outcome.stopped is None:
+            self.outcome.stopped = NEARLY_FULL
+            if self._remote is not None:
+                self._remote.end()
+
+    def _keep_pictures(self, pictures: Mapping[str, bytes]) -> None:
+        try:
+            keep_pictures(self._folder.path, pictures)
+        except DiskError:
+            if not self._reserve.spend():
+                raise
+            keep_pictures(self._folder.path, pictures)
 
     async def _keep(self, split: str, row: Row) -> None:
         self.outcome.statuses[row.answer.status] += 1
@@ -226,58 +259,3 @@ class Engine:
         if self._remote is not None:
             return self._remote.describe_progress()
         return f"{self.outcome.failed} failed" if self.outcome.failed else ""
-
-
-class GroupCommit:
-    """Makes rows durable in groups, one fsync for many, in a thread, while more arrive.
-
-    An asynchronous context manager: leaving it, for whatever reason, makes durable what was put before.
-    """
-
-    def __init__(self, folder: TeacherFolder) -> None:
-        self._folder = folder
-        self._rows: dict[str, list[Row]] = {}
-        self._waiting = 0
-        self._has_room = asyncio.Event()
-        self._has_room.set()
-        self._closing = asyncio.Event()
-        self._task: asyncio.Task[None]
-
-    async def __aenter__(self) -> None:
-        self._task = asyncio.create_task(self._commit_until_closed())
-
-    async def __aexit__(self, *_: object) -> None:
-        self._closing.set()
-        await self._task
-
-    async def put(self, split: str, row: Row) -> None:
-        """Take a row; waits while too many wait for the disk. Raises what stopped the writing, if anything did."""
-        await self._has_room.wait()
-        if self._task.done():
-            self._task.result()
-        self._rows.setdefault(split, []).append(row)
-        self._waiting += 1
-        if self._waiting >= BUFFERED_ROWS:
-            self._has_room.clear()
-
-    async def _commit_until_closed(self) -> None:
-        try:
-            closing = False
-            while not closing:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._closing.wait(), COMMIT_SECONDS)
-                closing = self._closing.is_set()
-                rows, self._rows, self._waiting = self._rows, {}, 0
-                self._has_room.set()
-                if rows:
-                    await asyncio.to_thread(self._write, rows)
-        finally:
-            self._has_room.set()  # a writer that failed must not leave anybody waiting
-
-    def _write(self, rows: dict[str, list[Row]]) -> None:
-        for split, some in rows.items():
-            self._folder.append(split, some)
-        self._folder.commit()
-        for split in rows:
-            if self._folder.unsealed_bytes(split) >= SHARD_BYTES:
-                self._folder.seal(split)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from shared.disk import explain_disk_errors
 from shared.errors import TeacherError, UsageError
 
 KEY_BYTES = 32
@@ -19,11 +20,13 @@ class InFlightLog:
 
     def __init__(self, folder: Path, worker: str) -> None:
         self._path = folder / "journal" / f"{worker}.inflight"
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        with explain_disk_errors(self._path):
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def add(self, key: str) -> None:
-        """Note that the request of `key` is about to leave."""
-        os.write(self._descriptor, bytes.fromhex(key))
+        """Note that the request of `key` is about to leave. Raises DiskError: it must not leave then."""
+        with explain_disk_errors(self._path):
+            os.write(self._descriptor, bytes.fromhex(key))
 
     def clear(self) -> None:
         """Forget all: every request that left has been answered and journalled, or is known not to have been sent."""

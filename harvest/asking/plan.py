@@ -121,12 +121,16 @@ class Plan:
         """How many rows have one of `actions`."""
         return sum(int(np.isin(of_split, actions).sum()) for of_split in self.actions.values())
 
+    def has(self, split: str, *actions: Action) -> bool:
+        """Whether a row of a split has one of `actions`."""
+        return bool(np.isin(self.actions[split], actions).any())
+
     def rows(self, loaded: LoadedTask, split: str, *actions: Action) -> Iterator[tuple[Example, int, Action]]:
         """The rows of a split that have one of `actions`, each with its draw; the source is read if there are any.
 
         Examples come in the source's order, and the draws of one after each other.
         """
-        if not np.isin(self.actions[split], actions).any():
+        if not self.has(split, *actions):
             return
         start = 0
         for _, frame in loaded.frames([split]):

@@ -9,14 +9,16 @@ from shared.disk import explain_disk_errors
 
 RESERVE_BYTES = 8 * 2**20
 LEAST_ROW_BYTES = 4096
-NEARLY_FULL = "the disk is nearly full, and what was in flight is kept in the room that was left for it; free disk space"
+NEARLY_FULL = (
+    "the disk is nearly full, and what was in flight is kept in the room that was left for it; free disk space"
+)
 
 
 class DiskReserve:
     """A file of RESERVE_BYTES beside a worker's journal, given up where the disk refuses a row.
 
     Asking stops before that: `covers` tells whether there is room, beside the reserve, for what is in flight. Another
-    writer, or a quota, may take that room all the same; then `spend` makes some. Raises DiskError where there is no room
+    writer, or a quota, may take that room all the same; then `spend` makes some. Raises DiskError where there is none
     for the reserve itself.
     """
 
@@ -62,5 +64,3 @@ class DiskReserve:
         """Remove the file."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
-
-

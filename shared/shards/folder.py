@@ -163,6 +163,10 @@ class TeacherFolder:
         """The manifest as this worker saw it last."""
         return self._manifest
 
+    def prepare(self, split: str) -> None:
+        """Open the journal of `split` before there is a row for it. Raises DiskError if the disk refuses."""
+        self._open_journal(split)
+
     def append(self, split: str, rows: Sequence[Row]) -> None:
         """Write rows to the journal of `split`. They are acknowledged when `commit` returns, not before.
 

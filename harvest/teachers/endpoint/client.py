@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import random
 import time
 from collections import Counter
 from contextlib import suppress
@@ -30,10 +31,12 @@ from harvest.teachers.endpoint.faults import Fault, Kind, classify_exception, cl
 from harvest.teachers.endpoint.limiter import Limiter, Slot
 from harvest.teachers.endpoint.secret import Secret
 from harvest.teachers.endpoint.transport import AiohttpTransport
+from shared.console import say
 from shared.errors import TeacherError
 
 LONGEST_BACKOFF_SECONDS = 30.0
 MAX_READ_DOUBLINGS = 3
+SHORT_PAUSE_SECONDS = (0.1, 0.5)
 LEAST_REFUSALS = 10  # of one request, before it is given up
 
 
@@ -105,6 +108,7 @@ class Client:
         self._url = httpx.URL(join_path(config.endpoint, "/chat/completions"))
         self._retry_wait = wait_random_exponential(multiplier=0.5, max=LONGEST_BACKOFF_SECONDS)
         self.unsettled: set[str] = set()
+        self._short_since: float | None = None  # since when no connection could be made, for want of descriptors
         self._ended = asyncio.Event()  # set: nothing more is sent; what is in flight may arrive
 
     async def __aenter__(self) -> "Client":
@@ -225,6 +229,7 @@ class Client:
                 exchange = await self._send(request, ticket)
                 fault = exchange.fault
                 if fault is None:
+                    self._short_since = None
                     self._limiter.count_reply()
                     self._meters.answered += 1
                     return exchange
@@ -236,6 +241,9 @@ class Client:
             finally:
                 self._limiter.release()
             slot = None
+            if fault.kind is Kind.SHORT:
+                await self._wait_for_descriptors(request)
+                continue
             if fault.kind is Kind.BUSY:
                 if self._is_refused_for_good(request):
                     return self._give_up(request, exchange)
@@ -260,6 +268,22 @@ class Client:
         if ticket is None and request.unsettled:
             self.unsettled.add(request.key.partition("-")[0])  # that of the row, of whichever vote
         return ticket
+
+    async def _wait_for_descriptors(self, request: ChatRequest) -> None:
+        """Have fewer connections, and wait for one to end. Raises TeacherError where none does, for --patience."""
+        request.attempts -= 1  # nothing was sent
+        self._limiter.narrow()
+        now = time.monotonic()
+        if self._short_since is None:
+            self._short_since = now
+            say("this process can open no more connections (ulimit -n): fewer requests are in flight from now on")
+        elif now - self._short_since > self._config.patience:
+            self.end()
+            raise TeacherError(
+                "this process can open no connection at all: let it open more files (ulimit -n), then run the same "
+                "command again. What was answered is kept"
+            )
+        await self._pause(random.uniform(*SHORT_PAUSE_SECONDS))
 
     def _is_refused_for_good(self, request: ChatRequest) -> bool:
         """Count a 429 of a request; true where it alone gets nothing else, for longer than --patience."""

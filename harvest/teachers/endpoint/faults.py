@@ -1,6 +1,7 @@
 """What can go wrong with one HTTP attempt, told apart by what it may have cost.
 
 not accepted      never sent, or turned away unread: nothing is billed, asking again is free
+short             this process can open no more connections: nothing was sent; fewer at once, and asked again
 busy              429: refused for now, not billed; the limiter waits, the retry loop never sees it
 maybe accepted    the request was sent and no reply came: it may be billed; asked again with the same Idempotency-Key
 refused           this request will never be answered: a failed or a refused row
@@ -17,12 +18,14 @@ from enum import Enum, auto
 import httpx
 
 from harvest.chat.errors import MAX_ERROR_LENGTH, read_error
+from shared.descriptors import SHORTAGE
 
 
 class Kind(Enum):
     """What a fault says about the request's chances and its bill."""
 
     NOT_ACCEPTED = auto()
+    SHORT = auto()
     BUSY = auto()
     MAYBE_ACCEPTED = auto()
     REFUSED = auto()
@@ -46,6 +49,8 @@ class Fault:
 def classify_exception(error: Exception) -> Fault:
     """The fault that a failed attempt's exception stands for, where no reply had begun."""
     message = f"{type(error).__name__}: {error}"[:MAX_ERROR_LENGTH]
+    if isinstance(error, httpx.ConnectError) and _is_shortage(error.__cause__):
+        return Fault(Kind.SHORT, "no descriptor", message)
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
         return Fault(Kind.NOT_ACCEPTED, "no connection", message)
     if isinstance(error, httpx.UnsupportedProtocol):
@@ -55,6 +60,10 @@ def classify_exception(error: Exception) -> Fault:
     if isinstance(error, httpx.NetworkError):
         return Fault(Kind.MAYBE_ACCEPTED, "connection lost", message)
     return Fault(Kind.MAYBE_ACCEPTED, "broken reply", message)
+
+
+def _is_shortage(cause: BaseException | None) -> bool:
+    return isinstance(cause, OSError) and cause.errno in SHORTAGE
 
 
 # An error's code or type that means: not this text, by the endpoint's content rules.

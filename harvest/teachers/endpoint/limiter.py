@@ -35,6 +35,7 @@ LEAST_OUTCOMES = 200
 LONG_WAIT_SECONDS = 0.5  # a 429 that stops everybody for longer is never tolerated
 FIRST_COOLDOWN_SECONDS = 0.1  # after a 429 without Retry-After; doubles while nothing but 429 comes
 LONGEST_COOLDOWN_SECONDS = 60.0
+NARROW_SECONDS = 0.2  # connections fail by the dozen: one step for all of them
 JITTER = 0.1  # share of a cooldown that is added at random: always later than asked, never sooner
 
 
@@ -80,6 +81,7 @@ class Limiter:
         self._outcomes: deque[bool] = deque(maxlen=OUTCOMES)  # True: 429
         self._cooldowns_in_a_row = 0
         self.in_flight = 0
+        self._narrowed_at = -math.inf
         self._refused_since: float | None = None  # since when nothing but 429 has come
 
     @property
@@ -174,6 +176,14 @@ class Limiter:
             self._cooldown_until = until
             self._epoch = max(self._epoch, until)
         return 0.0
+
+    def narrow(self) -> None:
+        """Have fewer requests in flight from now on, by a quarter: this process can hold no more connections."""
+        now = self._clock()
+        if now - self._narrowed_at >= NARROW_SECONDS:
+            self._narrowed_at = now
+            self._ceiling = max(min(self._ceiling, self.in_flight) * 3 // 4, 1)
+            self._window = min(self._window, float(self._ceiling))
 
     def let_go(self) -> None:
         """Give all that wait their slots at once: they are to send nothing."""

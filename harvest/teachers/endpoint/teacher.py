@@ -35,6 +35,7 @@ from harvest.teachers.endpoint.secret import read_secret
 from harvest.teachers.endpoint.stream import Stream
 from harvest.teachers.tokenizers import describe_tokenizer
 from shared.console import say
+from shared.descriptors import count_free
 from shared.errors import RecipeMismatchError, TeacherError, UsageError
 from shared.example import Example
 from shared.keys import TOKENIZER, RequestKeys
@@ -68,7 +69,7 @@ class EndpointTeacher:
                 "give --price-in and --price-out, in US dollars a million tokens"
             )
         self._words = make_words(task)
-        self._limiter = Limiter(config.concurrency, config.rpm, config.tpm)
+        self._limiter = Limiter(_fit_concurrency(config.concurrency), config.rpm, config.tpm)
         self._meters = Meters()
         self._elicitation = self._choose_elicitation()
         self._progress = (-PROGRESS_SECONDS, "")
@@ -294,3 +295,14 @@ class EndpointTeacher:
                 )
 
             yield make_asker
+
+
+def _fit_concurrency(wanted: int) -> int:
+    """As many requests in flight as this process may have connections; says so where those are fewer than wanted."""
+    free = count_free()
+    if free < wanted:
+        say(
+            f"--concurrency {wanted} is {free} here: this process may open no more files and connections (ulimit -n, "
+            "its hard limit)"
+        )
+    return min(wanted, free)

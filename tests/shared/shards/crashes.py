@@ -134,6 +134,11 @@ def fail(name: str, args: tuple[Any, ...]) -> None:
     raise OSError(errno.EIO if name == "fsync" else errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def refuse(number: int, name: str, args: tuple[Any, ...]) -> None:
+    """Fail as the system does, with the error of that number."""
+    raise OSError(number, os.strerror(number))
+
+
 def crash_everywhere(root: Path) -> None:
     """Run the harvest once for every change that it makes, each time dying at that change.
 

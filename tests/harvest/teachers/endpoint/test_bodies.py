@@ -73,23 +73,31 @@ class Server:
     def __init__(self, pieces: list[bytes], pause: float = 0.0) -> None:
         self.pieces, self.pause = pieces, pause
         self.asked = 0
+        self._handlers: list[asyncio.Task[None]] = []
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+        task = asyncio.current_task()
+        assert task is not None
+        self._handlers.append(task)
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             await reader.readuntil(b"\r\n\r\n")
             self.asked += 1
             for piece in self.pieces:
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(self.pause)
-            async with asyncio.timeout(5):
-                await reader.read()
+            await reader.read()
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[str]:
         async with await asyncio.start_server(self.handle, "127.0.0.1", 0) as server:
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+            for handler in self._handlers:
+                handler.cancel()
+            await asyncio.gather(*self._handlers)
 
 
 def ask_one(server: Server, **options: Any) -> tuple[Reply, float]:

@@ -1,0 +1,90 @@
+"""Makes rows durable while more arrive: group commit, and what becomes of a disk that refuses."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from harvest.asking.reserve import DiskReserve
+from shared.console import say
+from shared.errors import DiskError
+from shared.schema import Row
+from shared.shards import TeacherFolder
+
+COMMIT_SECONDS = 0.1  # how long a reply may wait for others to share an fsync with
+BUFFERED_ROWS = 4096  # replies that may wait for the disk before the teacher is held back
+SHARD_BYTES = 64 * 2**20  # a journal of this size is sealed while the run goes on
+
+
+class GroupCommit:
+    """Makes rows durable in groups, one fsync for many, in a thread, while more arrive.
+
+    An asynchronous context manager: leaving it, for whatever reason, makes durable what was put before. `on_full` is
+    called once the disk has refused a row, and the reserve has made room for it.
+    """
+
+    def __init__(self, folder: TeacherFolder, reserve: DiskReserve, on_full: Callable[[], None]) -> None:
+        self._folder, self._reserve, self._on_full = folder, reserve, on_full
+        self._seal_at: dict[str, int] = {}  # bytes of a journal, by split
+        self._rows: dict[str, list[Row]] = {}
+        self._waiting = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._closing = asyncio.Event()
+        self._task: asyncio.Task[None]
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(self._commit_until_closed())
+
+    async def __aexit__(self, *_: object) -> None:
+        self._closing.set()
+        await self._task
+
+    async def put(self, split: str, row: Row) -> None:
+        """Take a row; waits while too many wait for the disk. Raises what stopped the writing, if anything did."""
+        await self._has_room.wait()
+        if self._task.done():
+            self._task.result()
+        self._rows.setdefault(split, []).append(row)
+        self._waiting += 1
+        if self._waiting >= BUFFERED_ROWS:
+            self._has_room.clear()
+
+    async def _commit_until_closed(self) -> None:
+        try:
+            closing = False
+            while not closing:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), COMMIT_SECONDS)
+                closing = self._closing.is_set()
+                rows, self._rows, self._waiting = self._rows, {}, 0
+                self._has_room.set()
+                if rows:
+                    await asyncio.to_thread(self._write, rows)
+                    if self._reserve.is_spent:
+                        self._on_full()
+        finally:
+            self._has_room.set()  # a writer that failed must not leave anybody waiting
+
+    def _write(self, rows: Mapping[str, Sequence[Row]]) -> None:
+        for split, some in rows.items():
+            before = self._folder.unsealed_bytes(split)
+            try:
+                self._folder.append(split, some)
+            except DiskError:
+                if not self._reserve.spend():
+                    raise
+                self._folder.append(split, some)
+            self._reserve.note(len(some), self._folder.unsealed_bytes(split) - before)
+        self._folder.commit()
+        for split in rows:
+            if self._folder.unsealed_bytes(split) >= self._seal_at.get(split, SHARD_BYTES):
+                self._seal(split)
+
+    def _seal(self, split: str) -> None:
+        size = self._folder.unsealed_bytes(split)
+        try:
+            self._folder.seal(split)
+            self._seal_at.pop(split, None)
+        except DiskError as error:  # the rows are in the journal, and what is in flight is worth more than a shard
+            self._seal_at[split] = 2 * size
+            say(f"{error}. Its rows stay in the journal meanwhile, and the run goes on")
