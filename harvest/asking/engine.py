@@ -17,7 +17,7 @@ from harvest.asking.inflight import InFlightLog
 from harvest.asking.interrupt import DRAIN_SECONDS, Interrupt
 from harvest.asking.pictures import keep_pictures
 from harvest.asking.plan import Action, Plan, request_key
-from harvest.asking.reserve import NEARLY_FULL, DiskReserve
+from harvest.asking.reserve import NEARLY_FULL, RESERVE_BYTES, DiskReserve
 from harvest.teachers.base import Reply, Request, Teacher
 from shared.console import Tracker, say
 from shared.errors import DiskError, TooManyFailuresError
@@ -97,8 +97,9 @@ class Engine:
         for split in self._plan.actions:
             if self._plan.has(split, Action.ASK, Action.CARRY, Action.FAIL):
                 self._folder.prepare(split)
+        kept_free = RESERVE_BYTES if self._plan.count(Action.ASK) else 0
+        self._reserve = DiskReserve(self._folder.path, self._folder.worker, kept_free)
         in_flight = InFlightLog(self._folder.path, self._folder.worker)
-        self._reserve = DiskReserve(self._folder.path, self._folder.worker)
         self._writer = GroupCommit(self._folder, self._reserve, self._stop_full)
         try:
             async with self._writer:

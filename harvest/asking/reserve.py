@@ -15,22 +15,24 @@ NEARLY_FULL = (
 
 
 class DiskReserve:
-    """A file of RESERVE_BYTES beside a worker's journal, given up where the disk refuses a row.
+    """A file of `size` bytes beside a worker's journal, given up where the disk refuses a row; none where that is 0.
 
     Asking stops before that: `covers` tells whether there is room, beside the reserve, for what is in flight. Another
     writer, or a quota, may take that room all the same; then `spend` makes some. Raises DiskError where there is none
     for the reserve itself.
     """
 
-    def __init__(self, folder: Path, worker: str) -> None:
+    def __init__(self, folder: Path, worker: str, size: int = RESERVE_BYTES) -> None:
         self._folder = folder
         self._path = folder / "journal" / f"{worker}.reserve"
         self._row_bytes = float(LEAST_ROW_BYTES)  # the largest mean of a group of rows
         self.is_spent = False
+        if not size:
+            return
         with explain_disk_errors(self._path):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+                os.posix_fallocate(descriptor, 0, size)
             except OSError:
                 self.close()
                 raise

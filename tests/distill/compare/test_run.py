@@ -123,14 +123,21 @@ def test_the_command_trains_a_plan_prints_its_verdict_and_the_next_time_trains_n
 
 
 @pytest.mark.real
-def test_killed_it_loses_only_the_cells_that_run_and_leaves_no_process(
-    shards: Path, tiny_student: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("told", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75), (signal.SIGINT, 75)]
+)
+def test_ended_it_loses_only_the_cells_that_run_and_leaves_no_process(
+    shards: Path, tiny_student: Path, tmp_path: Path, told: signal.Signals, code: int
 ) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from tests.distill.compare.test_run import plan\nfrom distill.compare.runner import run_cells\n"
+        "from shared.errors import StoppedError\n"
         "if __name__ == '__main__':\n"
-        "    run_cells(plan(Path(sys.argv[1]), Path(sys.argv[2]), workers=1), Path(sys.argv[3]))\n"
+        "    try:\n"
+        "        run_cells(plan(Path(sys.argv[1]), Path(sys.argv[2]), workers=1), Path(sys.argv[3]))\n"
+        "    except StoppedError as stop:\n"
+        "        sys.exit(stop.exit_code)\n"
     )
     (tmp_path / "child.py").write_text(script)
     folder = tmp_path / "runs" / "toy"
@@ -146,8 +153,8 @@ def test_killed_it_loses_only_the_cells_that_run_and_leaves_no_process(
         assert child.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.send_signal(told)
+    assert child.wait() == code
     while find_session(child.pid):
         assert time.monotonic() < deadline, "a worker outlived the process that was killed"
         time.sleep(0.05)

@@ -21,22 +21,21 @@ CONTENTS = ("synced", "zeros", "all")  # of the files' bytes
 class Moment:
     """What the disk of a moment holds: `all` that was written and what was `synced`; and the rows acknowledged then.
 
-    Folders and files by their path below the root; a file's bytes are None where none of them was synced.
+    Folders and files by their path below the root; of a file the bytes that were synced and all that were written.
     """
 
     folders: dict[str, frozenset[str]]
-    files: dict[str, dict[str, bytes | None]]
+    files: dict[str, dict[str, tuple[bytes, bytes]]]
     acked: tuple[tuple[str, int, int], ...]
 
     def rebuild(self, root: Path, names: str, contents: str) -> None:
         """Write what is left of it below `root`."""
         for folder in sorted(self.folders[names]):
             (root / folder).mkdir(parents=True, exist_ok=True)
-        written = self.files["all"]
-        for path, synced in self.files[f"{names} names"].items():
-            content = (synced or b"") if contents != "all" else (written.get(path) or synced or b"")
+        for path, (synced, written) in self.files[names].items():
+            content = written if contents == "all" else synced
             if contents == "zeros":
-                content += bytes(max(len(written.get(path) or b"") - len(content), 0))
+                content += bytes(max(len(written) - len(synced), 0))
             if (root / path).parent.is_dir():
                 (root / path).write_bytes(content)
 
@@ -71,8 +70,7 @@ class Recorder:
 
     def note(self) -> None:
         """Note what the disk holds now."""
-        written: dict[str, bytes | None] = {}
-        synced_of: dict[str, bytes | None] = {}
+        files = {}
         folders = set()
         for path in self.root.rglob("*"):
             name = str(path.relative_to(self.root))
@@ -80,13 +78,12 @@ class Recorder:
                 folders.add(name)
                 continue
             self._hold(path)
-            written[name] = path.read_bytes()
-            synced_of[name] = self._synced.get(path.stat().st_ino)
+            files[name] = self._read(path.stat().st_ino)
         kept, kept_folders = self._list_synced()
         self.moments.append(
             Moment(
                 {"all": frozenset(folders), "synced": frozenset(kept_folders)},
-                {"all": written, "all names": synced_of, "synced names": kept},
+                {"all": files, "synced": kept},
                 tuple(self._acked),
             )
         )
@@ -97,19 +94,27 @@ class Recorder:
         if not path.is_relative_to(self.root):
             return
         if path.is_dir():
-            entries = {child.name: None if child.is_dir() else child.stat().st_ino for child in path.iterdir()}
+            entries: dict[str, int | None] = {}
+            for child in path.iterdir():
+                entries[child.name] = None if child.is_dir() else self._hold(child)
             self._names[str(path.relative_to(self.root))] = entries
         else:
             self._hold(path)
             self._synced[path.stat().st_ino] = path.read_bytes()
 
-    def _hold(self, path: Path) -> None:
+    def _hold(self, path: Path) -> int:
         inode = path.stat().st_ino
         if inode not in self._held:
             self._held[inode] = os.open(path, os.O_RDONLY)
+        return inode
 
-    def _list_synced(self) -> tuple[dict[str, bytes | None], set[str]]:
-        files: dict[str, bytes | None] = {}
+    def _read(self, inode: int) -> tuple[bytes, bytes]:
+        """What was synced of a file, and what was written, whatever its name is now."""
+        descriptor = self._held[inode]
+        return self._synced.get(inode, b""), os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+    def _list_synced(self) -> tuple[dict[str, tuple[bytes, bytes]], set[str]]:
+        files: dict[str, tuple[bytes, bytes]] = {}
         folders: set[str] = set()
         waiting = ["."]
         while waiting:
@@ -120,7 +125,7 @@ class Recorder:
                     folders.add(path)
                     waiting.append(path)
                 else:
-                    files[path] = self._synced.get(inode)
+                    files[path] = self._read(inode)
         return files, folders
 
 

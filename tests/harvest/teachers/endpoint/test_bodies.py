@@ -73,16 +73,18 @@ class Server:
     def __init__(self, pieces: list[bytes], pause: float = 0.0) -> None:
         self.pieces, self.pause = pieces, pause
         self.asked = 0
-        self._handlers: list[asyncio.Task[None]] = []
+        self._handlers: list[tuple[asyncio.Task[Any], asyncio.StreamWriter]] = []
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._handlers.append(task)
-        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        self._handlers.append((task, writer))
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
             self.asked += 1
             for piece in self.pieces:
+                if writer.is_closing():
+                    break
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(self.pause)
@@ -95,9 +97,9 @@ class Server:
     async def listen(self) -> AsyncIterator[str]:
         async with await asyncio.start_server(self.handle, "127.0.0.1", 0) as server:
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-            for handler in self._handlers:
-                handler.cancel()
-            await asyncio.gather(*self._handlers)
+            for _, writer in self._handlers:
+                writer.transport.abort()
+            await asyncio.gather(*(task for task, _ in self._handlers))
 
 
 def ask_one(server: Server, **options: Any) -> tuple[Reply, float]:
