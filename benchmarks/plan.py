@@ -25,7 +25,7 @@ from pathlib import Path
 import orjson
 import polars as pl
 
-from harvest.asking.engine import SHARD_BYTES
+from harvest.asking.commit import SHARD_BYTES
 from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import request_key
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
