@@ -1,13 +1,17 @@
 """Progress and messages where there is no terminal, and exit codes."""
 
 import json
+import os
+import signal
+import time
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from shared import console
-from shared.errors import DataError, MissingExtraError, UsageError, require_extra
+from shared.errors import DataError, MissingExtraError, StoppedError, UsageError, require_extra
+from shared.signals import ENDING
 
 
 def test_progress_is_plain_lines_without_a_terminal(
@@ -33,7 +37,13 @@ def test_json_is_one_object_on_standard_output(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(DataError("row 3"), 1), (UsageError("no such option"), 2), (KeyboardInterrupt(), 130)]
+    ("error", "code"),
+    [
+        (DataError("row 3"), 1),
+        (UsageError("no such option"), 2),
+        (StoppedError("its checkpoint is kept"), 75),
+        (KeyboardInterrupt(), 130),
+    ],
 )
 def test_errors_become_a_message_and_an_exit_code(error: BaseException, code: int) -> None:
     app = typer.Typer()
@@ -46,6 +56,23 @@ def test_errors_become_a_message_and_an_exit_code(error: BaseException, code: in
     result = CliRunner().invoke(app, [])
     assert result.exit_code == code
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("told", ENDING)
+def test_a_signal_to_end_interrupts_a_command(told: signal.Signals) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    @console.command
+    def work(word: str = "x") -> None:
+        os.kill(os.getpid(), told)
+        time.sleep(10)
+
+    before = signal.getsignal(told)
+    result = CliRunner().invoke(app, [])
+    assert result.exit_code == 130
+    assert "the same command goes on" in result.output
+    assert signal.getsignal(told) == before
 
 
 def test_a_missing_extra_is_named_with_the_way_to_get_it() -> None:

@@ -148,7 +148,7 @@ def test_ended_it_loses_only_the_cells_that_run_and_leaves_no_process(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(finished := list(folder.glob(f"{CELLS}/[!.]*"))) < 2:
         assert child.poll() is None
         assert time.monotonic() < deadline
