@@ -1,18 +1,19 @@
 """Peak memory of a training run over wide vectors and many labels, against a limit.
 
-    python benchmarks/memory.py [--gigabytes .25] [--width 262144] [--element float16] [--buffer-bytes 256MB]
-                                [--limit 4GB] [--folder DIR]
+    python benchmarks/memory.py [--gigabytes .25] [--width 262144] [--element float16] [--preset armada]
+                                [--buffer-bytes 256MB] [--limit 4GB] [--folder DIR]
     python benchmarks/memory.py --table [--gigabytes .25]
 
 Shards are written by the writer that harvest uses: short texts with vectors of normal numbers, which hardly compress,
 so that --gigabytes are both those of the vectors and, about, those on the disk. The first 128 rows have labels, the
-others none. Then the command line trains a tiny BERT of random weights for one epoch, with
-ARMADA's aligner and its match term, in a process of its own with one thread, and the peak of that process's resident
-memory is what the kernel says. The aligner alone takes 3 GiB at 262,144 numbers: 768 weights a number, each with its
-gradient and AdamW's two moments. Fails where the peak is over the limit.
+others none. Then the command line trains a tiny BERT of random weights for one epoch, in a process of its own with one
+thread, and the peak of that process's resident memory is what the kernel says. `--preset` is that of distill run:
+default learns from a head on the vectors, armada and armada-code have an aligner, which alone takes 3 GiB at 262,144
+numbers: 768 weights a number, each with its gradient and AdamW's two moments. Fails where the peak is over the limit.
 
-`--table` does the same for vectors of 768, 4,096 and 262,144 numbers, and for label distributions over 3 and over 150
-labels, which a student learns from without an aligner. The time of a step is that of the epoch by its steps, reading
+`--table` does the same for vectors of 768, 4,096 and 262,144 numbers with each preset (armada-code up to 4,096: its map
+is square), and for label distributions over 3 and over 150 labels, which a student learns from without an aligner. The
+time of a step is that of the epoch by the student's steps, the aligner's and reading
 included. Prints one JSON line.
 """
 
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from distill.presets import PRESETS, Preset
 from shared.console import say, track
 from shared.example import Example
 from shared.options import parse_bytes
@@ -44,11 +46,8 @@ WORDS = ("film", "plot", "actor", "scene", "music", "dull", "fine", "good", "bad
 SHARD_BYTES, APPENDED_BYTES = 1_000_000_000, 32 << 20
 LABELLED, DEV_ROWS = 128, 64
 JUDGED_ROWS = 100_000  # with label distributions
-OPTIONS = (
-    *("--device", "cpu", "--precision", "float32", "--epochs", "1", "--batch-size", "32", "--max-length", "16"),
-    *("--schedule", "two-pass", "--semantics", "paper"),
-)
-ALIGNED = ("--loss", "euclid", "--soft", "aligner", "--alpha", "0.5", "--beta", "0.1")
+OPTIONS = ("--device", "cpu", "--precision", "float32", "--epochs", "1", "--batch-size", "32", "--max-length", "16")
+WIDEST_SQUARE = 16_384  # numbers of a vector that armada-code takes
 JUDGED = ("--loss", "none", "--soft", "kl", "--alpha", "0.5", "--gamma", "0")
 
 
@@ -147,12 +146,12 @@ def train(folder: Path, name: str, buffer_bytes: str, options: Sequence[str]) ->
     }
 
 
-def measure_width(arguments: argparse.Namespace, width: int) -> dict[str, Any]:
+def measure_width(arguments: argparse.Namespace, width: int, preset: Preset) -> dict[str, Any]:
     """What a run over vectors of a width takes."""
     row_bytes = width * np.dtype(arguments.element).itemsize
     count = max(LABELLED + 32, int(arguments.gigabytes * 1e9 / row_bytes))
     rows = make_wide_rows(count, width, arguments.element)
-    return measure(arguments, f"width-{width}", rows, count, row_bytes, 2, ALIGNED)
+    return measure(arguments, f"width-{width}-{preset}", rows, count, row_bytes, 2, ("--preset", preset))
 
 
 def measure_labels(arguments: argparse.Namespace, classes: int) -> dict[str, Any]:
@@ -188,14 +187,20 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=0.25, help="of vectors")
     parser.add_argument("--width", type=int, default=262_144)
     parser.add_argument("--element", choices=("float16", "float32"), default="float16", help="of the vectors")
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="armada", help="of distill run")
     parser.add_argument("--buffer-bytes", default="256MB", help="of distill run")
     parser.add_argument("--limit", default="4GB")
     parser.add_argument("--folder", type=Path, help="where the shards are written; a temporary folder unless given")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
-    widths, label_counts = (WIDTHS, LABEL_COUNTS) if arguments.table else ((arguments.width,), ())
-    results = {f"width {width}": measure_width(arguments, width) for width in widths}
-    results |= {f"labels {classes}": measure_labels(arguments, classes) for classes in label_counts}
+    runs = [
+        (width, preset) for width in WIDTHS for preset in PRESETS if preset != "armada-code" or width <= WIDEST_SQUARE
+    ]
+    if not arguments.table:
+        runs = [(arguments.width, arguments.preset)]
+    results = {f"width {width}, {preset}": measure_width(arguments, width, preset) for width, preset in runs}
+    if arguments.table:
+        results |= {f"labels {classes}": measure_labels(arguments, classes) for classes in LABEL_COUNTS}
     print(json.dumps({"benchmark": "memory", "buffer_bytes": arguments.buffer_bytes, "results": results}))
     limit = parse_bytes(arguments.limit)
     if over := [name for name, each in results.items() if each["peak_bytes"] > limit]:

@@ -179,6 +179,14 @@ class TrainingConfig:
 
     epochs: Annotated[int, Option("Passes over the training rows.", at_least=1)] = 4
     batch_size: Annotated[int, Option("Rows of a step, over all processes.", at_least=1)] = 16
+    micro_batch: Annotated[
+        int | None,
+        Option(
+            "Rows that a process computes at a time, within a step, for less memory; all, unless given.",
+            at_least=1,
+            compared="nothing",
+        ),
+    ] = None
     labelled_per_batch: Annotated[
         int | None,
         Option("Labelled rows in each batch, beside unlabelled ones; as they come, unless given.", compared="variant"),
@@ -443,10 +451,6 @@ class GenerativeConfig:
             at_least=2,
         ),
     ] = 512
-    micro_batch: Annotated[
-        int | None,
-        Option("Rows that are computed at a time, within a step; all, unless given.", at_least=1, compared="nothing"),
-    ] = None
     pooling: Annotated[
         Pooling, Option("Which hidden states are the student's vector, with --learn vectors.", compared="variant")
     ] = "last-prompt-token"

@@ -38,15 +38,20 @@ class Processes:
         """Choose the rows of a batch that this process computes; one at least, so that all take part in a step."""
         return np.arange(self.rank, rows, self.count) if self.rank < rows else np.zeros(1, np.int64)
 
+    def place(self, own: Tensor, rows: int) -> Tensor:
+        """Place the rows of `share` (m, d) where they stand among all `rows` of a batch; those of others are 0."""
+        everything = own.new_zeros(rows, own.shape[1])
+        # None of them is its own where `share` had to take another's row.
+        everything[self.rank :: self.count] = own[: len(range(self.rank, rows, self.count))]
+        return everything
+
     def gather(self, own: Tensor, rows: int) -> Tensor:
         """Gather all `rows` rows of a batch, where `own` (m, d) are those of `share`. Gradients reach `own` only."""
         if self.count == 1:
             return own
-        everything = own.new_zeros(rows, own.shape[1])
-        mine = own[: len(range(self.rank, rows, self.count))]  # none, where `share` had to take another's row
-        everything[self.rank :: self.count] = mine.detach()
+        everything = self.place(own.detach(), rows)
         distributed.all_reduce(everything)
-        everything[self.rank :: self.count] = mine
+        everything[self.rank :: self.count] = own[: len(range(self.rank, rows, self.count))]
         return everything
 
     def gather_all(self, own: Sequence[Tensor], rows: int) -> list[Tensor]:

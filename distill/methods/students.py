@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +19,7 @@ from distill.data.tokens import TextColumn
 from distill.losses.objective import Objective
 from distill.methods.aligning import AlignerTraining
 from distill.methods.materials import Materials
+from distill.methods.micro_batches import MicroBatches, cut_inputs
 from distill.methods.targets import SoftTargets
 from distill.models.adapters import halve_frozen
 from distill.models.classifier import Student
@@ -31,7 +33,7 @@ from distill.training.feed import load_batches
 from distill.training.method import Result
 from distill.training.progress import Learners, Progress
 from distill.training.schedule import EvaluationSchedule, RateSchedule, TeacherSchedule, space_evaluations
-from distill.training.step import derive_seed, take_step
+from distill.training.step import derive_seed, end_step
 from shared.console import say
 from shared.errors import UsageError
 
@@ -257,19 +259,26 @@ class StudentPhase:
 
     def _step_student(self, batch: Batch, epoch: int, index: int) -> Mapping[str, Tensor]:
         training, method, device = self.materials.config.training, self.materials.config.method, self.materials.device
-        device.seed(derive_seed(training.seed, "student step", epoch, index, device.processes.rank))
-        targets = self._find_targets(batch)
-        self.student.train()
-        with device.autocast():
-            own: Outputs = self.student(batch.inputs())
-        outputs = Outputs(*device.processes.gather_all((own.main, own.auxiliary, own.projected), len(batch)))
         done, total = (epoch - 1) * self.steps + index, self.epochs * self.steps
-        strength = TeacherSchedule(method.teacher_decay, total).at(done)
-        target, labelled = batch.tensor(TARGET), batch.tensor(LABELLED)
-        terms = self.objective.student_terms(outputs, targets, target, labelled, strength)
+        find_terms = partial(
+            self.objective.student_terms,
+            teacher=self._find_targets(batch),
+            target=batch.tensor(TARGET),
+            labelled=batch.tensor(LABELLED),
+            strength=TeacherSchedule(method.teacher_decay, total).at(done),
+        )
+        self.student.train()
+        self.optimizer.zero_grad()
+        parts = cut_inputs(batch.inputs(), training.micro_batch)
+        seeds = [
+            derive_seed(training.seed, "student step", epoch, index, device.processes.rank, *([part] if part else []))
+            for part in range(len(parts))
+        ]
+        micro_batches = MicroBatches(self.student, device, len(batch), parts, seeds)
+        terms = micro_batches.backpropagate(find_terms, compares_rows=method.matches)
         for group in self.optimizer.param_groups:
             group["lr"] = training.student_lr * RateSchedule(training.warmup, training.decay, total).at(done)
-        take_step(self.student, self.optimizer, terms["total"], device.processes)
+        end_step(self.student, self.optimizer, device.processes)
         return {f"student/{name}": term for name, term in terms.items()}
 
     def _find_targets(self, batch: Batch) -> Outputs | None:

@@ -164,7 +164,7 @@ def check_writing(config: DistillConfig, manifest: Manifest) -> None:
         raise UsageError(
             "learn vectors has no term that counts: give --gamma 1, --loss euclid or both (--preset armada does)"
         )
-    if "vectors" in names and config.generative.micro_batch is not None:
+    if "vectors" in names and config.training.micro_batch is not None:
         raise UsageError("micro_batch goes without vectors: their losses see the whole batch")
     if config.generative.only == "correct" and manifest.answer_rule is None and manifest.kind == "generation":
         raise UsageError(f"{manifest.task} has no answer rule, so nothing says which replies are correct")

@@ -142,7 +142,7 @@ class WriterPhase:
         self.optimizer.zero_grad()
         terms: dict[str, Tensor] = {}
         for name in self.plan.columns:
-            for piece in cut_batch(batch.inputs(name), self.materials.config.generative.micro_batch):
+            for piece in cut_batch(batch.inputs(name), self.materials.config.training.micro_batch):
                 for term, value in self._learn(name, piece, batch).items():
                     terms[term] = terms[term] + value if term in terms else value
         total = self.epochs * self.steps
