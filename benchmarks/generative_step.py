@@ -32,7 +32,7 @@ from distill.losses.tokens import TokenTargets, diverge, sum_losses
 from distill.models.adapters import add_causal_lora
 from distill.models.generator import Generator
 from distill.models.orthogonal import make_optimizer
-from distill.training.step import end_step
+from distill.training.step import take_step
 from shared.sources import ResolvedModel
 from shared.topk import TopK
 
@@ -132,7 +132,6 @@ def time_own(case: str, size: str, rows: Rows, steps: int, precision: Any) -> li
     for made in batches:
         batch = {name: tensor.to(device.device) for name, tensor in made.items()}
         started = time.perf_counter()
-        optimizer.zero_grad()
         with device.autocast():
             if case.startswith("chunked"):
                 hidden = student(batch["input_ids"], batch["attention_mask"]).flatten(0, 1)[batch[PLACES]]
@@ -140,8 +139,7 @@ def time_own(case: str, size: str, rows: Rows, steps: int, precision: Any) -> li
             else:
                 inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
                 loss = whole_loss(student.model(**inputs).logits, batch, k)
-        torch.autograd.backward(loss)
-        end_step(student, optimizer)
+        take_step(student, optimizer, loss)
         loss.item()
         seconds.append(time.perf_counter() - started)
     return seconds[1:]

@@ -21,7 +21,7 @@ from shared.options import Group, Option, check_options, make_config, parse_byte
 Soft = Literal["auto", "head", "kl", "aligner"]
 Column = Literal["embedding", "label_logprobs", "reply"]
 Schedule = Literal["two-pass", "interleaved"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Decay = Literal["none", "linear"]
 TeacherDecay = Literal["none", "linear", "cosine"]
 LoraTargets = Literal["default", "all-linear"]
@@ -215,7 +215,12 @@ class TrainingConfig:
     ] = None
     seed: Annotated[int, Option("Of everything that is drawn.", at_least=0, compared="nothing")] = 0
     device: Annotated[str, Option("auto, cpu, cuda, cuda:1, ...", compared="nothing")] = "auto"
-    precision: Annotated[Precision, Option("auto is bfloat16 where the hardware computes it natively.")] = "auto"
+    precision: Annotated[
+        Precision,
+        Option(
+            "auto is bfloat16 where the hardware computes it natively, float16 on older NVIDIA cards, else float32."
+        ),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -20,7 +20,7 @@ _GPU_TOKENS, _CPU_TOKENS = 32768, 2048
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A torch device, and whether the student's model runs in bfloat16 there; weights are float32 always.
+    """A torch device, and whether the student's model runs in bfloat16 or float16 there; weights are float32 always.
 
     `processes` are those that compute together, each on a device of its own.
     """
@@ -28,10 +28,25 @@ class Device:
     device: torch.device
     bfloat16: bool
     processes: Processes = Processes()
+    float16: bool = False
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The type of 16 bits that the student's model runs in; None for float32."""
+        if self.bfloat16:
+            return torch.bfloat16
+        return torch.float16 if self.float16 else None
 
     def autocast(self) -> AbstractContextManager[None]:
         """Give the context that the student's model runs in."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
+        return torch.autocast(self.device.type, dtype=self.half or torch.bfloat16, enabled=self.half is not None)
+
+    def make_scaler(self) -> torch.amp.GradScaler:
+        """Make what scales a loss so that gradients do not vanish in float16; elsewhere it does nothing.
+
+        A step whose gradients overflow is left out, and the scale halved (Micikevicius et al., arXiv:1710.03740).
+        """
+        return torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
 
     def split_by_tokens(self, lengths: Array) -> Iterator[tuple[int, int]]:
         """Split rows of falling length (n,) into batches that are scored together, and give each one's start and end.
@@ -54,8 +69,9 @@ class Device:
 
 
 def choose_device(name: str, precision: Precision, processes: Processes | None = None) -> Device:
-    """Find a device: "auto" is a GPU where there is one, and bfloat16 where the hardware has it. Raises UsageError.
+    """Find a device: "auto" is a GPU where there is one. Raises UsageError.
 
+    Precision auto is bfloat16 where the hardware has it, float16 on other NVIDIA cards, and else float32.
     Of several processes on one machine, each takes the GPU of its own number.
     """
     processes = processes or Processes()
@@ -71,8 +87,9 @@ def choose_device(name: str, precision: Precision, processes: Processes | None =
     if device.type == "cuda" and precision != "float32":
         torch.set_float32_matmul_precision("high")  # TF32, for what is not in bfloat16: heads, and the aligner
     if precision == "auto":
-        return Device(device, _has_bfloat16(device), processes)
-    return Device(device, precision == "bfloat16", processes)
+        bfloat16 = _has_bfloat16(device)
+        return Device(device, bfloat16, processes, float16=device.type == "cuda" and not bfloat16)
+    return Device(device, precision == "bfloat16", processes, float16=precision == "float16")
 
 
 def _has_bfloat16(device: torch.device) -> bool:

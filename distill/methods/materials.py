@@ -88,6 +88,7 @@ class Materials:
             "manifest_sha256": {str(each.folder): hash_manifest(each.manifest) for each in self.rows.teachers},
             "device": str(self.device.device),
             "bfloat16": self.device.bfloat16,
+            "float16": self.device.float16,
         }
         return f"frozen-{sha256(canonical_json(made_of).encode()).hexdigest()[:16]}.safetensors"
 

@@ -27,19 +27,20 @@ class MicroBatches:
 
     student: Student
     device: Device
+    scaler: torch.amp.GradScaler
     rows: int
     parts: Sequence[dict[str, Tensor]]
     seeds: Sequence[int]
 
     def backpropagate(self, find_terms: Callable[[Outputs], Terms], *, compares_rows: bool) -> Terms:
-        """Add the gradients of `total` to the student's weights, and give the terms of the whole batch.
+        """Add the gradients of `total`, scaled, to the student's weights, and give the terms of the whole batch.
 
         `find_terms` gives the terms of the outputs of all rows of the batch. Unless it `compares_rows`, each part is
         computed once: the gradient of a row is the same, whatever the outputs of the others are.
         """
         if len(self.parts) == 1:
             terms = find_terms(self._gather(self._compute(0)))
-            terms["total"].backward()  # type: ignore[no-untyped-call]
+            self._scale(terms).backward()  # type: ignore[no-untyped-call]
             return terms
         return self._go_back_twice(find_terms) if compares_rows else self._go_back_by_rows(find_terms)
 
@@ -48,7 +49,7 @@ class MicroBatches:
             computed = [self._compute(part) for part in range(len(self.parts))]
         own = [torch.cat(tensors).requires_grad_() for tensors in zip(*computed, strict=True)]
         terms = find_terms(self._gather(own))
-        gradients = torch.autograd.grad(terms["total"], own, allow_unused=True, materialize_grads=True)
+        gradients = torch.autograd.grad(self._scale(terms), own, allow_unused=True, materialize_grads=True)
         for part, rows in self._place():
             torch.autograd.backward(self._compute(part), [gradient[rows] for gradient in gradients])
         return terms
@@ -63,7 +64,7 @@ class MicroBatches:
             for whole, tensor in zip(alone, tensors, strict=True):
                 whole[rows] = tensor
             terms = find_terms(Outputs(*(processes.place(whole, self.rows) for whole in alone)))
-            terms["total"].backward()  # type: ignore[no-untyped-call]
+            self._scale(terms).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             return find_terms(self._gather([torch.cat(tensors) for tensors in zip(*computed, strict=True)]))
 
@@ -72,6 +73,10 @@ class MicroBatches:
         with self.device.autocast():
             own: Outputs = self.student(self.parts[part])
         return [own.main, own.auxiliary, own.projected]
+
+    def _scale(self, terms: Terms) -> Tensor:
+        scaled: Tensor = self.scaler.scale(terms["total"])
+        return scaled
 
     def _gather(self, own: Sequence[Tensor]) -> Outputs:
         return Outputs(*self.device.processes.gather_all(own, self.rows))

@@ -82,8 +82,8 @@ def build_student(materials: Materials, vector_width: int | None) -> BuiltStuden
     if device.device.type == "cpu":
         quicken(model, encoder.max_length)
     lower = None if wanted.frozen_layers is None else take_lower(model, wanted.frozen_layers, wanted.model)
-    if wanted.lora_rank is not None and device.bfloat16:
-        halve_frozen(model)
+    if wanted.lora_rank is not None and device.half is not None:
+        halve_frozen(model, device.half)
     student.to(device.device)
     if lower is not None and encoder.embed is None:
         keep_lower_outputs(materials, lower, student)
@@ -172,6 +172,7 @@ class StudentPhase:
     materials: Materials
     student: Student
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     plan: BatchPlan
     objective: Objective
     aligner: AlignerTraining | None = None
@@ -195,7 +196,8 @@ class StudentPhase:
         training = materials.config.training
         optimizer = make_optimizer(student, training.student_lr, training.weight_decay_on)
         plan = plan_batches(materials, columns)
-        return cls(materials, student, optimizer, plan, objective, aligner, targets, answered_dev)
+        scaler = materials.device.make_scaler()
+        return cls(materials, student, optimizer, scaler, plan, objective, aligner, targets, answered_dev)
 
     @property
     def epochs(self) -> int:
@@ -218,9 +220,10 @@ class StudentPhase:
 
     @property
     def learners(self) -> Learners:
-        """The student and the aligner, with their optimisers."""
+        """The student and the aligner, with their optimisers, and the scale of the loss."""
         aligners = {} if self.aligner is None else self.aligner.learners
-        return {"student": self.student, "student_optimizer": self.optimizer, **aligners}
+        own = {"student": self.student, "student_optimizer": self.optimizer, "student_scaler": self.scaler}
+        return {**own, **aligners}
 
     @property
     def best_module(self) -> nn.Module:
@@ -274,12 +277,12 @@ class StudentPhase:
             derive_seed(training.seed, "student step", epoch, index, device.processes.rank, *([part] if part else []))
             for part in range(len(parts))
         ]
-        micro_batches = MicroBatches(self.student, device, len(batch), parts, seeds)
+        micro_batches = MicroBatches(self.student, device, self.scaler, len(batch), parts, seeds)
         terms = micro_batches.backpropagate(find_terms, compares_rows=method.matches)
         for group in self.optimizer.param_groups:
             group["lr"] = training.student_lr * RateSchedule(training.warmup, training.decay, total).at(done)
-        end_step(self.student, self.optimizer, device.processes)
-        return {f"student/{name}": term for name, term in terms.items()}
+        skipped = end_step(self.student, self.optimizer, device.processes, self.scaler)
+        return {**{f"student/{name}": term for name, term in terms.items()}, **skipped}
 
     def _find_targets(self, batch: Batch) -> Outputs | None:
         targets = None if self.targets is None else self.targets.give(batch)

@@ -78,6 +78,7 @@ class WriterPhase:
     materials: WritingMaterials
     student: Generator
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     plan: DialoguePlan
     scores: WritingScores
     teacher: VectorTeacher | None = None
@@ -95,7 +96,7 @@ class WriterPhase:
         """Make the phase with a fresh optimiser."""
         training = materials.config.training
         optimizer = make_optimizer(student, training.student_lr, training.weight_decay_on)
-        return cls(materials, student, optimizer, plan, scores, teacher)
+        return cls(materials, student, optimizer, materials.device.make_scaler(), plan, scores, teacher)
 
     @property
     def epochs(self) -> int:
@@ -116,8 +117,8 @@ class WriterPhase:
 
     @property
     def learners(self) -> Learners:
-        """The student and its optimiser."""
-        return {"student": self.student, "student_optimizer": self.optimizer}
+        """The student and its optimiser, and the scale of the loss."""
+        return {"student": self.student, "student_optimizer": self.optimizer, "student_scaler": self.scaler}
 
     @property
     def best_module(self) -> nn.Module:
@@ -149,9 +150,9 @@ class WriterPhase:
         factor = RateSchedule(training.warmup, training.decay, total).at((epoch - 1) * self.steps + index)
         for group in self.optimizer.param_groups:
             group["lr"] = training.student_lr * factor
-        end_step(self.student, self.optimizer, device.processes)
+        skipped = end_step(self.student, self.optimizer, device.processes, self.scaler)
         values = device.processes.add(torch.stack(list(terms.values())))
-        return {f"student/{name}": value for name, value in zip(terms, values, strict=True)}
+        return {**{f"student/{name}": value for name, value in zip(terms, values, strict=True)}, **skipped}
 
     def _learn(self, name: str, inputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Go back from the terms of one column's dialogues; give them, each a mean over its tokens of the batch.
@@ -176,7 +177,7 @@ class WriterPhase:
             total = total + weights["vectors"] * vectors["vectors"]
             found |= {term: value.detach() / processes for term, value in vectors.items()}
             found["total"] = found["total"] + weights["vectors"] * found["vectors"]
-        torch.autograd.backward(total)
+        torch.autograd.backward(self.scaler.scale(total))
         if weighed[0]:
             found[name] = sums.nll / tokens
         if weighed[1]:

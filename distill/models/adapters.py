@@ -73,15 +73,15 @@ def _wrap(model: Any, source: ResolvedModel, **options: Any) -> Any:
         raise SourceError(f"peft cannot adapt the student {source.source}: {error}; try all-linear targets") from error
 
 
-def halve_frozen(model: nn.Module) -> None:
-    """Keep the frozen linear weights of a model in bfloat16, where it computes in that under autocast anyway.
+def halve_frozen(model: nn.Module, half: torch.dtype) -> None:
+    """Keep the frozen linear weights of a model in a type of 16 bits, where autocast computes in that anyway.
 
     Autocast rounds them so in every step: the outputs stay the same, and the weights take half the memory. Norms and
     embeddings, which it leaves alone, stay in float32, and so does all that is trained.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear) and not any(weight.requires_grad for weight in module.parameters()):
-            module.to(torch.bfloat16)
+            module.to(half)
 
 
 def is_adapter(folder: str) -> bool:

@@ -206,7 +206,7 @@ def _show_training(metrics: Metrics) -> str:
     said = {name for name, compared in _COMPARED.items() if compared == "nothing"} | {"student"}
     config = {name: value for name, value in metrics["config"].items() if name not in said}
     packages = ", ".join(f"{name} {version}" for name, version in metrics["packages"].items() if version)
-    precision = "bfloat16" if metrics["bfloat16"] else "float32"
+    precision = next((name for name in ("bfloat16", "float16") if metrics.get(name)), "float32")
     return "\n".join(
         [
             "## Training",

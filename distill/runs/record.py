@@ -20,6 +20,7 @@ from distill.config import DistillConfig
 from distill.data.run_rows import RunRows
 from distill.training.method import Method, RowScores
 from distill.training.progress import EpochRecord, Progress
+from distill.training.step import SKIPPED
 from shared.options import flatten
 from shared.shards.manifest import hash_manifest, hash_recipe
 
@@ -111,6 +112,8 @@ def describe_run(
         "device": str(device.device),
         "processes": device.processes.count,
         "bfloat16": device.bfloat16,
+        "float16": device.float16,
+        "skipped_steps": count_skipped(progress),
         "shards": str(rows.folder),
         "manifest_sha256": hash_manifests(rows),
         "recipe_sha256": {str(teacher.folder): hash_recipe(teacher.manifest) for teacher in rows.teachers},
@@ -130,6 +133,11 @@ def _measure_speed(progress: Progress) -> dict[str, Any]:
         "student_steps": sum(record.steps for record in progress.epochs),
         "examples_per_second": sum(record.rows for record in progress.epochs) / seconds,
     }
+
+
+def count_skipped(progress: Progress) -> int:
+    """Count the steps that were left out because their gradients overflowed in float16."""
+    return round(sum(record.terms.get(SKIPPED, 0) * record.counts.get(SKIPPED, 0) for record in progress.epochs))
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from distill.compute.weights import read_trained, write_trained
 
-Learners = Mapping[str, nn.Module | torch.optim.Optimizer]
+Learner = nn.Module | torch.optim.Optimizer | torch.amp.GradScaler
+Learners = Mapping[str, Learner]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Progress:
 
 
 def capture(progress: Progress, learners: Learners) -> dict[str, Any]:
-    """Give what `restore` needs: tensors and plain values. `learners` are modules and optimisers, by name."""
+    """Give what `restore` needs: tensors and plain values. `learners` are modules, optimisers and scalers, by name."""
     best = progress.best
     return {
         "learners": {name: _read(learner) for name, learner in learners.items()},
@@ -125,7 +126,7 @@ def capture(progress: Progress, learners: Learners) -> dict[str, Any]:
 
 
 def restore(state: Mapping[str, Any], learners: Learners) -> Progress:
-    """Bring modules and optimisers to a captured state, and give the progress that goes with it."""
+    """Bring modules, optimisers and scalers to a captured state, and give the progress that goes with it."""
     for name, learner in learners.items():
         _write(learner, state["learners"][name])
     kept = state["progress"]
@@ -149,11 +150,11 @@ def _read_evaluations(kept: Sequence[Mapping[str, Any]]) -> list[Evaluation]:
     return [Evaluation(**each) for each in kept]
 
 
-def _read(learner: nn.Module | torch.optim.Optimizer) -> dict[str, Any]:
+def _read(learner: Learner) -> dict[str, Any]:
     return read_trained(learner) if isinstance(learner, nn.Module) else learner.state_dict()
 
 
-def _write(learner: nn.Module | torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def _write(learner: Learner, state: dict[str, Any]) -> None:
     if isinstance(learner, nn.Module):
         write_trained(learner, state)
     else:

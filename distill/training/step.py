@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from distill.compute.processes import Processes
 
 CLIP_NORM = 1.0
+SKIPPED = "student/skipped"  # the term of a step that was left out
 
 
 def derive_seed(seed: int, *names: object) -> int:
@@ -15,21 +16,26 @@ def derive_seed(seed: int, *names: object) -> int:
     return int.from_bytes(sha256("\0".join(map(str, (seed, *names))).encode()).digest()[:4], "big")
 
 
-def take_step(
-    module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, processes: Processes | None = None
-) -> None:
-    """Go one step down the gradient of `loss`, clipped to the norm CLIP_NORM.
-
-    With `processes`, each of which computed its share of the batch, gradients are summed over them first.
-    """
+def take_step(module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Go one step down the gradient of `loss`, clipped to the norm CLIP_NORM."""
     optimizer.zero_grad()
     loss.backward()
-    end_step(module, optimizer, processes)
-
-
-def end_step(module: nn.Module, optimizer: torch.optim.Optimizer, processes: Processes | None = None) -> None:
-    """Go one step down the gradients that were summed since they were 0: see take_step."""
-    if processes is not None:
-        processes.sum_gradients(module)
     nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
     optimizer.step()
+
+
+def end_step(
+    module: nn.Module, optimizer: torch.optim.Optimizer, processes: Processes, scaler: torch.amp.GradScaler
+) -> dict[str, Tensor]:
+    """Go one step down the gradients that were summed since they were 0, clipped to the norm CLIP_NORM.
+
+    They are summed over the `processes`, each of which computed its share of the batch, and divided by the scale of
+    `scaler`, where that is enabled. Then a step whose gradients are not finite is left out, and its SKIPPED, which is
+    given, is 1 and not 0: no step waits for the device to know.
+    """
+    processes.sum_gradients(module)
+    scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
+    scaler.step(optimizer)
+    scaler.update()
+    return {SKIPPED: 1 - norm.isfinite().float()} if scaler.is_enabled() else {}

@@ -31,7 +31,7 @@ SHARDS = Path("data/x")
         ({"semantics": "both"}, "it can be paper, code"),
         ({"schedule": "mixed"}, "it can be two-pass, interleaved"),
         ({"control": "random"}, "it can be none, shuffled-teacher, random-vectors"),
-        ({"precision": "float16"}, "it can be auto, float32, bfloat16"),
+        ({"precision": "float8"}, "it can be auto, float32, bfloat16, float16"),
         ({"alpha": 1.5}, "alpha is 1.5"),
         ({"alpha": float("nan")}, "alpha is nan"),
         ({"beta": -1.0}, "beta is -1.0"),

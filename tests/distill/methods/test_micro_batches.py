@@ -47,8 +47,8 @@ class Step:
 
     def take(self, micro_batch: int | None, *, by_row: bool = False) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The terms and the gradients, as the project computes them."""
-        parts = cut_inputs(self.inputs, micro_batch)
-        made = MicroBatches(self.student, choose_device("cpu", "float32"), ROWS, parts, range(len(parts)))
+        parts, device = cut_inputs(self.inputs, micro_batch), choose_device("cpu", "float32")
+        made = MicroBatches(self.student, device, device.make_scaler(), ROWS, parts, range(len(parts)))
         terms = made.backpropagate(self.find_terms, compares_rows=self.compares_rows and not by_row)
         return terms, self.take_gradients()
 

@@ -174,7 +174,7 @@ def test_frozen_weights_in_bfloat16_change_no_output_and_take_half_the_memory(ti
     sizes, logits, gradients = [], [], []
     for halve in (False, True):
         if halve:
-            halve_frozen(model)
+            halve_frozen(model, torch.bfloat16)
         sizes.append(sum(weight.nbytes for weight in model.parameters() if not weight.requires_grad))
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):

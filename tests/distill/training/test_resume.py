@@ -129,6 +129,21 @@ def test_killed_in_each_phase_a_run_trains_no_finished_phase_again(
     assert list(by_process.values()) == [[first], [first], [first, "student"], ["student"]]
 
 
+def test_killed_after_steps_that_overflowed_float16_a_run_goes_on_at_its_scale(
+    shards: Path, tiny_student: Path, tmp_path: Path
+) -> None:
+    config = configure(shards, tiny_student, 2, {"precision": "float16", "beta": 100.0})
+    assert start(config, tmp_path / "whole", 2, None, False) == 0
+    assert start(config, tmp_path / "killed", 2, 7, False) == -signal.SIGKILL
+    assert start(config, tmp_path / "killed", 2, None, False) == 0
+    check_same(tmp_path, 2)
+    first, last = (json.loads(line) for line in (tmp_path / "whole/mine/log.jsonl").read_text().splitlines())
+    assert first["student"]["skipped"] > last["student"]["skipped"] == 0
+    metrics = json.loads((tmp_path / "killed/mine/metrics.json").read_text())
+    assert metrics["float16"]
+    assert metrics["skipped_steps"] == STEPS * first["student"]["skipped"]
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_ten_random_steps_a_run_comes_to_the_same_weights(
