@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from distill.presets import PRESETS, Preset
+from distill.presets import PRESETS
 from shared.console import say, track
 from shared.example import Example
 from shared.options import parse_bytes
@@ -146,7 +146,7 @@ def train(folder: Path, name: str, buffer_bytes: str, options: Sequence[str]) ->
     }
 
 
-def measure_width(arguments: argparse.Namespace, width: int, preset: Preset) -> dict[str, Any]:
+def measure_width(arguments: argparse.Namespace, width: int, preset: str) -> dict[str, Any]:
     """What a run over vectors of a width takes."""
     row_bytes = width * np.dtype(arguments.element).itemsize
     count = max(LABELLED + 32, int(arguments.gigabytes * 1e9 / row_bytes))

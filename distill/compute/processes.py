@@ -1,9 +1,10 @@
 """One run in several processes, as torchrun or `accelerate launch` start them.
 
-Every process draws the same batches and trains the same aligner; of a batch's texts, each runs the student over its own
-share. Their outputs are gathered before the losses see them, so that a loss over the whole batch (a distance of means,
-a contrast of rows) is the same as in one process, and not a mean of losses over parts. Gradients flow through a
-process's own rows only, and are summed: that sum is the gradient of the one loss over the whole batch.
+Every process draws the same batches and trains the same aligner. Of the training texts each encodes its own share, and
+gets the tokens of the others; of a batch's texts, each runs the student over its own share. Their outputs are gathered
+before the losses see them, so that a loss over the whole batch (a distance of means, a contrast of rows) is the same as
+in one process, and not a mean of losses over parts. Gradients flow through a process's own rows only, and are summed:
+that sum is the gradient of the one loss over the whole batch.
 """
 
 import os
@@ -20,6 +21,8 @@ from shared.errors import UsageError
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
+
+_ADDED = 1 << 22  # numbers that are added up at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,17 @@ class Processes:
         if self.count > 1:
             distributed.all_reduce(own)
         return own
+
+    def add_array(self, own: Array) -> None:
+        """Add up, in its place, what each process has of an array (n, ...), some rows at a time."""
+        if self.count == 1:
+            return
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        rows = max(1, _ADDED * len(own) // max(1, own.size))
+        for first in range(0, len(own), rows):
+            some = torch.from_numpy(own[first : first + rows]).to(device)
+            distributed.all_reduce(some)
+            own[first : first + rows] = some.cpu().numpy()
 
     def sum_gradients(self, module: nn.Module) -> None:
         """Replace each gradient by its sum over the processes."""

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from distill.compute.processes import Processes
 from distill.config import Column
 from distill.data.columns import (
     PIECE_BYTES,
@@ -267,6 +268,18 @@ def iterate_vectors(split: Split, vectors: VectorColumn) -> Iterator[Array]:
     """Give the answered rows' vectors, in the order of the shards, a row group or a piece of one at a time."""
     for piece, table in read_pieces(split, split.answered, vectors):
         yield vectors.decode(table, piece.rows, piece.group, piece.start)
+
+
+def iterate_share(split: Split, vectors: VectorColumn, processes: Processes) -> Iterator[tuple[int, Array]]:
+    """Give the answered rows' vectors of this process's row groups, each with its first one's place among all."""
+    place = 0
+    for index, pieces in enumerate(cut_groups(split, split.answered, [vectors], PIECE_BYTES)):
+        if index % processes.count == processes.rank:
+            for piece, table in read_groups([pieces], vectors):
+                yield place, vectors.decode(table, piece.rows, piece.group, piece.start)
+                place += len(piece.rows)
+        else:
+            place += sum(len(piece.rows) for piece in pieces)
 
 
 def make_scratch(folder: Path, dtype: Any, shape: tuple[int, ...]) -> Array:

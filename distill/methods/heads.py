@@ -15,7 +15,15 @@ from distill.data.controls import TeacherSwap
 from distill.data.distributions import read_label_logprobs
 from distill.data.run_rows import mark_scored
 from distill.data.split import Split
-from distill.data.vectors import VectorColumn, has_column, iterate_vectors, make_scratch, measure_vectors, rank_answered
+from distill.data.vectors import (
+    VectorColumn,
+    has_column,
+    iterate_share,
+    iterate_vectors,
+    make_scratch,
+    measure_vectors,
+    rank_answered,
+)
 from distill.methods.materials import Materials
 from distill.models.head_selection import OWN, choose_head
 from distill.models.teacher_head import Coordinates, Head, log_softmax, span_rows
@@ -65,7 +73,8 @@ class TeacherHead:
     def give_targets(self, result: Result) -> Array:
         """Give soft targets of all answered rows, (m, c) float32: log-probabilities, or values of a regression.
 
-        To the rows it was fitted on those that were held out. They lie in a nameless file.
+        To the rows it was fitted on those that were held out. They lie in a nameless file. Each process computes those
+        of its share of the row groups, and gets the others': all must ask together.
         """
         if result["head"] is None:
             assert self.distributions is not None
@@ -73,10 +82,10 @@ class TeacherHead:
         train, head = self.materials.rows.train, restore_head(result)
         shape = (int(train.answered.sum()), self.materials.outputs)
         targets = make_scratch(self.materials.work, np.float32, shape)
-        done = 0
-        for block in iterate_vectors(train, self.signals[result["signal"]]):
-            targets[done : done + len(block)] = self._normalise(head.apply(block))
-            done += len(block)
+        processes = self.materials.device.processes
+        for place, block in iterate_share(train, self.signals[result["signal"]], processes):
+            targets[place : place + len(block)] = self._normalise(head.apply(block))
+        processes.add_array(targets)
         targets[self._place(result["rows"].numpy())] = self._normalise(result["held_out"].numpy())
         return targets
 

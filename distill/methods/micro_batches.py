@@ -40,7 +40,7 @@ class MicroBatches:
         """
         if len(self.parts) == 1:
             terms = find_terms(self._gather(self._compute(0)))
-            self._scale(terms).backward()  # type: ignore[no-untyped-call]
+            self._scale(terms).backward()
             return terms
         return self._go_back_twice(find_terms) if compares_rows else self._go_back_by_rows(find_terms)
 
@@ -64,7 +64,7 @@ class MicroBatches:
             for whole, tensor in zip(alone, tensors, strict=True):
                 whole[rows] = tensor
             terms = find_terms(Outputs(*(processes.place(whole, self.rows) for whole in alone)))
-            self._scale(terms).backward()  # type: ignore[no-untyped-call]
+            self._scale(terms).backward()
         with torch.no_grad():
             return find_terms(self._gather([torch.cat(tensors) for tensors in zip(*computed, strict=True)]))
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from distill.compute.weights import write_trained
 from distill.data.batches import Batch, BatchPart, RowSource
 from distill.data.columns import LABELLED, TARGET, TEXT, VECTORS, BatchColumn
+from distill.data.shared_texts import share_texts
 from distill.data.split import Bools
 from distill.data.tokens import TextColumn
 from distill.losses.objective import Objective
@@ -146,7 +147,10 @@ def plan_batches(materials: Materials, columns: Mapping[str, BatchColumn]) -> Ba
 
 
 def _read_texts(materials: Materials, columns: Mapping[str, BatchColumn], wanted: Bools) -> RowSource:
-    return materials.read_training({TEXT: TextColumn(materials.encoder), **columns}, wanted=wanted)
+    texts, processes = TextColumn(materials.encoder), materials.device.processes
+    if processes.count > 1:
+        texts = share_texts(materials.rows.train, wanted, materials.encoder, processes, materials.work)
+    return materials.read_training({TEXT: texts, **columns}, wanted=wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +226,12 @@ class StudentPhase:
     def learners(self) -> Learners:
         """The student and the aligner, with their optimisers, and the scale of the loss."""
         aligners = {} if self.aligner is None else self.aligner.learners
-        own = {"student": self.student, "student_optimizer": self.optimizer, "student_scaler": self.scaler}
-        return {**own, **aligners}
+        return {
+            "student": self.student,
+            "student_optimizer": self.optimizer,
+            "student_scaler": self.scaler,
+            **aligners,
+        }
 
     @property
     def best_module(self) -> nn.Module:
