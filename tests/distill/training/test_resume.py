@@ -129,6 +129,7 @@ def test_killed_in_each_phase_a_run_trains_no_finished_phase_again(
     assert list(by_process.values()) == [[first], [first], [first, "student"], ["student"]]
 
 
+@pytest.mark.real
 def test_killed_after_steps_that_overflowed_float16_a_run_goes_on_at_its_scale(
     shards: Path, tiny_student: Path, tmp_path: Path
 ) -> None:
