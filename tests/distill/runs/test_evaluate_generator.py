@@ -1,6 +1,10 @@
 """A student that writes, scored again: by the command, with intervals, and by lm-eval on the exported rows."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +84,33 @@ def test_lm_eval_gives_the_saved_student_the_same_scores_of_replies(
     assert [sample["resps"][0][0] for sample in theirs["samples"]] == [row["reply"] for row in kept]
     assert [sample["score"] for sample in theirs["samples"]] == [row["score"] for row in kept]
     assert ours["score"] == pytest.approx(theirs["results"]["score,none"], abs=1e-12)
+
+
+@pytest.mark.real  # lm-eval takes long to start
+@pytest.mark.parametrize(
+    ("kind", "metric", "rule", "measured"),
+    [("choice", "accuracy", "choice", "acc,none"), ("generation", "rouge_l", None, "score,none")],
+)
+def test_the_line_that_an_export_prints_gives_the_saved_student_the_same_score(
+    tiny_generator: Path, tmp_path: Path, kind: str, metric: str, rule: str | None, measured: str
+) -> None:
+    """`lm_eval --model hf ...`, as a program of its own, offline and in another folder."""
+    shards = write_written_folder(tmp_path / "data", tiny_generator, kind, metric, rule)
+    run = write_run(tmp_path, tiny_generator, shards, template="alpaca")
+    ours = evaluate(run)
+    done = CliRunner().invoke(app, ["export", str(run), str(tmp_path / "task"), "--to", "lm-eval"])
+    said = re.search(r"run: lm_eval (.*)", done.stderr)
+    assert said is not None, done.stderr
+    flags = said[1].replace("runs/NAME", str(run)).split()
+    subprocess.run(
+        [sys.executable, "-m", "lm_eval", *flags, "--device", "cpu", "--output_path", "out"],  # what `lm_eval` starts
+        cwd=tmp_path,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")},
+        check=True,
+    )
+    (path,) = (tmp_path / "out").rglob("results_*.json")
+    (theirs,) = json.loads(path.read_text())["results"].values()
+    assert ours["score"] == pytest.approx(theirs[measured], abs=1e-12)
 
 
 def test_drawn_replies_are_scored_over_seeds(tiny_generator: Path, tmp_path: Path) -> None:

@@ -108,6 +108,36 @@ def test_a_top_k_lies_where_axolotl_looks(shards: Path, tiny_generator: Path, tm
         assert ids[-1][0] == tokenizer.eos_token_id
 
 
+@pytest.mark.real  # axolotl takes long to import
+@pytest.mark.filterwarnings("ignore")  # axolotl's own
+def test_axolotls_own_reader_lays_a_top_k_against_the_tokens_before_it(
+    shards: Path, tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AXOLOTL_DO_NOT_TRACK", "1")
+    reader = pytest.importorskip("axolotl.integrations.kd.chat_template")
+    options = pytest.importorskip("axolotl.utils.dict").DictDefault({"sequence_len": 512, "train_on_inputs": False})
+    export_rows(shards, tmp_path / "axolotl", "axolotl", "chat", str(tiny_generator))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_generator)
+    named = {"field_messages": "messages", "logprobs_field": "logprobs", "chat_template": "tokenizer_default"}
+    strategy = reader.load(tokenizer, options, named)
+    rows = open_rows(shards, "chat", tokenizer)
+    for row, answered in zip(read_lines(tmp_path / "axolotl/train.jsonl"), rows.read("train"), strict=True):
+        assert answered.ids is not None
+        assert answered.top is not None
+        made = strategy.tokenize_prompt(row)
+        tokens, ids, mask = made["input_ids"], made["target_token_ids"], made["target_mask"]
+        assert len(tokens) == len(ids) == len(made["target_logprobs"]) == len(mask)
+        first = len(tokens) - len(answered.ids)
+        assert tokens[first:] == answered.ids
+        assert [place for place, counts in enumerate(mask) if counts[0]] == list(range(first, len(tokens)))
+        for number in range(1, len(answered.ids)):
+            place = first + number - 1  # its hidden state foretells the token after it
+            top = answered.top.logprobs[number]
+            assert ids[place] == answered.top.ids[number].tolist()
+            expected = top - np.logaddexp.reduce(top)  # axolotl knows no tail
+            np.testing.assert_allclose(made["target_logprobs"][place], expected, atol=1e-5)
+
+
 def test_another_tokenizers_ids_are_refused(shards: Path, tiny_causal: Path, tmp_path: Path) -> None:
     for program in ("distillkit", "axolotl"):
         with pytest.raises(UsageError, match="has the token ids of the test's, and the tokenizer that was named"):
