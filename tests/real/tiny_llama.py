@@ -42,7 +42,7 @@ def make_tiny_llama(folder: Path) -> Path:
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=512,
         tie_word_embeddings=True,
         initializer_range=0.25,
         eos_token_id=[0, 1],
