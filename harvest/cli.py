@@ -192,6 +192,7 @@ def _print_report(report: Any, as_json: bool) -> None:
         lines.append(
             f"asked {report.asked:,}, failed {report.failed:,}, {show_cost(report.cost_usd)}, {report.seconds:.1f} s"
         )
+    lines += [f"  {rows:,} x {cause}" for cause, rows in report.causes.items()]
     lines.append(
         f"to ask: {report.to_ask:,}; to copy from equal rows: {report.to_copy:,}; "
         f"to carry unanswered: {report.to_carry:,}"

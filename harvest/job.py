@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,20 @@ from shared.shards import Claim, Kept, Manifest, TeacherFolder, load_manifest, r
 from shared.shards.manifest import MANIFEST_NAME, REMOVED, check_name, check_recipe
 from shared.tasks import LoadedTask, find_task, load_task
 
+SHOWN_CAUSES = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a plan or a run came to; the object that `--json` prints.
 
-    `rows` are planned, in each of the `splits` so many; of them `kept` were answered before, by status `kept_statuses`.
-    Of the others a run asks `to_ask`, copies `to_copy` from rows that say the same, carries `to_carry` without an
-    answer, and keeps `unaskable` as failed. `changed` counts the kept rows that follow the file: `relabelled`, `moved`,
-    `removed`. `asked`, `failed`, `cost_usd` (None where a price is not known) and
-    `seconds` are this run's. `forecast` is a plan's: what `to_ask` will take. `agreement` is a run's: how many of all
-    kept answers are right, as Agreement.describe gives it; None where none can be judged.
+    `rows` are planned, in each of the `splits` so many; of them `kept` were answered before, by status
+    `kept_statuses`. Of the others a run asks `to_ask`, copies `to_copy` from rows that say the same, carries
+    `to_carry` without an answer, and keeps `unaskable` as failed. `changed` counts the kept rows that follow the
+    file: `relabelled`, `moved`, `removed`. `asked`, `failed`, `causes` (the most frequent reasons why a row has no
+    whole answer, and its rows), `cost_usd` (None where a price is not known) and `seconds` are this run's.
+    `forecast` is a plan's: what `to_ask` will take. `agreement` is a run's: how many of all kept answers are right,
+    as Agreement.describe gives it; None where none can be judged.
     """
 
     task: str
@@ -60,6 +63,7 @@ class Report:
     changed: Mapping[str, int]
     asked: int = 0
     failed: int = 0
+    causes: Mapping[str, int] = field(default_factory=dict)
     cost_usd: float | None = 0.0
     seconds: float = 0.0
     stopped: str | None = None
@@ -305,6 +309,7 @@ def _report(
         changed=asdict(changes),
         asked=outcome.asked,
         failed=outcome.failed,
+        causes=dict(outcome.causes.most_common(SHOWN_CAUSES)),
         cost_usd=outcome.cost_usd,
         seconds=time.monotonic() - started,
         stopped=outcome.stopped,

@@ -11,6 +11,7 @@ Flags and their help, recipes, flat mappings and error messages are made from su
 of others: the names that users write are flat, and unique over all of them.
 """
 
+import csv
 import difflib
 import inspect
 import json
@@ -401,8 +402,8 @@ def show_bytes(count: int) -> str:
 
 
 def parse_names(text: str) -> list[str]:
-    """Names with commas between them."""
-    return [name.strip() for name in text.split(",")]
+    """Names with commas between them; one that holds a comma stands in quotes: 'happy,"sad, or angry"'."""
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [""])] or [""]
 
 
 def parse_json_object(text: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from shared.signals import ENDING
 from shared.tasks import LoadedTask
 
 COPIED_AT_ONCE = 4096
+COUNTED_CAUSES, CAUSE_LENGTH = 1000, 200
 FAILURES_LOOKED_AT = 200
 FAILURES_AT_LEAST = 20
 INTERRUPTED = "interrupted"
@@ -38,13 +39,14 @@ INTERRUPTED = "interrupted"
 class Outcome:
     """What a run did.
 
-    `statuses` counts the rows it wrote by status; `cost_usd` is None where the price of one is not known; `stopped`
-    says why it ended early, if it did.
+    `statuses` counts the rows it wrote by status, and `causes` those without a whole answer by why. `cost_usd` is
+    None where the price of one is not known; `stopped` says why it ended early, if it did.
     """
 
     asked: int = 0
     copied: int = 0
     statuses: Counter[Status] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
     cost_usd: float | None = 0.0
     stopped: str | None = None
 
@@ -81,6 +83,9 @@ class Engine:
         self._keys = RequestKeys(teacher.recipe())
         self._splits: dict[str, str] = {}  # of the requests in flight, by key: a plan asks each key once
         self._recent_failures: deque[bool] = deque(maxlen=FAILURES_LOOKED_AT)
+        # A written answer that was cut is still a text; a label or a number that was cut is nothing.
+        cut = () if loaded.task.is_written else (Status.TRUNCATED,)
+        self._useless = frozenset((Status.FAILED, Status.UNPARSABLE, *cut))
         self._too_many: TooManyFailuresError | None = None
         self._remote = teacher.remote
         self.outcome = Outcome()
@@ -193,6 +198,8 @@ class Engine:
 
     async def _keep(self, split: str, row: Row) -> None:
         self.outcome.statuses[row.answer.status] += 1
+        if row.answer.error is not None and len(self.outcome.causes) < COUNTED_CAUSES:
+            self.outcome.causes[f"{row.answer.status}: {row.answer.error[:CAUSE_LENGTH]}"] += 1
         self.outcome.cost_usd = sum_costs((self.outcome.cost_usd, row.answer.cost_usd))
         await self._writer.put(split, row)
         self._tracker.advance(1, self._describe_progress())
@@ -223,13 +230,14 @@ class Engine:
         self._tracker.advance(len(copies), self._describe_progress())
 
     def _watch_failures(self, reply: Reply) -> None:
-        self._recent_failures.append(reply.answer.status in (Status.FAILED, Status.UNPARSABLE))
+        self._recent_failures.append(reply.answer.status in self._useless)
         failures, seen = sum(self._recent_failures), len(self._recent_failures)
         if seen >= FAILURES_AT_LEAST and failures > self._failure_limit * seen:
             self._too_many = TooManyFailuresError(
-                f"{failures} of the last {seen} requests failed, more than --failure-limit {self._failure_limit} "
-                f"allows; the last one ({reply.request.example.sample_id}): {reply.answer.error}. Everything that was "
-                "answered is kept. Mend the cause, then ask the failed rows again with --retry failed"
+                f"{failures} of the last {seen} requests brought no answer, more than --failure-limit "
+                f"{self._failure_limit} allows; the last one ({reply.request.example.sample_id}): "
+                f"{reply.answer.error}. Everything that was "
+                f"answered is kept. Mend the cause, then ask these rows again with --retry {reply.answer.status}"
             )
 
     def _stop(self, told: signal.Signals) -> None:

@@ -3,8 +3,9 @@
 It is recorded in the recipe, so that a kept reply can be read again from its recipe and its bytes alone.
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harvest.chat.dialects import DIALECTS, Dialect, Scoring
@@ -13,6 +14,8 @@ from harvest.chat.reply import Form, parse
 from harvest.chat.scoring import LabelWords
 from shared.tasks import Task
 
+MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
+FEW_LOGPROBS = 5
 # What a parser makes of a reply. Its bill is not its own to change.
 READ_COLUMNS = (
     *("status", "reply", "finish_reason", "label_logprobs", "residual_mass", "reply_ids", "reply_logprobs"),
@@ -61,7 +64,26 @@ def read_elicitation(recipe: Mapping[str, Any]) -> Elicitation | None:
         dialect, scoring = DIALECTS[recipe["dialect"]], Scoring(recipe["scoring"]["mode"])
     except (KeyError, ValueError):
         return None
+    if (count := recipe["scoring"].get("top_logprobs")) is not None:  # fewer than usual, where an endpoint gives fewer
+        dialect = replace(dialect, top_logprobs=count)
+    for name in MAX_TOKENS_FIELDS:
+        if name in recipe.get("parameters", {}):
+            dialect = replace(dialect, max_tokens_field=name)
     return Elicitation(dialect, scoring, tuple(tuple(tokens) for tokens in recipe["scoring"].get("first_tokens", ())))
+
+
+def adapt(dialect: Dialect, problem: str) -> Dialect | None:
+    """The dialect with what an endpoint's refusal says that it takes instead; None where it says nothing of the kind.
+
+    Some give at most five alternatives (Fireworks, Gemini, older OpenAI models); some take only one of the two fields
+    for the longest answer.
+    """
+    other = next(name for name in MAX_TOKENS_FIELDS if name != dialect.max_tokens_field)
+    if re.search(r"\bmax_(?:completion_)?tokens\b", problem) and re.search(rf"\b{other}\b|nsupported|xtra", problem):
+        return replace(dialect, max_tokens_field=other)
+    if "logprobs" in problem and dialect.top_logprobs > FEW_LOGPROBS:
+        return replace(dialect, top_logprobs=FEW_LOGPROBS)
+    return None
 
 
 def explain_draws(temperature: float | None, is_scored: bool) -> str | None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from shared.errors import UsageError
 
 CHAT_OVERHEAD_TOKENS = 64  # a chat template's own tokens around one question, generously
+# The same as it usually is: turns, roles and the short system prompt that a template adds. For estimates, not bounds.
+TEMPLATE_TOKENS = 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from harvest.chat.scoring import (
     score_token_ids,
     score_votes,
 )
+from shared.answers.thinking import split_thinking
 from shared.schema import Answer, Status
 
 BROKEN = "answered 200 but "  # how the error of a reply begins that was billed and did not arrive whole
@@ -31,6 +32,13 @@ LOWEST = -9999.0  # of a token that cannot be, as vLLM's server says it: JSON ha
 MAX_TOKEN_COUNT = 2**31 - 1  # what the row's schema holds
 _REFUSALS = frozenset({"content_filter", "safety", "refusal", "prohibited_content", "blocklist", "recitation"})
 _CUTS = frozenset({"length", "max_tokens"})
+_THINKING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+_ANSWER_PARTS = frozenset({"text", "output_text", "refusal"})
+# Less probability than this on all labels together, and the reply was about something else.
+LEAST_MASS = 1e-3
+_OFF = """switch its thinking off (vLLM, llama.cpp: --body '{"chat_template_kwargs": {"enable_thinking": false}}')"""
+_MORE_TOKENS = f"raise --max-tokens, or {_OFF}"
+_INSTEAD_OF_THINKING = f"{_OFF}, or take --scoring votes --max-tokens 4096"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,8 @@ class Form:
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A parsed reply: the answer, without its bill; the usage that the reply reports, if it does; and for the probe the
-    number of its choices, its positions, and the probability on tokens that begin several label words.
+    number of its choices, its positions, and the probability on tokens that begin several label words. `model` is the
+    one that answered, where the reply says it.
     """
 
     answer: Answer
@@ -61,6 +70,7 @@ class Reading:
     choices: int = 0
     positions: Sequence[Position] = ()
     ambiguous_mass: float = 0.0
+    model: str | None = None
 
 
 def parse(raw: bytes, form: Form) -> Reading:
@@ -179,14 +189,52 @@ def _read_body(raw: bytes, body: Any, usage: Usage | None, form: Form) -> Readin
         prompt_tokens=None if usage is None else usage.prompt_tokens,
         completion_tokens=None if usage is None else usage.completion_tokens,
     )
-    return Reading(answer, usage, len(choices), positions, 0.0 if distribution is None else distribution.ambiguous_mass)
+    ambiguous = 0.0 if distribution is None else distribution.ambiguous_mass
+    model = body.get("model")
+    return Reading(answer, usage, len(choices), positions, ambiguous, model if isinstance(model, str) else None)
 
 
 def _read_text(message: Mapping[str, Any]) -> str | None:
     content = message.get("content")
-    if isinstance(content, list):  # parts, as some routes send them
-        content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+    if isinstance(content, list):  # parts, as some routes send them; those of thinking are none of the answer's
+        parts = (part for part in content if isinstance(part, dict) and part.get("type", "text") in _ANSWER_PARTS)
+        content = "".join(part.get("text") or "" for part in parts)
     return content if isinstance(content, str) else None
+
+
+def _has_thought(message: Mapping[str, Any]) -> bool:
+    """Whether a message brings thinking beside its answer: in a field of its own, or in parts."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else ()
+    return any(isinstance(message.get(name), str | list) and message[name] for name in _THINKING_FIELDS) or any(
+        isinstance(part, dict) and part.get("type", "text") not in _ANSWER_PARTS for part in parts
+    )
+
+
+def _is_cut_thinking(message: Mapping[str, Any]) -> bool:
+    """Whether a message is thinking only: no answer follows it."""
+    text = _read_text(message) or ""
+    parts = split_thinking(text)
+    return parts.is_cut or (not parts.answer.strip() and (_has_thought(message) or parts.before > 0))
+
+
+def _find_answer(message: Mapping[str, Any], positions: Sequence[Position]) -> Sequence[Position] | None:
+    """The positions from where the answer begins, all of them where nothing was thought; None where that is unknown."""
+    said = "".join(position.said.text for position in positions)
+    before = split_thinking(said).before
+    if not before:
+        text = (_read_text(message) or "").strip()
+        if not _has_thought(message) or said.strip() == text:
+            return positions
+        if not text or not said.rstrip().endswith(text):
+            return None
+        before = len(said.rstrip()) - len(text)
+    at = 0
+    for number, position in enumerate(positions):
+        if at >= before:
+            return positions[number:]
+        at += len(position.said.text)
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,27 +247,57 @@ class _Verdict:
 def _read_logprobs(form: Form, choices: Sequence[Any], positions: Sequence[Position], cut: bool) -> _Verdict:
     # The distribution is complete once the word has begun, so a reply that was cut after it is not truncated.
     assert form.words is not None
+    message = choices[0].get("message") or {}
+    if _is_cut_thinking(message):
+        return _Verdict(Status.TRUNCATED, f"the reply was cut while the model was thinking; {_INSTEAD_OF_THINKING}")
     if not positions:
         return _Verdict(Status.UNPARSABLE, "no log-probabilities came back")
+    found = positions
+    if form.scoring is Scoring.TOP_LOGPROBS:
+        answer = _find_answer(message, positions)
+        if not answer:
+            return _Verdict(
+                Status.UNPARSABLE,
+                f"the model thinks first, and no log-probabilities of its answer can be told apart; "
+                f"{_INSTEAD_OF_THINKING}",
+            )
+        found = answer
+    elif _has_thought(message):
+        return _Verdict(
+            Status.UNPARSABLE, f"the model thinks first: its first token is no answer; {_INSTEAD_OF_THINKING}"
+        )
     if form.scoring is Scoring.TOKEN_IDS:
-        return _Verdict(Status.OK, None, score_token_ids(form.first_tokens, positions[0]))
-    if not positions[0].top:
+        return _require_mass(score_token_ids(form.first_tokens, found[0]))
+    if not found[0].top:
         return _Verdict(Status.UNPARSABLE, "no alternatives came back, only the token that was said")
-    return _Verdict(Status.OK, None, score_positions(form.words, positions))
+    return _require_mass(score_positions(form.words, found))
+
+
+def _require_mass(distribution: Distribution) -> _Verdict:
+    """A distribution that has next to nothing on any label is no answer."""
+    mass = 1.0 - distribution.residual_mass
+    if mass + distribution.ambiguous_mass >= LEAST_MASS:
+        return _Verdict(Status.OK, None, distribution)
+    return _Verdict(Status.UNPARSABLE, "the answer gives no label: next to none of its probability is on a label word")
 
 
 def _read_votes(form: Form, choices: Sequence[Any], positions: Sequence[Position], cut: bool) -> _Verdict:
     assert form.words is not None
     answers = [_read_text(choice.get("message") or {}) or "" for choice in choices]
+    if all(_is_cut_thinking(choice.get("message") or {}) for choice in choices):
+        return _Verdict(Status.TRUNCATED, f"the reply was cut while the model was thinking; {_MORE_TOKENS}")
     if all(form.words.match_answer(answer) is None for answer in answers):
         if cut:
             return _Verdict(Status.TRUNCATED, "the answer was cut before it named a label; raise --max-tokens")
-        return _Verdict(Status.UNPARSABLE, "the answer names no label, or several")
+        return _Verdict(Status.UNPARSABLE, "the answer gives no label, or several")
     return _Verdict(Status.OK, None, score_votes(form.words, answers))
 
 
 def _read_plain(form: Form, choices: Sequence[Any], positions: Sequence[Position], cut: bool) -> _Verdict:
-    text = _read_text(choices[0].get("message") or {}) or ""
+    message = choices[0].get("message") or {}
+    if _is_cut_thinking(message):
+        return _Verdict(Status.TRUNCATED, f"the reply was cut while the model was thinking; {_MORE_TOKENS}")
+    text = split_thinking(_read_text(message) or "").answer
     if cut:
         return _Verdict(Status.TRUNCATED, "the answer was cut at its length limit; raise --max-tokens")
     if not text.strip():

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from shared.answers.thinking import split_thinking
 from shared.errors import UsageError
 
 # The log-probability of a label that was not seen: its exponential is 0 in float32 and nothing that uses it turns NaN.
@@ -21,6 +22,23 @@ LEAST_BEGINNING = 2
 # What may stand before the word: white space, quotes, mark-up.
 _OPENING = " \t\r\n\"'`*_([“‘「"
 _CLOSING = _OPENING + ".,:;!)]>”’」。"
+_FENCED = re.compile(r"\s*```(?:json)?\s*(\{.*\})\s*```\s*", re.DOTALL)
+# What ends the clause that a label word makes at an answer's beginning: "yes, because ...", "positive (clearly)".
+_CLAUSE_END = re.compile(r"\s*(?:$|[.,;:!)\n(\]}]|[-–—]\s|\s(?:because|since|as|for)\b)")
+_QUESTION = re.compile(r"[^.!\n]*\?")
+_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
+# A sentence with one of these names a label otherwise than by giving it.
+_HEDGE = re.compile(
+    r"\?|n['’]t\b|\b(?:not|never|neither|nor|cannot|without|hardly|barely|between|if|unless|whether|would|could|might|may|"
+    r"should|perhaps|possibly|either|or|rather|instead|than|versus|vs|but|although|though|opposite|unlike|far from|"
+    r"no longer|some|others|seems|asked|labels?\s+are|options?\s+are|choose|contrary)\b"
+)
+# What stands before the word in a sentence that gives it.
+_STATES = re.compile(
+    r"(?:(?:\b(?:is|it['’]s|answer|label|class|category|sentiment|as|say|therefore|so|hence|thus)\b|[:=→]|->)"
+    r"(?:\s+(?:a|an|the|clearly|strongly|very|mostly|overall|definitely|thus|therefore|label|class|answer|of|type))*"
+    r"[\s\"'`*_([“‘「:=,{\\]*(?:boxed\{|text\{)?)$|^[\s\"'`*_([“‘「#>-]*$"
+)
 
 
 class Alternative(NamedTuple):
@@ -63,8 +81,9 @@ class Distribution:
 class LabelWords:
     """The words a teacher answers with, one a label, and how a beginning of a reply is matched to them.
 
-    Case, and white space, quotes or mark-up before the word, make no difference. Raises UsageError, naming the
-    words, where two are equal or one is the beginning of another: then no beginning of a reply tells the two apart.
+    Case, and white space, quotes or mark-up before the word, make no difference. One word may begin another ("1" and
+    "10"): then a beginning that fits both tells nothing until more is said. Raises UsageError, naming the words, where
+    one is empty or two are equal.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -75,10 +94,10 @@ class LabelWords:
             if not word:
                 raise UsageError(f"label word {i} is empty; give each label a word with --label-words")
             for j, other in enumerate(self._folded):
-                if i != j and other.startswith(word):
+                if i < j and other == word:
                     raise UsageError(
-                        f"the label words {self.words[i]!r} and {self.words[j]!r} cannot be told apart by how an "
-                        "answer begins; give other words with --label-words"
+                        f"the label words {self.words[i]!r} and {self.words[j]!r} cannot be told apart; give other "
+                        "words with --label-words"
                     )
 
     def __len__(self) -> int:
@@ -96,34 +115,75 @@ class LabelWords:
             return found
 
     def _match_beginning(self, text: str) -> int | None:
-        for i, word in enumerate(self._folded):
-            if text.startswith(word) and not text[len(word) : len(word) + 1].isalnum():
-                return i
         open_labels = [i for i, word in enumerate(self._folded) if word.startswith(text)]
-        if len(open_labels) == 1 and len(text) >= LEAST_BEGINNING:
+        if len(open_labels) == 1 and (len(text) >= LEAST_BEGINNING or text == self._folded[open_labels[0]]):
             return open_labels[0]
-        return -1 if open_labels else None
+        if open_labels:
+            return -1
+        whole = [
+            i
+            for i, word in enumerate(self._folded)
+            if text.startswith(word) and not text[len(word) : len(word) + 1].isalnum()
+        ]
+        return max(whole, key=lambda i: len(self._folded[i]), default=None)
 
     def match_answer(self, text: str) -> int | None:
-        """The label that a whole answer names, None where it names none or several.
+        """The label that a whole answer gives, None where it gives none or several.
 
-        Understood: the word alone (with quotes, full stop, mark-up), the word first, JSON {"label": word}, or the only
-        label word in the text.
+        Understood: the word alone (with quotes, full stop, mark-up), the word first with a clause's end behind it, JSON
+        {"label": word}, or a statement like "the answer is W", "label: W". A word that is only mentioned ("not W",
+        "between W and V", "if it were W") gives nothing, nor does thinking.
         """
-        plain = _read_label(text).lstrip(_OPENING).rstrip(_CLOSING)
-        found = self._match_beginning(plain) if plain else None
-        if found is not None and found >= 0 and plain.startswith(self._folded[found]):
+        plain = _read_label(split_thinking(text).answer).lstrip(_OPENING).rstrip(_CLOSING)
+        if not plain:
+            return None
+        if plain in self._folded:
+            return self._folded.index(plain)
+        first = self._match_first(plain)
+        if first is not None:
+            return first
+        given = {label for sentence in _SENTENCE_END.split(plain) for label in self._find_given(sentence)}
+        return given.pop() if len(given) == 1 else None
+
+    def _match_first(self, plain: str) -> int | None:
+        """The label whose word an answer begins with, where a clause ends behind it."""
+        found = self._match_beginning(plain)
+        if found is None or found < 0 or not plain.startswith(self._folded[found]):
+            return None
+        rest = plain[len(self._folded[found]) :].lstrip("\"'`*_)]”’」")
+        if _CLAUSE_END.match(rest) and not _QUESTION.match(rest):
             return found
-        named = {i for i, word in enumerate(self._folded) if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", plain)}
-        return named.pop() if len(named) == 1 else None
+        return None
+
+    def _find_given(self, sentence: str) -> set[int]:
+        """The labels that a sentence states; none where it hedges, denies or asks."""
+        named: dict[int, list[re.Match[str]]] = {}
+        rest = sentence
+        for i in sorted(range(len(self._folded)), key=lambda i: -len(self._folded[i])):
+            pattern = rf"(?<![\w-]){re.escape(self._folded[i])}(?![\w-])"
+            if matches := list(re.finditer(pattern, rest)):
+                named[i] = matches
+                rest = re.sub(pattern, lambda match: "\0" * len(match[0]), rest)
+        if len(named) != 1 or _HEDGE.search(rest):
+            return set()
+        ((label, matches),) = named.items()
+        before = rest[: matches[-1].start()]
+        return {label} if _STATES.search(before) else set()
+
+    def find_word(self, text: str) -> int | None:
+        """The label whose word `text` is, with nothing but white space and mark-up around it; None where it is none."""
+        plain = _fold(text).lstrip(_OPENING).rstrip(_CLOSING)
+        return self._folded.index(plain) if plain in self._folded else None
 
     def is_exact(self, text: str) -> bool:
         """Whether an answer is one of the words and nothing else, as a constraint leaves it (or as {"label": word})."""
-        return _read_label(text) in self._folded
+        return _read_label(split_thinking(text).answer) in self._folded
 
 
 def _read_label(text: str) -> str:
-    """An answer in one case and without white space around it; the label of {"label": word}."""
+    """An answer in one case and without white space around it; the label of {"label": word}, in a fence or not."""
+    if fenced := _FENCED.fullmatch(text):
+        text = fenced[1]
     if text.lstrip().startswith("{"):
         try:
             text = str(json.loads(text)["label"])
@@ -168,8 +228,12 @@ def score_positions(words: LabelWords, positions: Sequence[Position]) -> Distrib
         if label >= 0:
             mass[label] += path
             break
-    else:
-        ambiguous += path  # the reply ended before its word was clear
+    else:  # the reply ended: with a word that begins another one, or before its word was clear
+        ended = words.find_word(before)
+        if ended is None:
+            ambiguous += path
+        else:
+            mass[ended] += path
     return _distribute(mass, ambiguous)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from shared.answers.readings import TOLERANCE, to_number
+from shared.answers.thinking import split_thinking
 
 _Find: TypeAlias = Callable[[str], str | None]
 _Pick: TypeAlias = Callable[[str, Sequence[str]], int | None]
@@ -25,7 +26,10 @@ class _Answered(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AnswerRule:
-    """How a reply is turned into an answer and judged. `note` says in a line what the rule does."""
+    """How a reply is turned into an answer and judged. `note` says in a line what the rule does.
+
+    Only what stands behind a reply's thinking is read: thinking that was cut states nothing.
+    """
 
     name: str
     note: str
@@ -35,6 +39,7 @@ class AnswerRule:
 
     def extract(self, reply: str, choices: Sequence[str] | None) -> str | None:
         """Read the answer that `reply` states, one of `choices` where there are any; None where it states none."""
+        reply = split_thinking(reply).answer
         if choices is None:
             return self.find(reply)
         place = self.pick(reply, choices)
@@ -54,6 +59,7 @@ class AnswerRule:
         `references` are all right texts and `target_text` stands for them where there are none. A choice that has the
         same text as the right one is right. Raises ValueError where the row has no right answer to judge by.
         """
+        reply = split_thinking(reply).answer
         if choices is not None and label is not None:
             place = self.pick(reply, choices)
             return place is not None and choices[place] == choices[label]

@@ -37,15 +37,17 @@ class Check:
     _shown: dict[str, list[str]] = field(default_factory=dict)
     _found: Counter[str] = field(default_factory=Counter)
 
-    def read(self, part: Part) -> Iterator["pl.Series"]:
-        """Check all rows of `part`, and yield each frame's sample_ids. Raises DataError for a broken file."""
+    def read(self, part: Part) -> Iterator["pl.DataFrame"]:
+        """Check all rows of `part`, and yield its frames. Raises DataError for a broken file."""
         columns = list_columns(self.source)
         for table in part.tables:
-            there = table.read_columns()
+            there = table.read_columns(columns)
             if not there:
                 raise DataError(f"{table.path} is empty")
             if missing := [name for name in columns if name not in there]:
-                raise DataError(f"{table.path} has no column {missing[0]!r}; it has: {', '.join(there)}")
+                blank = next((name for name in there if name.strip() == missing[0].strip()), None)
+                meant = f"; {blank!r} has blanks around it: name it so" if blank else ""
+                raise DataError(f"{table.path} has no column {missing[0]!r}; it has: {', '.join(there)}{meant}")
         rows = 0
         hashes: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
         for table, frame in read_frames(part, self.source, self.dropped):
@@ -53,12 +55,20 @@ class Check:
             self._check_frame(table, frame)
             if self.source.id:
                 hashes.append(frame["sample_id"].drop_nulls().hash().to_numpy())
-            yield frame["sample_id"]
+            yield frame
         if not rows:
             kept = " that can be used" if self.dropped else ""
             raise DataError(f"{part.tables[0].path} has no rows{kept}")
         if self.source.id:
             self._check_ids(part, hashes)
+
+    def hide(self, value: str, rows: int) -> None:
+        """Take a label value, which `rows` rows have, for "no label"."""
+        self.labels.discard(value)
+        kind = f"the label is not one of {', '.join(self.source.label_values or ())}"
+        if rows and self._found.get(kind) == rows:  # else other values are wrong too, and are named
+            del self._found[kind]
+            self._shown.pop(kind, None)
 
     def finish(self) -> None:
         """Raise DataError where any row, or the label column as a whole, cannot be used."""
@@ -83,6 +93,10 @@ class Check:
         import polars as pl
 
         self._note(table, frame.filter("empty"), "the text is empty", "text")
+        if "text" in frame.columns and table.format in ("json", "jsonl"):
+            nested = pl.col("text").str.contains(r'^\s*(?:\{\s*"[^"]*"\s*:.*\}|\[\s*["{\[].*\])\s*$')
+            if frame.height and frame.select(nested.all()).item():  # one such text may be meant
+                self._note(table, frame, "the text is an object or a list, not a text", "text")
         if self.source.id:
             self._note(table, frame.filter(pl.col("sample_id").is_null()), "the id is empty", "sample_id")
         if self.task.kind == "choice":

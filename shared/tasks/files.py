@@ -83,6 +83,7 @@ def task_from_file(
     _check_columns(text_column, prompt_column, messages_column, text_pair_column)
     written = _choose_written(prompt_column, completion_column, target_text_column)
     if text is None and messages_column is None:
+        resolve_file(path)  # a file that is not there is the first thing to say
         raise UsageError(f"name the column of {path} that holds the text")
     _check_names(name, text, text_pair_column)
     source = Source(
@@ -211,12 +212,19 @@ def _name_task(path: str) -> str:
     ).strip("_-")
 
 
+def _list_tables(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.is_file() and is_table(file))
+
+
 def find_splits(path: str) -> dict[str, str]:
     """The files of each split: `all` for a single file."""
     found = resolve_file(path)
     if not isinstance(found, Path) or not found.is_dir():
         return {"all": path}
-    files = sorted(file for file in found.iterdir() if file.is_file() and is_table(file))
+    files = _list_tables(found)
+    if not files and (found / "data").is_dir():  # as a data set of the hub lies there
+        found = found / "data"
+        files = _list_tables(found)
     splits: dict[str, str] = {}
     for split, names in _SPLIT_NAMES.items():
         # train.csv, or the hub's train-00000-of-00002.parquet

@@ -101,12 +101,15 @@ def _read_frame(raw: "pl.DataFrame", source: Source, id_prefix: str, first_row: 
 
 
 def _check_texts(schema: "pl.Schema", source: Source) -> None:
-    """Raise DataError for a column of texts that holds something else."""
+    """Raise DataError for a column of texts, labels or ids that holds something else."""
     for name in _list_text_columns(source):
         if schema[name].is_nested():
             raise DataError(
                 f"the column {name!r} holds {schema[name]}, not texts; conversations are named as a column of messages"
             )
+    for name in (source.label, source.id):
+        if name is not None and schema[name].is_nested():
+            raise DataError(f"the column {name!r} holds {schema[name]}, not single values")
 
 
 def _drop_rows(
@@ -165,13 +168,7 @@ def _make_expressions(
     if source.choices:
         made.append(pl.concat_list([_cast(name) for name in source.choices]).alias("choices"))
     if source.label:
-        # pandas turns whole numbers into floats where some are missing.
-        value = (
-            _cast(source.label, schema).str.strip_suffix(".0")
-            if schema[source.label].is_float()
-            else _cast(source.label)
-        )
-        made.append(value.alias("value"))
+        made.append(_read_label(source, schema).alias("value"))
     if source.target:
         value = _cast(source.target, schema)
         value = pl.when(~value.is_in(source.unlabelled)).then(value)
@@ -182,6 +179,23 @@ def _make_expressions(
         made.append((texts.list.first() if is_list else _cast(source.target_text)).alias("target_text"))
         made.append(texts.alias("references"))
     return made
+
+
+def _read_label(source: Source, schema: "pl.Schema") -> "pl.Expr":
+    """The label column as strings without blanks around them; a blank one is none.
+
+    pandas turns whole numbers into floats where some are missing, and writes them so: 1.0 is 1.
+    """
+    import polars as pl
+
+    assert source.label is not None
+    value = _cast(source.label, schema).str.strip_chars()
+    whole = value.str.extract(r"^(-?[0-9]+)\.0$")
+    if source.choices_column or source.choices:  # a blank names no choice, which is said by row
+        return pl.when(whole.is_not_null() & schema[source.label].is_float()).then(whole).otherwise(value)
+    is_named = value.is_in(source.label_values or ())
+    value = pl.when(whole.is_not_null() & ~is_named).then(whole).otherwise(value)
+    return pl.when((value != "") & (is_named | ~value.str.to_lowercase().is_in(["nan"]))).then(value)
 
 
 def _fill_template(template: str) -> "pl.Expr":

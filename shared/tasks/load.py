@@ -24,6 +24,7 @@ from shared.errors import DataError, MissingExtraError, SourceError, UsageError
 from shared.example import Example, Message
 from shared.sources import find_data_files
 from shared.tasks.check import Check
+from shared.tasks.counts import SplitCount, describe_counts, find_hidden
 from shared.tasks.frames import Part, hash_texts, read_frames
 from shared.tasks.tables import open_table
 from shared.tasks.task import Source, Task
@@ -116,20 +117,27 @@ def load_task(task: Task) -> LoadedTask:
         for name, paths in found.items()
     ]
     shares = _share_out(parts)
+    task, source = _take_class_names(task, source, parts)
+    counts = {name: SplitCount() for name in shares}
     check = Check(task, source)
-    splits = Counter(dict.fromkeys(shares, 0))
     for part in parts:
         mine = {name: share for name, share in shares.items() if share.part is part}
-        for sample_ids in check.read(part):
-            splits.update(_count(sample_ids, mine))
+        for frame in check.read(part):
+            for name, rows in _share_frame(frame, mine):
+                counts[name].add(rows)
+    if (hidden := find_hidden(task, source, counts)) is not None:
+        source = replace(source, unlabelled=(*source.unlabelled, hidden))
+        check.hide(hidden, sum(count.values[hidden] for count in counts.values()))
     check.finish()
+    splits = {name: count.rows for name, count in counts.items()}
     if cut := [name for name, share in shares.items() if share.digits]:
         notes.append(f"cut by the hash of sample_id: {', '.join(f'{name} {splits[name]:,}' for name in cut)}")
     notes += [f"{rows:,} rows left out: {why}" for why, rows in check.dropped.items()]
+    notes += describe_counts(task, source, counts)
     task = _fill_in(task, check)
     if task.kind == "classification" and source.label_values is None:
         source = replace(source, label_values=task.labels)
-    return LoadedTask(task, _describe(source, found), dict(splits), tuple(notes), source, shares)
+    return LoadedTask(task, _describe(source, found), splits, tuple(notes), source, shares)
 
 
 def _draw_sample(part: Part, source: Source) -> Part:
@@ -184,14 +192,30 @@ def _hash_digits(sample_ids: list[str]) -> bytes:
     return bytes(int.from_bytes(sha256(f"split:{i}".encode()).digest()[:8]) % 10 for i in sample_ids)
 
 
-def _count(sample_ids: "pl.Series", shares: Mapping[str, _Share]) -> dict[str, int]:
-    """How many of the rows each split has. Of a part that is cut, the rows' digits are kept."""
+def _share_frame(frame: "pl.DataFrame", shares: Mapping[str, _Share]) -> "Iterator[tuple[str, pl.DataFrame]]":
+    """The rows that each split has of a frame. Of a part that is cut, the rows' digits are kept."""
+    import numpy as np
+    import polars as pl
+
     name, share = next(iter(shares.items()))
     if share.digits is None:
-        return {name: len(sample_ids)}
-    digits = _hash_digits(sample_ids.fill_null("").to_list())
+        yield name, frame
+        return
+    digits = _hash_digits(frame["sample_id"].fill_null("").to_list())
     share.row_digits.extend(digits)
-    return {name: sum(map(digits.count, share.digits or ())) for name, share in shares.items()}
+    own = np.frombuffer(digits, np.uint8)
+    for split, one in shares.items():
+        yield split, frame.filter(pl.Series(np.isin(own, list(one.digits or ())), dtype=pl.Boolean))
+
+
+def _take_class_names(task: Task, source: Source, parts: list[Part]) -> tuple[Task, Source]:
+    """The task with the names that a Parquet file of the library `datasets` gives its classes, unless the user did."""
+    if task.kind != "classification" or task.labels or source.label is None or source.label_values is not None:
+        return task, source
+    names = parts[0].tables[0].read_class_names(source.label)
+    if names is None or len(set(names)) < len(names) or len(names) < 2:
+        return task, source
+    return replace(task, labels=tuple(names)), replace(source, label_values=tuple(map(str, range(len(names)))))
 
 
 def _read_part(part: Part, shares: Mapping[str, _Share], source: Source) -> "Iterator[tuple[str, pl.DataFrame]]":
@@ -259,7 +283,10 @@ def _fill_in(task: Task, check: Check) -> Task:
     words = task.label_words or labels
     if len(words) != len(labels):
         raise DataError(f"{len(words)} label words for {len(labels)} labels ({', '.join(labels)}): give one a label")
-    question = f"Which label fits this text? Answer {', '.join(words[:-1])} or {words[-1]}."
+    if any("," in word for word in words):
+        question = f"Which label fits this text? Answer with one of: {'; '.join(words)}."
+    else:
+        question = f"Which label fits this text? Answer {', '.join(words[:-1])} or {words[-1]}."
     return replace(task, labels=labels, label_words=words, question=task.question or question)
 
 

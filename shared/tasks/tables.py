@@ -5,17 +5,22 @@ block: Parquet and CSV by pyarrow, JSONL by polars. Only JSON, one array of obje
 (.gz, .bz2, .zst) is decompressed on the way.
 """
 
-import csv
+import codecs
 import json
-from collections.abc import Iterator
+import math
+from codecs import getincrementaldecoder
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from shared.errors import DataError
+from shared.tasks.separated import Separated, find_separated
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,6 +39,14 @@ _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _FRAME_BYTES = 4 << 20  # of a frame of Parquet
 _FRAME_ROWS = 1 << 16
 _ARRAY_ROWS = 4096  # of a frame of JSON
+# The marks at the beginning of a text that say how it is encoded; the longer ones first.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _BLOCK = 1 << 20  # bytes of text parsed at once: a longer line of JSONL is read whole, a longer row of CSV refused
 
 
@@ -45,25 +58,59 @@ class Table:
     format: str
     compression: str | None
 
-    def read_columns(self) -> list[str]:
-        """The names of the columns; for JSONL, those of the first block of lines. Raises DataError."""
-        import polars as pl
+    def read_columns(self, wanted: Sequence[str] = ()) -> list[str]:
+        """The names of the columns; for JSONL, those of so many blocks of lines as have the `wanted` ones.
+
+        Raises DataError where the file cannot be read as text, or two columns have one name.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
             if self.format == "parquet":
-                return list(pq.read_schema(self.path).names)
+                return self._require_different(list(pq.read_schema(self.path).names))
             if self.format in ("jsonl", "json"):
-                line, block = next(self._read_blocks(), (1, b""))
-                try:
-                    return pl.read_ndjson(BytesIO(block), infer_schema_length=None).columns if block else []
-                except pl.exceptions.PolarsError as error:
-                    raise self._locate(line, block, error) from error
-            self._check_quotes()
-            return list(self._open_csv(None).schema.names)
+                self._check_text()
+                return self._list_keys(wanted)
+            self._find_separated()
+            return self._require_different(list(self._open_csv(None).schema.names))
         except (pa.ArrowException, OSError, EOFError) as error:
             raise self._explain(error) from error
+
+    def read_class_names(self, column: str) -> list[str] | None:
+        """The names that `datasets` wrote for the numbers of a column of classes; None where it wrote none."""
+        import pyarrow.parquet as pq
+
+        if self.format != "parquet":
+            return None
+        try:
+            written = json.loads((pq.read_schema(self.path).metadata or {})[b"huggingface"])
+            feature = written["info"]["features"][column]
+            names = feature["names"] if feature["_type"] == "ClassLabel" else None
+        except (KeyError, TypeError, ValueError):
+            return None
+        return [str(name) for name in names] if isinstance(names, list) else None
+
+    def _list_keys(self, wanted: Sequence[str]) -> list[str]:
+        import polars as pl
+
+        keys: dict[str, None] = {}
+        for line, block in self._read_blocks():
+            try:
+                keys |= dict.fromkeys(pl.read_ndjson(BytesIO(block), infer_schema_length=None).columns)
+            except pl.exceptions.PolarsError as error:
+                try:
+                    keys |= dict.fromkeys(key for row in _load_lines(block) for key in row)
+                except ValueError:
+                    raise self._locate(line, block, error) from error
+            if keys.keys() >= set(wanted):
+                break
+        return list(keys)
+
+    def _require_different(self, names: list[str]) -> list[str]:
+        if twice := next((name for name, times in Counter(names).items() if times > 1), None):
+            raise DataError(f"{self.path} has two columns of the name {twice!r}: give one of them another name")
+        return names
 
     def read_frames(self, columns: list[str], lists: str | None = None) -> Iterator["pl.DataFrame"]:
         """The rows in order, `columns` only, some thousands a frame. JSON and CSV give strings only, lists as JSON.
@@ -97,11 +144,15 @@ class Table:
     def _open(self) -> "pa.NativeFile":
         import pyarrow as pa
 
-        return pa.input_stream(str(self.path), compression=self.compression)
+        with pa.input_stream(str(self.path), compression=self.compression) as beginning:
+            mark = beginning.read(4)
+        stream = pa.input_stream(str(self.path), compression=self.compression)
+        encoding = next((name for marks, name in _MARKS if mark.startswith(marks)), None)
+        return stream if encoding is None else pa.transcoding_input_stream(stream, encoding, "utf-8")
 
     def _read_blocks(self) -> Iterator[tuple[int, bytes]]:
         """Whole lines, about a MiB at once, each block with the number of its first line, counting from 1."""
-        if self.format == "json":
+        if self.format == "json" or self._is_array():
             yield from self._read_array()
             return
         line, rest = 1, b""
@@ -117,6 +168,12 @@ class Table:
                 line += block.count(b"\n")
         yield from _drop_blank(line, rest)
 
+    def _is_array(self) -> bool:
+        """Whether a file of JSONL is an array of objects all the same."""
+        with self._open() as file:
+            beginning = file.read(_BLOCK).lstrip()
+        return bool(beginning.startswith(b"[") and beginning[1:].lstrip()[:1] in (b"{", b"]"))
+
     def _read_array(self) -> Iterator[tuple[int, bytes]]:
         """The objects of an array as lines, and each block's first by its number; a file of lines as it is."""
         with self._open() as file:
@@ -125,7 +182,7 @@ class Table:
             yield from _drop_blank(1, content)
             return
         try:
-            rows = orjson.loads(content)
+            rows = _load(content)
         except ValueError as error:
             raise DataError(f"{self.path} is not JSON ({error})") from None
         wrong = next((i for i, row in enumerate(rows) if not isinstance(row, dict)), None)
@@ -138,11 +195,18 @@ class Table:
         import pyarrow as pa
         from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
+        separated = self._find_separated()
         return open_csv(
             self._open(),
             # One thread: only then do pyarrow's messages say which row is broken.
             read_options=ReadOptions(use_threads=False, block_size=_BLOCK),
-            parse_options=ParseOptions(delimiter="\t" if self.format == "tsv" else ",", newlines_in_values=True),
+            parse_options=ParseOptions(
+                delimiter=separated.delimiter,
+                quote_char='"' if separated.quoted else False,
+                double_quote=separated.quoted and not separated.escaped,
+                escape_char="\\" if separated.escaped else False,
+                newlines_in_values=separated.quoted,
+            ),
             convert_options=ConvertOptions(
                 include_columns=columns,
                 column_types=None if columns is None else dict.fromkeys(columns, pa.string()),
@@ -151,22 +215,36 @@ class Table:
             ),
         )
 
-    def _check_quotes(self) -> None:
-        """Raise DataError for a quote that is never closed: all rows after it would be read as one text."""
+    def _find_separated(self) -> Separated:
+        status = self.path.stat()
+        return _find_separated(self, status.st_mtime_ns, status.st_size)
+
+    def _open_text(self) -> TextIOWrapper:
+        return TextIOWrapper(self._open(), "utf-8", newline="")
+
+    def _check_text(self) -> bool:
+        """Say whether any quote stands in the file. Raises DataError for bytes that are no UTF-8, and for NUL."""
+        decoder = getincrementaldecoder("utf-8")()
+        line, has_quotes = 1, False
         with self._open() as file:
-            quotes = 0
             while piece := file.read(_BLOCK):
-                quotes += piece.count(b'"')
-        if quotes % 2 == 0:
-            return
-        line = 1
-        with TextIOWrapper(self._open(), "utf-8", errors="replace", newline="") as text:
-            rows = csv.reader(text, delimiter="\t" if self.format == "tsv" else ",", strict=True)
-            try:
-                for _ in rows:
-                    line = rows.line_num + 1
-            except csv.Error as error:
-                raise DataError(f"{self.path}, line {line}: a quote is not closed ({error})") from error
+                has_quotes = has_quotes or b'"' in piece
+                if (at := piece.find(b"\0")) >= 0:
+                    line += piece[:at].count(b"\n")
+                    raise DataError(
+                        f"{self.path}, line {line}: a NUL byte, so this is no text, or UTF-16 without its mark: "
+                        "iconv -f utf-16le -t utf-8 makes UTF-8 of it"
+                    )
+                try:
+                    decoder.decode(piece)
+                except UnicodeDecodeError as error:
+                    line += piece[: max(0, error.start)].count(b"\n")
+                    raise DataError(
+                        f"{self.path}, line {line}: the byte 0x{error.object[error.start]:02x} is no UTF-8. Files of "
+                        "Windows are often in its code page: iconv -f cp1252 -t utf-8 makes UTF-8 of them"
+                    ) from None
+                line += piece.count(b"\n")
+        return has_quotes
 
     def _locate(self, line: int, block: bytes, error: Exception) -> DataError:
         for number, text in enumerate(block.split(b"\n"), line):
@@ -224,12 +302,41 @@ def name_stem(path: Path) -> str:
     return name
 
 
+@lru_cache(maxsize=256)
+def _find_separated(table: Table, changed_at: int, size: int) -> Separated:
+    return find_separated(table.path, table.format, table._check_text(), table._open_text)
+
+
+def _load(text: bytes) -> Any:
+    """JSON, with the NaN and the infinities that Python writes."""
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return json.loads(text)
+
+
+def _load_lines(block: bytes) -> list[dict[str, Any]]:
+    """The objects of lines of JSON. Raises ValueError."""
+    rows = [_load(line) for line in block.splitlines() if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a line is no object")
+    return rows
+
+
 def _read_lines(block: bytes, columns: list[str], lists: str | None) -> "pl.DataFrame":
     """Lines of JSON as a frame of strings, and of lists of strings in the column `lists`, where any row has one."""
     import polars as pl
 
     schema: dict[str, pl.DataType] = dict.fromkeys(columns, pl.String())
-    frame = pl.read_ndjson(BytesIO(block), schema=schema)
+    try:
+        frame = pl.read_ndjson(BytesIO(block), schema=schema)
+    except pl.exceptions.PolarsError as error:
+        try:
+            rows = _load_lines(block)  # NaN: as pandas means it, a gap
+        except ValueError:
+            raise error from None
+        kept = {name: [_spell_value(row.get(name)) for row in rows] for name in columns}
+        frame = pl.DataFrame(kept, schema=schema)
     if lists is None or not frame[lists].str.starts_with("[").any():
         return frame
     # A string may begin with a bracket too: only the lines themselves tell.
@@ -241,6 +348,11 @@ def _read_lines(block: bytes, columns: list[str], lists: str | None) -> "pl.Data
         for value in values
     ]
     return frame.with_columns(pl.Series(lists, texts, pl.List(pl.String)))
+
+
+def _spell_value(value: object) -> str | None:
+    is_gap = value is None or (isinstance(value, float) and not math.isfinite(value))
+    return None if is_gap else _spell(value)
 
 
 def _spell(value: object) -> str:

@@ -10,6 +10,7 @@ from functools import partial
 
 from harvest.chat.dialects import Scoring
 from harvest.chat.elicitation import Elicitation
+from harvest.chat.errors import shorten
 from harvest.chat.pricing import CHAT_OVERHEAD_TOKENS, bound_image_tokens, bound_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt
 from harvest.chat.reply import BROKEN, Reading, join_votes, parse
@@ -22,10 +23,30 @@ from harvest.teachers.endpoint.client import ChatRequest, Client, Exchange
 from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.elicitation import build_parameters, build_spelling, limit_tokens, takes_seed
 from harvest.teachers.endpoint.limiter import Slot
+from shared.console import say
 from shared.errors import DataError
 from shared.example import Example
 from shared.schema import Answer, Status, sum_costs
 from shared.tasks import Task
+
+
+class ModelCheck:
+    """Says once, of each model, that it answered in the place of the one that was asked."""
+
+    def __init__(self, asked: str) -> None:
+        self._asked, self._said = asked, {None, asked}
+
+    def see(self, answered: str | None) -> None:
+        """Look at the model that a reply names. A dated version of the one that was asked is that one."""
+        if answered in self._said:
+            return
+        self._said.add(answered)
+        ours, theirs = (name.lower().rpartition("/")[2] for name in (self._asked, answered or ""))
+        if not theirs.startswith(ours):
+            say(
+                f"the endpoint answers with the model {shorten(answered or '')!r}, and {self._asked!r} was asked: the "
+                "rows are that one's. Stop, and give another --model, if that is not what you meant"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +83,12 @@ class Asker:
         budget: Budget,
         bill: Bill,
         pool: Executor,
+        model_check: ModelCheck,
         pictures: bool = True,
     ) -> None:
         self._task, self._config, self._elicitation = task, config, elicitation
         self._client, self._budget, self._bill, self._pool = client, budget, bill, pool
+        self._model_check = model_check
         self._form = elicitation.make_form(words, numeric=task.kind == "regression", keep_topk=config.keep_topk)
         parameters = {**build_spelling(elicitation, config), **build_parameters(elicitation, config, words)}
         self._parameters = json.dumps(parameters, ensure_ascii=False)
@@ -128,6 +151,8 @@ class Asker:
         if exchange is None or exchange.fault is not None:
             return exchange, None, 0.0
         reading = None if exchange.problem is not None else parse(exchange.raw or b"", self._form)
+        if reading is not None:
+            self._model_check.see(reading.model)
         usage = None if reading is None else reading.usage
         cost = self._bill.settle(self._budget, exchange.ticket, usage, question.prompt_bound, said)
         return exchange, reading, cost

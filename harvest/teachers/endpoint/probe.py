@@ -4,10 +4,10 @@ Servers ignore fields that they do not know and answer 200 all the same, so what
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harvest.chat.dialects import DIALECTS, Dialect, Scoring, recognise_host, recognise_models
-from harvest.chat.elicitation import Elicitation
+from harvest.chat.elicitation import Elicitation, adapt
 from harvest.chat.scoring import Alternative, LabelWords
 from harvest.teachers.endpoint.asker import Asked
 from harvest.teachers.endpoint.client import Client
@@ -21,6 +21,8 @@ MODELS_PATH = "/v1/models"
 MAX_AMBIGUOUS_MASS = 0.1
 # Less than this on all label words together, and the user should look at the prompt.
 LITTLE_MASS = 0.5
+# How often a question is put another way, as the refusal before it says: one for each of what adapt mends.
+ADAPTATIONS = 2
 
 # Asks about the probe's example in a given way: with the pictures, or (False) with what is written alone.
 Ask = Callable[[Elicitation, bool], Awaitable[Asked | None]]
@@ -62,10 +64,17 @@ async def find_elicitation(
         try:
             elicitation = known or await _prepare(client, config, words, dialect, scoring)
             asked = await ask(elicitation, True)
+            problem = find_problem(elicitation, words, asked, may_be_cut=may_be_cut)
+            for _ in range(ADAPTATIONS):
+                adapted = None if problem is None else adapt(elicitation.dialect, problem)
+                if adapted is None:
+                    break
+                dialect, elicitation = adapted, replace(elicitation, dialect=adapted)
+                asked = await ask(elicitation, True)
+                problem = find_problem(elicitation, words, asked, may_be_cut=may_be_cut)
         except UsageError as error:
             problems.append(f"{scoring}: {error}")
             continue
-        problem = find_problem(elicitation, words, asked, may_be_cut=may_be_cut)
         if problem is None:
             assert asked is not None
             notices = [*(f"{p}; not used" for p in problems), *_notice(elicitation, asked)]

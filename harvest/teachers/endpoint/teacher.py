@@ -19,16 +19,16 @@ from harvest.chat.elicitation import (
     reread,
     wants_number,
 )
-from harvest.chat.pricing import Price, Usage, find_price, guess_image_tokens, guess_tokens
+from harvest.chat.pricing import TEMPLATE_TOKENS, Price, Usage, find_price, guess_image_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt, describe_prompt
 from harvest.rendering import prepare_text
 from harvest.teachers.base import Estimate, Probe, Remote, Reply, Request, Reread, estimate_bytes
-from harvest.teachers.endpoint.asker import Asked, Asker
+from harvest.teachers.endpoint.asker import Asked, Asker, ModelCheck
 from harvest.teachers.endpoint.bill import Bill
 from harvest.teachers.endpoint.budget import Budget
 from harvest.teachers.endpoint.client import Client, Meters
 from harvest.teachers.endpoint.config import AUTO, EndpointConfig
-from harvest.teachers.endpoint.elicitation import build_parameters, count_logprobs, describe_scoring
+from harvest.teachers.endpoint.elicitation import build_parameters, count_logprobs, describe_scoring, limit_tokens
 from harvest.teachers.endpoint.limiter import Limiter
 from harvest.teachers.endpoint.probe import find_elicitation
 from harvest.teachers.endpoint.secret import read_secret
@@ -44,7 +44,8 @@ from shared.topk import estimate_topk_bytes
 
 PROBE_ATTEMPTS = 2  # somebody is waiting
 PROGRESS_SECONDS = 0.5  # how old a progress line may be
-LABEL_TOKENS, TEXT_TOKENS = 2, 64  # what an answer usually has, whatever its limit: for estimates
+# What an answer usually has, whatever its limit: for estimates. A label is more than its word: mark-up, JSON, the end.
+LABEL_TOKENS, TEXT_TOKENS = 8, 64
 LOGPROB_BYTES = 14  # on disk, of one alternative in a raw reply: mostly the digits of its log-probability
 
 
@@ -71,6 +72,7 @@ class EndpointTeacher:
         self._words = make_words(task)
         self._limiter = Limiter(_fit_concurrency(config.concurrency), config.rpm, config.tpm)
         self._meters = Meters()
+        self._model_check = ModelCheck(config.model)
         self._elicitation = self._choose_elicitation()
         self._progress = (-PROGRESS_SECONDS, "")
         self._client: Client | None = None  # of the stream of answers
@@ -216,12 +218,12 @@ class EndpointTeacher:
         """About what one request will take. Pure and cheap: no page is drawn."""
         config, layout, elicitation = self._config, self._layout, self._elicitation
         prompt = build_prompt(self._task.question, example, config.draw)
-        tokens = guess_tokens(prompt.written)
+        tokens = guess_tokens(prompt.written) + TEMPLATE_TOKENS
         images = 0
         if layout is not None and prompt.drawn is not None:
             pages = layout.guess_pages(prompt.drawn)
             images = pages * guess_image_tokens(config.model, layout.width, layout.height)
-        said = min(TEXT_TOKENS, config.max_tokens or TEXT_TOKENS) if self._words is None else LABEL_TOKENS
+        said = min(TEXT_TOKENS, config.max_tokens or TEXT_TOKENS) if self._words is None else self._guess_label()
         answer: float = 4 * said
         if elicitation is not None and config.keep_topk:
             alternatives = count_logprobs(elicitation, config)
@@ -232,6 +234,12 @@ class EndpointTeacher:
             said *= config.votes
         cost = None if self.price is None else self.price.cost(Usage(tokens + images, said))
         return Estimate(tokens, images, said, cost, estimate_bytes(example, answer))
+
+    def _guess_label(self) -> int:
+        """About how many tokens an answer by a label has: none more than it may have."""
+        if self._elicitation is None:
+            return LABEL_TOKENS
+        return min(LABEL_TOKENS, limit_tokens(self._elicitation, self._config))
 
     def describe_price(self) -> str | None:
         """The prices that estimates are made with and where they come from."""
@@ -291,7 +299,16 @@ class EndpointTeacher:
 
             def make_asker(elicitation: Elicitation, pictures: bool) -> Asker:
                 return Asker(
-                    self._task, self._config, elicitation, self._words, client, self._budget, self._bill, pool, pictures
+                    self._task,
+                    self._config,
+                    elicitation,
+                    self._words,
+                    client,
+                    self._budget,
+                    self._bill,
+                    pool,
+                    self._model_check,
+                    pictures,
                 )
 
             yield make_asker

@@ -17,7 +17,7 @@ from typing import Any
 
 from harvest.chat.dialects import DIALECTS, Scoring
 from harvest.chat.elicitation import Elicitation, explain_draws, make_words, read_words, reread, wants_number
-from harvest.chat.pricing import guess_image_tokens, guess_tokens
+from harvest.chat.pricing import TEMPLATE_TOKENS, guess_image_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt, describe_prompt
 from harvest.chat.reply import FIRST_TOKENS, Form, parse
 from harvest.chat.scoring import LabelWords
@@ -168,7 +168,9 @@ class VllmTeacher:
         answer: float = 2 * self._source.width if config.vector is not None else 4 * said
         if config.topk is not None:
             answer += said * LOGPROB_BYTES * config.topk + estimate_topk_bytes(said, config.topk)
-        return Estimate(guess_tokens(prompt.written), images, said, 0.0, estimate_bytes(example, answer))
+        return Estimate(
+            guess_tokens(prompt.written) + TEMPLATE_TOKENS, images, said, 0.0, estimate_bytes(example, answer)
+        )
 
     async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Ask, and yield replies as they come; the engine is started with the first request, and stays for later calls.

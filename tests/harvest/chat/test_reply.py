@@ -52,7 +52,7 @@ def test_a_distribution_is_complete_even_where_the_reply_was_cut_after_it() -> N
     [
         (FORM, say("positive"), Status.UNPARSABLE, "no log-probabilities"),
         (VOTES, say("positive"), Status.OK, None),
-        (VOTES, say("perhaps"), Status.UNPARSABLE, "names no label"),
+        (VOTES, say("perhaps"), Status.UNPARSABLE, "gives no label"),
         (VOTES, say("The answ", "length"), Status.TRUNCATED, "--max-tokens"),
         (VOTES, say(None, refusal="I will not"), Status.REFUSED, "I will not"),
         (VOTES, say(None, "content_filter"), Status.REFUSED, "content_filter"),
@@ -75,6 +75,57 @@ def test_what_becomes_of_other_replies(form: Form, body: object, status: Status,
     assert answer.status is status
     assert (answer.error is None) if error is None else (error in (answer.error or ""))
     assert answer.raw == encode(body)
+
+
+def think(thinking: str, word: str, probability: float = 0.9, **message: Any) -> dict[str, Any]:
+    """A reply whose tokens are those of `thinking`, one a word, and then `word` with its alternatives."""
+    body = make_reply(word, spread_logprobs(probability))
+    choice = body["choices"][0]
+    surely = [
+        {"token": token, "logprob": 0.0, "top_logprobs": [{"token": token, "logprob": 0.0}]} for token in thinking
+    ]
+    choice["logprobs"]["content"] = [*surely, *(choice["logprobs"]["content"] if word else ())]
+    choice["message"] = {"role": "assistant", "content": thinking + word, **message}
+    return body
+
+
+@pytest.mark.parametrize("thinking", ["<think>\npositive? yes\n</think>\n\n", "positive!</think>", "[THINK]x[/THINK]"])
+def test_log_probabilities_are_those_of_the_answer_behind_the_thinking(thinking: str) -> None:
+    body = think(thinking, "negative", 0.1)
+    for choice in (body, {**body, "choices": [{**body["choices"][0]}]}):
+        answer = parse(encode(choice), FORM).answer
+        assert answer.status is Status.OK
+        assert answer.label_logprobs == pytest.approx((math.log(0.98 * 0.9), math.log(0.98 * 0.1)))
+    told = think(thinking, "negative", 0.1, content="negative", reasoning_content="positive? yes")
+    assert parse(encode(told), FORM).answer.label_logprobs == answer.label_logprobs
+    alone = make_reply("negative", spread_logprobs(0.1))  # the log-probabilities are of the answer alone
+    alone["choices"][0]["message"]["reasoning"] = "positive? yes"
+    assert parse(encode(alone), FORM).answer.label_logprobs == answer.label_logprobs
+
+
+@pytest.mark.parametrize("form", [FORM, VOTES, TEXT, Form(DIALECTS["vllm"], Scoring.TOKEN_IDS, WORDS, ((1,), (2,)))])
+def test_thinking_that_was_cut_gives_no_label_and_says_what_would_work(form: Form) -> None:
+    cut = [
+        think("<think>It is positive. The answer is positive", ""),
+        think("", "", content=None, reasoning_content="It is positive"),
+        think("", "", content="", reasoning="It is positive"),
+        think(
+            "", "", content=[{"type": "thinking", "thinking": "positive"}, {"type": "reasoning", "text": "positive"}]
+        ),
+        think("<think>positive</think>", ""),
+    ]
+    for body in cut:
+        answer = parse(encode(body), form).answer
+        assert (answer.status, answer.label_logprobs) == (Status.TRUNCATED, None)
+        assert "thinking" in (answer.error or "")
+        assert "enable_thinking" in (answer.error or "")
+
+
+def test_a_reply_with_no_probability_on_any_label_is_not_ok() -> None:
+    body = make_reply("Okay", {"Okay": math.log(0.9), "Let": math.log(0.1)})
+    answer = parse(encode(body), FORM).answer
+    assert (answer.status, answer.label_logprobs) == (Status.UNPARSABLE, None)
+    assert "gives no label" in (answer.error or "")
 
 
 @pytest.mark.parametrize("text", ["about three", "A story of a film.", "3.5"])

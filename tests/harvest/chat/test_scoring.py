@@ -111,7 +111,7 @@ def test_masses_above_one_are_refused() -> None:
         score_positions(YES_NO, [from_table("yes", {"yes": 0.9, " yes": 0.9})])
 
 
-@pytest.mark.parametrize("words", [["yes", "yes"], ["no", "not sure"], ["Yes", "YES please"], ["a", ""]])
+@pytest.mark.parametrize("words", [["yes", "yes"], ["Yes", "YES "], ["a", ""]])
 def test_words_that_cannot_be_told_apart_are_refused_by_name(words: list[str]) -> None:
     with pytest.raises(UsageError) as refusal:
         LabelWords(words)
@@ -144,7 +144,14 @@ def test_votes_are_shares_and_unreadable_ones_are_residual() -> None:
         ("Yes, because it says so, and no other reason.", 0),
         ("The answer is no.", 1),
         (json.dumps({"label": "No"}), 1),
-        ("yes or no", 0),
+        ("yes or no", None),
+        ('```json\n{"label": "yes"}\n```', 0),
+        ("**Answer:** no", 1),
+        ("The text is long.\n\nYes.", 0),
+        ("<think>It may be no. No, it is no.</think>\n\nYes", 0),
+        ("It is no, I think</think>yes", 0),
+        ("<think>The answer is yes. Or is it", None),
+        ("[THINK]no[/THINK]The answer is: **yes**.", 0),
         ("It could be yes or no", None),
         ("nothing", None),
         ("", None),
@@ -155,6 +162,68 @@ def test_votes_are_shares_and_unreadable_ones_are_residual() -> None:
 )
 def test_answers_in_words(text: str, label: int | None) -> None:
     assert YES_NO.match_answer(text) == label
+
+
+SENTIMENT = LabelWords(["negative", "positive"])
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("Positive.", 1),
+        ("positive - the cast is great", 1),
+        ("Positive, not negative.", 1),
+        ("The sentiment of this text is clearly positive.", 1),
+        ("The answer is \\boxed{negative}", 0),
+        ("Some may find it dull. Still, the label is: positive", 1),
+        ("I would classify this as positive", None),  # as would "it would be positive, if ..."
+        ("not positive", None),
+        ("The review is not positive.", None),
+        ("It isn't positive", None),
+        ("between positive and negative", None),
+        ("positive or negative?", None),
+        ("Positive or negative, that is hard to say", None),
+        ("if it were positive, it would praise the cast", None),
+        ("Positive would be too much", None),
+        ("positive? hardly", None),
+        ("I cannot say that it is positive", None),
+        ("The word positive stands in it", None),
+        ("It is positive. No: it is negative.", None),
+        ("It seems neither good nor positive", None),
+        ("Classify as positive or negative", None),
+        ("non-positive", None),
+        ("more positive than expected", None),
+    ],
+)
+def test_a_label_that_is_mentioned_is_not_given(text: str, label: int | None) -> None:
+    assert SENTIMENT.match_answer(text) == label
+
+
+def test_words_of_which_one_begins_another() -> None:
+    words = LabelWords([str(number) for number in range(1, 11)])
+    assert [words.match_answer(text) for text in ("1", "10", "1.", "10, surely", "It is 1.", "11")] == [
+        0,
+        9,
+        0,
+        9,
+        0,
+        None,
+    ]
+    assert words.match_beginning("1") == -1
+    assert words.match_beginning("7") == 6
+    one = Alternative("1", math.log(0.9))
+    seven = Alternative("7", math.log(0.1))
+    end, zero = Alternative("", math.log(0.25)), Alternative("0", math.log(0.75))
+    ended = score_positions(words, [Position(one, [one, seven])])
+    assert ended.label_logprobs[0] == pytest.approx(math.log(0.9))
+    assert ended.label_logprobs[6] == pytest.approx(math.log(0.1))
+    went_on = score_positions(words, [Position(one, [one, seven]), Position(zero, [zero, end])])
+    assert went_on.label_logprobs[9] == pytest.approx(math.log(0.9 * 0.75))
+    intents = LabelWords(["card", "card payment declined", "card payment", "cash, or cheque"])
+    assert [intents.match_answer(word) for word in intents.words] == [0, 1, 2, 3]
+    assert intents.match_answer("Card payment.") == 2
+    with pytest.raises(UsageError, match="cannot be told apart"):
+        LabelWords(["Yes", "yes"])
 
 
 def test_an_exact_answer_is_the_word_and_nothing_else() -> None:

@@ -82,7 +82,7 @@ def test_a_line_longer_than_a_block_and_no_line_end_at_the_end(tmp_path: Path) -
     [
         (b'{"text": "a", "lab', "line 40002 is not JSON"),
         (b"[1, 2]", "line 40002: a line of JSONL is an object"),
-        (b'{"text": "\xff"}', "line 40002 is not JSON"),
+        (b'{"text": "\xff"}', "line 40002: the byte 0xff is no UTF-8"),
     ],
 )
 def test_broken_jsonl_names_the_line(line: bytes, message: str, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_broken_jsonl_names_the_line(line: bytes, message: str, tmp_path: Path) 
     [
         (b"text,label\na,1\nb,1,2\n", "Row #3: Expected 2 columns, got 3"),
         (b"text,label\na,1\nb\n", "Row #3: Expected 2 columns, got 1"),
-        (b"text,label\na,1\nb\xff,2\n", "invalid UTF8"),
+        (b"text,label\na,1\nb\xff,2\n", "line 3: the byte 0xff is no UTF-8"),
         (b'label,text\n1,"a"\n2,"b\n1,c\n2,d\n', "line 3: a quote is not closed"),
         (b"", "is empty"),
         (b"text\n" + b"x" * 3_000_000 + b"\ny\n", "a row of more than 1,048,576 bytes"),

@@ -102,6 +102,34 @@ def test_what_was_tried_and_not_used_is_told() -> None:
         assert any("the constraint was ignored: it answered 'It is positive.'" in notice for notice in notices)
 
 
+FREE = {"prompt_tokens": 0, "completion_tokens": 0}
+
+
+def answer_within_limits(asked: Asked) -> dict[str, Any]:
+    """An endpoint that gives at most five alternatives and wants the newer field, and says so."""
+    if "max_tokens" in asked.body:
+        text = "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+        return {"error": {"message": text, "type": "invalid_request_error"}, "usage": FREE}
+    if asked.body["top_logprobs"] > 5:
+        return {"error": {"message": "top_logprobs must be less than or equal to 5"}, "usage": FREE}
+    return {**make_reply("positive", spread_logprobs(0.7, 5)), "model": "another-model"}
+
+
+def test_an_endpoint_is_served_within_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    routes: dict[str, Any] = {"/v1/models": {"data": []}}
+    with FaultServer(answer=answer_within_limits, routes=routes) as server:
+        teacher = make_teacher(server, dialect="auto", scoring="auto")
+        answer = probe(teacher).answer
+        assert answer.status is Status.OK
+        assert teacher.recipe()["scoring"] == {"mode": "top_logprobs", "top_logprobs": 5}
+        assert "max_completion_tokens" in teacher.recipe()["parameters"]
+        assert len(run_all(teacher, make_examples(3))) == 3
+        later = make_teacher(server, dialect="auto", scoring="auto")
+        later.adopt(json.loads(json.dumps(teacher.recipe())))
+        assert later.recipe() == teacher.recipe()
+    assert capsys.readouterr().err.count("answers with the model 'another-model'") == 1
+
+
 def test_the_reply_that_was_paid_for_is_an_answer_and_its_key_that_of_the_row() -> None:
     noted: list[str] = []
     with make_server(logprobs=True) as server:

@@ -1,0 +1,80 @@
+"""What a task's splits hold, said before anything is asked: rows a class, and texts that stand in two splits."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from shared.tasks.task import Source, Task
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Hashes: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
+
+NO_LABEL = "-1"  # how GLUE, and whoever follows it, writes a label that is hidden
+_NAMED_CLASSES = 20
+
+
+@dataclass(slots=True)
+class SplitCount:
+    """The rows of one split: how many, how many of each label value (None: no label), and a hash of each text."""
+
+    rows: int = 0
+    values: Counter[str | None] = field(default_factory=Counter)
+    texts: list[Hashes] = field(default_factory=list)
+
+    def add(self, frame: "pl.DataFrame") -> None:
+        """Count the rows of a frame of shared.tasks.frames."""
+        self.rows += frame.height
+        said = [name for name in ("text", "text_pair") if name in frame.columns]
+        self.texts.append(frame.select(said).hash_rows(0).to_numpy())
+        if "value" in frame.columns:
+            counted = frame["value"].value_counts()
+            self.values.update(dict(zip(counted["value"].to_list(), counted["count"].to_list(), strict=True)))
+
+
+def find_hidden(task: Task, source: Source, counts: Mapping[str, SplitCount]) -> str | None:
+    """The value -1 where it stands for "no label": all rows of a split have it, and no row of any other.
+
+    Elsewhere it is a label as any other: that of a sentiment, say.
+    """
+    if task.kind != "classification" or NO_LABEL in (source.label_values or ()) or NO_LABEL in source.unlabelled:
+        return None
+    having = [count for count in counts.values() if count.values[NO_LABEL]]
+    if not having or len(having) == len(counts):
+        return None
+    return NO_LABEL if all(count.values[NO_LABEL] == count.rows for count in having) else None
+
+
+def describe_counts(task: Task, source: Source, counts: Mapping[str, SplitCount]) -> Iterator[str]:
+    """Say the rows a class of each split, and how many texts of one split stand in train too."""
+    if task.kind == "classification":
+        for name, count in counts.items():
+            if count.values:
+                yield f"{name}: {_describe_values(count, source.unlabelled)}"
+    train = counts.get("train")
+    if train is None or not train.texts:
+        return
+    known = np.unique(np.concatenate(train.texts))
+    for name, count in counts.items():
+        if name == "train" or not count.texts:
+            continue
+        twice = int(np.isin(np.concatenate(count.texts), known).sum())
+        if twice:
+            yield f"{name}: {twice:,} of {count.rows:,} texts stand in train too: a student has seen them"
+
+
+def _describe_values(count: SplitCount, unlabelled: Sequence[str]) -> str:
+    values = dict(count.values)
+    missing = sum(values.pop(value, 0) for value in (None, *unlabelled))
+    if not values:
+        return f"{missing:,} without a label"
+    names = sorted(values, key=lambda value: (-values[value], value or ""))
+    shown = ", ".join(f"{name} {values[name]:,}" for name in names[:_NAMED_CLASSES])
+    if len(names) > _NAMED_CLASSES:
+        rest = names[_NAMED_CLASSES:]
+        shown += f" and {len(rest):,} more, of {values[rest[-1]]:,} to {values[rest[0]]:,} rows"
+    return shown + (f"; {missing:,} without a label" if missing else "")
