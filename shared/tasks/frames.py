@@ -107,9 +107,9 @@ def _check_texts(schema: "pl.Schema", source: Source) -> None:
             raise DataError(
                 f"the column {name!r} holds {schema[name]}, not texts; conversations are named as a column of messages"
             )
-    for name in (source.label, source.id):
-        if name is not None and schema[name].is_nested():
-            raise DataError(f"the column {name!r} holds {schema[name]}, not single values")
+    for single in (source.label, source.id):
+        if single is not None and schema[single].is_nested():
+            raise DataError(f"the column {single!r} holds {schema[single]}, not single values")
 
 
 def _drop_rows(
