@@ -16,15 +16,12 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE, errno.EROFS)
 
 
 @pytest.mark.real
-def test_a_power_loss_at_any_change_loses_no_acknowledged_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_power_loss_at_any_change_loses_no_acknowledged_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(tmp_path / "recorded")
     recorder.root.mkdir()
     with recorder.record():
         crashes.run_harvest(recorder.root, recorder.ack)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    states = 0
     for number, moment in enumerate(recorder.moments):
         for names, contents in product(NAMES, CONTENTS):
             task_folder = tmp_path / f"{number:04d}-{names}-{contents}"
@@ -33,11 +30,8 @@ def test_a_power_loss_at_any_change_loses_no_acknowledged_row(
             found, _ = seal_and_read(task_folder)
             for split, row, version in moment.acked:
                 assert found.get((split, row), 0) >= version, task_folder.name
-            states += 1
     assert found == FINAL
-    assert states > 600
-    with capsys.disabled():
-        print(f"\n{states} states of {len(recorder.moments)} moments")
+    assert len(recorder.moments) > 60
 
 
 @pytest.mark.real
