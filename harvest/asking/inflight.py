@@ -30,7 +30,8 @@ class InFlightLog:
 
     def clear(self) -> None:
         """Forget all: every request that left has been answered and journalled, or is known not to have been sent."""
-        os.ftruncate(self._descriptor, 0)
+        with explain_disk_errors(self._path):
+            os.ftruncate(self._descriptor, 0)
 
     @contextmanager
     def passing(self) -> Iterator[Callable[[str], None]]:

@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -98,10 +98,12 @@ class Acks:
 
 
 @contextmanager
-def interfere(at: int, act: Callable[[str, tuple[Any, ...]], None]) -> Iterator[None]:
-    """Call `act` in place of the `at`-th change of the folder, counted from 0."""
+def interfere(
+    at: int, act: Callable[[str, tuple[Any, ...]], None], changes: Sequence[tuple[Any, str]] = CHANGES
+) -> Iterator[None]:
+    """Call `act` in place of the `at`-th of the `changes`, counted from 0."""
     counter = count()
-    originals = [(owner, name, getattr(owner, name)) for owner, name in CHANGES]
+    originals = [(owner, name, getattr(owner, name)) for owner, name in changes]
 
     def wrap(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
