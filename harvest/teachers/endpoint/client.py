@@ -19,8 +19,6 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception_type,
-    stop_after_attempt,
-    stop_any,
     wait_random_exponential,
 )
 
@@ -178,7 +176,7 @@ class Client:
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_RetryError),
-            stop=stop_any(stop_after_attempt(self._config.attempts), partial(self._is_over, request)),
+            stop=partial(self._is_over, request),
             wait=self._wait,
             sleep=partial(self._pause_for, request),
             reraise=True,
@@ -200,8 +198,9 @@ class Client:
         return replace(exchange, fault=replace(fault, message=message))
 
     def _is_over(self, request: ChatRequest, state: RetryCallState) -> bool:
-        """Whether the next attempt of a request would begin after --patience."""
-        return request.seconds + state.upcoming_sleep > self._config.patience
+        """Whether a request has had its attempts, or the next one would begin after --patience."""
+        config = self._config
+        return state.attempt_number >= config.attempts or request.seconds + state.upcoming_sleep > config.patience
 
     async def _pause_for(self, request: ChatRequest, seconds: float) -> None:
         request.seconds += seconds

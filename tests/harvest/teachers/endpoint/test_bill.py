@@ -139,7 +139,7 @@ def test_an_endpoint_that_ignores_the_limit_of_answers_ends_at_the_cap(cost: obj
     concurrency, cap = 8, 0.02
     answer = make_answer(random.Random(1), cost)
     with FaultServer(answer=answer, price_in=10e-6, price_out=100e-6) as server:
-        options = {"price_in": 10.0, "price_out": 100.0, "max_cost": cap, "concurrency": concurrency}
+        options: dict[str, Any] = {"price_in": 10.0, "price_out": 100.0, "max_cost": cap, "concurrency": concurrency}
         teacher = make_teacher(server, **options)
         replies = run_all(teacher, make_examples(300))
         most = max(reply.answer.cost_usd or 0.0 for reply in replies)

@@ -107,7 +107,8 @@ def ask_one(server: Server, **options: Any) -> tuple[Reply, float]:
 
     async def run() -> tuple[Reply, float]:
         async with server.listen() as url:
-            teacher = make_teacher(url, **{"attempts": 1, "connect_timeout": 0.2, "read_timeout": 0.2} | options)
+            usual: dict[str, Any] = {"attempts": 1, "connect_timeout": 0.2, "read_timeout": 0.2}
+            teacher = make_teacher(url, **(usual | options))
             started = time.monotonic()
             (reply,) = await ask_all(teacher, make_examples(1))
             return reply, time.monotonic() - started
