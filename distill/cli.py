@@ -12,7 +12,7 @@ from distill.compare.plan import Comparison, make_comparison, read_plan
 from distill.config import DistillConfig, TrainingConfig, make_distill_config
 from distill.decoding import parse_decoding
 from distill.losses.registry import LOSSES
-from shared.console import AsJson, command, print_json, say
+from shared.console import AsJson, command, print_json, run_app, say
 from shared.errors import UsageError, require_extra
 from shared.options import make_config, make_parameters, spell_flags, take_options
 
@@ -205,7 +205,7 @@ def describe_score(result: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Entry point."""
-    app()
+    run_app(app)
 
 
 if __name__ == "__main__":

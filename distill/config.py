@@ -118,6 +118,9 @@ class StudentConfig:
         LoraTargets, Option("Which layers they update: those peft knows for the architecture, or all.")
     ] = "default"
     gradient_checkpointing: Annotated[bool, Option("Less memory for the student, a second forward pass.")] = False
+    trust_remote_code: Annotated[
+        bool, Option("Run Python code that comes with the student's files, with all your rights.")
+    ] = False
     dropout: Annotated[
         float | None, Option("A share, in place of the student's own dropout.", at_least=0, at_most=1)
     ] = None

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from distill.compute.devices import Device, choose_device
 from distill.compute.memory import keep_freed_memory
 from distill.compute.processes import Processes, connect_processes
@@ -15,7 +17,7 @@ from distill.data.run_rows import RunRows, describe_rows, read_rows
 from distill.methods.choose import check_task, make_method
 from distill.methods.materials import FoundModel, find_model
 from distill.runs.card import find_comparable, make_card
-from distill.runs.folder import CHECKPOINT, choose_run_folder, working_folder
+from distill.runs.folder import CHECKPOINT, choose_run_folder, clear_folder, explain_unwritten, working_folder
 from distill.runs.record import (
     RunLog,
     describe_run,
@@ -82,14 +84,19 @@ def run_distillation(
         device = choose_device(config.training.device, config.training.precision, processes)
         if device.device.type == "cpu":
             keep_freed_memory()
-        found = find_model(config.student.model)
+        found = find_model(config.student.model, config.student.trust_remote_code)
         run = _Run(config, read_rows(config, teachers), found, device, target, keep)
         with working_folder(target, overwrite, processes) as work:
             identity = identify_run(config, run.rows, found.fingerprint)
             checkpoints = Checkpoints(work / CHECKPOINT, identity, checkpoint_steps, processes.is_first)
             checkpoints.settle(overwrite)
-            method, progress = run.train(work, checkpoints, trackers)
-            metrics = run.record(work, method, progress, started - checkpoints.seconds_before)
+            method, progress, training = run.train(work, checkpoints, trackers)
+            try:
+                metrics = run.record(work, method, progress, started - checkpoints.seconds_before)
+            except (OSError, SafetensorError) as error:
+                clear_folder(work)  # what was written of it may be what filled the disk
+                training.save_end()
+                raise explain_unwritten(target, checkpoints.path, error) from error
     return target, metrics
 
 
@@ -108,7 +115,7 @@ class _Run:
     def processes(self) -> Processes:
         return self.device.processes
 
-    def train(self, work: Path, checkpoints: Checkpoints, trackers: Sequence[str]) -> tuple[Method, Progress]:
+    def train(self, work: Path, checkpoints: Checkpoints, trackers: Sequence[str]) -> tuple[Method, Progress, Training]:
         """Make the method and train it; the epochs go to log.jsonl and to the trackers."""
         config, first = self.config, self.processes.is_first
         method = make_method(config, self.rows, self.found, self.device, work, self.keep.frozen)
@@ -120,7 +127,7 @@ class _Run:
         ):
             log = RunLog(method, file, report)
             training = Training(method, self.target.name, checkpoints, self.processes, log.write)
-            return method, training.run()
+            return method, training.run(), training
 
     def record(self, work: Path, method: Method, progress: Progress, started: float) -> dict[str, Any]:
         """Write what the run came to, and what is kept of it, to the folder `work`; give the metrics."""

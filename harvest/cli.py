@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from shared.console import AsJson, command, print_json, results, say, show_cost
+from shared.console import AsJson, command, print_json, results, run_app, say, show_cost
 
 # What a command needs beyond typer is imported when it runs: `harvest --help` answers at once.
 
@@ -215,7 +215,7 @@ def _print_report(report: Any, as_json: bool) -> None:
 
 def main() -> None:
     """Entry point of the `harvest` command."""
-    app()
+    run_app(app)
 
 
 if __name__ == "__main__":

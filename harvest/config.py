@@ -17,6 +17,7 @@ from shared.answers import RULES
 from shared.errors import UsageError
 from shared.options import Option, check_options, list_options, make_config, parse_names
 from shared.schema import Status
+from shared.secrets import refuse_secrets
 
 NO_SPLIT = "none"  # of --ask
 _FILE = "A file of your own"
@@ -190,6 +191,10 @@ def make_harvest_config(
     Raises UsageError that names the option: one that neither harvest nor teacher has, one that is missing, or one that
     cannot be.
     """
+    variable = options.get("api_key_env")
+    refuse_secrets(
+        {spell(name): value for name, value in options.items()}, variable if isinstance(variable, str) else None
+    )
     own = {name: value for name, value in options.items() if name not in COMMON_OPTIONS}
     common = {name: value for name, value in options.items() if name in COMMON_OPTIONS}
     config = make_config(HarvestConfig, common, owner, spell)

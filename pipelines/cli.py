@@ -8,7 +8,7 @@ import typer
 import distill.startup  # noqa: F401  (before anything of `shared`)
 from distill.compare.flags import Images, Out, Overwrite
 from distill.compare.plan import Comparison
-from shared.console import AsJson, command, print_json
+from shared.console import AsJson, command, print_json, run_app
 from shared.errors import require_extra
 from shared.options import make_parameters, take_options
 
@@ -71,4 +71,4 @@ def run(
 
 def main() -> None:
     """Entry point of the `pipeline` command."""
-    app()
+    run_app(app)

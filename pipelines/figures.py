@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from pipelines.table import Published, Table
-from shared.console import results
+from shared.console import print_table, results
 from shared.disk import replace_file
 
 JSON, CSV, MARKDOWN = "table.json", "table.csv", "table.md"
@@ -134,14 +134,15 @@ def write_markdown(table: Table, lines: Sequence[Line]) -> str:
 
 def print_figures(table: Table, lines: Sequence[Line]) -> None:
     """Print the table on standard output."""
+    from rich.markup import escape
     from rich.table import Table as Printed
 
-    printed = Printed(title=table.name)
+    printed = Printed(title=escape(table.name))
     for column in COLUMNS:
         printed.add_column(column, justify="right" if column in ("published", "dev", "held out", "seeds") else "left")
     for line in lines:
         printed.add_row(*_show(line))
-    results.print(printed)
+    print_table(printed)
     results.print(NOTE, markup=False, soft_wrap=True)
     if table.published is not None:
         results.print(f"published: {table.published.source}", markup=False, soft_wrap=True)

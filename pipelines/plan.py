@@ -12,7 +12,7 @@ from harvest.config import HarvestConfig
 from harvest.job import Report, plan_harvest
 from harvest.teachers.registry import choose_entry
 from pipelines.runner import Experiment, follow_harvest
-from shared.console import results, show_cost
+from shared.console import print_table, results, show_cost
 from shared.schema import sum_costs
 
 
@@ -176,7 +176,7 @@ def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: 
         table.add_column(heading, justify="left" if number < texts else "right")
     for row in rows:
         table.add_row(*row)
-    results.print(table)
+    print_table(table)
 
 
 def _count(forecast: TrainingForecast) -> tuple[int, int, int]:

@@ -1,25 +1,38 @@
 """Shows messages and progress on standard error, and results on standard output.
 
 Where standard error is no terminal, progress is a plain line every few seconds, so that a log file stays readable.
+Whatever is printed passes here: what would steer a terminal (escape sequences of a reply or a file's name, say) is
+spelled out, and keys are hidden.
 """
 
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, TypeAlias
 
 import typer
-from rich.console import Console
+import typer.main
+from rich.console import Console, ConsoleDimensions
 from rich.markup import escape
+from rich.measure import Measurement
+from rich.segment import Segment
 
 from shared.errors import Error, StoppedError
+from shared.failures import TRACEBACK, explain
+from shared.secrets import hide_secrets
 from shared.signals import ENDING, catch_signals, interrupt
 
 if TYPE_CHECKING:
+    from rich.console import ConsoleOptions, RenderableType
     from rich.progress import Progress
+    from rich.table import Table
+    from rich.text import Text
 
 Parameters = ParamSpec("Parameters")
 
@@ -29,8 +42,54 @@ AsJson: TypeAlias = Annotated[
 
 PLAIN_LINE_SECONDS = 5.0
 
-messages = Console(stderr=True, highlight=False)
-results = Console(highlight=False)
+PIPED_WIDTH = 1000  # columns: nothing is cut to a width that nobody has
+# Control characters but for the line's end and the tab, and those that turn the direction of text (Unicode TR9).
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def make_printable(text: str) -> str:
+    """`text` with what is no character to look at spelled out, as Python spells it. Lines and tabs stay."""
+    return _UNPRINTABLE.sub(_spell_out, text)
+
+
+def _spell_out(match: "re.Match[str]") -> str:
+    number = ord(match[0])
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+
+
+class SafeConsole(Console):
+    """A console that prints nothing unprintable, and that a closed pipe does not end in the middle of a run."""
+
+    broken = False  # whoever read the output is gone
+
+    def render(self, renderable: "RenderableType", options: "ConsoleOptions | None" = None) -> Iterator[Segment]:
+        """Make segments of what is printed, each with printable text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=make_printable(segment.text))
+
+    def render_str(self, text: str, **options: Any) -> "Text":
+        """Make a text, printable before its width is measured."""
+        return super().render_str(make_printable(text), **options)
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """The size of the terminal; wide where there is none, unless COLUMNS says otherwise."""
+        size = super().size
+        if self._width is None and not self.is_terminal and not self._environ.get("COLUMNS", "").isdigit():
+            return ConsoleDimensions(PIPED_WIDTH, size.height)
+        return size
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
+
+    def on_broken_pipe(self) -> None:
+        """Print no more: what is being asked or trained goes on."""
+        self.quiet = self.broken = True
+
+
+messages = SafeConsole(stderr=True, highlight=False)
+results = SafeConsole(highlight=False)
 _silent = False
 
 
@@ -119,6 +178,21 @@ def say(message: str) -> None:
         messages.print(message, markup=False, soft_wrap=True)
 
 
+def print_table(table: "Table") -> None:
+    """Print a table on standard output, whole: where the terminal is narrower, its lines go on below."""
+    options = results.options.update(max_width=PIPED_WIDTH)
+    needed = Measurement.get(results, options, table).maximum
+    if needed <= results.width:
+        results.print(table)
+        return
+    before = results._width
+    results.width = needed
+    try:
+        results.print(table, crop=False)
+    finally:
+        results._width = before
+
+
 def show_cost(cost_usd: float | None) -> str:
     """US dollars for a person: "$0.1234", or "unknown dollars" where no price is known."""
     return "unknown dollars" if cost_usd is None else f"${cost_usd:,.4f}"
@@ -128,16 +202,17 @@ def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object on standard output. With `--json` a command prints nothing else there."""
     if not _silent:
         sys.stdout.write(json.dumps(value, default=str) + "\n")
+        sys.stdout.flush()
 
 
 def fail(error: Error) -> typer.Exit:
     """Print an error's message; give what ends the command with its exit code, for the caller to raise."""
-    messages.print("[bold red]error:[/]", escape(str(error)), soft_wrap=True)
+    messages.print("[bold red]error:[/]", escape(hide_secrets(str(error))), soft_wrap=True)
     return typer.Exit(error.exit_code)
 
 
 def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Wrap the body of a command: an Error ends it with its message and exit code, an interrupt with exit code 130.
+    """Wrap the body of a command: whatever ends it is a message and an exit code; an interrupt's is 130.
 
     SIGTERM and SIGHUP are interrupts, too.
     """
@@ -147,13 +222,61 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
         try:
             with catch_signals(interrupt, ENDING):
                 function(*args, **kwargs)
+            if results.broken:
+                raise BrokenPipeError
         except StoppedError as stop:
             say(str(stop))
             raise typer.Exit(stop.exit_code) from None
-        except Error as error:
-            raise fail(error) from None
         except KeyboardInterrupt:
             say("interrupted: what was kept stays kept, and the same command goes on from there")
             raise typer.Exit(130) from None
+        except Exception as error:
+            raise _end(error) from None
 
     return run
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line to its end, and the process with it: every exception becomes a message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal of another encoding shows escapes and stops nothing
+            stream.reconfigure(errors="backslashreplace")
+    code = 0
+    try:
+        code = typer.main.get_command(app)(standalone_mode=False) or 0
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:
+        code = _show_usage_error(error) if _is_usage_error(error) else _end(error).exit_code
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # else Python says so, at its very end
+            code = code or 1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
+def _end(error: Exception) -> typer.Exit:
+    """Print what an exception means; give what ends the command. What is click's to handle is given, or raised, on."""
+    if isinstance(error, typer.Exit):
+        return error
+    shows = bool(os.environ.get(TRACEBACK)) and not isinstance(error, Error)
+    if shows or isinstance(error, typer.Abort) or _is_usage_error(error):
+        raise error
+    return fail(explain(error))
+
+
+def _is_usage_error(error: Exception) -> bool:
+    """Tell whether click raised it for the command line. Typer may have a click of its own, so not by its class."""
+    return hasattr(error, "format_message") and hasattr(error, "exit_code")
+
+
+def _show_usage_error(error: Any) -> int:
+    from typer.rich_utils import rich_format_error
+
+    if isinstance(error.message, str):
+        error.message = make_printable(hide_secrets(error.message))
+    rich_format_error(error)
+    return int(error.exit_code)

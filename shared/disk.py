@@ -3,15 +3,18 @@
 import fcntl
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shared.descriptors import SHORTAGE
-from shared.errors import DiskError, LockedError
+from shared.errors import CorruptShardError, DiskError, LockedError
 
 TEMPORARY = ".tmp"
+LEAST_INFLATED = 256 << 20
+_MOST_RATIO = 100
 
 # is_locked takes a lock for an instant to test it: that must not keep a worker from starting.
 _LOCK_ATTEMPTS = 5
@@ -42,6 +45,37 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_regular(path: Path) -> None:
+    """Raise CorruptShardError where `path` is there and is no plain file: a link leads elsewhere, a pipe never ends."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise CorruptShardError(
+            f"{path} is no plain file ({_KINDS.get(stat.S_IFMT(mode), 'something else')}), as all files of a shard "
+            "folder are; it was not opened. Put a copy of the file itself in its place, or move it away"
+        )
+
+
+_KINDS = {
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def bound_inflated(size: int) -> int:
+    """The most bytes that an archive or a compressed file of `size` bytes may become.
+
+    Text shrinks to a fiftieth at most, weights hardly: what becomes more was made to fill a disk or a memory.
+    """
+    return max(LEAST_INFLATED, _MOST_RATIO * size)
 
 
 def make_folder(path: Path) -> None:

@@ -62,11 +62,15 @@ class FrozenModel:
     def load(self, loader: Any, **options: Any) -> Any:
         """Load this model with `loader.from_pretrained`. Raises SourceError where that fails."""
         place = self.resolved
+        if loader.__name__.startswith("Auto"):  # else transformers would ask at the terminal whether to run its code
+            options = {"trust_remote_code": False, **options}
         try:
             with quiet_transformers():
                 return loader.from_pretrained(place.location, revision=place.revision, **options)
         except Exception as error:  # a file that was cut short raises errors of many kinds
             reason = " ".join(str(error).split())
+            if "trust_remote_code" in reason:
+                reason = "it is loaded by Python code of its own, which is not run; take another model"
             raise SourceError(f"{self._source} cannot be loaded with {loader.__name__}: {reason}") from error
 
 

@@ -29,7 +29,7 @@ from queue import Empty, SimpleQueue
 from typing import Literal
 from urllib.parse import unquote
 
-from shared.disk import fsync_path, lock_file
+from shared.disk import bound_inflated, fsync_path, lock_file
 from shared.errors import SourceError, require_extra
 from shared.gguf import convert_gguf
 
@@ -72,7 +72,8 @@ class ResolvedModel:
 
     `from_pretrained(location, revision=revision)` loads it: `location` is a folder or a hub id, and
     `revision` the commit of a hub model (None for a folder). `source` is the string that named it. `origin` is the GGUF
-    file that the folder was converted from, None of any other.
+    file that the folder was converted from, None of any other. `trusts_code` is whether the user lets Python code that
+    comes with the model's files run.
     """
 
     source: str
@@ -80,6 +81,7 @@ class ResolvedModel:
     revision: str | None
     kind: Literal["folder", "hub"]
     origin: Path | None = None
+    trusts_code: bool = False
 
 
 def cache_folder() -> Path:
@@ -420,6 +422,9 @@ def _extract(parts: list[Path], work: Path) -> None:
             for name in archive.namelist():
                 if not (content / name).resolve().is_relative_to(content.resolve()):
                     raise zipfile.BadZipFile(f"its member {name!r} would be written outside the cache folder")
+            size, most = sum(info.file_size for info in archive.infolist()), bound_inflated(joined.stat().st_size)
+            if size > most:  # zipfile writes no more of a member than its directory says
+                raise zipfile.BadZipFile(f"it would become {size:,} bytes, and {most:,} are the most for its size")
             archive.extractall(content)
     except (EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
         raise zipfile.BadZipFile(str(error)) from error

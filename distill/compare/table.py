@@ -8,7 +8,7 @@ from typing import Any
 from distill.compare.plan import name_cell
 from distill.compare.run import REPORT
 from distill.compare.runner import CELLS, STUDENT
-from shared.console import results
+from shared.console import print_table, results
 
 
 def print_comparison(folder: Path, result: Mapping[str, Any]) -> None:
@@ -25,11 +25,12 @@ def print_comparison(folder: Path, result: Mapping[str, Any]) -> None:
 
 def print_group(result: Mapping[str, Any], group: Mapping[str, Any]) -> None:
     """Print the table of one number of labels: scores are means over seeds, ± their standard deviation."""
+    from rich.markup import escape
     from rich.table import Table
 
     labels = result["wording"]["everything"] if group["labels"] is None else f"{group['labels']:,} labels"
     baseline = next(one for one in group["variants"] if one["role"] == "undistilled")
-    table = Table(title=f"{result['task']}, teacher {result['teacher']}, {labels}")
+    table = Table(title=escape(f"{result['task']}, teacher {result['teacher']}, {labels}"))
     table.add_column("variant", no_wrap=True)
     for heading in (f"test {result['metric']}", f"against {baseline['variant']}", "seeds", "steps", "seconds"):
         table.add_column(heading, justify="right")
@@ -42,7 +43,7 @@ def print_group(result: Mapping[str, Any], group: Mapping[str, Any]) -> None:
             f"{result['student_steps']:,}",
             f"{one['seconds']:.0f}",
         )
-    results.print(table)
+    print_table(table)
     if group["measures"]:
         print_measures(group["measures"], baseline["variant"])
 
@@ -59,7 +60,7 @@ def print_measures(lines: Sequence[Mapping[str, Any]], baseline: str) -> None:
             if line["measure"] == name:
                 table.add_row(name, line["variant"], format_interval(line), format_interval(line["against"], "+"))
         table.add_section()
-    results.print(table)
+    print_table(table)
 
 
 def format_interval(found: Mapping[str, float] | None, sign: str = "") -> str:

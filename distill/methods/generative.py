@@ -17,6 +17,7 @@ from distill.methods.writing import WritingMaterials
 from distill.methods.writing_phase import WriterPhase, plan_dialogues
 from distill.methods.writing_scores import Said, WritingScores
 from distill.models.generator import Generator, load_generator, set_ends
+from distill.models.pretrained import check_fits
 from distill.models.saving import save_generator
 from distill.training.method import Phase, Result, RowScores
 from distill.training.progress import EpochRecord, Progress
@@ -126,6 +127,8 @@ def build_generator(materials: WritingMaterials, teacher: VectorTeacher | None) 
         wanted.lora_targets,
         wanted.gradient_checkpointing,
     )
+    length = materials.encoder.max_length
+    check_fits(model, materials.found.source, materials.tokenizer, length, "--sequence-length")
     set_ends(model, materials.encoder.ends, materials.tokenizer.pad_token_id)
     torch.manual_seed(derive_seed(config.training.seed, "heads"))
     generator = Generator(model, None if teacher is None else (teacher.joint_width, teacher.column.width))

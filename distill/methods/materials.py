@@ -13,7 +13,7 @@ from distill.data.columns import TEXT, BatchColumn, label_columns
 from distill.data.run_rows import RunRows
 from distill.data.split import Bools
 from distill.data.tokens import TextColumn, TextEncoder
-from distill.models.pretrained import load_tokenizer
+from distill.models.pretrained import count_positions, load_tokenizer
 from distill.scoring.metrics import find_metric
 from distill.scoring.predict import scored_rows
 from shared.console import say
@@ -31,9 +31,9 @@ class FoundModel:
     fingerprint: str
 
 
-def find_model(name: str) -> FoundModel:
-    """Find a model by what a user calls it. Raises SourceError."""
-    source = resolve_model(name, say)
+def find_model(name: str, trusts_code: bool = False) -> FoundModel:
+    """Find a model by what a user calls it; `trusts_code` lets code that comes with it run. Raises SourceError."""
+    source = replace(resolve_model(name, say), trusts_code=trusts_code)
     return FoundModel(source, fingerprint_model(source))
 
 
@@ -99,7 +99,8 @@ def gather_materials(
     """Load the student's tokenizer, and prepare the rows that score it. Raises SourceError."""
     config = settle_alpha(config, rows)
     tokenizer = load_tokenizer(found.source)
-    tokenizer.model_max_length = min(config.data.max_length, tokenizer.model_max_length)
+    limits = (config.data.max_length, tokenizer.model_max_length, count_positions(found.source))
+    tokenizer.model_max_length = min(limit for limit in limits if limit is not None)
     encoder = TextEncoder(tokenizer, tokenizer.model_max_length)
     dev = scored_rows(rows.dev, encoder, config.data.buffer_bytes)
     test = None if rows.test is None else scored_rows(rows.test, encoder, config.data.buffer_bytes)

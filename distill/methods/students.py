@@ -28,7 +28,7 @@ from distill.models.cpu_kernels import quicken
 from distill.models.lower_layers import Lower, keep_outputs, take_lower
 from distill.models.orthogonal import make_optimizer
 from distill.models.outputs import Outputs
-from distill.models.pretrained import load_student, save_student
+from distill.models.pretrained import check_fits, load_student, save_student
 from distill.scoring.predict import predict, predict_aligner, score
 from distill.training.feed import load_batches
 from distill.training.method import Result
@@ -77,6 +77,7 @@ def build_student(materials: Materials, vector_width: int | None) -> BuiltStuden
         wanted.lora_targets,
         wanted.gradient_checkpointing,
     )
+    check_fits(model, materials.found.source, materials.tokenizer, encoder.max_length, "--max-length")
     torch.manual_seed(derive_seed(seed, "heads"))
     student = Student(model, config.method.semantics, vector_width)
     model.config.pad_token_id = materials.tokenizer.pad_token_id

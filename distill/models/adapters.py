@@ -114,10 +114,11 @@ def load_adapter(folder: str) -> Any:
     model = AutoModelForSequenceClassification.from_pretrained(
         base.location,
         revision=base.revision,
-        config=AutoConfig.from_pretrained(folder, local_files_only=True),
+        config=AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
         dtype=torch.float32,
         ignore_mismatched_sizes=True,
         local_files_only=base.kind == "folder",
+        trust_remote_code=False,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # as above

@@ -16,6 +16,8 @@ from shared.errors import Error, SourceError
 from shared.frozen_models import quiet_transformers
 from shared.sources import ResolvedModel
 
+_POSITIONS = ("position_embeddings", "embed_positions", "wpe")  # tables of absolute positions, as models name them
+
 
 def load_student(
     source: ResolvedModel,
@@ -37,6 +39,11 @@ def load_student(
     """
     with loading(source):
         config = AutoConfig.from_pretrained(source.location, **locate(source))
+        if getattr(config, "is_encoder_decoder", False):
+            raise SourceError(
+                f"the student {source.source} ({config.model_type}) is an encoder-decoder, and is not trained here: "
+                "take an encoder (BERT and its like) or a causal language model"
+            )
         _check_labels(source, config, outputs)
         if layers is not None:
             if layers > config.num_hidden_layers:
@@ -142,9 +149,43 @@ def _separate_pairs(tokenizer: Any) -> None:
     backend.post_processor = Processors([*before, between])
 
 
+def count_positions(source: ResolvedModel) -> int | None:
+    """Count the positions that a model's config names; None where it names none. Raises SourceError."""
+    with loading(source):
+        positions = getattr(
+            AutoConfig.from_pretrained(source.location, **locate(source)), "max_position_embeddings", None
+        )
+    return positions if isinstance(positions, int) and positions > 0 else None
+
+
+def check_fits(model: Any, source: ResolvedModel, tokenizer: Any, length: int, option: str) -> None:
+    """Refuse a student that has fewer embeddings than its tokenizer has tokens, or fewer positions than `length`.
+
+    Either would end the training in the middle, at the first text that needs them. `option` sets the length. Raises
+    SourceError.
+    """
+    tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
+    embedded = model.get_input_embeddings().num_embeddings
+    if tokens > embedded:
+        raise SourceError(
+            f"the student {source.source} has embeddings of {embedded:,} tokens, and its tokenizer has {tokens:,}: the "
+            "two are not of one model. Copy its files again, or take another student"
+        )
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Embedding) and name.rpartition(".")[2] in _POSITIONS:
+            # RoBERTa counts positions from behind its padding token, OPT from 2.
+            before = getattr(module, "offset", None) or (0 if module.padding_idx is None else module.padding_idx + 1)
+            if length > module.num_embeddings - before:
+                raise SourceError(
+                    f"the student {source.source} has {module.num_embeddings - before} positions, and texts may have "
+                    f"{length} tokens: give {option} {module.num_embeddings - before}"
+                )
+
+
 def locate(source: ResolvedModel) -> dict[str, Any]:
     """Give what from_pretrained needs to take a model from where it was found, and from nowhere else."""
-    return {"local_files_only": True} if source.kind == "folder" else {"revision": source.revision}
+    found = {"local_files_only": True} if source.kind == "folder" else {"revision": source.revision}
+    return {**found, "trust_remote_code": source.trusts_code}  # not given, transformers would ask at the terminal
 
 
 def _check_labels(source: ResolvedModel, config: Any, outputs: int) -> None:
@@ -167,6 +208,11 @@ def loading(source: ResolvedModel, what: str = "a text classifier") -> Iterator[
     except Error:
         raise
     except Exception as error:  # its readers raise errors of many kinds at a file that was cut short
+        if "trust_remote_code" in str(error) and not source.trusts_code:
+            raise SourceError(
+                f"the student {source.source} is loaded by Python code of its own, which would run here with all your "
+                "rights, and was not run. Read that code, then give --trust-remote-code; or take another student"
+            ) from error
         again = f"hf download {source.location} --force-download" if source.kind == "hub" else "copy its files again"
         raise SourceError(
             f"transformers cannot load the student {source.source} as {what}: {error}. If its download was "

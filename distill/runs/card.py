@@ -4,6 +4,7 @@ It claims nothing that was not measured: a split that was not scored, and each c
 is said to be absent.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from distill.config import DistillConfig
 from distill.controls import CONTROLS
 from distill.runs.folder import read_metrics
 from shared.errors import UsageError
+from shared.markdown import escape_code, escape_markdown, hide_place, put_on_line
 from shared.options import list_options
 
 Metrics = Mapping[str, Any]
@@ -47,7 +49,7 @@ def make_card(name: str, metrics: Metrics, comparable: Sequence[Metrics], *, fol
     adapter = metrics["config"].get("lora_rank") is not None and folder is None and not _writes(metrics)
     sections = [
         _make_header(name, metrics, adapter),
-        f"# {name}",
+        f"# {escape_markdown(name)}",
         _introduce(metrics),
         _show_scores(metrics),
         _show_comparison(metrics, comparable),
@@ -68,21 +70,25 @@ def _describe_setting(metrics: Metrics) -> dict[str, Any]:
 def _make_header(name: str, metrics: Metrics, adapter: bool) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    base = metrics["student"].partition("@")[0]
+    base, task, metric = (
+        metrics["student"].partition("@")[0],
+        put_on_line(metrics["task"]),
+        put_on_line(metrics["metric"]),
+    )
     scores = [("validation", metrics["dev_best"]), (_name_test(metrics), metrics["test"])]
     data = ModelCardData(
         library_name="peft" if adapter else "transformers",
         pipeline_tag=_name_pipeline(metrics),
         base_model=base if _HUB_ID.fullmatch(metrics["student"]) and not Path(base).exists() else None,
         tags=["knowledge-distillation", "harvest-distill"],
-        model_name=name,
+        model_name=put_on_line(name),
         eval_results=[
             EvalResult(
                 task_type=_name_pipeline(metrics),
-                dataset_type=metrics["task"],
-                dataset_name=metrics["task"],
+                dataset_type=task,
+                dataset_name=task,
                 dataset_split=split,
-                metric_type=metrics["metric"],
+                metric_type=metric,
                 metric_value=round(value, 6),
             )
             for split, value in scores
@@ -93,15 +99,17 @@ def _make_header(name: str, metrics: Metrics, adapter: bool) -> str:
 
 
 def _introduce(metrics: Metrics) -> str:
-    what = "a regressor" if metrics["labels"] == [] else f"a classifier ({', '.join(metrics['labels'])})"
-    trained = f"to write, with the template {metrics['template']}" if _writes(metrics) else f"as {what}"
-    start = f"{_name_student(metrics)}, trained on {metrics['task']} {trained}"
+    labels = ", ".join(map(escape_markdown, metrics["labels"]))
+    what = f"a classifier ({labels})" if labels else "a regressor"
+    template = escape_markdown(hide_place(str(metrics["template"]))) if _writes(metrics) else ""
+    trained = f"to write, with the template {template}" if template else f"as {what}"
+    start = f"{_name_student(metrics)}, trained on {escape_markdown(metrics['task'])} {trained}"
     if not _has_teacher(metrics):
-        return f"{start}, without a teacher: the variant `{metrics['variant']}`."
-    what = f"the variant `{metrics['variant']}`, by harvest-distill"
+        return f"{start}, without a teacher: the variant {escape_code(metrics['variant'])}."
+    what = f"the variant {escape_code(metrics['variant'])}, by harvest-distill"
     if metrics["aligner_steps"]:
         what += ", with ARMADA's aligner ([arXiv:2603.10877](https://arxiv.org/abs/2603.10877))"
-    return f"{start}, with the kept answers of the teacher `{metrics['teacher']}`: {what}."
+    return f"{start}, with the kept answers of the teacher {escape_code(metrics['teacher'])}: {what}."
 
 
 def _show_scores(metrics: Metrics) -> str:
@@ -109,7 +117,7 @@ def _show_scores(metrics: Metrics) -> str:
     lines = [
         "## Scores",
         "",
-        f"| | {metrics['metric']} |",
+        f"| | {escape_markdown(metrics['metric'])} |",
         "|---|---:|",
         f"| validation, {rows['dev']:,} rows, epoch {metrics['best_epoch']} | {metrics['dev_best']:.4f} |",
         f"| validation, last epoch | {metrics['dev_last']:.4f} |",
@@ -166,7 +174,7 @@ def _show_comparison(metrics: Metrics, comparable: Sequence[Metrics]) -> str:
             dev = fmean(run["dev_best"] for run in runs.values())
             tests = [run["test"] for run in runs.values()]
             test = "" if None in tests else f"{fmean(tests):.4f}"
-            lines.append(f"| {variant} | {len(runs)} | {dev:.4f} | {test} |")
+            lines.append(f"| {escape_markdown(variant)} | {len(runs)} | {dev:.4f} | {test} |")
         lines.append("")
     ran = {run["control"] for runs in by_variant.values() for run in runs.values()}
     absent = [name for name in ("undistilled", "heads-only") if name not in by_variant]
@@ -183,19 +191,19 @@ def _show_comparison(metrics: Metrics, comparable: Sequence[Metrics]) -> str:
 
 
 def _show_data(metrics: Metrics) -> str:
-    rows = metrics["rows"]
+    rows, texts = metrics["rows"], escape_markdown(hide_place(str(metrics["texts"])))
     lines = [
         "## Data",
         "",
-        f"{metrics['task']} ({metrics['texts']}): {rows['answered']:,} of {rows['train']:,} training rows have a whole "
-        f"answer of the teacher, {rows['labelled']:,} showed their label.",
+        f"{escape_markdown(metrics['task'])} ({texts}): {rows['answered']:,} of {rows['train']:,} training rows have a "
+        f"whole answer of the teacher, {rows['labelled']:,} showed their label.",
         "",
         "| answers of | sha256 of the recipe | sha256 of the manifest |",
         "|---|---|---|",
     ]
     for path, manifest in metrics["manifest_sha256"].items():
         teacher = Path(path).name.removeprefix("teacher=")
-        lines.append(f"| {teacher} | `{metrics['recipe_sha256'][path]}` | `{manifest}` |")
+        lines.append(f"| {escape_markdown(teacher)} | `{metrics['recipe_sha256'][path]}` | `{manifest}` |")
     if metrics["truncated_texts"]:
         cut = f"{metrics['truncated_texts']:,} training texts were cut to {metrics['config']['max_length']} tokens."
         lines += ["", cut]
@@ -217,7 +225,7 @@ def _show_training(metrics: Metrics) -> str:
             "",
             f"Student before training: `{metrics['student_fingerprint']}`.",
             "",
-            *(f"- `{name}`: {value}" for name, value in sorted(config.items())),
+            *(f"- `{name}`: {escape_markdown(hide_place(str(value)))}" for name, value in sorted(config.items())),
         ]
     )
 
@@ -236,23 +244,23 @@ def _show_use(metrics: Metrics, folder: str, adapter: bool) -> str:
         verb = "write" if _writes(metrics) else "classify"
         code = [
             "from transformers import pipeline",
-            f'{verb} = pipeline("{_name_pipeline(metrics)}", model="{folder}")',
+            f'{verb} = pipeline("{_name_pipeline(metrics)}", model={json.dumps(folder)})',
         ]
     else:
         lines += [f"This is a LoRA adapter of {_name_student(metrics)}; `distill export` merges the two.", ""]
         code = [
             "from peft import PeftModel",
             "from transformers import AutoConfig, AutoModelForSequenceClassification",
-            f'config = AutoConfig.from_pretrained("{folder}")',
+            f"config = AutoConfig.from_pretrained({json.dumps(folder)})",
             "base = AutoModelForSequenceClassification.from_pretrained(BASE, config=config)",
-            f'model = PeftModel.from_pretrained(base, "{folder}")',
+            f"model = PeftModel.from_pretrained(base, {json.dumps(folder)})",
         ]
     return "\n".join([*lines, *(f"    {line}" for line in code)])
 
 
 def _name_student(metrics: Metrics) -> str:
     student: str = metrics["student"]
-    return f"`{Path(student).name}`" if Path(student).is_absolute() else f"`{student}`"  # no path of this machine
+    return escape_code(hide_place(student))
 
 
 def _writes(metrics: Metrics) -> bool:

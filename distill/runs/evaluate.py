@@ -11,12 +11,11 @@ from distill.decoding import Decoding
 from distill.models.pretrained import load_classifier, load_tokenizer
 from distill.models.saving import is_generator
 from distill.runs.evaluate_generator import evaluate_generator
-from distill.runs.folder import read_metrics
+from distill.runs.folder import find_student, read_metrics
 from distill.scoring.predict import predict, score, scored_rows
 from shared.errors import DataError, UsageError
 from shared.shards.manifest import choose_teacher
 from shared.shards.read import check_readable
-from shared.sources import resolve_model
 
 
 def evaluate_run(
@@ -46,7 +45,7 @@ def evaluate_run(
         return evaluate_generator(run_folder, folder, split, device, template, decoding, length)
     if template is not None or decoding is not None:
         raise UsageError(f"{run_folder} is a classifier: template and decoding are for students that write")
-    source = resolve_model(str((run_folder / "student").resolve()))
+    source = find_student(run_folder)
     tokenizer = load_tokenizer(source)
     model = load_classifier(source).to(device.device)
     outputs = 1 if manifest.kind == "regression" else len(manifest.labels)

@@ -12,6 +12,7 @@ from distill.data.run_rows import TRAIN
 from distill.decoding import Decoding, show_decoding
 from distill.models.generator import load_generator
 from distill.models.pretrained import open_tokenizer
+from distill.runs.folder import find_student
 from distill.runs.formats.rows import AnsweredRows, choose_template, open_rows
 from distill.scoring.generate import find_end_tokens, generate_replies
 from distill.scoring.intervals import estimate_mean
@@ -19,7 +20,6 @@ from distill.scoring.replies import Written, score_by_likelihood, score_replies,
 from shared.errors import DataError
 from shared.example import Example
 from shared.overlap import measure_overlap
-from shared.sources import resolve_model
 
 DEFAULT_LENGTH = 2048  # of a model whose config names no limit
 
@@ -58,7 +58,7 @@ def evaluate_generator(
     row's score is its mean over the decoding's seeds. A prompt is cut from the left to leave one token of
     `sequence_length`, as in training. Raises DataError where no row has a right answer.
     """
-    source = resolve_model(str((run_folder / "student").resolve()))
+    source = find_student(run_folder)
     tokenizer = open_tokenizer(source)
     rows = open_rows(folder, template or choose_template(tokenizer), tokenizer)
     examples = list(rows.read_labelled(split)) if split in rows.splits() else []

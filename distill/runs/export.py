@@ -10,7 +10,7 @@ from distill.models.adapters import merge_adapter
 from distill.models.pretrained import load_classifier, load_tokenizer, open_tokenizer, save_student
 from distill.models.saving import is_generator
 from distill.runs.card import find_comparable, make_card
-from distill.runs.folder import read_metrics
+from distill.runs.folder import find_student, read_metrics
 from distill.runs.formats.axolotl import write_axolotl
 from distill.runs.formats.distillkit import write_distillkit
 from distill.runs.formats.lm_eval import write_lm_eval
@@ -35,7 +35,7 @@ def export_run(run_folder: Path, target: Path, name: str | None = None) -> None:
         if is_generator(student):
             shutil.copytree(student, work, dirs_exist_ok=True)  # full as it is: see save_generator
         else:
-            source = resolve_model(str(student))
+            source = find_student(run_folder)
             save_student(work, merge_adapter(load_classifier(source)), load_tokenizer(source))
         card = make_card(
             run_folder.resolve().name,

@@ -5,13 +5,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distill.compute.processes import Processes
 from shared.disk import explain_disk_errors, hold_folder
-from shared.errors import UsageError
+from shared.errors import DiskError, UsageError
 from shared.shards.manifest import check_name
+from shared.sources import ResolvedModel, resolve_model
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -40,6 +42,28 @@ def read_metrics(run_folder: Path) -> dict[str, Any]:
     return metrics
 
 
+def find_student(run_folder: Path) -> ResolvedModel:
+    """Find the student of a finished run. Code that comes with it runs where the run let it."""
+    trusts_code = bool(read_metrics(run_folder)["config"].get("trust_remote_code"))
+    return replace(resolve_model(str((run_folder / "student").resolve())), trusts_code=trusts_code)
+
+
+def clear_folder(work: Path) -> None:
+    """Remove all that a run's working folder holds but for its checkpoint."""
+    for path in work.iterdir():
+        if path.name != CHECKPOINT:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def explain_unwritten(target: Path, checkpoint: Path, error: Exception) -> DiskError:
+    """Say that a run was trained and could not be written, and what is left of it."""
+    left = "the training is kept in its checkpoint" if checkpoint.exists() else "no checkpoint could be kept either"
+    return DiskError(
+        f"{target} was trained and cannot be written ({error}); {left}. Free disk space or mend the folder, then run "
+        "the same command again: it goes on from there"
+    )
+
+
 def name_working_folder(target: Path) -> Path:
     """Name the folder that a run works in until it is done."""
     return target.parent / f".{target.name}.partial"
@@ -61,9 +85,7 @@ def working_folder(target: Path, overwrite: bool, processes: Processes) -> Itera
         work.mkdir(parents=True, exist_ok=True)
     with hold_folder(work, f"{target} is being trained", "give this run another --name"):
         try:
-            for path in work.iterdir():
-                if path.name != CHECKPOINT:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            clear_folder(work)
             processes.agree(None)  # the others may look into it now
             yield work
             if overwrite and target.exists():

@@ -1,10 +1,15 @@
-"""Checkpoints: all that a run needs to go on to the same weights, in one file that is whole or is not there."""
+"""Checkpoints: all that a run needs to go on to the same weights, in one file that is whole or is not there.
 
+The file is what torch.save writes and, behind it, MARK and the SHA-256 digest of all bytes before: a byte that flipped
+on the disk would else lead to other weights without a word. torch.load finds the end of its archive by itself.
+"""
+
+import os
 import time
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -13,6 +18,10 @@ from shared.disk import write_whole
 from shared.errors import Error, UsageError
 
 SECONDS = 300.0  # between checkpoints, unless steps were asked for
+MARK = b"harvest-distill checkpoint, SHA-256: "
+_DIGEST_BYTES = 32
+_TRAILER_BYTES = len(MARK) + _DIGEST_BYTES
+_PIECE_BYTES = 8 << 20
 
 
 class Checkpoints:
@@ -47,7 +56,9 @@ class Checkpoints:
         saved = True
         try:
             with write_whole(self.path) as temporary, temporary.open("wb") as file:
-                torch.save({"identity": self._identity, "spent": self._measure(), **state}, file)
+                writer: Any = _HashingWriter(file)
+                torch.save({"identity": self._identity, "spent": self._measure(), **state}, writer)
+                file.write(MARK + writer.digest)
         except (OSError, RuntimeError) as error:
             say(f"the checkpoint {self.path} cannot be written ({error}); training goes on without it")
             saved = False
@@ -62,8 +73,14 @@ class Checkpoints:
         return state
 
     def settle(self, discard: bool) -> None:
-        """Refuse another run's checkpoint, as `load` does; with `discard`, remove it instead."""
-        state = self._read(mapped=True)
+        """Refuse another run's checkpoint, or a damaged one, as `load` does; with `discard`, remove it instead."""
+        try:
+            state = self._read(mapped=True)
+        except Error:
+            if not discard:
+                raise
+            self.remove()
+            return
         if state is None:
             return
         differences = self._compare(state["identity"])
@@ -86,12 +103,22 @@ class Checkpoints:
         return self.seconds_before + time.monotonic() - self._started
 
     def _read(self, mapped: bool) -> dict[str, Any] | None:
+        """Read the file, its digest first. Raises Error, which says what to do, where it is not as it was written."""
         if not self.path.exists():
             return None
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        way_out = f"move it aside to start the run over: mv '{self.path}' '{aside}' (or give --overwrite)"
+        problem = _find_damage(self.path)
+        if problem is not None:
+            raise Error(
+                f"the checkpoint {self.path} {problem}: going on from it could lead to other weights; {way_out}"
+            )
         try:
-            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mapped)
-        except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
-            raise Error(f"{self.path} cannot be read ({error}); remove it to start the run over") from error
+            state = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mapped)
+        except Exception as error:  # whatever unpickling raises
+            raise Error(f"{self.path} cannot be read ({type(error).__name__}: {error}); {way_out}") from error
+        if not isinstance(state, dict) or not {"identity", "spent"} <= state.keys():
+            raise Error(f"{self.path} is no checkpoint of a run; {way_out}")
         return state
 
     def _compare(self, other: Mapping[str, Any]) -> list[str]:
@@ -101,3 +128,40 @@ class Checkpoints:
             for name in names
             if other.get(name) != self._identity.get(name)
         ]
+
+
+class _HashingWriter:
+    """A file to write to, from beginning to end, that knows the digest of what was written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._hash = file, sha256()
+
+    @property
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+    def write(self, content: bytes) -> int:
+        self._hash.update(content)
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _find_damage(path: Path) -> str | None:
+    """What shows that a file is not the checkpoint that was written; None where its digest is that of its bytes."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size - _TRAILER_BYTES
+            file.seek(max(size, 0))
+            trailer = file.read()
+            if size < 0 or not trailer.startswith(MARK):
+                return "has no checksum at its end (it is empty, cut, or another program's or version's)"
+            file.seek(0)
+            digest, left = sha256(), size
+            while left and (piece := file.read(min(left, _PIECE_BYTES))):
+                digest.update(piece)
+                left -= len(piece)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None if digest.digest() == trailer[len(MARK) :] else "is damaged: its bytes are not those that were written"

@@ -39,6 +39,7 @@ class Training:
     on_epoch: Callable[[EpochRecord], None] | None = None
     results: dict[str, Result] = field(default_factory=dict)
     stop: Stop = field(default_factory=Stop)
+    end: tuple[str, Phase[Any], Progress] | None = field(default=None, init=False)  # of the last phase
 
     def run(self) -> Progress:
         """Train all phases that no checkpoint has the result of, and give how the last one went.
@@ -66,8 +67,16 @@ class Training:
                 self.results[name] = phase.finish(progress)
                 self.checkpoints.save({"results": self.results, "phase": None})
         phase, progress = self._train(last, self.title, state, self.on_epoch)
+        self.end = (last, phase, progress)
         self.results[last] = phase.finish(progress)
         return progress
+
+    def save_end(self) -> None:
+        """Save a checkpoint from which `run` comes to the end at once: what follows it can be tried again."""
+        if self.end is not None:
+            name, phase, progress = self.end
+            results = {before: result for before, result in self.results.items() if before != name}
+            self.checkpoints.save({"results": results, "phase": name, **capture(progress, phase.learners)})
 
     def _train(
         self, name: str, title: str, state: Mapping[str, Any], on_epoch: Callable[[EpochRecord], None] | None

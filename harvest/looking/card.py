@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import yaml
+
 from harvest.looking.agreement import describe_agreement, judge_folder
 from shared.disk import lock_file, replace_file
+from shared.markdown import escape_markdown, hide_place
 from shared.schema import sum_costs
 from shared.shards import Manifest, find_teachers, load_manifest
 from shared.shards.manifest import REMOVED
@@ -17,15 +20,20 @@ def write_card(task_folder: Path) -> None:
 
 
 def _make_card(task_folder: Path, manifests: dict[Path, Manifest]) -> str:
-    lines = ["---", "configs:"]
-    for path, manifest in manifests.items():
-        lines += [f"- config_name: {manifest.teacher}", "  data_files:"]
-        for split in _list_splits(manifest):
-            pattern = f"{path.relative_to(task_folder)}/split={split}/*.parquet"
-            lines += [f"  - split: {split}", f'    path: "{pattern}"']
+    configs = [
+        {
+            "config_name": manifest.teacher,
+            "data_files": [
+                {"split": split, "path": f"{path.relative_to(task_folder)}/split={split}/*.parquet"}
+                for split in _list_splits(manifest)
+            ],
+        }
+        for path, manifest in manifests.items()
+    ]
+    header = yaml.safe_dump({"configs": configs}, sort_keys=False, allow_unicode=True, width=1000)
     first = next(iter(manifests.values()))
-    lines += ["---", "", f"# {first.task}: a teacher's answers", ""]
-    lines.append(f"Texts: {first.source}. {_describe_answers(first)}")
+    lines = ["---", header.rstrip(), "---", "", f"# {escape_markdown(first.task)}: a teacher's answers", ""]
+    lines.append(f"Texts: {escape_markdown(hide_place(first.source))}. {_describe_answers(first)}")
     for path, manifest in manifests.items():
         lines += [
             "",
@@ -40,7 +48,7 @@ def _make_card(task_folder: Path, manifests: dict[Path, Manifest]) -> str:
             dollars = "unknown" if cost is None else f"{cost:.4f}"
             lines.append(f"| {split} | {rows:,} | {manifest.planned.get(split, rows):,} | {dollars} |")
         if (agreement := judge_folder(path, manifest)) is not None:
-            lines += ["", *(f"- {line}" for line in describe_agreement(agreement.describe()))]
+            lines += ["", *(f"- {escape_markdown(line)}" for line in describe_agreement(agreement.describe()))]
     lines += [
         "",
         "A row is one example with the teacher's answer to it: its text and label, `embedding` (the teacher's vector), "
@@ -56,7 +64,7 @@ def _describe_answers(manifest: Manifest) -> str:
         return "Answers: each row's own choices."
     if manifest.kind == "generation":
         return "Answers: free text."
-    return f"Labels: {', '.join(manifest.labels) or 'a number'}."
+    return f"Labels: {', '.join(map(escape_markdown, manifest.labels)) or 'a number'}."
 
 
 def _list_splits(manifest: Manifest) -> list[str]:

@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 
 from harvest.teachers.registry import find_teachers
 from harvest.teachers.requirements import Requirements, find_missing_locally
-from shared.console import results
+from shared.console import print_table, results
 
 _WORDS = {
     "embedding": "vector",
@@ -49,7 +49,7 @@ def print_teachers() -> None:
             "no" if find_missing_locally(entry.requirements) else "yes",
             entry.summary,
         )
-    results.print(table)
+    print_table(table)
     for problem in find_teachers().broken.values():
         results.print(problem, markup=False, soft_wrap=True)
     results.print(

@@ -1,6 +1,7 @@
 """Looking at rows: the example, the picture that the teacher saw, its reply, its label distribution."""
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from shared.schema import Row, row_schema
 from shared.shards import Manifest, choose_teacher, iterate_pieces, iterate_rows, load_manifest
 
 BAR_WIDTH = 30
+PIPED_PANEL_WIDTH = 100
 
 
 def show_rows(
@@ -21,6 +23,8 @@ def show_rows(
     folder = choose_teacher(path, teacher)
     manifest = load_manifest(folder)
     splits = list(dict.fromkeys((*manifest.planned, *(shard.split for shard in manifest.shards))))
+    if not splits:
+        raise ShardError(f"{folder} has no split yet: nothing was planned in it; fill it with: harvest run")
     if split is not None and split not in splits:
         raise UsageError(f"{folder} has no split {split!r}; it has: {', '.join(splits)}")
     shown = 0
@@ -69,7 +73,8 @@ def _print_row(row: Row, manifest: Manifest) -> None:
     if answer.asked_at is not None:
         price = "of unknown price" if answer.cost_usd is None else f"${answer.cost_usd:.6f}"
         body.append(f"\nasked {answer.asked_at:%Y-%m-%d %H:%M:%S}, {answer.attempts} attempts, {price}")
-    results.print(Panel(body, title=example.sample_id, title_align="left"))
+    width = results.width if results.is_terminal else PIPED_PANEL_WIDTH
+    results.print(Panel(body, title=Text(example.sample_id), title_align="left"), width=width)
 
 
 def _draw_bar(name: str, probability: float) -> str:
@@ -90,11 +95,13 @@ def _write_pictures(row: Row, manifest: Manifest, folder: Path, images: Path) ->
     layout = {key: value for key, value in manifest.recipe["layout"].items() if key not in ("version", "fonts")}
     images.mkdir(parents=True, exist_ok=True)
     for number, page in enumerate(render(drawn, Layout(**layout))):
-        path = images / f"{row.example.sample_id.replace('/', '_')}-{number}.png"
+        path = images / f"{_name_file(row.example.sample_id)}-{number}.png"
         path.write_bytes(page.png)
         seen = list(row.answer.image_sha256 or ())
         same = number < len(seen) and seen[number] == page.sha256
-        results.print(f"{path}{'' if same or not seen else ': not the bytes that the teacher saw'}", soft_wrap=True)
+        results.print(
+            f"{path}{'' if same or not seen else ': not the bytes that the teacher saw'}", markup=False, soft_wrap=True
+        )
 
 
 def _copy_pictures(row: Row, manifest: Manifest, folder: Path, images: Path) -> None:
@@ -104,6 +111,11 @@ def _copy_pictures(row: Row, manifest: Manifest, folder: Path, images: Path) -> 
         raise UsageError(f"the teacher {manifest.teacher} saw no pictures: its recipe draws nothing{made}")
     images.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(kept):
-        path = images / f"{row.example.sample_id.replace('/', '_')}-{number}.png"
+        path = images / f"{_name_file(row.example.sample_id)}-{number}.png"
         path.write_bytes(picture.read_bytes())
-        results.print(path, soft_wrap=True)
+        results.print(str(path), markup=False, soft_wrap=True)
+
+
+def _name_file(sample_id: str) -> str:
+    """A file's name of a row's id, which may be any text."""
+    return re.sub(r"[^\w.+-]", "_", sample_id)[:100]

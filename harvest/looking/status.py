@@ -5,7 +5,7 @@ from typing import Any
 
 from harvest.asking.inflight import read_in_flight
 from harvest.looking.agreement import describe_agreement, judge_folder
-from shared.console import results
+from shared.console import print_table, results
 from shared.errors import ShardError
 from shared.schema import Status, sum_costs
 from shared.shards import load_manifest, summarise_folder
@@ -27,6 +27,7 @@ def read_status(path: Path) -> dict[str, Any]:
 
 def print_status(status: dict[str, Any]) -> None:
     """Print what read_status gave as tables for a person."""
+    from rich.markup import escape
     from rich.table import Table
 
     for teacher in status["teachers"]:
@@ -40,7 +41,7 @@ def print_status(status: dict[str, Any]) -> None:
             "not sealed",
             "dollars",
             "MB",
-            title=teacher["folder"],
+            title=escape(teacher["folder"]),
         )
         for split, counts in teacher["splits"].items():
             table.add_row(
@@ -54,7 +55,7 @@ def print_status(status: dict[str, Any]) -> None:
                 _show_dollars(counts["known_cost_usd"], counts["unpriced"]),
                 f"{counts['bytes'] / 1e6:.1f}",
             )
-        results.print(table)
+        print_table(table)
         for split, counts in teacher["splits"].items():
             for cause, rows in counts["failures"]:
                 results.print(f"  {split}: {rows:,} x {cause}", markup=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 
-from shared.console import results
+from shared.console import print_table, results
 from shared.tasks import TASKS
 from shared.tasks.sizes import KNOWN_ROWS
 from shared.tasks.task import Task
@@ -44,7 +44,7 @@ def print_tasks() -> None:
     table.add_column("source", overflow="fold")
     for task in TASKS.values():
         table.add_row(task.name, task.kind, task.metric, _show_rows(task), _show_source(task))
-    results.print(table)
+    print_table(table)
     results.print(
         "Rows are those that the data sets' cards state. A file of your own is a task too: give its path.\n"
         "A known task is read from a file of yours with --task-file; those without a hub need it.",

@@ -33,7 +33,7 @@ from shared.disk import (
 )
 from shared.errors import CorruptShardError, Error, LockedError, ShardError
 from shared.schema import SCHEMA_VERSION, Row, read_version, row_schema, rows_to_batch
-from shared.shards.journal import Journal, JournalReader
+from shared.shards.journal import Journal, JournalReader, put_aside
 from shared.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -305,6 +305,8 @@ class TeacherFolder:
             remove_file(path)
         sealed = self._manifest.sealed_ids()
         unsealed = set()
+        own = sorted(self.path.glob(f"journal/split=*/{self.worker}.arrows"))
+        notes += [f"{note}; rows that it held will be asked again" for note in map(put_aside, own) if note is not None]
         for path in sorted(self.path.glob("journal/split=*/*.arrows")):
             with JournalReader(path) as reader:
                 journal_id = reader.id
@@ -358,7 +360,8 @@ class TeacherFolder:
         except LockedError:
             return
         try:
-            self._seal_journal(journal)
+            if put_aside(journal) is None:
+                self._seal_journal(journal)
         finally:
             os.close(descriptor)
 

@@ -1,10 +1,10 @@
 """The journal: an Arrow IPC stream of rows that are not sealed yet, one file a split and worker.
 
 A journal is an append-only file: the schema message, then one record batch message a group of rows. There is
-no end-of-stream marker, so a file that is re-opened goes on where its last whole message ends. Every batch
-carries, as IPC custom metadata, the CRC-32 of its own bytes: after a power loss a file may have its full
-length and zeros inside, which the framing alone would take for rows. Any Arrow reader can read a journal as a
-plain stream.
+no end-of-stream marker, so a file that is re-opened goes on where its last whole message ends. Every message
+carries the CRC-32 of its own bytes (a batch as IPC custom metadata, the schema as its own metadata; a schema that an
+older version wrote has none): after a power loss a file may have its full length and zeros inside, which the framing
+alone would take for rows. Any Arrow reader can read a journal as a plain stream.
 
 Framing: https://arrow.apache.org/docs/format/Columnar.html#encapsulated-message-format
 """
@@ -18,7 +18,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from shared.disk import explain_disk_errors, fsync_path, make_folder
+from shared.disk import check_regular, explain_disk_errors, fsync_path, make_folder
 from shared.errors import CorruptShardError, DiskError, ShardError
 
 _CONTINUATION = b"\xff\xff\xff\xff"
@@ -45,13 +45,23 @@ class JournalReader:
         self.id = ""
         self.end = 0
         self.damaged = 0
+        check_regular(path)
         self._file = pa.OSFile(str(path))
         self._size: int = self._file.size()
         message = self._read_message(0)
-        if message is not None and message.type == "schema":
-            self.schema = pa.ipc.read_schema(message)
-            self.id = (self.schema.metadata or {}).get(_ID_KEY, b"").decode()
-            self.end = self._file.tell()
+        if message is not None and message.type == "schema" and _is_as_written(message):
+            try:
+                self.schema = pa.ipc.read_schema(message)
+                if (
+                    not (self.schema.metadata or {})
+                    .get(_CHECKSUM_KEY.encode(), _CHECKSUM_MARK)
+                    .startswith(_CHECKSUM_MARK)
+                ):
+                    raise ValueError("what makes its checksum known is damaged")
+                self.id = (self.schema.metadata or {}).get(_ID_KEY, b"").decode()
+                self.end = self._file.tell()
+            except (pa.ArrowException, OSError, ValueError):  # of an older version, whose schema has no checksum
+                self.schema, self.id = None, ""
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +72,21 @@ class JournalReader:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._size
+
+    @property
+    def is_beginning(self) -> bool:
+        """Whether the file is no more than the beginning of a first message: its writer was killed as it wrote it."""
+        self._file.seek(0)
+        prefix = self._file.read(_PREFIX_BYTES)
+        if len(prefix) < _PREFIX_BYTES:
+            return bool(_CONTINUATION.startswith(prefix[:4]))
+        length = int.from_bytes(prefix[4:], "little", signed=True)
+        return bool(prefix[:4] == _CONTINUATION and length > self._size - _PREFIX_BYTES and length < _SEARCH_BYTES)
 
     @property
     def torn(self) -> int:
@@ -75,8 +100,9 @@ class JournalReader:
         """
         if self.schema is None and self._find_batch(0) is not None:
             raise CorruptShardError(
-                f"{self.path} is damaged at its start, though it holds rows. Nothing was changed; restore it "
-                "from a copy, or move it away to have its rows asked again"
+                f"{self.path} is damaged at its start, though it holds rows that may have been acknowledged. Nothing "
+                f"was changed; restore it from a copy, or move it away (mv '{self.path}' '{name_aside(self.path)}') to "
+                "have its rows asked again"
             )
         offset: int | None = self.end
         while self.schema is not None and offset is not None and offset < self._size:
@@ -150,14 +176,16 @@ class Journal:
                 end, dropped, damaged = reader.end, reader.torn, reader.damaged
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         identity = identity or f"{path.stem}-{uuid.uuid4().hex[:12]}"
-        stamped = schema.with_metadata({**(schema.metadata or {}), _ID_KEY: identity.encode()})
+        blank = {_ID_KEY: identity.encode(), _CHECKSUM_KEY.encode(): _CHECKSUM_BLANK}
+        stamped = schema.with_metadata({**(schema.metadata or {}), **blank})
         journal = cls(path, descriptor, stamped, identity, end)
         journal.dropped, journal.damaged = dropped, damaged
         try:
             if dropped:
                 os.ftruncate(descriptor, end)
             if not end:
-                journal._write(stamped.serialize().to_pybytes())
+                journal._write(_stamp(bytearray(stamped.serialize().to_pybytes())))
+                journal.sync()
                 fsync_path(path.parent)
         except BaseException:
             os.close(descriptor)
@@ -236,8 +264,37 @@ def check_schema(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
 
 
 def strip_id(schema: pa.Schema) -> pa.Schema:
-    """The schema of a journal's rows, without the journal's own id."""
-    return schema.with_metadata({key: value for key, value in (schema.metadata or {}).items() if key != _ID_KEY})
+    """The schema of a journal's rows, without the journal's own id and checksum."""
+    own = (_ID_KEY, _CHECKSUM_KEY.encode())
+    return schema.with_metadata({key: value for key, value in (schema.metadata or {}).items() if key not in own})
+
+
+def name_aside(path: Path) -> Path:
+    """Where a damaged journal is put: no command reads a file of that name."""
+    return path.with_name(f"{path.name}.damaged")
+
+
+def put_aside(path: Path) -> str | None:
+    """Move a journal that cannot be begun to be read out of the way; say so, or None where there is no need.
+
+    It holds no row that can be read: those that it may have held will be asked again, and the file stays. One that is
+    only the beginning of a first message never held any, and is left to be overwritten. Raises CorruptShardError, and
+    moves nothing, where whole rows stand behind the damage.
+    """
+    with JournalReader(path) as reader:
+        if reader.schema is not None or not reader.size or reader.is_beginning:
+            return None
+        for _ in reader:
+            pass
+        size = reader.size
+    target = name_aside(path)
+    number = 1
+    while target.exists():
+        number += 1
+        target = name_aside(path).with_name(f"{name_aside(path).name}-{number}")
+    os.rename(path, target)
+    fsync_path(path.parent)
+    return f"{path} is damaged from its start, {size} bytes without a whole row: it is {target.name} now, and not read"
 
 
 def _encode_batch(batch: pa.RecordBatch, schema: pa.Schema) -> bytes:
@@ -246,11 +303,26 @@ def _encode_batch(batch: pa.RecordBatch, schema: pa.Schema) -> bytes:
     writer.write_batch(batch, custom_metadata={_CHECKSUM_KEY: _CHECKSUM_BLANK.decode()})
     length = sink.tell()  # taken before closing, which writes an end-of-stream marker
     writer.close()
-    message = bytearray(memoryview(sink.getvalue())[schema.serialize().size : length])
+    return _stamp(bytearray(memoryview(sink.getvalue())[schema.serialize().size : length]))
+
+
+def _stamp(message: bytearray) -> bytes:
+    """A message whose checksum is filled in."""
     checksum = zlib.crc32(memoryview(message)[_PREFIX_BYTES:])
     at = message.index(_CHECKSUM_BLANK)
     message[at : at + len(_CHECKSUM_BLANK)] = b"%s%08x" % (_CHECKSUM_MARK, checksum)
     return bytes(message)
+
+
+def _is_as_written(message: pa.ipc.Message) -> bool:
+    """Whether a schema message's bytes are those that were written; true of one without a checksum."""
+    metadata = bytearray(message.metadata)
+    at = metadata.find(_CHECKSUM_MARK)
+    if at < 0:
+        return True
+    value = bytes(metadata[at + len(_CHECKSUM_MARK) : at + len(_CHECKSUM_BLANK)])
+    metadata[at : at + len(_CHECKSUM_BLANK)] = _CHECKSUM_BLANK
+    return value == b"%08x" % zlib.crc32(metadata)
 
 
 def _has_checksum(message: pa.ipc.Message) -> bool:

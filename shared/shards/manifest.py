@@ -4,17 +4,20 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from shared.disk import replace_file
+from shared.disk import check_regular, replace_file
 from shared.errors import CorruptShardError, RecipeMismatchError, SchemaVersionError, ShardError, UsageError
 from shared.keys import TOKENIZER, canonical_json
 from shared.schema import SCHEMA_VERSION, sum_costs
 
 MANIFEST_NAME = "manifest.json"
 REMOVED = "removed"  # the split of answers whose rows are in the file no longer: paid for, kept, and learnt by nobody
+_OWNER_KEY = b"harvest_distill.shard"  # in the metadata of a shard's Parquet file
+_MAX_DEPTH = 64  # of a manifest's JSON
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -115,6 +118,36 @@ def hash_recipe(manifest: Manifest) -> str:
     return sha256(canonical_json(manifest.recipe).encode()).hexdigest()
 
 
+def stamp_owner(manifest: Manifest, split: str) -> dict[bytes, bytes]:
+    """The metadata of a shard's Parquet file that says whose it is: the folder's task and teacher, recipe and split.
+
+    Of the recipe without the tokenizer, which a folder may take over later.
+    """
+    recipe = {name: value for name, value in manifest.recipe.items() if name != TOKENIZER}
+    owner = {
+        "folder": f"{manifest.task}/teacher={manifest.teacher}",
+        "recipe_sha256": sha256(canonical_json(recipe).encode()).hexdigest(),
+        "split": split,
+    }
+    return {_OWNER_KEY: canonical_json(owner).encode()}
+
+
+def find_foreign(metadata: Mapping[bytes, bytes] | None, manifest: Manifest, split: str) -> str | None:
+    """What in a shard's metadata shows that it is another folder's; None of its own, and where it does not say."""
+    stamp = (metadata or {}).get(_OWNER_KEY)
+    if stamp is None:
+        return None
+    own = json.loads(stamp_owner(manifest, split)[_OWNER_KEY])
+    try:
+        said = json.loads(stamp)
+        differing = [
+            f"{name} {said.get(name)!r}, not {value!r}" for name, value in own.items() if said.get(name) != value
+        ]
+    except (ValueError, AttributeError, RecursionError):
+        differing = ["what says whose it is cannot be read"]
+    return "; ".join(differing) or None
+
+
 def save_manifest(folder: Path, manifest: Manifest) -> None:
     """Replace `folder`'s manifest atomically and durably."""
     replace_file(folder / MANIFEST_NAME, encode_manifest(manifest))
@@ -127,8 +160,9 @@ def load_manifest(folder: Path) -> Manifest:
     it is not a manifest.
     """
     path = folder / MANIFEST_NAME
+    check_regular(path)
     try:
-        content = json.loads(path.read_bytes())
+        content = _decode(path.read_bytes())
     except FileNotFoundError:
         if _holds_rows(folder):
             raise CorruptShardError(
@@ -146,22 +180,85 @@ def load_manifest(folder: Path) -> Manifest:
                 f"{folder} was written by a newer version of harvest-distill (schema {version}; this one "
                 f"reads up to {SCHEMA_VERSION}): upgrade with pip install -U harvest-distill"
             )
-        target_range = content["target_range"]
-        return Manifest(
-            **{
-                **content,
-                "labels": tuple(content["labels"]),
-                "target_range": None if target_range is None else (float(target_range[0]), float(target_range[1])),
-                "shards": tuple(Shard(**shard) for shard in content["shards"]),
-                "superseded": Superseded(**content["superseded"]),
-                "retired": tuple(content["retired"]),
-            }
-        )
+        manifest = _make_manifest(content)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CorruptShardError(
-            f"{path} is not a manifest ({type(error).__name__}: {error}). The shards beside it are "
-            "untouched; restore it from a copy"
+            f"{path} is not a manifest ({_describe(error)}). The shards beside it are untouched; restore it from a copy"
         ) from None
+    for place in {place for shard in manifest.shards for place in (folder / shard.path).parents if place != folder}:
+        if place.is_relative_to(folder) and place.is_symlink():
+            raise CorruptShardError(f"{place} is a link, as no folder of shards is; put the folder itself in its place")
+    for shard in manifest.shards:
+        check_regular(folder / shard.path)
+    return manifest
+
+
+def _decode(content: bytes) -> Any:
+    """Read JSON that a manifest can be. Raises ValueError for NaN, and for what is nested too deeply."""
+    try:
+        value = json.loads(content, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    layer = [value]
+    for _ in range(_MAX_DEPTH):
+        layer = [
+            inner
+            for one in layer
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not layer:
+            return value
+    raise ValueError("it is nested too deeply")
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _make_manifest(content: Mapping[str, Any]) -> Manifest:
+    """The manifest of decoded JSON, every field of its type, every path one of the folder's own.
+
+    Raises KeyError, TypeError or ValueError (pydantic's own included) that says what is wrong.
+    """
+    if unknown := sorted(content.keys() - Manifest.__dataclass_fields__.keys()):
+        raise ValueError(f"no manifest has a field {unknown[0]!r}")
+    needed = {"task", "teacher", "target_range", "shards", "superseded", "retired"}
+    if missing := sorted(needed - content.keys()):
+        raise KeyError(missing[0])
+    manifest: Manifest = _adapt().validate_python(content)
+    try:
+        check_name("teacher", manifest.teacher)
+        for split in (*manifest.planned, *(shard.split for shard in manifest.shards)):
+            check_name("split", split)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    for shard in manifest.shards:
+        name = re.fullmatch(r"split=([^/]+)/part-[0-9]+-[A-Za-z0-9._+-]+\.parquet", shard.path)
+        if name is None or name[1] != shard.split:
+            raise ValueError(f"{shard.path!r} is no path of a shard of the split {shard.split} in this folder")
+        if shard.rows < 0 or shard.bytes < 0 or re.fullmatch(r"[0-9a-f]{64}", shard.sha256) is None:
+            raise ValueError(f"rows, bytes or sha256 of {shard.path} cannot be")
+    paths = [shard.path for shard in manifest.shards]
+    if len(set(paths)) < len(paths):
+        raise ValueError("it names a shard twice")
+    return manifest
+
+
+@cache
+def _adapt() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Manifest)
+
+
+def _describe(error: Exception) -> str:
+    """What is wrong, short: pydantic's errors have a list of it."""
+    problems = getattr(error, "errors", None)
+    if problems is None:
+        return f"{type(error).__name__}: {error}"
+    first = problems()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def check_recipe(folder: Path, kept: Manifest, wanted: Manifest) -> None:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from shared.disk import make_folder, write_whole
 from shared.schema import find_vector_type, row_schema, sum_column, sum_costs, upgrade_table
 from shared.shards.journal import JournalReader, strip_id
-from shared.shards.manifest import Manifest, Shard, Superseded
+from shared.shards.manifest import Manifest, Shard, Superseded, stamp_owner
 from shared.shards.read import identify_row, identify_rows, journal_split
 
 ROW_GROUP_ROWS = 4096
@@ -59,7 +59,7 @@ def seal_journal(folder: Path, manifest: Manifest, journal: Path) -> Sealing:
         schema = strip_id(reader.schema)
         tables = (pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata) for batch in reader)
         rows = _drop_rows(tables, lambda ordinal, identity: last[identity] != ordinal, lost)
-        sealed = _write_shard(folder, split, number, reader.id, schema, rows)
+        sealed = _write_shard(folder, manifest, split, number, reader.id, schema, rows)
 
     without = _rewrite_without(folder, manifest, split, journal_rows, lost, number + 1)
     return Sealing(replace(without.manifest, shards=(*without.manifest.shards, sealed)), (journal, *without.obsolete))
@@ -90,7 +90,7 @@ def _rewrite_without(
             continue
         with pq.ParquetFile(path) as file:
             tables = _drop_rows(_iterate_groups(file), lambda _, identity: identity in rows.last, lost)
-            rewritten = _write_shard(folder, split, number, shard.id, file.schema_arrow, tables)
+            rewritten = _write_shard(folder, manifest, split, number, shard.id, file.schema_arrow, tables)
         number += 1
         obsolete.append(path)
         if rewritten.rows:
@@ -116,7 +116,7 @@ def rewrite_shard(folder: Path, manifest: Manifest, shard: Shard, revise: Callab
     with pq.ParquetFile(path) as file:
         schema = row_schema(find_vector_type(file.schema_arrow), manifest.labels)
         revised = (revise(upgrade_table(table)) for table in _iterate_groups(file))
-        rewritten = _write_shard(folder, shard.split, number, shard.id, schema, revised)
+        rewritten = _write_shard(folder, manifest, shard.split, number, shard.id, schema, revised)
     if rewritten.rows != shard.rows or not _is_same_bill(rewritten.cost_usd, shard.cost_usd):
         (folder / rewritten.path).unlink()
         raise ValueError(
@@ -188,10 +188,17 @@ def _drop_rows(tables: Iterable[pa.Table], is_lost: Callable[[int, bytes], bool]
 
 
 def _write_shard(
-    folder: Path, split: str, number: int, identity: str, schema: pa.Schema, tables: Iterable[pa.Table]
+    folder: Path,
+    manifest: Manifest,
+    split: str,
+    number: int,
+    identity: str,
+    schema: pa.Schema,
+    tables: Iterable[pa.Table],
 ) -> Shard:
     """Write one Parquet file, durable under its final name."""
     target = folder / f"split={split}" / f"part-{number:05d}-{identity}.parquet"
+    schema = schema.with_metadata({**(schema.metadata or {}), **stamp_owner(manifest, split)})
     rows = 0
     cost_usd: float | None = 0.0
     with write_whole(target) as temporary:  # a full disk gets its room back

@@ -13,7 +13,7 @@ from shared.disk import is_locked
 from shared.errors import ShardError
 from shared.schema import find_vector_type, read_version, row_schema_of
 from shared.shards.journal import JournalReader, check_schema
-from shared.shards.manifest import Manifest, Shard, find_teachers, load_manifest, shard_id
+from shared.shards.manifest import Manifest, Shard, find_foreign, find_teachers, load_manifest, shard_id
 from shared.shards.read import (
     FOLDER_LOCK,
     STATUSES,
@@ -132,6 +132,9 @@ def _check_file(
     except ShardError as error:
         return [str(error)]
     problems = []
+    foreign = find_foreign(file.schema_arrow.metadata, manifest, shard.split)
+    if foreign is not None:
+        problems.append(f"{path} belongs to another run ({foreign}); restore the folder's own shard from a copy")
     if file.metadata.num_rows != shard.rows:
         problems.append(
             f"{path} has {file.metadata.num_rows} rows, the manifest says {shard.rows}; restore "

@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO, TextIOWrapper
+from io import BytesIO, RawIOBase, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from shared.disk import bound_inflated
 from shared.errors import DataError
 from shared.tasks.separated import Separated, find_separated
 
@@ -147,6 +148,8 @@ class Table:
         with pa.input_stream(str(self.path), compression=self.compression) as beginning:
             mark = beginning.read(4)
         stream = pa.input_stream(str(self.path), compression=self.compression)
+        if self.compression is not None:
+            stream = pa.PythonFile(_Inflated(stream, self.path, bound_inflated(self.path.stat().st_size)), "r")
         encoding = next((name for marks, name in _MARKS if mark.startswith(marks)), None)
         return stream if encoding is None else pa.transcoding_input_stream(stream, encoding, "utf-8")
 
@@ -269,6 +272,30 @@ def _count_rows(file: "pq.ParquetFile") -> int:
     size: int = sum(group.total_byte_size for group in groups)
     rows: int = file.metadata.num_rows
     return max(1, min(_FRAME_ROWS, _FRAME_BYTES * rows // max(size, 1)))
+
+
+class _Inflated(RawIOBase):
+    """A compressed file as it is inflated, which raises DataError before it has become more than `most` bytes."""
+
+    def __init__(self, opened: "pa.NativeFile", path: Path, most: int) -> None:
+        self._opened, self._path, self._left, self._most = opened, path, most, most
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        content: bytes = self._opened.read(self._left + 1 if size is None or size < 0 else min(size, self._left + 1))
+        self._left -= len(content)
+        if self._left < 0:
+            raise DataError(
+                f"{self._path} is inflated to more than {self._most:,} bytes, a hundred times its size: it was made to "
+                "fill a memory, or is damaged. Decompress it yourself and name the plain file, if it is what you want"
+            )
+        return content
+
+    def close(self) -> None:
+        self._opened.close()
+        super().close()
 
 
 def open_table(path: Path) -> Table:

@@ -11,6 +11,7 @@ import random
 import socket
 import struct
 import threading
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from email.utils import format_datetime
 from time import monotonic
 from types import TracebackType
 from typing import Any, cast
+
+from tests.harvest.spellings import ALL_MARKS, choose_mark, spell_marks
 
 WORDS = ("negative", "positive")
 
@@ -59,6 +62,9 @@ ANSWERED = {
     "deep": 3,
     "echoed key": 10,
     "refusal key": 5,
+    "said key": 5,
+    "key in parts": 5,
+    "truncated key": 5,
     "oversized": 1,
 }
 # Answers that end a run; each repeats the API key. Only where a test asks for them.
@@ -325,10 +331,11 @@ class _Connection(asyncio.Protocol):
         elif fault.endswith(" key"):
             # Long enough to be cut, at a place inside the key.
             echoed = asked.headers.get("authorization", "")
-            message = f"bad request {'x' * (478 - len(echoed) // 2)} {echoed}"
-            headers = {"Location": f"https://elsewhere/?key={echoed}"} if fault.startswith("3") else {}
+            message = f"bad request {choose_mark(asked.key)} {'x' * (458 - len(echoed) // 2)} {echoed}"
+            where = f"https://elsewhere/?key={echoed}&also={choose_mark(asked.key[::-1])}"
+            headers = {"Location": spell_marks(where.encode(), echoed).decode()} if fault.startswith("3") else {}
             error = {"error": {"message": message, "code": "bad_request"}}
-            self._send(int(fault[:3]), json.dumps(error).encode(), headers)
+            self._send(int(fault[:3]), spell_marks(json.dumps(error).encode(), echoed), headers)
         else:
             self._send(int(fault[:3]), json.dumps({"error": {"message": f"fault {fault}"}}).encode())
 
@@ -349,6 +356,11 @@ class _Connection(asyncio.Protocol):
             self._reset()
         elif fault == "invalid JSON":
             self._send(200, body[:-10])
+        elif fault == "truncated key":
+            echoed = asked.headers.get("authorization", "none")
+            body = spell_marks(json.dumps({"debug": f"@0@ {choose_mark(asked.key)}"}).encode(), echoed)
+            self._send(200, body[: -2 - zlib.crc32(asked.key.encode()) % 20], claimed=len(body))
+            self._close()
         elif fault == "HTML":
             self._send(200, b"<html><body>Bad gateway</body></html>", {"Content-Type": "text/html"})
         elif fault == "text/plain":
@@ -362,7 +374,8 @@ class _Connection(asyncio.Protocol):
         elif fault == "ok" or isinstance(reply, bytes):
             self._send(200, body)
         else:
-            self._send(200, json.dumps(_DAMAGES[fault](reply, asked)).encode())
+            body = json.dumps(_DAMAGES[fault](reply, asked)).encode()
+            self._send(200, spell_marks(body, asked.headers.get("authorization", "none")))
 
     def _send(
         self, status: int, body: bytes, headers: Mapping[str, str] | None = None, claimed: int | None = None
@@ -416,7 +429,7 @@ def _drop_logprobs(reply: dict[str, Any], asked: Asked) -> Any:
 
 
 def _refuse_with_key(reply: dict[str, Any], asked: Asked) -> Any:
-    reply["choices"][0]["message"]["refusal"] = f"not for {asked.headers.get('authorization')}"
+    reply["choices"][0]["message"]["refusal"] = f"not for {asked.headers.get('authorization')} or {ALL_MARKS}"
     return reply
 
 
@@ -432,7 +445,20 @@ def _spoil_logprobs(reply: dict[str, Any], asked: Asked) -> Any:
 
 
 def _echo_key(reply: dict[str, Any], asked: Asked) -> Any:
-    return {**reply, "debug": {"headers": dict(asked.headers)}}
+    return {**reply, "debug": {"headers": dict(asked.headers), "spelled": ALL_MARKS}}
+
+
+def _say_key(reply: dict[str, Any], asked: Asked) -> Any:
+    reply["choices"][0]["message"] |= {"content": f"it is {choose_mark(asked.key)}", "reasoning_content": ALL_MARKS}
+    return reply
+
+
+def _say_key_in_parts(reply: dict[str, Any], asked: Asked) -> Any:
+    """Say the key in parts that are put together only when the reply is parsed."""
+    key = asked.headers.get("authorization", "none")
+    parts = [{"type": "text", "text": key[at : at + 7]} for at in range(0, len(key), 7)]
+    reply["choices"][0]["message"]["content"] = parts
+    return reply
 
 
 _DAMAGES: Mapping[str, Damage] = {
@@ -447,4 +473,6 @@ _DAMAGES: Mapping[str, Damage] = {
     "absurd usage": _set("usage", value={"prompt_tokens": 10**30, "completion_tokens": "many"}),
     "echoed key": _echo_key,
     "refusal key": _refuse_with_key,
+    "said key": _say_key,
+    "key in parts": _say_key_in_parts,
 }

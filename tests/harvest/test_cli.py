@@ -75,7 +75,7 @@ def test_a_harvest_from_plan_to_rows(server: FaultServer, texts: Path) -> None:
     verification = run("verify", "data/films")
     assert verification == {"ok": True, "rows": 40, "shards": 3, "problems": []}
     card = Path("data/films/README.md").read_text()
-    assert '    path: "teacher=endpoint/split=train/*.parquet"' in card
+    assert "    path: teacher=endpoint/split=train/*.parquet\n" in card
 
 
 def test_tables_for_a_person(server: FaultServer, texts: Path) -> None:

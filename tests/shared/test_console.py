@@ -3,15 +3,22 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import typer
+from rich.table import Table
 from typer.testing import CliRunner
 
 from shared import console
 from shared.errors import DataError, MissingExtraError, StoppedError, UsageError, require_extra
 from shared.signals import ENDING
+
+HOSTILE = "\x1b]0;title\x07 \x1b[2J \x9b31m \u202eabc \x00 \udcff \r fine"
 
 
 def test_progress_is_plain_lines_without_a_terminal(
@@ -79,3 +86,106 @@ def test_a_missing_extra_is_named_with_the_way_to_get_it() -> None:
     require_extra("distill", "json", "sys")
     with pytest.raises(MissingExtraError, match=r"needs no_such_module, .* pip install 'harvest-distill\[vllm\]'"):
         require_extra("vllm", "json", "no_such_module")
+
+
+def test_nothing_that_steers_a_terminal_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("a", HOSTILE, title=HOSTILE)
+    table.add_row(HOSTILE, "b")
+    console.print_table(table)
+    console.results.print(HOSTILE, markup=False)
+    console.say(HOSTILE)
+    console.fail(DataError(HOSTILE))
+    with console.track(HOSTILE, 2) as tracker:
+        tracker.advance(2, HOSTILE)
+    printed = "".join(capsys.readouterr())
+    assert [c for c in printed if not (c.isprintable() or c in "\n\t")] == []
+    assert printed.count("\\x1b[2J") == 8
+    assert printed.count("fine") == 8
+
+
+@pytest.mark.parametrize("columns", [None, "30"])
+def test_a_table_is_whole_where_it_is_piped_or_narrow(
+    columns: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    table = Table(*("a heading of some words" for _ in range(8)), title="data/films/teacher=endpoint")
+    table.add_row(*(f"a cell of some more words {number}" for number in range(8)))
+    console.print_table(table)
+    printed = capsys.readouterr().out
+    assert all(f"a cell of some more words {number}" in printed for number in range(8))
+    assert "data/films/teacher=endpoint" in printed
+    assert "…" not in printed
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (OSError(28, "No space left on device", "runs/x"), 1, "runs/x: No space left on device"),
+        (PermissionError(13, "Permission denied", "out"), 1, "mend its permissions"),
+        (pa.ArrowInvalid("not a Parquet file"), 1, "a Parquet or Arrow file"),
+        (RecursionError("maximum depth"), 2, "nested too deeply"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), 1, "save the file as UTF-8"),
+        (MemoryError(), 1, "memory ran out"),
+        (BrokenPipeError(), 1, "ended before the command did"),
+        (KeyError("x"), 1, "this is a defect of harvest-distill"),
+    ],
+)
+def test_any_exception_becomes_a_message_and_an_exit_code(
+    error: Exception, code: int, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    app = typer.Typer()
+
+    @app.command()
+    @console.command
+    def fail(word: str = "x") -> None:
+        raise error
+
+    result = CliRunner().invoke(app, [])
+    assert result.exit_code == code
+    assert said in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+    kept = list(tmp_path.glob("harvest-distill-*.txt"))
+    assert len(kept) == isinstance(error, KeyError), "a defect's traceback is in a file to be sent along"
+    assert all("Traceback" in path.read_text() for path in kept)
+
+
+def test_a_key_is_hidden_in_what_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MY_API_KEY", "0123456789-plain-words")
+    console.fail(DataError("0123456789-plain-words, sk-canary-0123456789abcdef, http://me:word@h/"))
+    assert capsys.readouterr().err.count("[hidden]") == 3
+
+
+RUN = "import typer\nfrom shared import console\napp = typer.Typer()\n"
+BODIES = {
+    "ascii": "console.results.print('caf\\u00e9 \\u4e2d', markup=False)",
+    "closed": "import time; time.sleep(.3); [console.results.print('x' * 1000) for _ in range(1000)]",
+    "usage": "raise typer.BadParameter('\\x1b[2J sk-canary-0123456789abcdef')",
+}
+
+
+@pytest.mark.parametrize(("body", "code"), [("ascii", 0), ("closed", 1), ("usage", 2)])
+def test_a_command_ends_well_whatever_reads_it(body: str, code: int, tmp_path: Path) -> None:
+    script = f"{RUN}@app.command()\n@console.command\ndef run() -> None:\n    {BODIES[body]}\nconsole.run_app(app)\n"
+    (tmp_path / "said").touch()
+    with (tmp_path / "said").open("wb") as said:
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        command = [sys.executable, "-c", script]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, env=environment) as process:
+            assert process.stdout is not None
+            if body == "closed":
+                process.stdout.close()
+            out = b"" if body == "closed" else process.stdout.read()
+            assert process.wait() == code
+    err = (tmp_path / "said").read_bytes()
+    assert b"Traceback" not in err
+    assert b"Exception ignored" not in err
+    assert b"\x1b[2J" not in err
+    assert b"canary" not in err
+    assert body != "ascii" or out == b"caf\\xe9 \\u4e2d\n"
+    assert body != "closed" or b"ended before the command did" in err

@@ -179,7 +179,7 @@ class Asker:
             asked_at=asked_at,
             attempts=sum(exchange.attempts for exchange in exchanges),
         )
-        return Asked(answer, reading)
+        return Asked(self._client.clean_answer(answer), reading)
 
     async def _prepare(self, example: Example) -> _Question:
         prompt = build_prompt(self._task.question, example, self._config.draw)

@@ -30,7 +30,9 @@ from harvest.teachers.endpoint.limiter import Limiter, Slot
 from harvest.teachers.endpoint.secret import Secret
 from harvest.teachers.endpoint.transport import AiohttpTransport
 from shared.console import say
-from shared.errors import TeacherError
+from shared.errors import TeacherError, UsageError
+from shared.schema import Answer
+from shared.secrets import hide_secrets
 
 LONGEST_BACKOFF_SECONDS = 30.0
 MAX_READ_DOUBLINGS = 3
@@ -361,7 +363,7 @@ class Client:
         body = Body(response.headers.get("content-encoding", ""))
         if isinstance(response.stream, httpx.ByteStream):  # it came with its headers, and needs no clock
             body.add(b"".join(response.stream))
-            return self._secret.clean_bytes(bytes(body.data)), body.problem
+            return self._secret.clean_bytes(bytes(body.data), cut=body.problem is not None), body.problem
         try:
             async with asyncio.timeout(self._config.body_timeout):
                 async for chunk in response.aiter_raw():
@@ -373,10 +375,15 @@ class Client:
             body.problem = f"the body broke off after {len(body.data)} bytes ({type(error).__name__})"
         finally:
             await response.aclose()
-        return self._secret.clean_bytes(bytes(body.data)), body.problem
+        return self._secret.clean_bytes(bytes(body.data), cut=body.problem is not None), body.problem
+
+    def clean_answer(self, answer: Answer) -> Answer:
+        """An answer that does not hold the API key."""
+        return self._secret.clean_answer(answer)
 
     def _clean(self, fault: Fault) -> Fault:
-        return Fault(fault.kind, fault.cause, self._secret.clean(fault.message), fault.retry_after, fault.content)
+        message = hide_secrets(self._secret.clean(fault.message, cut=True))
+        return Fault(fault.kind, fault.cause, message, fault.retry_after, fault.content)
 
     async def fetch_json(self, path: str, body: Any = None) -> Any:
         """The JSON at `path`, a free route beside the chat's "/v1", None where the server has none. One attempt."""
@@ -398,7 +405,22 @@ def join_path(base_url: str, path: str) -> str:
 
 
 def find_proxy(base_url: str) -> str | None:
-    """The proxy that the environment names for this URL (HTTPS_PROXY and so on), None where there is none."""
+    """The proxy that the environment names for this URL (HTTPS_PROXY and so on), None where there is none.
+
+    Raises UsageError, which does not repeat it, where it is no URL: it may hold a password.
+    """
     parts = urlsplit(base_url)
     proxy = getproxies().get(parts.scheme)
-    return proxy if proxy and not proxy_bypass(parts.hostname or "") else None
+    if not proxy or proxy_bypass(parts.hostname or ""):
+        return None
+    try:
+        named = urlsplit(proxy)
+        usable = named.scheme in ("http", "https") and bool(named.hostname) and named.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError(
+            f"{parts.scheme.upper()}_PROXY in the environment is no URL of a proxy; give http://host:port, or "
+            "http://user:password@host:port with what is special in them percent-encoded"
+        )
+    return proxy

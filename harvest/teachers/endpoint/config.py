@@ -1,5 +1,6 @@
 """What a user says about an endpoint."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -11,11 +12,15 @@ from harvest.rendering import Layout
 from harvest.teachers.pages import PAGE_SIZE
 from shared.errors import UsageError
 from shared.options import Option, check_json, check_options, parse_json_object
+from shared.secrets import refuse_secrets
 
 AUTO = "auto"
 _ASKED = "What is asked"
 _PACE = "Pace and money"
-_SECRET_PARAMETERS = frozenset({"key", "api_key", "api-key", "apikey", "token", "access_token"})
+# Of a query parameter whose value is a secret: key, api-key, x_token, access_token, password, sig, ...
+_SECRET_PARAMETER = re.compile(
+    r"key|token(?!s)|secret|passw|pwd|credential|auth|bearer|jwt|^sig|signature", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +147,16 @@ def normalise_url(url: str) -> str:
 
     Raises UsageError where it is no http(s) URL or carries a secret (the message does not repeat it).
     """
+    refuse_secrets({"--endpoint": url})
     try:
         parts = urlsplit(url.strip())
         port = parts.port
     except ValueError:
         raise UsageError("the base URL cannot be read: a port or an address in it is malformed") from None
     if (
-        parts.username
-        or parts.password
-        or any(name.lower() in _SECRET_PARAMETERS for name, _ in parse_qsl(parts.query))
+        "@" in parts.netloc
+        or (parts.scheme not in ("http", "https") and "@" in url)  # user:key@host, without its http://
+        or any(_SECRET_PARAMETER.search(name) for name, _ in parse_qsl(parts.query))
     ):
         raise UsageError(
             "the base URL carries a password or a key, which would end up in recipes and logs; "

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,7 @@ from shared.descriptors import count_free
 from shared.errors import RecipeMismatchError, TeacherError, UsageError
 from shared.example import Example
 from shared.keys import TOKENIZER, RequestKeys
+from shared.secrets import refuse_secrets
 from shared.tasks import Task
 from shared.topk import estimate_topk_bytes
 
@@ -61,7 +62,12 @@ class EndpointTeacher:
         self._config, self._task, self._name = config, task, name
         self._layout = config.layout
         host = recognise_host(config.endpoint)
-        self._secret = read_secret(config.api_key_env or (None if host is None else host.key_variable))
+        variable = config.api_key_env or (None if host is None else host.key_variable)
+        self._secret = read_secret(variable)
+        asked = {f"--{name.replace('_', '-')}": value for name, value in asdict(config).items()}
+        refuse_secrets(
+            {**asked, "--question": task.question, "--label-words": task.label_words, "--name": name}, variable
+        )
         self._bill = Bill(find_price(config.model, config.endpoint, config.price_in, config.price_out), say)
         self._budget = Budget(config.max_cost, config.max_requests)
         if config.max_cost is not None and self.price is None:

@@ -56,13 +56,45 @@ def test_another_runs_checkpoint_is_refused_by_name_or_discarded(tmp_path: Path)
     other.settle(discard=False)
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path / "c.pt", IDENTITY)
-    checkpoints.save({"w": torch.zeros(100)})
-    content = (tmp_path / "c.pt").read_bytes()
-    (tmp_path / "c.pt").write_bytes(content[: len(content) // 2])
-    with pytest.raises(Error, match=r"c\.pt cannot be read .*; remove it"):
-        checkpoints.load()
+def test_a_byte_that_flipped_is_noticed_wherever_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    Checkpoints(path, IDENTITY).save({"w": torch.arange(500.0)})
+    content = path.read_bytes()
+    for at in [*range(0, len(content), 37), len(content) - 1]:
+        path.write_bytes(content[:at] + bytes((content[at] ^ 1,)) + content[at + 1 :])
+        with pytest.raises(Error, match=r"c\.pt .*; move it aside to start the run over"):
+            Checkpoints(path, IDENTITY).load()
+    path.write_bytes(content)
+    assert Checkpoints(path, IDENTITY).load() is not None
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut", "longer", "of another program", "a folder"])
+def test_a_file_that_is_no_checkpoint_is_named_with_the_way_out(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    Checkpoints(path, IDENTITY).save({"w": torch.zeros(100)})
+    content = path.read_bytes()
+    foreign = {
+        "empty": b"",
+        "cut": content[: len(content) // 2],
+        "longer": content + b"\0",
+        "of another program": b"PK",
+    }
+    if kind == "a folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(foreign[kind])
+    with pytest.raises(Error, match=r"c\.pt .*; move it aside to start the run over: mv .* \(or give --overwrite\)"):
+        Checkpoints(path, IDENTITY).settle(discard=False)
+    if kind != "a folder":
+        Checkpoints(path, IDENTITY).settle(discard=True)
+        assert Checkpoints(path, IDENTITY).load() is None
+
+
+def test_what_torch_saved_and_we_did_not_is_refused(tmp_path: Path) -> None:
+    torch.save({"identity": IDENTITY}, tmp_path / "c.pt")
+    with pytest.raises(Error, match="has no checksum at its end"):
+        Checkpoints(tmp_path / "c.pt", IDENTITY).load()
 
 
 def test_a_disk_that_is_full_costs_the_checkpoint_only(

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,13 @@ def train(config: DistillConfig, out: Path, checkpoint_steps: int, kill_after: i
         return is_due(self, step) or steps == kill_after
 
     def save_half(state: Any, file: Any) -> None:
-        save(state, file)
         if steps == kill_after:
-            file.truncate(file.tell() // 2)
+            whole = BytesIO()
+            save(state, whole)
+            file.write(whole.getvalue()[: whole.tell() // 2])
+            file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
+        save(state, file)
 
     Checkpoints.is_due = count  # type: ignore[method-assign]
     torch.save = save_half  # type: ignore[assignment]

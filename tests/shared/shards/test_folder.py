@@ -20,6 +20,7 @@ from shared.errors import (
 )
 from shared.schema import Status
 from shared.shards import STATUSES, TeacherFolder, load_manifest, verify_shards
+from shared.shards.journal import JournalReader
 from shared.shards.manifest import save_manifest
 from tests.shared.shards.shard_rows import make_key, make_manifest, make_row, make_rows, read_parquet_files
 
@@ -271,4 +272,65 @@ def test_a_torn_tail_is_dropped_and_told(tmp_path: Path) -> None:
 def test_a_file_in_the_way_of_the_folder_says_so(tmp_path: Path) -> None:
     (tmp_path / "teacher=tiny").touch()
     with pytest.raises(DiskError, match="cannot be written"):
+        open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["a bit", "zeros", "a checksum", "all zeros"])
+def test_a_journal_whose_head_is_damaged_and_that_holds_no_row_is_put_aside(damage: str, tmp_path: Path) -> None:
+    with open_folder(tmp_path) as folder:
+        folder.append("train", make_rows(0))
+        folder.commit()
+        (path,) = folder.path.glob("journal/split=*/*.arrows")
+    with JournalReader(path) as reader:
+        size = reader.end
+    content = bytearray(path.read_bytes()[:size])
+    at = {"a bit": size // 2, "zeros": 16, "a checksum": content.index(b"crc32:") + 8, "all zeros": 0}[damage]
+    length = {"zeros": 200, "all zeros": size}.get(damage, 1)
+    content[at : at + length] = bytes(length) if length > 1 else bytes((content[at] ^ 1,))
+    path.write_bytes(content)
+    with open_folder(tmp_path) as folder:
+        assert any("is damaged from its start" in note for note in folder.notes)
+        folder.append("train", make_rows(1))
+        folder.commit()
+        assert kept_ids(folder, 0, 1) == [False, True]
+    assert path.with_name("w0.arrows.damaged").read_bytes() == content, "nothing is thrown away"
+    with open_folder(tmp_path) as folder:
+        assert folder.notes == ()
+
+
+def test_a_damaged_head_before_whole_rows_is_named_and_nothing_changes(tmp_path: Path) -> None:
+    with open_folder(tmp_path) as folder:
+        folder.append("train", make_rows(0))
+        folder.commit()
+        (path,) = folder.path.glob("journal/split=*/*.arrows")
+    content = path.read_bytes()
+    with JournalReader(path) as reader:
+        size = reader.end
+    for at in range(4, size, 61):
+        changed = content[:at] + bytes((content[at] ^ 1,)) + content[at + 1 :]
+        path.write_bytes(changed)
+        with pytest.raises(CorruptShardError, match=r"may have been acknowledged.*mv .*w0\.arrows\.damaged"):
+            open_folder(tmp_path)
+        assert path.read_bytes() == changed
+
+
+@pytest.mark.parametrize("length", [0, 1, 4, 8, 40, 200])
+def test_a_head_that_was_being_written_is_written_again(length: int, tmp_path: Path) -> None:
+    with open_folder(tmp_path) as folder:
+        folder.append("train", make_rows(0))
+        (path,) = folder.path.glob("journal/split=*/*.arrows")
+    path.write_bytes(path.read_bytes()[:length])
+    with open_folder(tmp_path) as folder:
+        folder.append("train", make_rows(1))
+        folder.commit()
+        assert kept_ids(folder, 1) == [True]
+    assert [other.name for other in path.parent.iterdir()] == ["w0.arrows"]
+
+
+def test_a_journal_that_is_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    with open_folder(tmp_path) as folder:
+        pass
+    (folder.path / "journal" / "split=train").mkdir()
+    os.mkfifo(folder.path / "journal" / "split=train" / "w0.arrows")
+    with pytest.raises(CorruptShardError, match="is no plain file"):
         open_folder(tmp_path)

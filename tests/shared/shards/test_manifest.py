@@ -3,17 +3,20 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shared.errors import CorruptShardError, RecipeMismatchError, SchemaVersionError, ShardError, UsageError
 from shared.schema import SCHEMA_VERSION
 from shared.shards.manifest import (
+    MANIFEST_NAME,
     Shard,
     Superseded,
     check_name,
     check_recipe,
     choose_teacher,
+    encode_manifest,
     find_teachers,
     hash_manifest,
     load_manifest,
@@ -175,3 +178,89 @@ def test_names_that_would_break_a_path_are_refused(name: str) -> None:
 def test_usual_names_are_fine() -> None:
     for name in ("llava", "gpt-4o-mini", "validation_matched", "Qwen2.5-VL-7B", "w0", "c++"):
         assert check_name("teacher", name) == name
+
+
+PATHS = (
+    "../teacher=other/split=train/part-00000-w0-0123456789ab.parquet",
+    "split=train/../../teacher=other/part-00000-w0-0123456789ab.parquet",
+    "/dev/zero",
+    "split=dev/part-00000-w0-0123456789ab.parquet",
+    "split=train/part-0-a.parquet\n",
+    "split=train/part-0-a\x00.parquet",
+    "manifest.json",
+    "",
+)
+
+
+def write_changed(folder: Path, **changes: Any) -> None:
+    content = json.loads(encode_manifest(make_manifest(shards=(SHARD,))))
+    (folder / MANIFEST_NAME).write_text(json.dumps({**content, **changes}))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_that_leaves_the_folder_or_is_no_shards_is_refused(path: str, tmp_path: Path) -> None:
+    shard = {**json.loads(encode_manifest(make_manifest(shards=(SHARD,))))["shards"][0], "path": path}
+    write_changed(tmp_path, shards=[shard])
+    with pytest.raises(CorruptShardError, match=r"manifest\.json is not a manifest .*restore it from a copy"):
+        load_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("shards", 3),
+        ("shards", [3]),
+        ("shards", [{"path": "x"}]),
+        ("labels", "abc"),
+        ("labels", [1, None]),
+        ("planned", {"train": "many"}),
+        ("planned", {"../x": 1}),
+        ("recipe", []),
+        ("teacher", "../other"),
+        ("teacher", None),
+        ("target_range", [1]),
+        ("target_range", "ab"),
+        ("superseded", {"rows": []}),
+        ("retired", {"a": 1}),
+        ("schema_version", "new"),
+        ("cost", 1),
+        ("recipe", json.loads("[" * 500 + "]" * 500)),
+    ],
+)
+def test_a_field_of_another_type_is_named(name: str, value: Any, tmp_path: Path) -> None:
+    write_changed(tmp_path, **{name: value})
+    with pytest.raises(CorruptShardError, match=r"is not a manifest|is not JSON"):
+        load_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "NaN", "3", "[]", "null", '{"a": NaN}', "", "\x00"])
+def test_what_is_no_manifest_at_all_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_NAME).write_text(content)
+    with pytest.raises(CorruptShardError, match=r"is not a manifest|is not JSON"):
+        load_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "link to a device", "folder"])
+@pytest.mark.parametrize("place", [MANIFEST_NAME, SHARD.path])
+def test_a_file_that_is_no_file_is_not_opened(place: str, kind: str, tmp_path: Path) -> None:
+    write_changed(tmp_path)
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        (tmp_path / "elsewhere").write_bytes(encode_manifest(make_manifest()))
+        path.symlink_to("/dev/zero" if "device" in kind else tmp_path / "elsewhere")
+    with pytest.raises(CorruptShardError, match="is no plain file"):
+        load_manifest(tmp_path)
+
+
+def test_a_folder_of_shards_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    write_changed(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "split=train").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CorruptShardError, match="split=train is a link"):
+        load_manifest(tmp_path)

@@ -21,6 +21,7 @@ from shared.shards import (
     summarise_folder,
     verify_shards,
 )
+from shared.shards.manifest import stamp_owner
 from shared.shards.read import GroupReader, cut_row_group
 from tests.shared.shards.schema1 import write_folder
 from tests.shared.shards.shard_rows import COST_USD, make_key, make_manifest, make_rows
@@ -146,7 +147,8 @@ def test_a_shard_is_rewritten_in_todays_schema(folder: Path) -> None:
     for shard in manifest.shards:
         schema = pq.read_schema(folder / shard.path)
         assert schema.equals(row_schema())
-        assert schema.metadata == row_schema(labels=manifest.labels).metadata
+        owner = stamp_owner(manifest, shard.split)
+        assert schema.metadata == {**row_schema(labels=manifest.labels).metadata, **owner}
     assert verify_shards(folder).problems == ()
     assert manifest.cost_usd == 7 * COST_USD
     assert set(read_kept(folder, manifest, "train").statuses) == {list(Status).index(Status.OK)}

@@ -11,7 +11,7 @@ import pytest
 
 from shared.schema import Status, row_schema, sum_costs
 from shared.shards import TeacherFolder, seal
-from shared.shards.manifest import Superseded, load_manifest
+from shared.shards.manifest import Superseded, load_manifest, stamp_owner
 from tests.shared.shards.shard_rows import COST_USD, LABELS, make_manifest, make_row, make_rows, read_parquet_files
 
 
@@ -54,7 +54,7 @@ def test_the_files_have_the_schema_of_rows_and_no_journal_id(tmp_path: Path) -> 
         folder.seal()
     found = pq.read_schema(folder.path / folder.manifest.shards[0].path)
     assert found.equals(row_schema())
-    assert found.metadata == row_schema(labels=LABELS).metadata
+    assert found.metadata == {**row_schema(labels=LABELS).metadata, **stamp_owner(folder.manifest, "train")}
 
 
 def test_compression_and_encodings(tmp_path: Path) -> None:

@@ -241,3 +241,25 @@ def test_a_harvest_that_goes_on_meanwhile_is_looked_at_again(folder: Path, monke
 
     monkeypatch.setattr("shared.shards.verify.load_manifest", load_and_seal)
     assert verify_shards(folder) == Verification(rows=5, unsealed=0, planned=10, shards=3, problems=())
+
+
+@pytest.mark.parametrize("changes", [{"recipe": {"model": "other"}}, {"teacher": "other"}, {"task": "other"}])
+def test_a_shard_of_another_run_is_noticed_though_its_hash_is_right(
+    folder: Path, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    other = make_manifest(**{"planned": {"train": 3}, **changes})
+    with TeacherFolder.open(tmp_path / "elsewhere", other) as writer:
+        writer.append("train", make_rows(0, 1, 2))
+        writer.seal()
+    assert verify_shards(writer.path).ok
+    shutil.copy(train_shard(writer.path), train_shard(folder))
+    describe_shard(folder, load_manifest(folder).shards_of("train")[0])
+    expect_problem(folder, "belongs to another run .*restore the folder's own shard")
+
+
+def test_a_shard_that_does_not_say_whose_it_is_verifies(folder: Path) -> None:
+    table = pq.read_table(train_shard(folder), partitioning=None)
+    metadata = {key: value for key, value in table.schema.metadata.items() if key != b"harvest_distill.shard"}
+    assert len(metadata) == len(table.schema.metadata) - 1
+    replace_shard(folder, table.replace_schema_metadata(metadata))
+    assert verify_shards(folder).ok

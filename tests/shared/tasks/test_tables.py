@@ -154,3 +154,16 @@ def test_names() -> None:
     assert name_stem(Path("my.reviews.csv.gz")) == "my.reviews"
     with pytest.raises(DataError, match="must end in"):
         open_table(Path("rows.gz"))
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2"])
+def test_a_compressed_file_is_inflated_to_a_hundred_times_its_size_at_most(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.disk.LEAST_INFLATED", 1000)
+    compress: Callable[[bytes], bytes] = gzip.compress if ending == "gz" else bz2.compress
+    (tmp_path / f"bomb.csv.{ending}").write_bytes(compress(b"text\n" + b"a\n" * 1_000_000))
+    (tmp_path / f"fine.csv.{ending}").write_bytes(compress(b"text\n" + b"a\n" * 400))
+    assert sum(len(frame) for frame in open_table(tmp_path / f"fine.csv.{ending}").read_frames(["text"])) == 400
+    with pytest.raises(DataError, match=r"bomb.csv.* is inflated to more than"):
+        list(open_table(tmp_path / f"bomb.csv.{ending}").read_frames(["text"]))

@@ -14,6 +14,7 @@ from shared.example import Example
 from shared.keys import RequestKeys
 from shared.tasks import Task
 from tests.harvest.fault_server import WORDS, FaultServer
+from tests.harvest.spellings import list_halves
 
 TASK = Task(
     "reviews",
@@ -63,11 +64,13 @@ def run_all(teacher: EndpointTeacher, examples: Iterable[Example]) -> list[Reply
 
 
 def check_no_file_shows(secret: str, folder: Path) -> None:
-    """Fail where a file below `folder`, or a row of a shard, holds `secret`."""
+    """Fail where a file below `folder`, or a row of a shard, holds `secret`, or half of it in any spelling."""
+    pieces = [secret.encode(), *list_halves(secret)]
     for path in folder.rglob("*"):
-        assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+        content = path.read_bytes() if path.is_file() else b""
+        assert not [piece for piece in pieces if piece in content], path
     for path in folder.rglob("*.parquet"):  # its pages are compressed
         for column in pl.read_parquet(path):
             for value in column.drop_nulls().to_list():
-                text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-                assert secret not in text, (path, column.name)
+                data = value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+                assert not [piece for piece in pieces if piece in data], (path, column.name)

@@ -14,6 +14,7 @@ from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import run_harvest
 from shared.errors import TeacherError
 from tests.harvest.fault_server import ALL_FAULTS, FATAL, RESET_BEFORE, FaultServer
+from tests.harvest.spellings import list_halves
 from tests.harvest.teachers.endpoint.endpoint_runs import CANARY, check_no_file_shows
 from tests.harvest.teachers.endpoint.test_crash import HARVEST, write_texts
 
@@ -43,7 +44,7 @@ def test_under_every_fault_no_file_or_log_shows_the_key(tmp_path: Path) -> None:
         assert set(ALL_FAULTS) <= set(server.count.outcomes)
         assert all(CANARY in asked.headers["authorization"] for asked in server.requests)
     assert f"{ROWS} 0 {ROWS}" in (tmp_path / "said").read_text()
-    check_no_file_shows(SECRET_PART, tmp_path)
+    check_no_file_shows(CANARY, tmp_path)
 
 
 @pytest.mark.parametrize("scoring", ["auto", "top_logprobs"])  # the first one meets the fault in the probe
@@ -70,4 +71,5 @@ def test_an_end_of_the_run_shows_no_key(
     told = "".join(traceback.format_exception(refusal.value))
     for text in (told, printed.out, printed.err, caplog.text):
         assert SECRET_PART not in text
-    check_no_file_shows(SECRET_PART, tmp_path)
+        assert not [half for half in list_halves(CANARY) if half in text.encode("utf-8", "replace")]
+    check_no_file_shows(CANARY, tmp_path)

@@ -1,8 +1,15 @@
+import json
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from harvest.config import make_harvest_config
+from harvest.teachers.endpoint import EndpointTeacher
 from harvest.teachers.endpoint.config import EndpointConfig, normalise_url
 from harvest.teachers.endpoint.secret import NO_SECRET, REDACTED, Secret, read_secret
 from shared.errors import UsageError
+from tests.harvest.teachers.endpoint.endpoint_runs import TASK, make_examples, make_teacher, run_all
 
 CANARY = "sk-canary-0123456789abcdef"
 
@@ -32,13 +39,80 @@ def test_what_is_no_url_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", [f"https://me:{CANARY}@h/v1", f"https://{CANARY}@h/v1", f"https://h/v1?api_key={CANARY}"]
+    "url",
+    [
+        f"https://me:{CANARY}@h/v1",
+        f"https://{CANARY}@h/v1",
+        f"https://h/v1?api_key={CANARY}",
+        "https://h/v1?x-signature=0123",
+        f"https://h/{CANARY}/v1",
+        f"https://h/v1?what={CANARY.replace('-', '%2d')}",
+        "me:short-password@h/v1",
+    ],
 )
 def test_a_key_in_the_url_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(UsageError) as refusal:
         normalise_url(url)
     assert CANARY not in str(refusal.value)
+    assert "short-password" not in str(refusal.value)
     assert "--api-key-env" in str(refusal.value)
+
+
+PLACES: dict[str, Any] = {
+    "model": "CANARY",
+    "body": {"metadata": [{"x": "as CANARY says"}]},
+    "dialect": "CANARY",
+    "question": "Is it good? CANARY",
+    "label_words": "bad,CANARY",
+    "name": "CANARY",
+    "out": "data/CANARY",
+    "api_key_env": "CANARY",
+    "concurrency": "CANARY",
+    "task": "CANARY.csv",
+}
+
+
+@pytest.mark.parametrize("secret", [CANARY, "plain0123words", "hf_" + "aB3" * 11])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_key_in_another_place_is_refused_and_not_repeated(
+    place: str, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_VARIABLE", secret)
+    options = {"task": "rte", "teacher": "endpoint", "endpoint": "http://h/v1", "model": "m"}
+    options |= {"api_key_env": "SOME_VARIABLE"} | {
+        place: json.loads(json.dumps(PLACES[place]).replace("CANARY", secret))
+    }
+    if place == "api_key_env" and secret == "plain0123words":  # a name like any other: it is looked for, and not shown
+        with pytest.raises(UsageError, match="which is not set") as refusal:
+            read_secret(secret)
+    else:
+        with pytest.raises(UsageError, match="API key") as refusal:
+            make_harvest_config(options)
+    assert secret not in str(refusal.value)
+
+
+def test_a_key_in_a_task_or_in_a_name_reaches_no_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_VARIABLE", "plain0123words")
+    config = EndpointConfig("http://h/v1", "m", api_key_env="SOME_VARIABLE")
+    for task, name in ((replace(TASK, question="plain0123words?"), "n"), (TASK, "plain0123words")):
+        with pytest.raises(UsageError, match="API key") as refusal:
+            EndpointTeacher(config, task, name=name)
+        assert "plain0123words" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("proxy", ["http://me:pass-word-1@h:port", "me:pass-word-1@h:1", "http://me:pass-word-1@h:1"])
+def test_a_password_of_a_proxy_is_not_repeated(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", proxy)
+    try:
+        (reply,) = run_all(make_teacher("http://elsewhere/v1", attempts=1), make_examples(1))
+        said = str(reply.answer.error)
+    except UsageError as error:
+        said = str(error)
+    assert said
+    assert "pass-word-1" not in said
 
 
 @pytest.mark.parametrize(
