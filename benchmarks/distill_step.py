@@ -391,7 +391,7 @@ def main() -> None:
                 device=arguments.device,
                 precision=arguments.precision,
             )
-            results[name] = compare(name, config, Path(temporary, "runs"), CLOCKS[arguments.clock])
+            results[name] = compare(name, config, Path(temporary, f"runs-{name}"), CLOCKS[arguments.clock])
     missed = [
         f"{name}: ours_over_plain {result['ours_over_plain']} is above {LIMITS[name]['plain']}"
         for name, result in results.items()
