@@ -417,6 +417,7 @@ LEARNT = {
     "reply": "the teacher's text",
     "reference": "the task's own text",
     "topk": "the teacher's most probable tokens, and all others as one",
+    "tail": "beside topk, the reply's token among those others, where it is one of them",
     "vectors": "ARMADA's losses on the teacher's vector h_t",
 }
 
@@ -495,6 +496,8 @@ class GenerativeConfig:
                 raise UsageError(f"learn is {name!r}; {suggest(name, LEARNT).replace('it has', 'it can be')}")
         if len(set(names)) < len(names):
             raise UsageError(f"learn is {', '.join(self.learn)}; each can be named once only")
+        if "tail" in names and "topk" not in names:
+            raise UsageError("learn tail is about what the top K leave open: give learn topk beside it")
 
     @property
     def terms(self) -> tuple[Term, ...]:

@@ -4,11 +4,16 @@
     forward-kl  sum_b p_b log(p_b / q_b)
     jsd         1/2 sum_b p_b log(p_b / m_b) + 1/2 sum_b q_b log(q_b / m_b)       m = (p + q) / 2
     skewed-kl   sum_b p_b log(p_b / m_b)                                          m = l p + (1 - l) q, l = .1
+    tail        - log(q(said) / q(all others))       where said is one of all others, else 0
 
 b runs over K + 1 buckets: the K tokens that the teacher's row names, and all others together. p is the teacher's
 distribution over them, q the student's. Without the last bucket this would be no divergence: it could be made negative
 by putting mass on tokens that the row does not name. Sources: Hinton, Vinyals and Dean, arXiv:1503.02531 (forward-kl);
 Agarwal et al., arXiv:2306.13649 (jsd); Ko et al., arXiv:2402.03898 (skewed-kl).
+
+`tail` is the part of a distribution that the buckets leave open. The KL over the whole vocabulary is that over the
+buckets, plus p(all others) times the KL among those; a token of the teacher's own text is a draw of p, so where it is
+one of the others, its likelihood among them estimates that second part, without a word on the K (ours).
 
 The logits of all positions never exist together: see sum_losses.
 """
@@ -36,7 +41,7 @@ class TokenTargets(NamedTuple):
     `said` (n,) are the ids of the tokens that stand there, and `nll_weight` (n,) what each one's likelihood counts.
     `ids` and `logprobs` (n, K) are the teacher's most probable tokens, -1 and minus infinity where it gave fewer;
     `tail` (n,) is the log of what all others have; `top_weight` (n,) is what each position's divergence counts, 0
-    where the teacher gave none.
+    where the teacher gave none, and `tail_weight` (n,) what the likelihood of `said` among all others does.
     """
 
     said: Tensor
@@ -45,21 +50,26 @@ class TokenTargets(NamedTuple):
     logprobs: Tensor
     tail: Tensor
     top_weight: Tensor
+    tail_weight: Tensor | None = None
 
     def cut(self, start: int, end: int) -> "TokenTargets":
         """Give those of some positions."""
-        return TokenTargets(*(each[start:end] for each in self))
+        return TokenTargets(*(None if each is None else each[start:end] for each in self))
 
 
 class LossSums(NamedTuple):
-    """`total` is what is learnt: both terms, each position times its weight. The others are over all positions.
+    """`total` is what is learnt: all terms, each position times its weight. The others are over all positions.
 
-    `nll` and `divergence` are sums that no weight changes but a weight of 0, which leaves a position out.
+    `nll`, `divergence` and `tail` are sums that no weight changes but a weight of 0, which leaves a position out.
     """
 
     total: Tensor
     nll: Tensor
     divergence: Tensor
+    tail: Tensor
+
+
+_TERMS = len(LossSums._fields)
 
 
 def sum_losses(
@@ -77,7 +87,7 @@ def sum_losses(
     if torch.is_grad_enabled() and (hidden.requires_grad or weights):
         found = _ChunkedLoss.apply(hidden, head, targets, divergence, rows, *weights)  # type: ignore[no-untyped-call]
         return LossSums(*found)
-    sums = hidden.new_zeros(3, dtype=torch.promote_types(hidden.dtype, torch.float32))
+    sums = hidden.new_zeros(_TERMS, dtype=torch.promote_types(hidden.dtype, torch.float32))
     for start in range(0, len(hidden), rows):
         chunk = targets.cut(start, start + rows)
         sums = sums + torch.stack(measure_logits(head(hidden[start : start + rows]), chunk, divergence))
@@ -100,9 +110,14 @@ def measure_logits(logits: Tensor, targets: TokenTargets, divergence: Divergence
     if targets.ids.shape[1]:
         teacher = torch.cat([targets.logprobs, targets.tail[:, None]], 1).to(buckets.dtype)
         diverged = diverge(teacher, buckets - normaliser[:, None], divergence)
-    total = (nll * targets.nll_weight).sum() + (diverged * targets.top_weight).sum()
-    counted = (nll * (targets.nll_weight != 0)).sum(), (diverged * (targets.top_weight != 0)).sum()
-    return LossSums(total, *(each.detach() for each in counted))
+    terms = [(nll, targets.nll_weight), (diverged, targets.top_weight)]
+    if targets.tail_weight is None:
+        terms.append((nll.new_zeros(len(nll)), nll.new_zeros(len(nll))))
+    else:
+        unnamed = (targets.ids != targets.said[:, None]).all(1)
+        terms.append((torch.where(unnamed, rest - said, 0), targets.tail_weight))
+    total = torch.stack([(values * weight).sum() for values, weight in terms]).sum()
+    return LossSums(total, *((values * (weight != 0)).sum().detach() for values, weight in terms))
 
 
 def diverge(teacher: Tensor, student: Tensor, divergence: Divergence) -> Tensor:
@@ -179,8 +194,8 @@ class _ChunkedLoss(Function):
         divergence: Divergence,
         rows: int,
         *weights: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        sums = hidden.new_zeros(3, dtype=torch.promote_types(hidden.dtype, torch.float32))
+    ) -> tuple[Tensor, ...]:
+        sums = hidden.new_zeros(_TERMS, dtype=torch.promote_types(hidden.dtype, torch.float32))
         by_hidden = torch.empty_like(hidden)
         by_weight: list[Tensor | None] = [None] * len(weights)
         for start in range(0, len(hidden), rows):
@@ -193,9 +208,9 @@ class _ChunkedLoss(Function):
             _add_to(by_weight, found[1:])
             sums += torch.stack(measured).detach()
         ctx.found = (by_hidden, *by_weight)
-        total, nll, diverged = sums.unbind()
-        ctx.mark_non_differentiable(nll, diverged)
-        return total, nll, diverged
+        total, *measured = sums.unbind()
+        ctx.mark_non_differentiable(*measured)
+        return total, *measured
 
     @staticmethod
     def backward(ctx: Any, total: Tensor, *_: Tensor) -> Any:

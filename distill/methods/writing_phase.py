@@ -30,6 +30,8 @@ from shared.answers import find_rule
 from shared.console import say
 from shared.errors import DataError
 
+OF_TOP = ("topk", "tail")  # the terms that a teacher's top K is needed for
+
 
 @dataclass(frozen=True, slots=True)
 class DialoguePlan:
@@ -162,11 +164,13 @@ class WriterPhase:
         weights = self.materials.weights
         counts = self.materials.device.processes.rank < len(batch)
         tokens, with_top = inputs["counts"].clamp(min=1).float() * (1 if counts else torch.inf)
-        weighed = weights.get(name, 0.0), weights.get("topk", 0.0) if name == "reply" else 0.0
+        weighed = {term: weights.get(term, 0.0) for term in (name, *(OF_TOP if name == "reply" else ()))}
         with self.materials.device.autocast():
             hidden = self.student(inputs["input_ids"], inputs["attention_mask"])
             read = hidden.flatten(0, 1)[inputs[PLACES]]
-            targets = make_targets(inputs, weighed[0] / tokens, weighed[1] / with_top)
+            targets = make_targets(
+                inputs, weighed[name] / tokens, *(weighed.get(term, 0.0) / with_top for term in OF_TOP)
+            )
             sums: LossSums = sum_losses(read, self.student.head, targets, self.materials.config.generative.divergence)
         with_vectors = self.teacher is not None and name == next(iter(self.plan.columns))
         vectors = self._match(hidden, inputs, batch) if with_vectors else {}
@@ -178,11 +182,8 @@ class WriterPhase:
             found |= {term: value.detach() / processes for term, value in vectors.items()}
             found["total"] = found["total"] + weights["vectors"] * found["vectors"]
         torch.autograd.backward(self.scaler.scale(total))
-        if weighed[0]:
-            found[name] = sums.nll / tokens
-        if weighed[1]:
-            found["topk"] = sums.divergence / with_top
-        return found
+        means = {name: sums.nll / tokens, "topk": sums.divergence / with_top, "tail": sums.tail / with_top}
+        return found | {term: means[term] for term, weight in weighed.items() if weight}
 
     def _match(self, hidden: Tensor, inputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Give the terms of the vectors of a batch, all processes' rows together."""
@@ -204,7 +205,9 @@ class WriterPhase:
         return {}
 
 
-def make_targets(inputs: Mapping[str, Tensor], nll_weight: Tensor, top_weight: Tensor) -> TokenTargets:
+def make_targets(
+    inputs: Mapping[str, Tensor], nll_weight: Tensor, top_weight: Tensor, tail_weight: Tensor
+) -> TokenTargets:
     """Make what a batch of dialogues is held to, each token with its share in the means over all."""
     has_top = inputs["has_top"]
     return TokenTargets(
@@ -214,6 +217,7 @@ def make_targets(inputs: Mapping[str, Tensor], nll_weight: Tensor, top_weight: T
         inputs["top_logprobs"],
         inputs["tail"],
         has_top * top_weight,
+        has_top * tail_weight,
     )
 
 

@@ -19,6 +19,7 @@ SHARDS = Path("data/x")
     [
         ({"loss": "kl"}, "loss is 'kl'; it can be: .*euclid"),
         ({"loss": "cak"}, "loss is 'cak'; did you mean cka"),
+        ({"learn": ("reply", "tail")}, "learn tail is about what the top K leave open: give learn topk beside it"),
         ({"loss": "cka,cka"}, "loss is cka, cka; each can be named once only"),
         ({"loss": "none,cka"}, "loss none leaves L_m out"),
         ({"loss": "cka=x"}, "loss cka=x: the weight is not a number"),

@@ -32,13 +32,15 @@ def draw_targets(seed: int, n: int = N, vocabulary: int = V, k: int = K) -> Toke
         tail = np.log(np.maximum(1 - np.exp(named).sum(1), 0))
     tail[::4] = 0
     weight = rng.uniform(0.5, 1, n) * (np.arange(n) % 4 != 0)
-    arrays = (rng.integers(vocabulary, size=n), rng.uniform(0, 1, n), ids, named, tail, weight)
+    of_tail = rng.uniform(0.5, 1, n) * (weight != 0)
+    arrays = (rng.integers(vocabulary, size=n), rng.uniform(0, 1, n), ids, named, tail, weight, of_tail)
     return TokenTargets(*map(torch.from_numpy, arrays))
 
 
-def restate(logits: Array, targets: TokenTargets, divergence: Divergence) -> tuple[float, float, float]:
-    """Both terms, a position and a bucket at a time, from probabilities."""
-    total = nll = diverged = 0.0
+def restate(logits: Array, targets: TokenTargets, divergence: Divergence) -> tuple[float, ...]:
+    """All terms, a position and a bucket at a time, from probabilities."""
+    total = nll = diverged = tail = 0.0
+    of_tail = np.zeros(len(logits)) if targets.tail_weight is None else targets.tail_weight.numpy()
     for i, row in enumerate(logits):
         q = np.exp(row - row.max())
         q /= q.sum()
@@ -57,7 +59,11 @@ def restate(logits: Array, targets: TokenTargets, divergence: Divergence) -> tup
             each += part if divergence != "jsd" else (part + b * np.log(b / m)) / 2
         total += float(targets.top_weight[i]) * each
         diverged += each
-    return total, nll, diverged
+        if int(targets.said[i]) not in named:
+            among = -np.log(q[int(targets.said[i])] / (1 - q[named].sum()))
+            total += float(of_tail[i]) * among
+            tail += among if of_tail[i] else 0.0
+    return total, nll, diverged, tail
 
 
 class Head(nn.Module):
@@ -96,6 +102,19 @@ def test_gradients_are_those_of_differences(divergence: Divergence) -> None:
         row, own = values[i : i + 1], targets.cut(i, i + 1)
         up, down = (restate(row + sign * moved, own, divergence)[0] for sign in (1, -1))
         assert float(grad[i, j]) == pytest.approx((up - down) / (2 * step), abs=1e-7)
+
+
+def test_buckets_and_tail_together_estimate_the_whole_divergence() -> None:
+    """Over all tokens that the teacher may say next, each as often as it does, in the mean."""
+    rng = np.random.default_rng(10)
+    p, q = (torch.from_numpy(rng.normal(scale=2, size=V)).log_softmax(0) for _ in range(2))
+    ids = p.topk(K).indices.expand(V, K)
+    tail = torch.log(1 - p[ids[0]].exp().sum()).expand(V)
+    targets = TokenTargets(torch.arange(V), torch.zeros(V), ids, p[ids], tail, p.exp(), p.exp())
+    others = torch.isin(torch.arange(V), ids[0], invert=True)
+    entropy = -(p[others].exp() * (p[others] - tail[0])).sum()  # of what the others leave open, in the student's favour
+    found = measure_logits(q.expand(V, V), targets, "forward-kl").total - entropy
+    assert found.item() == pytest.approx((p.exp() * (p - q)).sum().item(), rel=1e-9)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
@@ -207,7 +226,9 @@ def test_positions_of_weight_zero_count_nothing() -> None:
     targets = draw_targets(7)
     silent = torch.arange(N) % 3 == 0
     quiet = targets._replace(
-        nll_weight=targets.nll_weight.masked_fill(silent, 0), top_weight=targets.top_weight.masked_fill(silent, 0)
+        nll_weight=targets.nll_weight.masked_fill(silent, 0),
+        top_weight=targets.top_weight.masked_fill(silent, 0),
+        tail_weight=targets.top_weight.masked_fill(silent, 0),
     )
     other = draw_targets(8)
     changed = TokenTargets(
@@ -217,6 +238,7 @@ def test_positions_of_weight_zero_count_nothing() -> None:
         torch.where(silent[:, None], other.logprobs, quiet.logprobs),
         torch.where(silent, other.tail, quiet.tail),
         quiet.top_weight,
+        quiet.tail_weight,
     )
     results = []
     for each in (quiet, changed):
@@ -232,7 +254,8 @@ def test_positions_of_weight_zero_count_nothing() -> None:
 def test_bfloat16_logits_are_summed_in_float32() -> None:
     hidden, _ = make_inputs()
     half, own = hidden.detach().bfloat16().requires_grad_(), Head().bfloat16()
-    targets = TokenTargets(*(each.float() if each.is_floating_point() else each for each in draw_targets(5)))
+    given = [each for each in draw_targets(5) if each is not None]
+    targets = TokenTargets(*(each.float() if each.is_floating_point() else each for each in given))
     sums = sum_losses(half, own, targets, "forward-kl", 4)
     sums.total.backward()
     assert sums.total.dtype == torch.float32

@@ -149,7 +149,9 @@ def test_parts_of_a_batch_come_to_the_same_student(writer: Path, tmp_path: Path)
     shards = write_sums(tmp_path, writer, make_sums(30))
     logs = []
     for micro_batch in (None, 3):
-        folder, _ = train(shards, writer, tmp_path, learn=["reply", "reference", "topk"], micro_batch=micro_batch)
+        folder, _ = train(
+            shards, writer, tmp_path, learn=["reply", "reference", "topk", "tail"], micro_batch=micro_batch
+        )
         logs.append([json.loads(line)["student"] for line in (folder / "log.jsonl").read_text().splitlines()])
     for whole, parts in zip(*logs, strict=True):
         assert parts == pytest.approx(whole, abs=1e-5)
