@@ -18,6 +18,7 @@ Control = Literal[
     "linear-probe",
     "probe-distilled",
     "pseudo-labels",
+    "untrained",
 ]
 
 
@@ -32,6 +33,7 @@ class ControlTraits:
     `needs_classes`  it is about the labels of a classification, so a regression cannot have it
     `trains_student`  a student is trained, by as many steps as in any variant
     `is_baseline`  it has the teacher's answers
+    `for_labels`, `for_texts`  a student with label heads can have it; one that writes can
     """
 
     gives_soft_targets: bool = False
@@ -41,11 +43,13 @@ class ControlTraits:
     needs_classes: bool = False
     trains_student: bool = True
     is_baseline: bool = False
+    for_labels: bool = True
+    for_texts: bool = False
 
 
 CONTROLS: dict[Control, ControlTraits] = {
-    "none": ControlTraits(),
-    "shuffled-teacher": ControlTraits(),
+    "none": ControlTraits(for_texts=True),
+    "shuffled-teacher": ControlTraits(for_texts=True),
     "random-vectors": ControlTraits(),
     "constant-target": ControlTraits(),
     "frozen-aligner": ControlTraits(needs_aligner=True),
@@ -58,4 +62,5 @@ CONTROLS: dict[Control, ControlTraits] = {
         gives_soft_targets=True, has_aligner=False, trains_student=False, is_baseline=True
     ),
     "pseudo-labels": ControlTraits(gives_soft_targets=True, has_aligner=False, needs_classes=True, is_baseline=True),
+    "untrained": ControlTraits(trains_student=False, for_labels=False, for_texts=True),
 }

@@ -191,13 +191,15 @@ def default_variants(common: Mapping[str, Any], kind: str = "classification") ->
     """Make the variants that are compared unless others are given, on a task of a kind.
 
     They are plain fine-tuning, its heads alone, the teacher by the common options, and every control and baseline that
-    goes with it. Of a student that writes they are the reference alone, the teacher, and the teacher shuffled.
+    goes with it. Of a student that writes they are the reference alone, the teacher, the teacher shuffled, and no
+    training.
     """
     teacher = make_distill_config(owner="the common options", **{**common, "shards": Path()})
     name = teacher.name_variant(kind)
     if kind in TEXT_KINDS:
-        shuffled: Control = "shuffled-teacher"
-        return {"undistilled": {"learn": ["reference"]}, name: {}, shuffled: {"control": shuffled}}
+        controls: tuple[Control, ...] = ("shuffled-teacher", "untrained")
+        own = {control: {"control": control} for control in controls}
+        return {"undistilled": {"learn": ["reference"]}, name: {}, **own}
     variants: dict[str, Mapping[str, Any]] = {
         "undistilled": dict(UNDISTILLED),
         "heads-only": {option: value for option, value in UNDISTILLED.items() if option != "gamma"},

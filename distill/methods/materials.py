@@ -141,6 +141,10 @@ def check_labels(config: DistillConfig, manifest: Manifest) -> None:
     count_outputs(manifest)
     if config.generative.learn:
         raise UsageError(f"{manifest.task} is a task of labels: --learn is for students that write")
+    if not config.method.traits.for_labels:
+        raise UsageError(
+            f"{manifest.task} is a task of labels: control {config.method.control} is for students that write"
+        )
     if config.student.layers_kept != "first":
         raise UsageError("student_layers_kept is for students that write: others keep their first layers")
     if manifest.kind == "regression":

@@ -6,6 +6,7 @@ from typing import Any
 
 from distill.compute.devices import Device
 from distill.config import DistillConfig
+from distill.controls import CONTROLS
 from distill.data.dialogues import DialogueColumn, DialogueEncoder, Learnt, make_encoder
 from distill.data.run_rows import RunRows
 from distill.methods.materials import FoundModel
@@ -18,8 +19,6 @@ from shared.example import Example
 from shared.fingerprints import fingerprint_tokenizer
 from shared.shards.manifest import Manifest
 from shared.templates import Template, find_template
-
-CONTROLS = ("none", "shuffled-teacher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +151,9 @@ def check_writing(config: DistillConfig, manifest: Manifest) -> None:
     student, method, names = config.student, config.method, {term.name for term in config.learnt}
     if len(config.data.shards) > 1:
         raise UsageError("a student that writes learns from one teacher: give --shards once")
-    if method.control not in CONTROLS:
-        raise UsageError(
-            f"control {method.control} is for label heads; for a student that writes there is {', '.join(CONTROLS)}"
-        )
+    if not method.traits.for_texts:
+        known = ", ".join(name for name, traits in CONTROLS.items() if traits.for_texts)
+        raise UsageError(f"control {method.control} is for label heads; for a student that writes there is {known}")
     if method.control != "none" and names == {"reference"}:
         raise UsageError(f"control {method.control} needs a teacher: learn something besides the reference")
     if student.frozen_layers is not None:

@@ -65,7 +65,7 @@ def plan_dialogues(materials: WritingMaterials, vectors: VectorColumn | None = N
     both: dict[str, BatchColumn] = {**columns, **({} if vectors is None else {VECTORS: vectors})}
     source = RowSource(rows.train, both, wanted=usable.wanted, buffer_bytes=config.data.buffer_bytes)
     size = config.training.batch_size
-    steps = -(-int(answered.sum()) // size)
+    steps = -(-int(answered.sum()) // size) if config.method.traits.trains_student else 0
     return DialoguePlan(usable, columns, BatchPart(source, size, once=source.rows == int(answered.sum())), steps)
 
 
@@ -102,8 +102,8 @@ class WriterPhase:
 
     @property
     def epochs(self) -> int:
-        """Epochs."""
-        return self.materials.config.training.epochs
+        """Epochs; of a student that is not trained one without a step, after which it is scored."""
+        return self.materials.config.training.epochs if self.steps else 1
 
     @property
     def steps(self) -> int:

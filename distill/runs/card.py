@@ -22,7 +22,6 @@ Metrics = Mapping[str, Any]
 
 # By what a difference means (see shared.options.Option): settings that must agree, and that say nothing of a variant.
 _COMPARED = {one.name: one.option.compared for one in list_options(DistillConfig)}
-_CONTROLS = tuple(name for name in CONTROLS if name != "none")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 
 
@@ -178,12 +177,17 @@ def _show_comparison(metrics: Metrics, comparable: Sequence[Metrics]) -> str:
         lines.append("")
     ran = {run["control"] for runs in by_variant.values() for run in runs.values()}
     absent = [name for name in ("undistilled", "heads-only") if name not in by_variant]
-    absent += [name for name in _CONTROLS if name not in ran]
+    controls = [
+        name
+        for name, traits in CONTROLS.items()
+        if name != "none" and (traits.for_texts if _writes(metrics) else traits.for_labels)
+    ]
+    absent += [name for name in controls if name not in ran]
     if absent:
         lines.append(f"Not run beside it: {', '.join(absent)}.")
     if "undistilled" in absent:
         lines.append("Without an undistilled student nothing here says that the teacher helped.")
-    elif not ran & set(_CONTROLS):
+    elif not ran & set(controls):
         lines.append("Without a control, a gain may be that of regularisation and not the teacher's.")
     else:
         lines.append("A difference in this table comes without an interval: `distill compare` gives one.")

@@ -60,9 +60,9 @@ def test_default_variants_go_with_the_kind_of_the_task(write_folder: WriteFolder
     assert {"undistilled", "distilled", "self-training", "linear-probe"} <= regression.keys()
     assert not {"label-smoothing", "pseudo-labels"} & regression.keys()
     written = default_variants({"learn": ["topk", "reference"]}, "generation")
-    assert list(written) == ["undistilled", "topk+reference", "shuffled-teacher"]
+    assert list(written) == ["undistilled", "topk+reference", "shuffled-teacher", "untrained"]
     roles = [make_distill_config(**{"learn": ["topk"], **v}, shards="d").role for v in written.values()]
-    assert roles == ["undistilled", "teacher", "control"]
+    assert roles == ["undistilled", "teacher", "control", "control"]
     shards = write_folder({"train": [make_rows(8, regression=True)]}, kind="regression", labels=(), metric="pearson")
     assert "label-smoothing" not in plan(variants={}, shards=(shards,)).list_variants()
 

@@ -157,6 +157,17 @@ def test_parts_of_a_batch_come_to_the_same_student(writer: Path, tmp_path: Path)
         assert parts == pytest.approx(whole, abs=1e-5)
 
 
+def test_an_untrained_student_is_scored_as_it_was_loaded(writer: Path, tmp_path: Path) -> None:
+    shards = write_sums(tmp_path, writer, make_sums(20))
+    folder, metrics = train(shards, writer, tmp_path, epochs=3, learn=["topk", "tail"], control="untrained")
+    assert (metrics["variant"], metrics["role"], metrics["student_steps"]) == ("topk+tail-untrained", "control", 0)
+    before, after = (AutoModelForCausalLM.from_pretrained(each) for each in (writer, folder / "student"))
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+    tokenizer = AutoTokenizer.from_pretrained(writer)
+    nll = [measure_nll(before, tokenizer, row) for row in make_sums(20, 2)]
+    assert metrics["nll"] == pytest.approx(sum(nll) / len(nll), abs=1e-5)
+
+
 def test_a_shuffled_teacher_is_a_control(writer: Path, tmp_path: Path) -> None:
     shards = write_sums(tmp_path, writer, make_sums(20))
     _, metrics = train(shards, writer, tmp_path, epochs=1, learn="reply", control="shuffled-teacher")
