@@ -445,6 +445,15 @@ class GenerativeConfig:
     pick: Annotated[
         PickedReplies, Option("Of those to the same prompt: all, the first, or the shortest.", compared="variant")
     ] = "all"
+    answer_weight: Annotated[
+        float,
+        Option(
+            "Weight in reply and reference of the tokens from where the final answer begins, which the task's answer "
+            "rule finds, to the end; all others weigh 1.",
+            above=0,
+            compared="variant",
+        ),
+    ] = 1.0
     template: Annotated[
         str | None,
         Option(

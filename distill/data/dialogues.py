@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
+from distill.data.answer_weights import AnswerWeights
 from distill.data.columns import Array, Share, Tensors
 from distill.data.sequences import Dialogue, Sequences, join_sequences, make_sequences
 from distill.data.split import describe_row
@@ -72,10 +73,16 @@ class DialogueEncoder:
         ended = bool(len(ids)) and ids[-1] in self.ends
         return list(ids) if ended else [*ids, self.ends[0]]
 
-    def fit(self, prompt: Sequence[int], reply: Sequence[int], top: TopK | None = None) -> Dialogue | None:
+    def fit(
+        self,
+        prompt: Sequence[int],
+        reply: Sequence[int],
+        top: TopK | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> Dialogue | None:
         """Put a reply behind a prompt, which is cut from the left; None where not one token of that is left."""
         left = self.max_length - len(reply)
-        return Dialogue(prompt[-left:], reply, top) if left > 0 and len(prompt) else None
+        return Dialogue(prompt[-left:], reply, top, weights) if left > 0 and len(prompt) else None
 
 
 def make_encoder(tokenizer: Any, max_length: int, ends: Sequence[int]) -> DialogueEncoder:
@@ -100,6 +107,7 @@ class DialogueColumn:
     `learnt` names whose words the reply is. `same_tokenizer` says that the teacher's ids are the student's too: then
     they are taken as they are, with the top K where `with_top`. `shuffle` is a seed where the teacher's words, or with
     `with_top` its distributions, are to be those of others: of other rows of the row group, or of other tokens.
+    `answers` weighs the tokens of a reply's final answer; all weigh alike without.
     """
 
     encoder: DialogueEncoder
@@ -108,6 +116,7 @@ class DialogueColumn:
     same_tokenizer: bool = False
     with_top: bool = False
     shuffle: int | None = None
+    answers: AnswerWeights | None = None
 
     @property
     def shard_columns(self) -> tuple[str, ...]:
@@ -124,9 +133,12 @@ class DialogueColumn:
         prompts = self.encoder.encode_prompts([self.prompter.write(example) for example in examples])
         replies = self._write_replies(picked, examples)
         return [
-            None if reply is None else self.encoder.fit(prompt, reply.ids, reply.top)
-            for prompt, reply in zip(prompts, replies, strict=True)
+            None if reply is None else self.encoder.fit(prompt, reply.ids, reply.top, self._weigh(example, reply.ids))
+            for example, prompt, reply in zip(examples, prompts, replies, strict=True)
         ]
+
+    def _weigh(self, example: Example, reply: Sequence[int]) -> Sequence[float] | None:
+        return None if self.answers is None else self.answers.weigh(example, reply).tolist()
 
     def _write_replies(self, table: pa.Table, examples: Sequence[Example]) -> list[Written | None]:
         if self.learnt == "reference":
@@ -165,7 +177,7 @@ class DialogueColumn:
         order = np.random.default_rng([self.shuffle or 0, start]).permutation(len(dialogues))
         others = [dialogues[index] for index in order]
         return [
-            None if own is None or other is None else self.encoder.fit(own.prompt, other.reply)
+            None if own is None or other is None else self.encoder.fit(own.prompt, other.reply, weights=other.weights)
             for own, other in zip(dialogues, others, strict=True)
         ]
 
@@ -178,6 +190,7 @@ class DialogueColumn:
             made.offsets,
             made.prompts,
             *(each[order] for each in (made.top_ids, made.top_logprobs, made.tail, made.has_top)),
+            made.weights,
         )
 
     def count_bytes(self, stored: int, rows: int) -> int:

@@ -21,12 +21,14 @@ PLACES = "places"
 class Dialogue(NamedTuple):
     """Token ids of a prompt, and of the reply to it with its end token.
 
-    `top` is what a teacher said at the first positions of the reply; those after its n have none.
+    `top` is what a teacher said at the first positions of the reply; those after its n have none. `weights` are those
+    of the reply's tokens; 1 unless given.
     """
 
     prompt: Sequence[int]
     reply: Sequence[int]
     top: TopK | None = None
+    weights: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Sequences:
     """n dialogues: the ids of dialogue i lie from `offsets`[i] to `offsets`[i + 1], its prompt's first.
 
     `prompts` (n,) counts those. `reply_offsets` does for replies what `offsets` does for all; the teacher's top K lie
-    in that order: `top_ids` and `top_logprobs` (replies' tokens, K), `tail` and `has_top` (replies' tokens,).
+    in that order: `top_ids` and `top_logprobs` (replies' tokens, K), `tail` and `has_top` (replies' tokens,); and so do
+    the `weights` of the tokens.
     """
 
     ids: Array
@@ -44,6 +47,7 @@ class Sequences:
     top_logprobs: Array
     tail: Array
     has_top: Array
+    weights: Array
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -66,7 +70,7 @@ class Sequences:
             self.ids[where],
             offsets,
             self.prompts[rows],
-            *(each[of_reply] for each in (self.top_ids, self.top_logprobs, self.tail, self.has_top)),
+            *(each[of_reply] for each in (self.top_ids, self.top_logprobs, self.tail, self.has_top, self.weights)),
         )
 
     def collate(self, pad_id: int, whole: "Sequences | None" = None) -> dict[str, Tensor]:
@@ -74,8 +78,8 @@ class Sequences:
 
         `input_ids` and `attention_mask` (n, t). Of the m tokens of all replies: `places` (m,), where the token before
         each lies in a flattened (n t,); `row` (m,), whose reply it is; `said` (m,), its id; `top_ids`, `top_logprobs`
-        (m, K), `tail` and `has_top` (m,). Of each row: `prompt_lengths` and `lengths` (n,). And `counts` (2,): the
-        replies' tokens, and those with a top K, over the `whole` batch.
+        (m, K), `tail`, `has_top` and `weights` (m,). Of each row: `prompt_lengths` and `lengths` (n,). And over the
+        `whole` batch `counts` (2,): the replies' tokens, and those with a top K; `weighed` (1,), the sum of weights.
         """
         lengths, longest = self.lengths, int(self.lengths.max())
         mask = np.arange(longest) < lengths[:, None]
@@ -94,9 +98,11 @@ class Sequences:
             "top_logprobs": self.top_logprobs,
             "tail": self.tail,
             "has_top": self.has_top,
+            "weights": self.weights,
             "prompt_lengths": self.prompts,
             "lengths": lengths,
             "counts": np.array([len(whole.has_top), whole.has_top.sum()], np.int64),
+            "weighed": np.array([whole.weights.sum(dtype=np.float64)], np.float32),
         }
         return {name: torch.from_numpy(np.ascontiguousarray(field)) for name, field in fields.items()}
 
@@ -118,7 +124,7 @@ def make_sequences(dialogues: Sequence[Dialogue]) -> Sequences:
     total = sum(replies)
     top_ids = np.full((total, width), NO_TOKEN, np.int32)
     top_logprobs = np.full((total, width), -np.inf, np.float32)
-    tail, has_top = np.zeros(total, np.float32), np.zeros(total, np.bool_)
+    tail, has_top, weights = np.zeros(total, np.float32), np.zeros(total, np.bool_), np.ones(total, np.float32)
     start = 0
     for each, length in zip(dialogues, replies, strict=True):
         if each.top is not None:
@@ -126,9 +132,11 @@ def make_sequences(dialogues: Sequence[Dialogue]) -> Sequences:
             count, own = here.stop - start, each.top.ids.shape[1]
             top_ids[here, :own], top_logprobs[here, :own] = each.top.ids[:count], each.top.logprobs[:count]
             tail[here], has_top[here] = each.top.tail[:count], True
+        if each.weights is not None:
+            weights[start : start + length] = each.weights
         start += length
     prompts = np.array([len(each.prompt) for each in dialogues], np.int64)
-    return Sequences(ids, offsets, prompts, top_ids, top_logprobs, tail, has_top)
+    return Sequences(ids, offsets, prompts, top_ids, top_logprobs, tail, has_top, weights)
 
 
 def join_sequences(parts: Sequence[Sequences]) -> Sequences:
@@ -142,6 +150,7 @@ def join_sequences(parts: Sequence[Sequences]) -> Sequences:
         np.concatenate([_widen(part.top_logprobs, width, -np.inf) for part in parts]),
         np.concatenate([part.tail for part in parts]),
         np.concatenate([part.has_top for part in parts]),
+        np.concatenate([part.weights for part in parts]),
     )
 
 

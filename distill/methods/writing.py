@@ -7,13 +7,14 @@ from typing import Any
 from distill.compute.devices import Device
 from distill.config import DistillConfig
 from distill.controls import CONTROLS
+from distill.data.answer_weights import AnswerWeights
 from distill.data.dialogues import DialogueColumn, DialogueEncoder, Learnt, make_encoder
 from distill.data.run_rows import RunRows
 from distill.methods.materials import FoundModel
 from distill.models.pretrained import open_tokenizer
 from distill.scoring.replies import render_text
 from distill.training.step import derive_seed
-from shared.answers import gold_text
+from shared.answers import find_rule, gold_text
 from shared.errors import UsageError
 from shared.example import Example
 from shared.fingerprints import fingerprint_tokenizer
@@ -79,7 +80,13 @@ class WritingMaterials:
 
     def make_column(self, learnt: Learnt, with_top: bool = False, shuffle: int | None = None) -> DialogueColumn:
         """Make a column of dialogues."""
-        return DialogueColumn(self.encoder, self.prompter, learnt, self.same_tokenizer, with_top, shuffle)
+        return DialogueColumn(
+            self.encoder, self.prompter, learnt, self.same_tokenizer, with_top, shuffle, self._find_answers()
+        )
+
+    def _find_answers(self) -> AnswerWeights | None:
+        weight, rule = self.config.generative.answer_weight, name_rule(self.rows.manifest)
+        return None if weight == 1 or rule is None else AnswerWeights(find_rule(rule), self.tokenizer, weight)
 
 
 def gather_writing(
@@ -146,6 +153,11 @@ def _explain_tokenizers(manifest: Manifest, student: str, same: bool | None) -> 
     )
 
 
+def name_rule(manifest: Manifest) -> str | None:
+    """Name the rule by which replies of a task are judged; None where it has none."""
+    return manifest.answer_rule or ("choice" if manifest.kind == "choice" else None)
+
+
 def check_writing(config: DistillConfig, manifest: Manifest) -> None:
     """Raise UsageError for what a student that writes cannot be trained with."""
     student, method, names = config.student, config.method, {term.name for term in config.learnt}
@@ -164,7 +176,10 @@ def check_writing(config: DistillConfig, manifest: Manifest) -> None:
         )
     if "vectors" in names and config.training.micro_batch is not None:
         raise UsageError("micro_batch goes without vectors: their losses see the whole batch")
-    if config.generative.only == "correct" and manifest.answer_rule is None and manifest.kind == "generation":
-        raise UsageError(f"{manifest.task} has no answer rule, so nothing says which replies are correct")
+    if name_rule(manifest) is None:
+        if config.generative.only == "correct":
+            raise UsageError(f"{manifest.task} has no answer rule, so nothing says which replies are correct")
+        if config.generative.answer_weight != 1:
+            raise UsageError(f"{manifest.task} has no answer rule, so nothing says where the answer of a reply begins")
     if config.generative.score_by == "acc-norm" and manifest.kind != "choice":
         raise UsageError(f"{manifest.task} has no choices: acc-norm cannot be its score")

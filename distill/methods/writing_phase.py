@@ -17,7 +17,7 @@ from distill.data.usable import UsableRows, choose_rows
 from distill.data.vectors import VectorColumn
 from distill.losses.tokens import LossSums, TokenTargets, sum_losses
 from distill.methods.reconstructing import VectorTeacher
-from distill.methods.writing import WritingMaterials
+from distill.methods.writing import WritingMaterials, name_rule
 from distill.methods.writing_scores import WritingScores
 from distill.models.generator import Generator, pool_hidden
 from distill.models.orthogonal import make_optimizer
@@ -31,6 +31,8 @@ from shared.console import say
 from shared.errors import DataError
 
 OF_TOP = ("topk", "tail")  # the terms that a teacher's top K is needed for
+OF_TOKENS = ("said", "top_ids", "top_logprobs", "tail", "has_top", "weights")  # what a batch has of each token
+TINY = 1e-6  # in the place of a sum of no weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def plan_dialogues(materials: WritingMaterials, vectors: VectorColumn | None = N
     asked = answered & rows.visible if "reference" in columns else answered
     if "reply" not in columns:
         asked = asked & rows.train.first
-    rule_name = rows.manifest.answer_rule or ("choice" if rows.manifest.kind == "choice" else None)
+    rule_name = name_rule(rows.manifest)
     rule = find_rule(rule_name) if rule_name is not None and "reply" in columns else None
     wanted = config.generative
     usable = choose_rows(rows.train, list(columns.values()), asked, rule, wanted.only, wanted.pick)
@@ -164,12 +166,13 @@ class WriterPhase:
         weights = self.materials.weights
         counts = self.materials.device.processes.rank < len(batch)
         tokens, with_top = inputs["counts"].clamp(min=1).float() * (1 if counts else torch.inf)
+        weighed_tokens = inputs["weighed"].clamp(min=TINY) * (1 if counts else torch.inf)
         weighed = {term: weights.get(term, 0.0) for term in (name, *(OF_TOP if name == "reply" else ()))}
         with self.materials.device.autocast():
             hidden = self.student(inputs["input_ids"], inputs["attention_mask"])
             read = hidden.flatten(0, 1)[inputs[PLACES]]
             targets = make_targets(
-                inputs, weighed[name] / tokens, *(weighed.get(term, 0.0) / with_top for term in OF_TOP)
+                inputs, weighed[name] / weighed_tokens, *(weighed.get(term, 0.0) / with_top for term in OF_TOP)
             )
             sums: LossSums = sum_losses(read, self.student.head, targets, self.materials.config.generative.divergence)
         with_vectors = self.teacher is not None and name == next(iter(self.plan.columns))
@@ -212,7 +215,7 @@ def make_targets(
     has_top = inputs["has_top"]
     return TokenTargets(
         inputs["said"],
-        nll_weight.expand(len(has_top)),
+        inputs["weights"] * nll_weight,
         inputs["top_ids"],
         inputs["top_logprobs"],
         inputs["tail"],
@@ -222,7 +225,7 @@ def make_targets(
 
 
 def cut_batch(inputs: Mapping[str, Tensor], rows: int | None) -> list[Mapping[str, Tensor]]:
-    """Cut a batch of dialogues into parts of so many rows; `counts` stay those of all."""
+    """Cut a batch of dialogues into parts of so many rows; `counts` and `weighed` stay those of all."""
     count, width = inputs["input_ids"].shape
     if rows is None or rows >= count:
         return [inputs]
@@ -233,8 +236,9 @@ def cut_batch(inputs: Mapping[str, Tensor], rows: int | None) -> list[Mapping[st
         longest = int(inputs["lengths"][start:end].max())
         by_row = {name: inputs[name][start:end] for name in ("prompt_lengths", "lengths")}
         by_place = {name: inputs[name][:, :longest][start:end] for name in ("input_ids", "attention_mask")}
-        by_token = {name: inputs[name][here] for name in ("said", "top_ids", "top_logprobs", "tail", "has_top")}
+        by_token = {name: inputs[name][here] for name in OF_TOKENS}
         row = inputs["row"][here] - start
         places = row * longest + inputs[PLACES][here] % width
-        pieces.append({**by_row, **by_place, **by_token, "row": row, PLACES: places, "counts": inputs["counts"]})
+        of_all = {name: inputs[name] for name in ("counts", "weighed")}
+        pieces.append({**by_row, **by_place, **by_token, **of_all, "row": row, PLACES: places})
     return pieces

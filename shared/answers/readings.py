@@ -13,14 +13,24 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 
 
-def _find_stated(text: str) -> str | None:
-    """What follows the last "the answer is", "Answer:" or "####", or stands in the last LaTeX box; None without any."""
-    if boxed := _BOXED.findall(text):
-        return str(boxed[-1])
+def locate_stated(text: str) -> tuple[int, int] | None:
+    """Locate what follows the last "the answer is", "Answer:" or "####", or stands in the last LaTeX box.
+
+    Gives where it begins and where it ends; None without any.
+    """
+    if boxed := list(_BOXED.finditer(text)):
+        return boxed[-1].span(1)
     if "####" in text:
-        return text.rpartition("####")[2].strip()
+        after = text.rpartition("####")[2]
+        return len(text) - len(after.lstrip()), len(text.rstrip())
     places = [match.end() for match in _STATED.finditer(text)]
-    return text[places[-1] :] if places else None
+    return (places[-1], len(text)) if places else None
+
+
+def _find_stated(text: str) -> str | None:
+    """Find what locate_stated locates."""
+    span = locate_stated(text)
+    return None if span is None else text[span[0] : span[1]]
 
 
 def _end_sentence(text: str) -> str:

@@ -1,12 +1,14 @@
 """An answer rule, and the right answer of a row."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from shared.answers.readings import TOLERANCE, to_number
+from shared.answers.readings import TOLERANCE, locate_stated, to_number
 from shared.answers.thinking import split_thinking
 
+_NUMERAL = re.compile(r"[-−]?\d[\d.,/]*")  # however it is spelt
 _Find: TypeAlias = Callable[[str], str | None]
 _Pick: TypeAlias = Callable[[str, Sequence[str]], int | None]
 
@@ -44,6 +46,22 @@ class AnswerRule:
             return self.find(reply)
         place = self.pick(reply, choices)
         return None if place is None else choices[place]
+
+    def locate(self, reply: str, choices: Sequence[str] | None) -> int | None:
+        """Find the character at which the final answer of `reply` begins; None where it states none that can be found.
+
+        It begins after the last "the answer is", "Answer:" or "####", or in the last LaTeX box; without any of these at
+        the last place where the answer stands as it is spelt, or for a rule of numbers at the last number.
+        """
+        stated, (answer, before, _) = self.extract(reply, choices), split_thinking(reply)
+        if stated is None:
+            return None
+        if (span := locate_stated(answer)) is not None:
+            return before + span[0]
+        place = answer.casefold().rfind(stated.casefold())
+        if place < 0 and self.numeric:
+            place = max((match.start() for match in _NUMERAL.finditer(answer)), default=-1)
+        return before + place if place >= 0 else None
 
     def is_right(
         self,

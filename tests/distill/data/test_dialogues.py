@@ -60,8 +60,8 @@ def test_a_tokenizer_that_begins_no_text_begins_no_prompt_but_an_empty_one(tmp_p
 
 def test_what_does_not_fit_is_cut_from_the_prompts_left_and_never_from_the_reply(tokenizer: Any) -> None:
     made = encoder(tokenizer, 6)
-    assert made.fit([1, 2, 3, 4], [5, 6, 7]) == ([2, 3, 4], [5, 6, 7], None)
-    assert made.fit([1, 2, 3, 4], [5, 6, 7, 8, 9]) == ([4], [5, 6, 7, 8, 9], None)
+    assert made.fit([1, 2, 3, 4], [5, 6, 7]) == ([2, 3, 4], [5, 6, 7], None, None)
+    assert made.fit([1, 2, 3, 4], [5, 6, 7, 8, 9]) == ([4], [5, 6, 7, 8, 9], None, None)
     assert made.fit([1, 2, 3, 4], [5, 6, 7, 8, 9, 10]) is None
 
 
