@@ -17,7 +17,7 @@ ROLES = {
     "topk": "teacher",
     "topk+tail": "teacher",
     "both": "teacher",
-    "shuffled-topk": "control",
+    "shuffled": "control",
 }
 ROWS = {"train": 24, "validation": 8, "test": 12}
 
