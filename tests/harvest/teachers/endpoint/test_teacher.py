@@ -40,7 +40,7 @@ STATUSES = {
     "no usage": Status.OK,
     "absurd usage": Status.OK,
     "echoed key": Status.OK,
-    "said key": Status.OK,
+    "said key": Status.UNPARSABLE,  # it has thinking, and its log-probabilities are not of the answer
     "key in parts": Status.OK,
     "truncated key": Status.UNPARSABLE,
     "half a surrogate": Status.OK,
