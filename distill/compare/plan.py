@@ -198,7 +198,7 @@ def default_variants(common: Mapping[str, Any], kind: str = "classification") ->
     name = teacher.name_variant(kind)
     if kind in TEXT_KINDS:
         controls: tuple[Control, ...] = ("shuffled-teacher", "untrained")
-        own = {control: {"control": control} for control in controls}
+        own: dict[str, Mapping[str, Any]] = {control: {"control": control} for control in controls}
         return {"undistilled": {"learn": ["reference"]}, name: {}, **own}
     variants: dict[str, Mapping[str, Any]] = {
         "undistilled": dict(UNDISTILLED),

@@ -189,7 +189,10 @@ class DialogueColumn:
             made.ids,
             made.offsets,
             made.prompts,
-            *(each[order] for each in (made.top_ids, made.top_logprobs, made.tail, made.has_top)),
+            made.top_ids[order],
+            made.top_logprobs[order],
+            made.tail[order],
+            made.has_top[order],
             made.weights,
         )
 

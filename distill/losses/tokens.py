@@ -54,7 +54,16 @@ class TokenTargets(NamedTuple):
 
     def cut(self, start: int, end: int) -> "TokenTargets":
         """Give those of some positions."""
-        return TokenTargets(*(None if each is None else each[start:end] for each in self))
+        here = slice(start, end)
+        return TokenTargets(
+            self.said[here],
+            self.nll_weight[here],
+            self.ids[here],
+            self.logprobs[here],
+            self.tail[here],
+            self.top_weight[here],
+            None if self.tail_weight is None else self.tail_weight[here],
+        )
 
 
 class LossSums(NamedTuple):
@@ -208,9 +217,9 @@ class _ChunkedLoss(Function):
             _add_to(by_weight, found[1:])
             sums += torch.stack(measured).detach()
         ctx.found = (by_hidden, *by_weight)
-        total, *measured = sums.unbind()
-        ctx.mark_non_differentiable(*measured)
-        return total, *measured
+        total, *others = sums.unbind()
+        ctx.mark_non_differentiable(*others)
+        return total, *others
 
     @staticmethod
     def backward(ctx: Any, total: Tensor, *_: Tensor) -> Any:
