@@ -60,6 +60,8 @@ def test_a_bomb_takes_no_more_than_the_limit() -> None:
         ("gzip, gzip", gzip.compress(gzip.compress(b"text")), None, "encoded as 'gzip, gzip', which is not read"),
         ("br", b"\x0b\x02\x80text\x03", b"\x0b\x02\x80text\x03", "encoded as 'br', which is not read"),
     ],
+    # gzip puts the time into what it makes, and so names made of it differ from process to process.
+    ids=["none", "identity", "gzip", "x-gzip", "zlib", "deflate", "broken off", "no gzip", "gzip twice", "brotli"],
 )
 def test_encodings(encoding: str, content: bytes, data: bytes | None, problem: str | None) -> None:
     body = inflate(encoding, content)
