@@ -31,13 +31,16 @@ def choose_run_folder(out: Path, name: str | None, default: str, overwrite: bool
     return numbered
 
 
+_READ = {"config": dict, "shards": str}  # what every reader of a metrics.json needs of it
+
+
 def read_metrics(run_folder: Path) -> dict[str, Any]:
     """Read the metrics.json of a finished run. Raises UsageError where there is none."""
     try:
         metrics: dict[str, Any] = json.loads((run_folder / "metrics.json").read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"{run_folder} is not a finished run ({error}); distill run makes them") from None
-    if not isinstance(metrics, dict) or not {"config", "shards"} <= metrics.keys():
+    if not isinstance(metrics, dict) or not all(isinstance(metrics.get(name), kind) for name, kind in _READ.items()):
         raise UsageError(f"{run_folder} is not a finished run (metrics.json is another file's); distill run makes them")
     return metrics
 

@@ -43,7 +43,7 @@ def test_a_key_that_only_parsing_puts_together_leaves_nothing_that_spells_it() -
     assert Secret(CANARY).clean_answer(other) is other
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_text_without_the_key_stays_and_text_with_it_loses_only_that(before: str, after: str) -> None:
     redaction = Redaction(CANARY)
