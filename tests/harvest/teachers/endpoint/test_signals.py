@@ -98,6 +98,7 @@ def harvest_with_signals(tmp_path: Path, rows: int, signals: int, seed: int) -> 
     assert verification.ok, verification.problems
 
 
+@pytest.mark.real
 def test_signals_at_random_moments_pay_nothing_twice_that_was_waited_for(tmp_path: Path) -> None:
     harvest_with_signals(tmp_path, rows=600, signals=3, seed=11)
 
