@@ -40,7 +40,7 @@ def environment() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("vllm")
-    from tests.real.tiny_llama import make_tiny_llama
+    from tests.tiny_llama import make_tiny_llama
 
     return make_tiny_llama(tmp_path_factory.mktemp("llama"))
 

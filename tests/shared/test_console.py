@@ -43,28 +43,6 @@ def test_json_is_one_object_on_standard_output(capsys: pytest.CaptureFixture[str
     assert err == "[red]not markup[/]\n"
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (DataError("row 3"), 1),
-        (UsageError("no such option"), 2),
-        (StoppedError("its checkpoint is kept"), 75),
-        (KeyboardInterrupt(), 130),
-    ],
-)
-def test_errors_become_a_message_and_an_exit_code(error: BaseException, code: int) -> None:
-    app = typer.Typer()
-
-    @app.command()
-    @console.command
-    def fail(word: str = "x") -> None:
-        raise error
-
-    result = CliRunner().invoke(app, [])
-    assert result.exit_code == code
-    assert "Traceback" not in result.output
-
-
 @pytest.mark.parametrize("told", ENDING)
 def test_a_signal_to_end_interrupts_a_command(told: signal.Signals) -> None:
     app = typer.Typer()
@@ -122,6 +100,10 @@ def test_a_table_is_whole_where_it_is_piped_or_narrow(
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
+        (DataError("row 3"), 1, "row 3"),
+        (UsageError("no such option"), 2, "no such option"),
+        (StoppedError("its checkpoint is kept"), 75, "its checkpoint is kept"),
+        (KeyboardInterrupt(), 130, "the same command goes on"),
         (OSError(28, "No space left on device", "runs/x"), 1, "runs/x: No space left on device"),
         (PermissionError(13, "Permission denied", "out"), 1, "mend its permissions"),
         (pa.ArrowInvalid("not a Parquet file"), 1, "a Parquet or Arrow file"),
@@ -133,7 +115,7 @@ def test_a_table_is_whole_where_it_is_piped_or_narrow(
     ],
 )
 def test_any_exception_becomes_a_message_and_an_exit_code(
-    error: Exception, code: int, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)

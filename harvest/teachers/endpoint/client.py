@@ -362,7 +362,8 @@ class Client:
         """The body, inflated and without the API key; and, where it is not whole, why. Bounded: see bodies."""
         body = Body(response.headers.get("content-encoding", ""))
         if isinstance(response.stream, httpx.ByteStream):  # it came with its headers, and needs no clock
-            body.add(b"".join(response.stream))
+            if body.add(b"".join(response.stream)):
+                body.end()
             return self._secret.clean_bytes(bytes(body.data), cut=body.problem is not None), body.problem
         try:
             async with asyncio.timeout(self._config.body_timeout):

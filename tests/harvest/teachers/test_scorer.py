@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harvest.config import make_harvest_config
 from harvest.job import Report, plan_harvest, run_harvest
@@ -19,6 +18,7 @@ from shared.errors import UsageError
 from shared.fingerprints import fingerprint_tokenizer
 from shared.shards import load_manifest, verify_shards
 from shared.topk import decode_topk
+from tests.tiny_llama import make_tiny_llama
 
 ROWS = [
     {"ask": "Which way is north?", "say": "Up, on most maps."},
@@ -26,43 +26,14 @@ ROWS = [
     {"ask": "Is it cold there, and for how long of the year, would you say?", "say": "Yes, most of it."},
     {"ask": "Who lives there?", "say": ""},
 ]
-TEMPLATE = (
-    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 TOPK = 5
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama whose tied head and chat template, with an end of turn that is no end of text, are its own."""
-    folder = tmp_path_factory.mktemp("model")
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trained.decoder = decoders.ByteLevel()
-    special = ["<|text|>", "<|end|>", "<|user|>", "<|assistant|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    trained.train_from_iterator([text for row in ROWS for text in row.values()], trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=trained, eos_token="<|text|>", additional_special_tokens=special[1:], chat_template=TEMPLATE
-    )
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=96,
-        tie_word_embeddings=True,
-        initializer_range=0.4,
-        eos_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    texts = [text for row in ROWS for text in row.values()]
+    return make_tiny_llama(tmp_path_factory.mktemp("model"), texts, positions=96, ends=[0])
 
 
 @pytest.fixture

@@ -163,3 +163,11 @@ def test_a_bomb_over_http_is_one_unparsable_row() -> None:
     reply, _ = ask_one(Server([head, bomb]))
     assert reply.answer.status is Status.UNPARSABLE
     assert f"longer than {MAX_BODY_BYTES} bytes" in (reply.answer.error or "")
+
+
+def test_a_compressed_body_that_came_with_its_headers_and_is_not_whole_is_said_to_be() -> None:
+    cut = gzip.compress(b'{"choices": []}' * 100)[:-9]
+    head = OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(cut)
+    reply, _ = ask_one(Server([head + cut]))
+    assert reply.answer.status is Status.UNPARSABLE
+    assert "compressed body broke off" in (reply.answer.error or "")
