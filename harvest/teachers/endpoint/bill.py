@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from harvest.chat.pricing import Price, Usage
 from harvest.teachers.endpoint.budget import Budget
@@ -15,22 +16,23 @@ MOST_BELIEVED_USD = 1000.0  # of one reply, where no price is known
 class Bill:
     """What replies cost, and the most that one can cost. `price` None: no price is known.
 
-    The bounds of a request's tokens are computed before it is sent; where an endpoint counts more tokens than that, all
-    later bounds, and those of what is in flight, grow by the worst ratio seen, of prompts and of answers alike. `tell`
-    is told, once, of a bill that is not believed.
+    The bounds of a request's tokens are computed before it is sent; where an endpoint counts more tokens than that, or
+    believably bills more for them than their price, all later bounds, and those of what is in flight, grow by the worst
+    ratios seen: of prompts, of answers, and of bills. `tell` is told, once, of a bill that is not believed.
     """
 
     def __init__(self, price: Price | None, tell: Callable[[str], None]) -> None:
         self.price = price
         self._tell: Callable[[str], None] | None = tell
-        self._prompt_excess = self._answer_excess = 1.0
+        self._prompt_excess = self._answer_excess = self._bill_excess = 1.0
 
     def bound(self, prompt_tokens: int, answer_tokens: int) -> float:
         """The most that a reply can cost in US dollars, by bounds of its tokens and by what was seen so far."""
         if self.price is None:
             return 0.0
         prompt_usd = prompt_tokens * self._prompt_excess * self.price.input_usd
-        return prompt_usd + answer_tokens * self._answer_excess * self.price.output_usd
+        answer_usd = answer_tokens * self._answer_excess * self.price.output_usd
+        return (prompt_usd + answer_usd) * self._bill_excess
 
     def settle(
         self, budget: Budget, ticket: int, usage: Usage | None, prompt_tokens: int, answer_tokens: int
@@ -56,15 +58,20 @@ class Bill:
             self._doubt(said, cost, price)
             said = cost
         budget.settle(ticket, max(said, cost))
+        uncached = price.cost(replace(usage, cached_tokens=0))  # as the bounds are reckoned
         self._learn(
-            budget, usage.prompt_tokens / max(prompt_tokens, 1), usage.completion_tokens / max(answer_tokens, 1)
+            budget,
+            usage.prompt_tokens / max(prompt_tokens, 1),
+            usage.completion_tokens / max(answer_tokens, 1),
+            said / uncached if uncached else 1.0,
         )
         return said
 
-    def _learn(self, budget: Budget, prompt_ratio: float, answer_ratio: float) -> None:
-        if prompt_ratio > self._prompt_excess or answer_ratio > self._answer_excess:
-            self._prompt_excess = max(self._prompt_excess, prompt_ratio)
-            self._answer_excess = max(self._answer_excess, answer_ratio)
+    def _learn(self, budget: Budget, prompt_ratio: float, answer_ratio: float, bill_ratio: float) -> None:
+        known = self._prompt_excess, self._answer_excess, self._bill_excess
+        worst = max(known[0], prompt_ratio), max(known[1], answer_ratio), max(known[2], bill_ratio)
+        if worst != known:
+            self._prompt_excess, self._answer_excess, self._bill_excess = worst
             budget.learn()
 
     def _doubt(self, said: float, cost: float, price: Price) -> None:

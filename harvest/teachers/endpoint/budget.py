@@ -13,8 +13,8 @@ _PER_DOLLAR = 10**12  # money is summed in whole picodollars: a sum of floats wo
 class Budget:
     """Lets a request be sent only where its worst case still fits under the caps, with all that is in flight.
 
-    Every attempt counts, retries too. An attempt whose end is unknown (a connection that broke after the request was
-    sent, say) may be billed, so it keeps its worst case as `maybe_billed_usd`.
+    Every attempt counts, retries too, unless it was never sent. An attempt whose end is unknown (a connection that
+    broke after the request was sent, say) may be billed, so it keeps its worst case as `maybe_billed_usd`.
     """
 
     def __init__(self, max_cost: float | None = None, max_requests: int | None = None) -> None:
@@ -25,6 +25,7 @@ class Budget:
         self._cap = None if max_cost is None else int(max_cost * _PER_DOLLAR)
         self._spent = self._maybe_billed = self._reserved = 0
         self._open: dict[int, tuple[Worst, int]] = {}
+        self._last_ticket = 0
         self._settled = asyncio.Event()
 
     @property
@@ -45,12 +46,13 @@ class Budget:
         while self.stopped is None:
             amount = _count(worst())
             if self.max_requests is not None and self.requests >= self.max_requests:
-                self.stopped = f"stopped at --max-requests {self.max_requests}: that many requests were sent"
+                self.stopped = f"stopped at --max-requests {self.max_requests}: each attempt counts"
             elif self._cap is None or self._spent + self._maybe_billed + self._reserved + amount <= self._cap:
                 self.requests += 1
-                self._open[self.requests] = (worst, amount)
+                self._last_ticket += 1
+                self._open[self._last_ticket] = (worst, amount)
                 self._reserved += amount
-                return self.requests
+                return self._last_ticket
             elif not self._reserved:
                 self.stopped = self._explain_stop(self._cap, amount)
             else:
@@ -64,7 +66,8 @@ class Budget:
         if self._spent + self._maybe_billed > cap:
             return (
                 f"stopped past --max-cost {self.max_cost:g}: {spent}, for the endpoint counted more tokens than a "
-                "request can have; what was in flight when it first did is what the cap was passed by"
+                "request can have, or billed more for them than their price; what was in flight when it first did is "
+                "what the cap was passed by"
             )
         return (
             f"stopped before --max-cost {self.max_cost:g}: {spent}, and the next request could cost "
@@ -79,6 +82,11 @@ class Budget:
     def find_worst(self, ticket: int) -> float:
         """The most that an open ticket's request can cost, in US dollars."""
         return self._open[ticket][1] / _PER_DOLLAR
+
+    def give_back(self, ticket: int) -> None:
+        """Take a ticket back that no request was sent with: it costs nothing, and does not count."""
+        self.requests -= 1
+        self.settle(ticket, 0.0)
 
     def settle(self, ticket: int, cost_usd: float | None, *, maybe: bool = False) -> None:
         """Replace a ticket's worst case by its cost, None where that is the worst case itself.

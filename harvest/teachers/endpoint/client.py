@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -38,17 +38,6 @@ LONGEST_BACKOFF_SECONDS = 30.0
 MAX_READ_DOUBLINGS = 3
 SHORT_PAUSE_SECONDS = (0.1, 0.5)
 LEAST_REFUSALS = 10  # of one request, before it is given up
-
-
-@dataclass(slots=True)
-class Meters:
-    """What a client has seen so far. `errors` counts faults by cause."""
-
-    sent: int = 0
-    answered: int = 0
-    retried: int = 0
-    refused_429: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -95,16 +84,18 @@ class _RetryError(Exception):
 class Client:
     """Sends requests under one limiter and one budget. An asynchronous context manager, bound to one event loop.
 
+    `faults` counts what goes wrong, by cause.
+
     A reply that was answered 200 is final, whatever became of its body. 429 waits in the limiter and is asked again
     without end (but see `patience`); what may succeed on another attempt goes through tenacity's jittered backoff, with
     no slot held meanwhile.
     """
 
     def __init__(
-        self, config: EndpointConfig, secret: Secret, limiter: Limiter, budget: Budget, meters: Meters
+        self, config: EndpointConfig, secret: Secret, limiter: Limiter, budget: Budget, faults: Counter[str]
     ) -> None:
         self._config, self._secret = config, secret
-        self._limiter, self._budget, self._meters = limiter, budget, meters
+        self._limiter, self._budget, self._faults = limiter, budget, faults
         self._url = httpx.URL(join_path(config.endpoint, "/chat/completions"))
         self._retry_wait = wait_random_exponential(multiplier=0.5, max=LONGEST_BACKOFF_SECONDS)
         self.unsettled: set[str] = set()
@@ -143,8 +134,8 @@ class Client:
         self._limiter.let_go()
 
     async def take_slot(self) -> Slot:
-        """Wait until a request may be sent at once."""
-        return await self._limiter.acquire()
+        """Wait until a request may be sent at once; not at all where nothing more is sent."""
+        return self._limiter.take_idle() if self.ending else await self._limiter.acquire()
 
     def give_back(self, slot: Slot) -> None:
         """Give back a slot that no request was sent with."""
@@ -173,7 +164,6 @@ class Client:
         async def attempt() -> Exchange | None:
             if failed:
                 raise failed.pop()  # the attempt that was made already, so that tenacity counts it
-            self._meters.retried += 1
             return await self._attempt(request, None)
 
         retrying = AsyncRetrying(
@@ -221,7 +211,7 @@ class Client:
     async def _attempt(self, request: ChatRequest, slot: Slot | None) -> Exchange | None:
         """One attempt, repeated while it is answered 429. Raises _RetryError where another may succeed."""
         while True:
-            slot = slot or await self._limiter.acquire()
+            slot = slot or await self.take_slot()
             try:
                 ticket = await self._reserve(request, slot)
                 if ticket is None:
@@ -232,11 +222,9 @@ class Client:
                 if fault is None:
                     self._short_since = None
                     self._limiter.count_reply()
-                    self._meters.answered += 1
                     return exchange
-                self._meters.errors[fault.cause] += 1
+                self._faults[fault.cause] += 1
                 if fault.kind is Kind.BUSY:
-                    self._meters.refused_429 += 1
                     pause = self._limiter.count_refusal(slot, fault.retry_after)
                     self._check_patience(fault)
             finally:
@@ -264,7 +252,7 @@ class Client:
             if ticket is None:
                 self.end()
             elif self.ending:  # while it waited
-                self._budget.settle(ticket, 0.0)
+                self._budget.give_back(ticket)
                 ticket = None
         if ticket is None and request.unsettled:
             self.unsettled.add(request.key.partition("-")[0])  # that of the row, of whichever vote
@@ -272,7 +260,6 @@ class Client:
 
     async def _wait_for_descriptors(self, request: ChatRequest) -> None:
         """Have fewer connections, and wait for one to end. Raises TeacherError where none does, for --patience."""
-        request.attempts -= 1  # nothing was sent
         self._limiter.narrow()
         now = time.monotonic()
         if self._short_since is None:
@@ -305,7 +292,6 @@ class Client:
     async def _send(self, request: ChatRequest, ticket: int) -> Exchange:
         """One HTTP request. The ticket is settled here unless a reply came."""
         request.attempts += 1
-        self._meters.sent += 1
         asked_at, started = datetime.now(UTC), time.perf_counter()
         raw: bytes | None = None
         problem: str | None = None
@@ -327,6 +313,9 @@ class Client:
             request.seconds += seconds
             if maybe_billed:
                 self._budget.settle(ticket, None, maybe=True)
+            elif fault is not None and fault.kind is Kind.SHORT:  # nothing was sent
+                request.attempts -= 1
+                self._budget.give_back(ticket)
             elif fault is not None:
                 self._budget.settle(ticket, 0.0)
         return Exchange(

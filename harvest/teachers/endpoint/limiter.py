@@ -186,11 +186,16 @@ class Limiter:
             self._window = min(self._window, float(self._ceiling))
 
     def let_go(self) -> None:
-        """Give all that wait their slots at once: they are to send nothing."""
+        """Give all that wait a slot at once, as take_idle does."""
         while self._waiting:
             waiting = self._waiting.popleft()
             if not waiting.done():
-                waiting.set_result(self._start(self._clock()))
+                waiting.set_result(self.take_idle())
+
+    def take_idle(self) -> Slot:
+        """A slot that nothing is sent with: it is waited for by nobody, and nobody waits for it."""
+        self.in_flight += 1
+        return Slot(self._clock(), 0.0)
 
     def _cut(self, now: float) -> None:
         rate = self.rate(now)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
@@ -26,7 +27,7 @@ from harvest.teachers.base import Estimate, Probe, Remote, Reply, Request, Rerea
 from harvest.teachers.endpoint.asker import Asked, Asker, ModelCheck
 from harvest.teachers.endpoint.bill import Bill
 from harvest.teachers.endpoint.budget import Budget
-from harvest.teachers.endpoint.client import Client, Meters
+from harvest.teachers.endpoint.client import Client
 from harvest.teachers.endpoint.config import AUTO, EndpointConfig
 from harvest.teachers.endpoint.elicitation import build_parameters, count_logprobs, describe_scoring, limit_tokens
 from harvest.teachers.endpoint.limiter import Limiter
@@ -77,7 +78,7 @@ class EndpointTeacher:
             )
         self._words = make_words(task)
         self._limiter = Limiter(_fit_concurrency(config.concurrency), config.rpm, config.tpm)
-        self._meters = Meters()
+        self._faults = Counter[str]()
         self._model_check = ModelCheck(config.model)
         self._elicitation = self._choose_elicitation()
         self._progress = (-PROGRESS_SECONDS, "")
@@ -278,7 +279,7 @@ class EndpointTeacher:
         parts = [f"{limiter.measure_rate():.0f}/s", f"{limiter.in_flight} in flight"]
         if limiter.cooldown() > 0:
             parts.append(f"cooling down {limiter.cooldown():.1f} s")
-        parts += [f"{count} {cause}" for cause, count in self._meters.errors.most_common(3)]
+        parts += [f"{count} {cause}" for cause, count in self._faults.most_common(3)]
         if self.price is not None:
             parts.append(f"${budget.spent_usd:.4f}")
         if budget.maybe_billed_usd:
@@ -297,7 +298,7 @@ class EndpointTeacher:
         return Elicitation(dialect, Scoring(scoring))
 
     def _open_client(self, config: EndpointConfig) -> Client:
-        return Client(config, self._secret, self._limiter, self._budget, self._meters)
+        return Client(config, self._secret, self._limiter, self._budget, self._faults)
 
     @contextmanager
     def _open_askers(self, client: Client) -> Iterator[Callable[[Elicitation, bool], Asker]]:

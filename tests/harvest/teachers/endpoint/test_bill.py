@@ -5,6 +5,7 @@ import json
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,8 +22,14 @@ PROMPT, ANSWER = 200, 16  # bounds of the tokens of one request
 HOSTILE_COSTS = (None, 0.0, -1.0, math.nan, math.inf, 1e30, 1e-30, 0.01)
 
 
-def draw_usage(source: random.Random) -> Usage | None:
-    """Mostly what a request can have; now and then none, and now and then far more of either."""
+def draw_usage(source: random.Random, steady_factor: float | None) -> Usage | None:
+    """Mostly what a request can have; now and then none, and now and then far more of either.
+
+    With `steady_factor` always what it can have, billed so many times its price.
+    """
+    if steady_factor is not None:
+        usage = Usage(source.randint(1, PROMPT), source.randint(0, ANSWER), source.choice((0, 50)))
+        return replace(usage, cost_usd=steady_factor * PRICE.cost(usage))
     if source.random() < 0.1:
         return None
     prompt, answer = source.randint(1, PROMPT), source.randint(0, ANSWER)
@@ -42,6 +49,7 @@ class HostileRun:
 
     def __init__(self, seed: int) -> None:
         self.source = random.Random(seed)
+        self.steady_factor = self.source.choice((None, None, None, 2.0, 9.0))
         self.told: list[str] = []
         self.budget = Budget(max_cost=self.source.uniform(0.05, 0.5))
         self.bill = Bill(PRICE, self.told.append)
@@ -52,7 +60,7 @@ class HostileRun:
         ticket = await self.budget.reserve(partial(self.bill.bound, PROMPT, ANSWER))
         if ticket is None:
             return
-        usage = draw_usage(self.source)
+        usage = draw_usage(self.source, self.steady_factor)
         cost = None if usage is None else PRICE.cost(usage)
         if cost is not None and usage is not None and usage.cost_usd is not None and usage.cost_usd <= 10 * cost:
             cost = max(cost, usage.cost_usd)
@@ -120,6 +128,24 @@ def test_what_an_answer_was_seen_to_take_bounds_the_next_one() -> None:
         assert budget.stopped == (
             "stopped before --max-cost 0.05: $0.0340 was spent, and the next request could cost $0.0340"
         )
+
+    asyncio.run(run())
+
+
+def test_what_a_bill_was_seen_to_be_bounds_the_next_one() -> None:
+    async def run() -> None:
+        budget, bill = Budget(max_cost=0.04), Bill(PRICE, print)
+        ticket = await budget.reserve(partial(bill.bound, PROMPT, ANSWER))
+        assert ticket is not None
+        usage = Usage(PROMPT, ANSWER, cached_tokens=PROMPT)  # billed like any other: no excess
+        said = bill.settle(budget, ticket, replace(usage, cost_usd=0.0036), PROMPT, ANSWER)
+        assert (said, bill.bound(PROMPT, ANSWER)) == (0.0036, pytest.approx(0.0036))
+        ticket = await budget.reserve(partial(bill.bound, PROMPT, ANSWER))
+        assert ticket is not None
+        bill.settle(budget, ticket, Usage(100, 10, cost_usd=9 * 0.002), PROMPT, ANSWER)
+        assert bill.bound(PROMPT, ANSWER) == pytest.approx(9 * 0.0036)
+        assert await budget.reserve(partial(bill.bound, PROMPT, ANSWER)) is None
+        assert (budget.stopped or "").startswith("stopped before --max-cost 0.04: $0.0216 was spent")
 
     asyncio.run(run())
 

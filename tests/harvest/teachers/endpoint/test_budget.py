@@ -62,6 +62,21 @@ def test_requests_are_counted_before_they_are_sent() -> None:
     asyncio.run(run())
 
 
+def test_a_ticket_that_nothing_was_sent_with_does_not_count() -> None:
+    async def run() -> None:
+        budget = Budget(max_cost=1.0, max_requests=2)
+        first, unsent = [await budget.reserve(partial(float, 0.5)) for _ in range(2)]
+        assert first is not None
+        assert unsent is not None
+        budget.give_back(unsent)
+        other = await budget.reserve(partial(float, 0.5))
+        assert other not in (None, first), "the first is open still"
+        assert (await budget.reserve(partial(float, 0.0)), budget.requests) == (None, 2)
+        assert budget.stopped == "stopped at --max-requests 2: each attempt counts"
+
+    asyncio.run(run())
+
+
 def test_the_end_wakes_all_that_wait() -> None:
     async def run() -> None:
         budget = Budget(max_cost=1.0)

@@ -24,9 +24,14 @@ os.environ["CANARY_KEY"] = "sk-canary-0123456789"
 
 
 def run_limited(tmp_path: Path, server: FaultServer, soft: int, hard: int, kept_free: int = 64) -> str:
-    """Harvest 600 rows with `--concurrency 256`; give what was said."""
+    """Harvest 600 rows with `--concurrency 256`, in 600 requests; give what was said."""
     script = LIMIT.format(soft=soft, hard=hard, kept_free=kept_free) + HARVEST
-    arguments = [server.url, str(write_texts(tmp_path, 600)), str(tmp_path / "out"), '{"concurrency": 256}']
+    arguments = [
+        server.url,
+        str(write_texts(tmp_path, 600)),
+        str(tmp_path / "out"),
+        '{"concurrency": 256, "max_requests": 600}',
+    ]
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not server.count.again

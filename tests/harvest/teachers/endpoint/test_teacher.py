@@ -243,6 +243,20 @@ def test_requests_are_pulled_only_as_they_can_be_sent_and_replies_taken() -> Non
         assert server.count.most_in_flight <= 8
 
 
+def test_what_is_refused_after_the_end_waits_for_nothing() -> None:
+    async def run(server: FaultServer) -> list[Reply]:
+        teacher = make_teacher(server, concurrency=4)
+        asking = asyncio.create_task(ask_all(teacher, make_examples(8)))
+        while server.count.in_flight < 4:
+            await asyncio.sleep(0.01)
+        teacher.end()
+        return await asyncio.wait_for(asking, 30)
+
+    with FaultServer(limit=1e-9, burst=0, retry_after="300", latency=0.1) as server:
+        assert asyncio.run(run(server)) == []
+        assert sum(server.count.attempts.values()) == 4
+
+
 def test_a_run_that_is_left_early_sends_nothing_more() -> None:
     async def run(server: FaultServer) -> None:
         teacher = make_teacher(server)
