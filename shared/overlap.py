@@ -67,13 +67,20 @@ def measure_overlap(test: Sequence[str], train: Sequence[str], words: int = 8) -
     return Overlap(len(test), int(exact.sum()), int((found > 0).sum()), covered, words)
 
 
+def spell_words(column: str) -> "pl.Expr":
+    """The words of a column of texts, lower case, one blank between them: equal where texts are but for punctuation."""
+    import polars as pl
+
+    return pl.col(column).str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", " ").str.strip_chars(" ")
+
+
 def _split_words(texts: Sequence[str]) -> "pl.DataFrame":
     """The words of each text, lower case and without punctuation, and a hash of all of them."""
     import polars as pl
 
-    words = pl.col("text").str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+")
-    frame = pl.DataFrame({"text": pl.Series(texts, dtype=pl.String)}).select(words.alias("words"))
-    return frame.with_columns(whole=pl.col("words").list.join(" ").hash())
+    frame = pl.DataFrame({"text": pl.Series(texts, dtype=pl.String)}).select(spell_words("text").alias("text"))
+    words = pl.col("text").str.extract_all(r"[^ ]+")
+    return frame.select(words.alias("words"), pl.col("text").hash().alias("whole"))
 
 
 def _hash_runs(frame: "pl.DataFrame", words: int) -> tuple[_Hashes, "np.ndarray[Any, np.dtype[np.int64]]"]:

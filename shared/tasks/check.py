@@ -65,8 +65,8 @@ class Check:
     def hide(self, value: str, rows: int) -> None:
         """Take a label value, which `rows` rows have, for "no label"."""
         self.labels.discard(value)
-        kind = f"the label is not one of {', '.join(self.source.label_values or ())}"
-        if rows and self._found.get(kind) == rows:  # else other values are wrong too, and are named
+        kind = self._say_other_label()
+        if self._found.get(kind) == rows:  # else other values are wrong too, and are named
             del self._found[kind]
             self._shown.pop(kind, None)
 
@@ -93,10 +93,6 @@ class Check:
         import polars as pl
 
         self._note(table, frame.filter("empty"), "the text is empty", "text")
-        if "text" in frame.columns and table.format in ("json", "jsonl"):
-            nested = pl.col("text").str.contains(r'^\s*(?:\{\s*"[^"]*"\s*:.*\}|\[\s*["{\[].*\])\s*$')
-            if frame.height and frame.select(nested.all()).item():  # one such text may be meant
-                self._note(table, frame, "the text is an object or a list, not a text", "text")
         if self.source.id:
             self._note(table, frame.filter(pl.col("sample_id").is_null()), "the id is empty", "sample_id")
         if self.task.kind == "choice":
@@ -118,7 +114,7 @@ class Check:
         known = self.source.label_values
         if known is not None and not self.labels <= set(known):
             unknown = ~pl.col("value").is_in([*known, *self.source.unlabelled])
-            self._note(table, frame.filter(unknown), f"the label is not one of {', '.join(known)}", "value")
+            self._note(table, frame.filter(unknown), self._say_other_label(), "value")
             self.labels.intersection_update(known)
         if len(self.labels) > _MOST_LABELS:
             raise DataError(
@@ -207,6 +203,9 @@ class Check:
         shown = self._shown.setdefault(kind, [])
         if len(shown) < _SHOWN:
             shown.append(f"{table.path}, row {row}: {message}")
+
+    def _say_other_label(self) -> str:
+        return f"the label is not one of {', '.join(self.source.label_values or ())}"
 
     def _say(self, kind: str) -> str:
         shown = self._shown[kind]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from shared.overlap import spell_words
 from shared.tasks.task import Source, Task
 
 if TYPE_CHECKING:
@@ -20,33 +21,36 @@ _NAMED_CLASSES = 20
 
 @dataclass(slots=True)
 class SplitCount:
-    """The rows of one split: how many, how many of each label value (None: no label), and a hash of each text."""
+    """The rows of one split: how many, how many of each class (None: no label), and a hash of each text's words."""
 
     rows: int = 0
     values: Counter[str | None] = field(default_factory=Counter)
     texts: list[Hashes] = field(default_factory=list)
 
-    def add(self, frame: "pl.DataFrame") -> None:
-        """Count the rows of a frame of shared.tasks.frames."""
+    def add(self, frame: "pl.DataFrame", has_classes: bool) -> None:
+        """Count the rows of a frame of shared.tasks.frames; its label values only where they are classes."""
+        import polars as pl
+
         self.rows += frame.height
-        said = [name for name in ("text", "text_pair") if name in frame.columns]
-        self.texts.append(frame.select(said).hash_rows(0).to_numpy())
-        if "value" in frame.columns:
+        said = frame.select(spell_words(name) for name in ("text", "text_pair") if name in frame.columns)
+        self.texts.append(said.filter(pl.any_horizontal(pl.all() != "")).hash_rows(0).to_numpy())  # emoji are no words
+        if has_classes and "value" in frame.columns:
             counted = frame["value"].value_counts()
             self.values.update(dict(zip(counted["value"].to_list(), counted["count"].to_list(), strict=True)))
 
 
-def find_hidden(task: Task, source: Source, counts: Mapping[str, SplitCount]) -> str | None:
+def find_hidden(task: Task, source: Source, parts: Sequence[Counter[str | None]]) -> str | None:
     """The value -1 where it stands for "no label": all rows of a split have it, and no row of any other.
 
-    Elsewhere it is a label as any other: that of a sentiment, say.
+    `parts` are the label values of each split that the source has; in one that is cut, chance may bring all rows of a
+    rare label into one share. Elsewhere -1 is a label as any other: that of a sentiment, say.
     """
     if task.kind != "classification" or NO_LABEL in (source.label_values or ()) or NO_LABEL in source.unlabelled:
         return None
-    having = [count for count in counts.values() if count.values[NO_LABEL]]
-    if not having or len(having) == len(counts):
+    having = [values for values in parts if values[NO_LABEL]]
+    if not having or len(having) == len(parts):
         return None
-    return NO_LABEL if all(count.values[NO_LABEL] == count.rows for count in having) else None
+    return NO_LABEL if all(values[NO_LABEL] == values.total() for values in having) else None
 
 
 def describe_counts(task: Task, source: Source, counts: Mapping[str, SplitCount]) -> Iterator[str]:
@@ -54,7 +58,7 @@ def describe_counts(task: Task, source: Source, counts: Mapping[str, SplitCount]
     if task.kind == "classification":
         for name, count in counts.items():
             if count.values:
-                yield f"{name}: {_describe_values(count, source.unlabelled)}"
+                yield f"{name}: {_describe_values(task, source, count)}"
     train = counts.get("train")
     if train is None or not train.texts:
         return
@@ -67,12 +71,18 @@ def describe_counts(task: Task, source: Source, counts: Mapping[str, SplitCount]
             yield f"{name}: {twice:,} of {count.rows:,} texts stand in train too: a student has seen them"
 
 
-def _describe_values(count: SplitCount, unlabelled: Sequence[str]) -> str:
-    values = dict(count.values)
-    missing = sum(values.pop(value, 0) for value in (None, *unlabelled))
+def _describe_values(task: Task, source: Source, count: SplitCount) -> str:
+    """The rows of each class by its label, which may be another text than its value in the file."""
+    labels = dict(zip(source.label_values or (), task.labels, strict=False))
+    missing = sum(count.values[value] for value in {None, *source.unlabelled})
+    values = {
+        labels.get(value, value): rows
+        for value, rows in count.values.items()
+        if value is not None and value not in source.unlabelled
+    }
     if not values:
         return f"{missing:,} without a label"
-    names = sorted(values, key=lambda value: (-values[value], value or ""))
+    names = sorted(values, key=lambda value: (-values[value], value))
     shown = ", ".join(f"{name} {values[name]:,}" for name in names[:_NAMED_CLASSES])
     if len(names) > _NAMED_CLASSES:
         rest = names[_NAMED_CLASSES:]

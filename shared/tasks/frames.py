@@ -62,7 +62,7 @@ def read_frames(part: Part, source: Source, dropped: Counter[str]) -> Iterator[t
     start, end = part.rows
     for table in part.tables:
         row = 0
-        for raw in table.read_frames(columns, source.target_text):
+        for raw in table.read_frames(columns, source.target_text, _list_text_columns(source)):
             try:
                 frame = _read_frame(raw, source, part.id_prefix, row, rows_before + row)
             except DataError as error:

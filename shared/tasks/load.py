@@ -7,8 +7,9 @@ Splits. A source's own splits are kept. Of a single file, or of a train split th
 and test are cut, about a tenth each; where only validation is missing, a tenth of train becomes validation.
 A row's split depends on the sha256 of its sample_id alone, so it stays where it is when the file grows.
 
-Memory does not grow with the number of rows, but for 8 bytes a row while ids that a user gave are checked
-for repeats or a sample is drawn, and for a byte a row where splits are cut.
+Memory grows with the number of rows by 8 bytes a row for the hashes of texts, which are held and sorted while those
+that stand in two splits are counted; by as much for ids that a user gave, and for a sample; and by a byte a row where
+splits are cut.
 """
 
 import re
@@ -124,8 +125,9 @@ def load_task(task: Task) -> LoadedTask:
         mine = {name: share for name, share in shares.items() if share.part is part}
         for frame in check.read(part):
             for name, rows in _share_frame(frame, mine):
-                counts[name].add(rows)
-    if (hidden := find_hidden(task, source, counts)) is not None:
+                counts[name].add(rows, task.kind == "classification")
+    values = [sum((counts[name].values for name in shares if shares[name].part is part), Counter()) for part in parts]
+    if (hidden := find_hidden(task, source, values)) is not None:
         source = replace(source, unlabelled=(*source.unlabelled, hidden))
         check.hide(hidden, sum(count.values[hidden] for count in counts.values()))
     check.finish()

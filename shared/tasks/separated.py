@@ -16,8 +16,8 @@ from shared.errors import DataError
 
 _DELIMITERS = {"csv": ",;\t|", "tsv": "\t,;|"}
 _LONGEST_FIELD = 1 << 24
-_SHOWN_LINES = 3
 _COUNTED_VALUES = 1000
+_GATHERED_LINES = 1000
 _LONGEST_VALUE = 40  # of a label, beside a text
 
 
@@ -38,7 +38,10 @@ def find_separated(path: Path, kind: str, has_quotes: bool, open_text: Callable[
     csv.field_size_limit(_LONGEST_FIELD)
     with open_text() as text:
         header = next((line for line in text if line.strip()), "")
-    separated = Separated(_find_delimiter(header, kind))
+    try:
+        separated = Separated(_find_delimiter(header, kind))
+    except csv.Error as error:
+        raise DataError(f"{path}, line 1: the header cannot be read ({error}); is this a table?") from None
     if not has_quotes:
         return separated
     problem = _find_quote_problem(separated, open_text)
@@ -79,42 +82,113 @@ def _read_rows(separated: Separated, text: TextIO) -> "Iterator[tuple[int, int, 
 
 def _find_quote_problem(separated: Separated, open_text: Callable[[], TextIO]) -> str | None:
     """What is wrong where texts are quoted, with its line; None where nothing is."""
-    ends: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-    doubtful: list[tuple[int, int, int, str]] = []
     line, width = 1, 0
+    with open_text() as text:
+        header = text.readline()
+        swallowed = _Swallowed(separated.delimiter, header[len(header.rstrip("\r\n")) :] or "\n")
     with open_text() as text:
         try:
             for first, last, row in _read_rows(separated, text):
                 line = last + 1
                 if not row:
                     continue
-                width = width or len(row)
-                if len(row) != width:
+                if not width:
+                    width = len(row)
+                elif len(row) != width:
                     return f"line {first}: {len(row)} values, and the header has {width}"
-                for counter, value in zip(ends, (row[0], row[-1]), strict=True):
-                    if line > 2 and len(value) <= _LONGEST_VALUE and len(counter) < _COUNTED_VALUES:
-                        counter[value] += 1
-                if first < last and len(doubtful) < _COUNTED_VALUES:
-                    inside = (one for field in row for one in field.split("\n")[:-1])
-                    doubtful += [(first, last, width, one.rstrip("\r")) for one in inside]
+                else:
+                    swallowed.look_at(first, last, row)
         except csv.Error as error:
             return f"line {line}: a quote is not closed, or stands inside a quoted text ({error})"
-    for first, last, width, inner in doubtful:
-        if _looks_like_row(inner, separated.delimiter, width, ends):
-            return (
-                f"line {first}: a quoted text goes on to line {last}, and what it holds looks like rows: {inner[:60]!r}"
+    return swallowed.find()
+
+
+@dataclass(frozen=True, slots=True)
+class _LongText:
+    """A text of several lines, in the row of the lines `first` to `last`, behind `before` other values of `width`."""
+
+    first: int
+    last: int
+    before: int
+    width: int
+    lines: list[str]
+
+
+class _Swallowed:
+    """Looks for rows that a stray quote made one text of: every line of it is, or ends or begins, a row of the file.
+
+    A text of two lines may look so by chance, "Story,4" in a file of stars, say. It is one of several lines all the
+    same where others in the file surely are: then whoever wrote the file quotes such texts.
+    """
+
+    def __init__(self, delimiter: str, line_end: str) -> None:
+        self._delimiter, self._line_end = delimiter, line_end
+        self._ends: tuple[Counter[str], Counter[str]] = (Counter(), Counter())  # of rows: short values that they have
+        self._gathered: list[_LongText] = []
+        self._lines = 0
+        self._has_others = False
+        self._certain: str | None = None
+        self._doubtful: str | None = None
+
+    def look_at(self, first: int, last: int, row: list[str]) -> None:
+        """Count what the row begins and ends with, and keep its texts of several lines to be looked at."""
+        for counter, value in zip(self._ends, (row[0], row[-1]), strict=True):
+            if len(value) <= _LONGEST_VALUE and (value in counter or len(counter) < _COUNTED_VALUES):
+                counter[value] += 1
+        if first == last or self._certain:
+            return
+        for before, field in enumerate(row):
+            if len(lines := field.split(self._line_end)) > 1:
+                self._gathered.append(_LongText(first, last, before, len(row), lines))
+                self._lines += len(lines)
+            elif "\n" in field:  # other line ends than the rows': what a program wrote inside a text
+                self._has_others = True
+        if self._lines >= _GATHERED_LINES:
+            self._judge()
+
+    def find(self) -> str | None:
+        """What was swallowed, with its line; None where nothing was."""
+        self._judge()
+        return self._certain or (None if self._has_others else self._doubtful)
+
+    def _judge(self) -> None:
+        for text in self._gathered:
+            alike = self._count_alike(text)
+            if not alike:
+                self._has_others = True
+                continue
+            problem = (
+                f"line {text.first}: a quoted text goes on to line {text.last}, and what it holds looks like rows: "
+                f"{text.lines[0][:60]!r}"
             )
-    return None
+            if alike > 1:
+                self._certain = self._certain or problem
+            else:
+                self._doubtful = self._doubtful or problem
+        self._gathered, self._lines = [], 0
+
+    def _count_alike(self, text: _LongText) -> int:
+        """How many lines of a text end, or else begin, with a value as rows do; 0 unless all do that could."""
+        counts = [line.count(self._delimiter) for line in text.lines]
+        others = text.width - 1
+        if not others or counts != [others - text.before, *[others] * (len(counts) - 2), text.before]:
+            return 0
+        if any("\n" in line or "\r" in line for line in text.lines):
+            return 0
+        # The text itself is where the first line ends in a last column, and where the last one begins in a first.
+        begins = [line.partition(self._delimiter)[0] for line in text.lines[1 : None if text.before else -1]]
+        stops = [line.rpartition(self._delimiter)[2] for line in text.lines[text.before == others : -1]]
+        return max(_count_known(values, known) for values, known in zip((begins, stops), self._ends, strict=True))
 
 
-def _looks_like_row(line: str, delimiter: str, width: int, ends: tuple[Counter[str], Counter[str]]) -> bool:
-    """Whether a line of a quoted text begins or ends as other rows do: with a value of theirs, or all with a number."""
-    if width < 2 or delimiter not in line:
-        return False
-    first, last = line.partition(delimiter)[0], line.rpartition(delimiter)[2]
-    if (last and ends[1][last]) or (first and ends[0][first] and line.count(delimiter) + 1 >= width):
-        return True
-    return line.count(delimiter) + 1 == width and _is_number(last) and bool(ends[1]) and all(map(_is_number, ends[1]))
+def _count_known(values: list[str], known: Counter[str]) -> int:
+    """How many values there are, if each is among `known`, or among numbers of which hardly one comes twice."""
+    if all(value and value in known for value in values):
+        return len(values)
+    if 2 * len(known) <= known.total() or not all(map(_is_number, [*known, *values])):
+        return 0
+    numbers = [float(one) for one in known]
+    return len(values) if all(min(numbers) <= float(value) <= max(numbers) for value in values) else 0
 
 
 def _is_number(text: str) -> bool:
@@ -122,7 +196,7 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return text == text.strip()
 
 
 def _has_escapes(open_text: Callable[[], TextIO]) -> bool:

@@ -7,20 +7,18 @@ block: Parquet and CSV by pyarrow, JSONL by polars. Only JSON, one array of obje
 
 import codecs
 import json
-import math
+import re
 from codecs import getincrementaldecoder
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO, RawIOBase, TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from typing import TYPE_CHECKING
 
 from shared.disk import bound_inflated
 from shared.errors import DataError
+from shared.tasks.json_lines import dump_json, load_json, load_lines, read_lines
 from shared.tasks.separated import Separated, find_separated
 
 if TYPE_CHECKING:
@@ -48,6 +46,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_NULL = r"\N"  # as MySQL and PostgreSQL write it
 _BLOCK = 1 << 20  # bytes of text parsed at once: a longer line of JSONL is read whole, a longer row of CSV refused
 
 
@@ -62,19 +61,19 @@ class Table:
     def read_columns(self, wanted: Sequence[str] = ()) -> list[str]:
         """The names of the columns; for JSONL, those of so many blocks of lines as have the `wanted` ones.
 
-        Raises DataError where the file cannot be read as text, or two columns have one name.
+        Raises DataError where the file cannot be read as text, or two columns have the name of a `wanted` one.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
             if self.format == "parquet":
-                return self._require_different(list(pq.read_schema(self.path).names))
+                return self._require_one(wanted, list(pq.read_schema(self.path).names))
             if self.format in ("jsonl", "json"):
                 self._check_text()
                 return self._list_keys(wanted)
             self._find_separated()
-            return self._require_different(list(self._open_csv(None).schema.names))
+            return self._require_one(wanted, list(self._open_csv(None).schema.names))
         except (pa.ArrowException, OSError, EOFError) as error:
             raise self._explain(error) from error
 
@@ -101,22 +100,25 @@ class Table:
                 keys |= dict.fromkeys(pl.read_ndjson(BytesIO(block), infer_schema_length=None).columns)
             except pl.exceptions.PolarsError as error:
                 try:
-                    keys |= dict.fromkeys(key for row in _load_lines(block) for key in row)
+                    keys |= dict.fromkeys(key for row in load_lines(block) for key in row)
                 except ValueError:
                     raise self._locate(line, block, error) from error
             if keys.keys() >= set(wanted):
                 break
         return list(keys)
 
-    def _require_different(self, names: list[str]) -> list[str]:
-        if twice := next((name for name, times in Counter(names).items() if times > 1), None):
+    def _require_one(self, wanted: Sequence[str], names: list[str]) -> list[str]:
+        if (twice := next((name for name in wanted if names.count(name) > 1), None)) is not None:
             raise DataError(f"{self.path} has two columns of the name {twice!r}: give one of them another name")
         return names
 
-    def read_frames(self, columns: list[str], lists: str | None = None) -> Iterator["pl.DataFrame"]:
+    def read_frames(
+        self, columns: list[str], lists: str | None = None, texts: Sequence[str] = ()
+    ) -> Iterator["pl.DataFrame"]:
         """The rows in order, `columns` only, some thousands a frame. JSON and CSV give strings only, lists as JSON.
 
-        The column `lists` may hold lists of strings: it has them as such in each frame in which there are any.
+        The column `lists` may hold lists of strings: it has them as such in each frame in which there are any. Those of
+        `texts` hold no objects and no lists in JSON.
 
         Raises DataError where the file is broken, naming the line where it can.
         """
@@ -132,9 +134,11 @@ class Table:
             elif self.format in ("jsonl", "json"):
                 for line, block in self._read_blocks():
                     try:
-                        yield _read_lines(block, columns, lists)
-                    except pl.exceptions.PolarsError as error:
+                        frame = read_lines(block, columns, lists)
+                    except ValueError as error:
                         raise self._locate(line, block, error) from error
+                    self._check_nested(line, block, frame, texts)
+                    yield frame
             else:
                 with self._open_csv(columns) as reader:
                     for batch in reader:
@@ -158,18 +162,38 @@ class Table:
         if self.format == "json" or self._is_array():
             yield from self._read_array()
             return
-        line, rest = 1, b""
+        line = 1
+        for block in self._read_lines():
+            if block.strip():
+                yield line, block
+            line += block.count(b"\n")
+
+    def _read_lines(self) -> Iterator[bytes]:
+        """All of the file's text, whole lines at once."""
+        rest = b""
         with self._open() as file:
             while piece := file.read(_BLOCK):
                 whole, newline, tail = piece.rpartition(b"\n")
                 if not newline:
                     rest += piece
                     continue
-                block = rest + whole + newline
+                yield rest + whole + newline
                 rest = tail
-                yield from _drop_blank(line, block)
-                line += block.count(b"\n")
-        yield from _drop_blank(line, rest)
+        yield rest
+
+    def _check_nested(self, line: int, block: bytes, frame: "pl.DataFrame", texts: Sequence[str]) -> None:
+        """Raise DataError for an object or a list in a column of texts: only the lines tell it from a text of JSON."""
+        import polars as pl
+
+        strings = [name for name in texts if frame.schema[name] == pl.String]
+        doubtful = [name for name in strings if frame[name].str.contains(r"^[{\[]").any()]
+        for offset, text in enumerate(block.split(b"\n") if doubtful else ()):
+            row = load_json(text) if text.strip() else {}
+            if (name := next((one for one in doubtful if isinstance(row.get(one), dict | list)), None)) is not None:
+                place = f"row {line + offset - 1}" if self._is_array() else f"line {line + offset}"
+                raise DataError(
+                    f"{self.path}, {place}: the text is an object or a list, not a text (in the column {name!r})"
+                )
 
     def _is_array(self) -> bool:
         """Whether a file of JSONL is an array of objects all the same."""
@@ -182,17 +206,18 @@ class Table:
         with self._open() as file:
             content = file.read()
         if not content.lstrip().startswith(b"["):
-            yield from _drop_blank(1, content)
+            if content.strip():
+                yield 1, content
             return
         try:
-            rows = _load(content)
+            rows = load_json(content)
         except ValueError as error:
             raise DataError(f"{self.path} is not JSON ({error})") from None
         wrong = next((i for i, row in enumerate(rows) if not isinstance(row, dict)), None)
         if wrong is not None:
             raise DataError(f"{self.path}, row {wrong}: a row is an object, like {{...}}")
         for start in range(0, len(rows), _ARRAY_ROWS):
-            yield start + 1, b"\n".join(map(orjson.dumps, rows[start : start + _ARRAY_ROWS]))
+            yield start + 1, b"\n".join(map(dump_json, rows[start : start + _ARRAY_ROWS]))
 
     def _open_csv(self, columns: list[str] | None) -> "pa.csv.CSVStreamingReader":
         import pyarrow as pa
@@ -200,7 +225,7 @@ class Table:
 
         separated = self._find_separated()
         return open_csv(
-            self._open(),
+            pa.PythonFile(_Nulls(self._read_lines(), separated.delimiter), "r") if separated.escaped else self._open(),
             # One thread: only then do pyarrow's messages say which row is broken.
             read_options=ReadOptions(use_threads=False, block_size=_BLOCK),
             parse_options=ParseOptions(
@@ -214,7 +239,7 @@ class Table:
                 include_columns=columns,
                 column_types=None if columns is None else dict.fromkeys(columns, pa.string()),
                 strings_can_be_null=True,
-                null_values=[""],
+                null_values=["", _NULL],
             ),
         )
 
@@ -228,9 +253,16 @@ class Table:
     def _check_text(self) -> bool:
         """Say whether any quote stands in the file. Raises DataError for bytes that are no UTF-8, and for NUL."""
         decoder = getincrementaldecoder("utf-8")()
-        line, has_quotes = 1, False
+        line, has_quotes, piece = 1, False, b"beginning"
         with self._open() as file:
-            while piece := file.read(_BLOCK):
+            while piece:
+                try:
+                    piece = file.read(_BLOCK)
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"{self.path}, after line {line - 1}: this is no {error.encoding}, as its first bytes say, or "
+                        f"it was cut in the middle of a character ({error.reason})"
+                    ) from None
                 has_quotes = has_quotes or b'"' in piece
                 if (at := piece.find(b"\0")) >= 0:
                     line += piece[:at].count(b"\n")
@@ -239,12 +271,13 @@ class Table:
                         "iconv -f utf-16le -t utf-8 makes UTF-8 of it"
                     )
                 try:
-                    decoder.decode(piece)
+                    decoder.decode(piece, final=not piece)
                 except UnicodeDecodeError as error:
                     line += piece[: max(0, error.start)].count(b"\n")
                     raise DataError(
                         f"{self.path}, line {line}: the byte 0x{error.object[error.start]:02x} is no UTF-8. Files of "
-                        "Windows are often in its code page: iconv -f cp1252 -t utf-8 makes UTF-8 of them"
+                        "Windows are often in its code page: iconv -f cp1252 -t utf-8 makes UTF-8 of them. Where it "
+                        "is the last line, the file may have been cut in the middle of a character"
                     ) from None
                 line += piece.count(b"\n")
         return has_quotes
@@ -254,9 +287,9 @@ class Table:
             try:
                 if text.strip() and not isinstance(json.loads(text), dict):
                     return DataError(f"{self.path}, line {number}: a line of JSONL is an object, like {{...}}")
-            except ValueError as wrong:
+            except (ValueError, RecursionError) as wrong:
                 return DataError(f"{self.path}, line {number} is not JSON ({wrong})")
-        return DataError(f"{self.path}: a line from {line} on is not JSON that polars reads ({error})")
+        return DataError(f"{self.path}: a line from {line} on is not JSON that can be read ({error})")
 
     def _explain(self, error: Exception) -> DataError:
         if "Empty CSV" in str(error):
@@ -298,6 +331,25 @@ class _Inflated(RawIOBase):
         super().close()
 
 
+class _Nulls(RawIOBase):
+    """Text whose backslashes are escapes as a file in which _NULL keeps its own: else it is read as an N."""
+
+    def __init__(self, blocks: Iterator[bytes], delimiter: str) -> None:
+        mark = re.escape(delimiter.encode())
+        self._bare = re.compile(rb"(?m)(?:^|(?<=%b))(\\N)(?=%b|\r?$)" % (mark, mark))
+        self._blocks, self._rest = blocks, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while (size < 0 or len(self._rest) < size) and (block := next(self._blocks, b"")):
+            self._rest += self._bare.sub(rb"\\\1", block)
+        content = self._rest if size < 0 else self._rest[:size]
+        self._rest = self._rest[len(content) :]
+        return content
+
+
 def open_table(path: Path) -> Table:
     """The table that `path` holds, by its name's ending. Raises DataError for another ending."""
     kind, compression = _split_suffixes(path)
@@ -332,60 +384,3 @@ def name_stem(path: Path) -> str:
 @lru_cache(maxsize=256)
 def _find_separated(table: Table, changed_at: int, size: int) -> Separated:
     return find_separated(table.path, table.format, table._check_text(), table._open_text)
-
-
-def _load(text: bytes) -> Any:
-    """JSON, with the NaN and the infinities that Python writes."""
-    try:
-        return orjson.loads(text)
-    except ValueError:
-        return json.loads(text)
-
-
-def _load_lines(block: bytes) -> list[dict[str, Any]]:
-    """The objects of lines of JSON. Raises ValueError."""
-    rows = [_load(line) for line in block.splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("a line is no object")
-    return rows
-
-
-def _read_lines(block: bytes, columns: list[str], lists: str | None) -> "pl.DataFrame":
-    """Lines of JSON as a frame of strings, and of lists of strings in the column `lists`, where any row has one."""
-    import polars as pl
-
-    schema: dict[str, pl.DataType] = dict.fromkeys(columns, pl.String())
-    try:
-        frame = pl.read_ndjson(BytesIO(block), schema=schema)
-    except pl.exceptions.PolarsError as error:
-        try:
-            rows = _load_lines(block)  # NaN: as pandas means it, a gap
-        except ValueError:
-            raise error from None
-        kept = {name: [_spell_value(row.get(name)) for row in rows] for name in columns}
-        frame = pl.DataFrame(kept, schema=schema)
-    if lists is None or not frame[lists].str.starts_with("[").any():
-        return frame
-    # A string may begin with a bracket too: only the lines themselves tell.
-    values = [json.loads(line).get(lists) for line in block.splitlines() if line.strip()]
-    if not any(isinstance(value, list) for value in values):
-        return frame
-    texts = [
-        None if value is None else list(map(_spell, value)) if isinstance(value, list) else [_spell(value)]
-        for value in values
-    ]
-    return frame.with_columns(pl.Series(lists, texts, pl.List(pl.String)))
-
-
-def _spell_value(value: object) -> str | None:
-    is_gap = value is None or (isinstance(value, float) and not math.isfinite(value))
-    return None if is_gap else _spell(value)
-
-
-def _spell(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _drop_blank(line: int, block: bytes) -> Iterator[tuple[int, bytes]]:
-    if block.strip():
-        yield line, block

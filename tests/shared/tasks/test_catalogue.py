@@ -1,5 +1,6 @@
 """shared.tasks.catalogue: every known task, read from files laid out as on the hub by the code that reads the hub."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,14 @@ def test_classification(name: str, mirror: Path) -> None:
     assert [example.label for example in loaded.examples("test")] == [None, None]
     assert loaded.splits == {"train": 2, "validation": 2, "test": 2}
     assert loaded.source == f"hf://datasets/{repo}/{name} (from a mirror)"
-    assert all(note.startswith(("train: ", "validation: ", "test: ")) for note in loaded.notes)
+    names = Counter(loaded.task.labels[example.label or 0] for example in loaded.examples("train"))
+    counted = ", ".join(f"{name} {rows}" for name, rows in sorted(names.items(), key=lambda one: (-one[1], one[0])))
+    assert loaded.notes == (
+        f"train: {counted}",
+        f"validation: {counted}",
+        "test: 2 without a label",
+        *(f"{split}: 2 of 2 texts stand in train too: a student has seen them" for split in ("validation", "test")),
+    )
     assert len(loaded.task.label_words) == len(loaded.task.labels)
     assert all(word in loaded.task.question for word in loaded.task.label_words)
 
