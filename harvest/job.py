@@ -17,7 +17,7 @@ from harvest.asking.inflight import InFlightLog
 from harvest.asking.interrupt import Interrupt
 from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import EVERY_SPLIT, Action, Plan, Scope, find_first, make_plan, request_key
-from harvest.asking.reserve import NEARLY_FULL
+from harvest.asking.reserve import NEARLY_FULL, DiskReserve
 from harvest.config import NO_SPLIT, HarvestConfig
 from harvest.looking.agreement import judge_folder
 from harvest.looking.card import write_card
@@ -93,10 +93,10 @@ def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: 
     started = time.monotonic()
     with _prepare(config, interrupt) as harvest:
         loaded, teacher, path, scope = harvest.loaded, harvest.teacher, harvest.path, harvest.scope
-        spent = Outcome()
+        spent, changes = Outcome(), Changes()
         if probe is not None:
             with _open_folder(harvest) as (folder, answer):
-                plan, _ = _plan_in(folder, harvest)
+                plan, changes = _plan_in(folder, harvest)
                 folder.plan(plan.planned)
                 spent = _run_engine(harvest, plan.sample(probe - (answer is not None)), folder, answer)
             write_card(path.parent)
@@ -104,12 +104,12 @@ def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: 
                 raise KeyboardInterrupt
         kept: dict[str, Kept] = {}
         measured = None
-        changes = Changes()
         if (path / MANIFEST_NAME).exists():
             manifest = load_manifest(path)
             check_recipe(path, manifest, make_manifest(loaded, teacher))
-            changes = find_changes(loaded, path, manifest)
-            if changes != Changes():
+            to_follow = find_changes(loaded, path, manifest)
+            if to_follow != Changes():
+                changes = to_follow
                 say(f"{describe_changes(changes)}: with the next harvest run, which asks nobody about them again")
             kept = {split: read_kept(path, manifest, split) for split in _list_kept(manifest, scope)}
             measured = measure(path, manifest, teacher)
@@ -196,7 +196,8 @@ def _open_claimed(harvest: _Harvest, claim: Claim) -> tuple[TeacherFolder, Answe
     with claim.hold_recipe():
         if not remote.resolved:
             _adopt(remote, claim.path)
-        if remote.resolved:
+        # A folder whose recipe was not taken over refuses this one, whatever a probe would find.
+        if remote.resolved or (claim.path / MANIFEST_NAME).exists():
             return _open_as_described(harvest, claim), None
         return _open_with_probe(harvest, remote, claim)
 
@@ -214,13 +215,14 @@ def _open_with_probe(harvest: _Harvest, remote: Remote, claim: Claim) -> tuple[T
     split, example = found
     log = InFlightLog(claim.path, claim.worker)
     with closing(log), log.passing() as note, ExitStack() as undo:
-        probe = uvloop.run(remote.probe(example, note))
-        for notice in probe.notices:
-            say(notice)
+        with closing(DiskReserve(claim.path, claim.worker)):  # there is room for what the probe pays for
+            probe = uvloop.run(remote.probe(example, note))
         folder = undo.enter_context(_open_as_described(harvest, claim))
         key, _ = request_key(RequestKeys(harvest.teacher.recipe()), harvest.teacher, example)
         folder.append(split, [Row(example, key, 0, probe.answer)])
         folder.commit()
+        for notice in probe.notices:
+            say(notice)
         undo.pop_all()
     return folder, probe.answer
 

@@ -19,6 +19,7 @@ from harvest.asking.pictures import keep_pictures
 from harvest.asking.plan import Action, Plan, request_key
 from harvest.asking.reserve import NEARLY_FULL, RESERVE_BYTES, DiskReserve
 from harvest.teachers.base import Reply, Request, Teacher
+from shared.causes import count_causes
 from shared.console import Tracker, say
 from shared.errors import DiskError, TooManyFailuresError
 from shared.example import Example
@@ -29,7 +30,7 @@ from shared.signals import ENDING
 from shared.tasks import LoadedTask
 
 COPIED_AT_ONCE = 4096
-COUNTED_CAUSES, CAUSE_LENGTH = 1000, 200
+CAUSE_LENGTH = 200
 FAILURES_LOOKED_AT = 200
 FAILURES_AT_LEAST = 20
 INTERRUPTED = "interrupted"
@@ -198,8 +199,8 @@ class Engine:
 
     async def _keep(self, split: str, row: Row) -> None:
         self.outcome.statuses[row.answer.status] += 1
-        if row.answer.error is not None and len(self.outcome.causes) < COUNTED_CAUSES:
-            self.outcome.causes[f"{row.answer.status}: {row.answer.error[:CAUSE_LENGTH]}"] += 1
+        if row.answer.error is not None:
+            count_causes(self.outcome.causes, [f"{row.answer.status}: {row.answer.error[:CAUSE_LENGTH]}"])
         self.outcome.cost_usd = sum_costs((self.outcome.cost_usd, row.answer.cost_usd))
         await self._writer.put(split, row)
         self._tracker.advance(1, self._describe_progress())

@@ -5,7 +5,7 @@ references. A row that the file has no longer is set aside in the split `removed
 if the text stands elsewhere in the file, or comes back later; training reads no such split. Each step is durable before
 the next begins, and all of them are worked out anew from the folder and the file: a crash loses and doubles nothing.
 
-Memory: 24 bytes a row of the file, and the truth of the rows whose truth changed.
+Memory: 24 bytes a row of the file, the truth of the rows whose truth changed, the ids and keys of what was set aside.
 """
 
 from collections import defaultdict
@@ -24,6 +24,7 @@ from shared.fingerprints import FINGERPRINTED, Fingerprints, fingerprint_rows
 from shared.schema import Row, Status
 from shared.shards import Manifest, TeacherFolder, iterate_pieces, iterate_rows, read_row_group
 from shared.shards.manifest import REMOVED
+from shared.shards.read import list_splits
 from shared.tasks import LoadedTask
 
 if TYPE_CHECKING:
@@ -68,11 +69,14 @@ class _Rows:
 
 @dataclass(slots=True)
 class _Difference:
-    """Of one split: the fingerprints of rows whose truth changed, and the rows, (id, draw), that the file has not."""
+    """Of one split: the fingerprints of rows whose truth changed, and the rows, (id, draw), that the file has not.
+
+    `answered_texts` are hashes of the texts of those of them that have an answer.
+    """
 
     relabelled: list[Fingerprints] = field(default_factory=list)
     loose: list[tuple[str, int]] = field(default_factory=list)
-    answered: list[Numbers] = field(default_factory=list)  # of the loose rows with an answer, a hash of their texts
+    answered_texts: list[Numbers] = field(default_factory=list)
 
 
 def find_changes(loaded: LoadedTask, folder: Path, manifest: Manifest) -> Changes:
@@ -121,17 +125,19 @@ def drop_found(folder: TeacherFolder) -> None:
     """Drop from the rows that were set aside those whose answer stands in another split again."""
     if not folder.manifest.shards_of(REMOVED):
         return
-    held: set[str] = set()
-    for split in {shard.split for shard in folder.manifest.shards} - {REMOVED}:
-        for piece in iterate_pieces(folder.path, folder.manifest, ("request_key", "status"), split):
-            answered = piece.current & pc.not_equal(piece.table["status"], Status.UNASKED.value).to_numpy()
-            held.update(piece.table["request_key"].filter(pa.array(answered)).to_pylist())
-    found = [
-        (sample_id, draw)
+    removed = [
+        row
         for piece in iterate_pieces(folder.path, folder.manifest, (*_IDENTITY, "request_key"), REMOVED)
-        for sample_id, draw, key in _take(piece.table, (*_IDENTITY, "request_key"))
-        if key in held
+        for row in _take(piece.table, (*_IDENTITY, "request_key"))
     ]
+    wanted = pa.array([key for *_, key in removed], pa.string())
+    held: set[str] = set()
+    for split in {*list_splits(folder.path, folder.manifest)} - {REMOVED}:
+        for piece in iterate_pieces(folder.path, folder.manifest, ("request_key", "status"), split):
+            keys, statuses = piece.table["request_key"], piece.table["status"]
+            answered = piece.current & pc.not_equal(statuses, Status.UNASKED.value).to_numpy()
+            held.update(keys.filter(pc.and_(pa.array(answered), pc.is_in(keys, value_set=wanted))).to_pylist())
+    found = [(sample_id, draw) for sample_id, draw, key in removed if key in held]
     if found and folder.find_other_worker() is None:
         folder.remove(REMOVED, found)
 
@@ -145,8 +151,7 @@ def _take(table: pa.Table, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
 
 def _compare(loaded: LoadedTask, folder: Path, manifest: Manifest) -> Mapping[str, _Difference]:
     """Hold every kept row of the splits that the file has against the file."""
-    kept = dict.fromkeys((*manifest.planned, *(shard.split for shard in manifest.shards)))
-    splits = [split for split in kept if split in loaded.splits]
+    splits = [split for split in list_splits(folder, manifest) if split in loaded.splits]
     file = _read_file(loaded, splits)
     differences: dict[str, _Difference] = {split: _Difference() for split in splits}
     columns = (*FINGERPRINTED, *TRUTH, "draw", "status")
@@ -168,7 +173,7 @@ def _compare_piece(table: pa.Table, rows: _Rows, difference: _Difference) -> Non
         loose = table.filter(pa.array(~found))
         difference.loose += list(_take(loose, _IDENTITY))
         answered = loose.filter(pc.not_equal(loose["status"], Status.UNASKED.value))
-        difference.answered.append(_hash_texts(_to_frame(answered)))
+        difference.answered_texts.append(_hash_texts(_to_frame(answered)))
 
 
 def _read_file(loaded: LoadedTask, splits: Sequence[str]) -> Mapping[str, _Rows]:
@@ -190,7 +195,7 @@ def _sort(fingerprints: list[Fingerprints], truths: list[Numbers]) -> _Rows:
 
 def _count(loaded: LoadedTask, differences: Mapping[str, _Difference]) -> Changes:
     relabelled = sum(len(some) for one in differences.values() for some in one.relabelled)
-    loose = [hashes for one in differences.values() for hashes in one.answered if len(hashes)]
+    loose = [hashes for one in differences.values() for hashes in one.answered_texts if len(hashes)]
     if not loose:
         return Changes(relabelled)
     texts = np.concatenate([_hash_texts(frame) for _, frame in loaded.frames(list(loaded.splits))])

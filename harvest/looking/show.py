@@ -11,6 +11,7 @@ from shared.console import results
 from shared.errors import ShardError, UsageError
 from shared.schema import Row, row_schema
 from shared.shards import Manifest, choose_teacher, iterate_pieces, iterate_rows, load_manifest
+from shared.shards.read import list_splits
 
 BAR_WIDTH = 30
 PIPED_PANEL_WIDTH = 100
@@ -22,7 +23,7 @@ def show_rows(
     """Print rows of a teacher folder; write their pictures into `images` where it is given."""
     folder = choose_teacher(path, teacher)
     manifest = load_manifest(folder)
-    splits = list(dict.fromkeys((*manifest.planned, *(shard.split for shard in manifest.shards))))
+    splits = list_splits(folder, manifest)
     if not splits:
         raise ShardError(f"{folder} has no split yet: nothing was planned in it; fill it with: harvest run")
     if split is not None and split not in splits:

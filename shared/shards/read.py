@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shared.causes import count_causes
 from shared.disk import is_locked
 from shared.errors import CorruptShardError
 from shared.example import Example, Message
@@ -29,7 +30,6 @@ STATUSES = tuple(Status)
 FOLDER_LOCK = "journal/.folder.lock"
 _IDENTITY_COLUMNS = ("sample_id", "draw")
 _SHOWN_FAILURES = 5
-_COUNTED_FAILURES = 10_000
 _READ_BYTES = 1 << 16  # that are read from a file at once, of a row group that is cut into pieces
 
 _Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
@@ -394,10 +394,8 @@ def summarise_folder(folder: Path) -> Summary:
         summary.unpriced += piece.table["cost_usd"].null_count
         summary.prompt_tokens += pc.sum(piece.table["prompt_tokens"]).as_py() or 0
         summary.completion_tokens += pc.sum(piece.table["completion_tokens"]).as_py() or 0
-        causes = failures[piece.split]
-        causes.update(error.partition("\n")[0][:120] for error in current["error"].drop_null().to_pylist())
-        if len(causes) > _COUNTED_FAILURES:  # each row with a message of its own: the frequent ones survive
-            failures[piece.split] = Counter(dict(causes.most_common(_COUNTED_FAILURES // 2)))
+        errors = current["error"].drop_null().to_pylist()
+        count_causes(failures[piece.split], (error.partition("\n")[0][:120] for error in errors))
     for name, summary in splits.items():
         summary.failures = tuple(failures[name].most_common(_SHOWN_FAILURES))
     return Summary(manifest, splits)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from shared.example import Example
 from shared.schema import Answer, Status, sum_costs
 from shared.tasks import Task
 
+_DATE = re.compile(r"[-@:_]\d{3,}(?!\w)")  # or the number of a build, behind a model's name
+
 
 class ModelCheck:
     """Says once, of each model, that it answered in the place of the one that was asked."""
@@ -42,7 +45,7 @@ class ModelCheck:
             return
         self._said.add(answered)
         ours, theirs = (name.lower().rpartition("/")[2] for name in (self._asked, answered or ""))
-        if not theirs.startswith(ours):
+        if theirs != ours and not (theirs.startswith(ours) and _DATE.match(theirs, len(ours))):
             say(
                 f"the endpoint answers with the model {shorten(answered or '')!r}, and {self._asked!r} was asked: the "
                 "rows are that one's. Stop, and give another --model, if that is not what you meant"

@@ -139,7 +139,7 @@ class EndpointTeacher:
             self._client.end()
 
     def recipe(self) -> Mapping[str, Any]:
-        """All that changes any answer, as JSON. Where not resolved, the scoring is "auto", which no folder holds."""
+        """All that changes any answer, as JSON. Where not resolved, no folder holds it."""
         return self._describe(self._elicitation)
 
     def _describe(self, elicitation: Elicitation | None) -> Mapping[str, Any]:
@@ -151,7 +151,7 @@ class EndpointTeacher:
             "dialect": config.dialect if elicitation is None else elicitation.dialect.name,
             "prompt": describe_prompt(self._task, config.draw),
             "layout": None if self._layout is None else self._layout.fingerprint(),
-            "scoring": {"mode": AUTO} if elicitation is None else describe_scoring(elicitation, config),
+            "scoring": {"mode": config.scoring} if elicitation is None else describe_scoring(elicitation, config),
             "parameters": {} if elicitation is None else build_parameters(elicitation, config, self._words),
             **({} if config.tokenizer is None else {TOKENIZER: describe_tokenizer(config.tokenizer)}),
         }

@@ -69,7 +69,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     allow_redirects=False,
                     timeout=_make_timeout(timeout.get("connect"), timeout.get("read")),
                 )
-            stream: httpx.AsyncByteStream = _Body(response)
+            stream: httpx.AsyncByteStream = _ResponseStream(response)
             if response.content.is_eof() and "Content-Encoding" not in response.headers:
                 stream = httpx.ByteStream(await response.content.read())
         except (aiohttp.ClientError, OSError) as error:
@@ -81,7 +81,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         await self._session.close()
 
 
-class _Body(httpx.AsyncByteStream):
+class _ResponseStream(httpx.AsyncByteStream):
     """The body of a response as it comes. Closing it before its end drops the connection."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:

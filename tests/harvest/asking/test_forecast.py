@@ -133,6 +133,14 @@ def test_a_probe_asks_for_real_keeps_the_rows_and_its_range_holds_the_truth(text
         assert plan(*flags(server, *PRICES), "--probe", "5")["asked"] == 0
 
 
+def test_a_probe_says_which_kept_rows_it_brought_to_the_file(texts: pl.DataFrame) -> None:
+    with FaultServer(answer=answer) as server:
+        plan(*flags(server), "--probe", "3")
+        texts.with_columns(verdict=pl.col("verdict").reverse()).write_csv("films.csv")
+        assert plan(*flags(server), "--probe", "1")["changed"]["relabelled"] == 3
+        assert plan(*flags(server))["changed"]["relabelled"] == 0
+
+
 def test_the_probe_of_an_endpoint_that_is_not_known_yet_is_one_of_its_rows(texts: pl.DataFrame) -> None:
     with FaultServer(answer=answer) as server:
         report = plan(*flags(server, "--scoring", "auto"), "--probe", "3")

@@ -199,6 +199,11 @@ def test_a_label_that_is_mentioned_is_not_given(text: str, label: int | None) ->
     assert SENTIMENT.match_answer(text) == label
 
 
+@pytest.mark.parametrize("run", [":", "=", ": ", "is "])
+def test_a_long_row_of_what_may_stand_before_a_word_holds_nobody_up(run: str) -> None:
+    assert SENTIMENT.match_answer(f"x {run * 200_000} y positive") is None
+
+
 def test_words_of_which_one_begins_another() -> None:
     words = LabelWords([str(number) for number in range(1, 11)])
     assert [words.match_answer(text) for text in ("1", "10", "1.", "10, surely", "It is 1.", "11")] == [

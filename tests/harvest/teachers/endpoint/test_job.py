@@ -1,5 +1,6 @@
 """The first run against an endpoint: who may probe it, and what becomes of a probe that was paid for."""
 
+import errno
 import json
 import os
 import signal
@@ -77,6 +78,35 @@ def test_a_second_writer_is_refused_before_anything_is_paid() -> None:
         assert not server.requests
         # A worker of its own share is none.
         assert run(server, "--worker", "2/2").exit_code == 0
+
+
+def test_what_a_folder_cannot_keep_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultServer() as server:
+        with monkeypatch.context() as fault:
+            fault.setattr(os, "posix_fallocate", refuse)
+            full = run(server)
+            assert (full.exit_code, len(server.requests)) == (1, 0)
+            assert "free disk space" in " ".join(full.output.split())
+        assert run(server).exit_code == 0
+        other = run(server, "--scoring", "votes")
+        assert (other.exit_code, len(server.requests)) == (1, ROWS)
+        assert "top_logprobs" in other.output
+        assert "votes" in other.output
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_what_a_probe_paid_for_is_kept_before_anything_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_off(text: str) -> None:
+        if "label distributions" in text:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("harvest.job.say", break_off)
+    with FaultServer() as server:
+        assert run(server).exit_code != 0
+        assert len(server.requests) == read_status(Path("data"))["kept"] == 1
 
 
 def test_workers_that_start_together_probe_once() -> None:

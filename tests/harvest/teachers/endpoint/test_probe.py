@@ -10,6 +10,7 @@ import pytest
 from harvest.chat.prompts import Draw
 from harvest.teachers.base import Probe
 from harvest.teachers.endpoint import EndpointTeacher
+from harvest.teachers.endpoint.asker import ModelCheck
 from shared.errors import TeacherError
 from shared.example import Example
 from shared.schema import Status
@@ -128,6 +129,31 @@ def test_an_endpoint_is_served_within_what_it_takes(capsys: pytest.CaptureFixtur
         later.adopt(json.loads(json.dumps(teacher.recipe())))
         assert later.recipe() == teacher.recipe()
     assert capsys.readouterr().err.count("answers with the model 'another-model'") == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "is_other"),
+    [
+        ("gpt-4", "gpt-4", False),
+        ("gpt-4", "gpt-4-0613", False),
+        ("openai/gpt-4o", "gpt-4o-2024-08-06", False),
+        ("gpt-4-turbo", "gpt-4-1106-preview", True),
+        ("gemini-1.5-flash", "gemini-1.5-flash-002", False),
+        ("claude-3-5-sonnet", "claude-3-5-sonnet@20241022", False),
+        ("gpt-4", "gpt-4-1106-preview", False),
+        ("gpt-4", "gpt-4o", True),
+        ("gpt-4", "gpt-4.1", True),
+        ("gpt-4", "gpt-4-32k", True),
+        ("gpt-4", "gpt-4-turbo-2024-04-09", True),
+        ("llama-3", "llama-3-405b", True),
+        ("claude-sonnet-4", "claude-sonnet-4-5-20250929", True),
+    ],
+)
+def test_a_model_is_another_one_unless_only_a_date_is_added(
+    asked: str, answered: str, is_other: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ModelCheck(asked).see(answered)
+    assert ("answers with the model" in capsys.readouterr().err) == is_other
 
 
 def test_the_reply_that_was_paid_for_is_an_answer_and_its_key_that_of_the_row() -> None:
