@@ -47,10 +47,10 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def check_regular(path: Path) -> None:
-    """Raise CorruptShardError where `path` is there and is no plain file: a link leads elsewhere, a pipe never ends."""
+def check_readable_file(path: Path) -> None:
+    """Raise CorruptShardError where `path`, links followed, is there and is no plain file: a pipe never ends."""
     try:
-        mode = os.lstat(path).st_mode
+        mode = os.stat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISREG(mode):
@@ -60,8 +60,16 @@ def check_regular(path: Path) -> None:
         )
 
 
+def check_own_path(path: Path) -> None:
+    """Raise CorruptShardError where `path` is a link: what would be written or removed lies elsewhere."""
+    if path.is_symlink():
+        raise CorruptShardError(
+            f"{path} is a link: it can be read so, and nothing is added to a folder that has any. Put the file or "
+            "folder itself in its place, or go on in a copy (cp -rL)"
+        )
+
+
 _KINDS = {
-    stat.S_IFLNK: "a link",
     stat.S_IFIFO: "a pipe",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",

@@ -16,8 +16,12 @@ POLITE = (signal.SIGINT, *ENDING)
 
 
 def list_heard() -> tuple[signal.Signals, ...]:
-    """List the polite signals, but SIGHUP where it is ignored: nohup did that, so that it is not heard."""
-    return tuple(each for each in POLITE if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN)
+    """List the polite signals but those that are ignored: whoever did that meant that they are not heard.
+
+    nohup does it to SIGHUP, a shell's script to SIGINT of what it starts in the background, and a pool of processes to
+    what its own process hears for them.
+    """
+    return tuple(each for each in POLITE if signal.getsignal(each) != signal.SIG_IGN)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from shared.signals import list_heard
 
 DRAIN_SECONDS = 8.0  # docker kills 10 s after it asked, SLURM 30 s
 
-Stop: TypeAlias = Callable[[signal.Signals], None]  # SIGINT is also what no signal asked for
+OnSignal: TypeAlias = Callable[[signal.Signals], None]  # SIGINT is also what no signal asked for
 
 
 class Interrupt:
@@ -37,7 +37,7 @@ class Interrupt:
                 self._tell()
 
     @contextmanager
-    def heard_by(self, stop: Stop) -> Iterator[None]:
+    def heard_by(self, stop: OnSignal) -> Iterator[None]:
         """Have the running event loop call `stop` at each request while the block runs, and for those made before."""
         loop = asyncio.get_running_loop()
         with self._lock:
@@ -59,7 +59,7 @@ class SignalInterrupts(Interrupt):
     """
 
     @contextmanager
-    def heard_by(self, stop: Stop) -> Iterator[None]:
+    def heard_by(self, stop: OnSignal) -> Iterator[None]:
         """As Interrupt; a polite signal is a request while the block runs."""
         loop = asyncio.get_running_loop()
         before = {each: signal.getsignal(each) for each in list_heard()}

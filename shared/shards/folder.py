@@ -40,7 +40,7 @@ from shared.shards.manifest import (
     Shard,
     check_name,
     check_recipe,
-    load_manifest,
+    load_own_manifest,
     save_manifest,
     shard_id,
     share_tokenizer,
@@ -130,14 +130,14 @@ class TeacherFolder:
         schema keeps its shards as they are, and rows are added in today's.
 
         Raises LockedError if a living process writes under the same `worker` name, RecipeMismatchError if the folder
-        holds the answers to another recipe, SchemaVersionError and CorruptShardError as load_manifest does. None of
-        them changes anything.
+        holds the answers to another recipe, SchemaVersionError and CorruptShardError as load_own_manifest does. None
+        of them changes anything.
         """
         check_name("worker", worker)
         path = task_folder / f"teacher={check_name('teacher', manifest.teacher)}"
         folder = cls(path, worker, row_schema(vector_type, manifest.labels))
         if (path / MANIFEST_NAME).exists():
-            check_recipe(path, load_manifest(path), manifest)  # before anything is written
+            check_recipe(path, load_own_manifest(path), manifest)  # before anything is written
         with folder._lock(), ExitStack() as undo:
             descriptor = (
                 Claim(task_folder, manifest.teacher, worker).hand_over() if claim is None else claim.hand_over()
@@ -197,7 +197,7 @@ class TeacherFolder:
         ones. Raises DiskError if the disk refuses; the rows are then still in the journal.
         """
         with self._lock():
-            self._manifest = load_manifest(self.path)
+            self._manifest = load_own_manifest(self.path)
             for path in list_journals(self.path, self._manifest, split):
                 if path.stem != self.worker:
                     self._seal_abandoned(path)
@@ -216,7 +216,7 @@ class TeacherFolder:
         """
         with self._lock():
             self._check_alone()
-            self._manifest = load_manifest(self.path)
+            self._manifest = load_own_manifest(self.path)
             self._take_over(rewrite_shard(self.path, self._manifest, shard, revise))
 
     def remove(self, split: str, rows: Iterable[tuple[str, int]]) -> None:
@@ -227,7 +227,7 @@ class TeacherFolder:
         """
         with self._lock():
             self._check_alone()
-            self._manifest = load_manifest(self.path)
+            self._manifest = load_own_manifest(self.path)
             self._take_over(remove_rows(self.path, self._manifest, split, rows))
 
     def find_other_worker(self) -> str | None:
@@ -244,19 +244,19 @@ class TeacherFolder:
     def plan(self, planned: Mapping[str, int]) -> None:
         """Write into the manifest how many rows each split is to have."""
         with self._lock():
-            kept = load_manifest(self.path)
+            kept = load_own_manifest(self.path)
             self._manifest = replace(kept, planned={**kept.planned, **planned})
             save_manifest(self.path, self._manifest)
 
     def kept(self, split: str) -> Kept:
         """What `split` keeps, in shards and in the journals of all workers."""
         with self._lock():
-            self._manifest = load_manifest(self.path)
+            self._manifest = load_own_manifest(self.path)
             return read_kept(self.path, self._manifest, split)
 
     def find_rows(self, keys: Iterable[str]) -> Iterator[Row]:
         """The current rows, of any split, whose request key is one of `keys`."""
-        self._manifest = load_manifest(self.path)
+        self._manifest = load_own_manifest(self.path)
         return find_rows(self.path, self._manifest, keys)
 
     def close(self) -> None:
@@ -279,7 +279,7 @@ class TeacherFolder:
     def _merge_manifest(self, wanted: Manifest) -> None:
         """Create the manifest, or take over from `wanted` what may change between runs."""
         try:
-            kept = load_manifest(self.path)
+            kept = load_own_manifest(self.path)
         except CorruptShardError:
             raise
         except ShardError:
@@ -343,7 +343,7 @@ class TeacherFolder:
         journal = Journal.open(path, self._schema)
         try:
             # From disk: a seal that failed half-way may have saved the manifest and not removed its journal.
-            self._manifest = load_manifest(self.path)
+            self._manifest = load_own_manifest(self.path)
             if journal.id not in self._manifest.sealed_ids():
                 return journal
             remove_file(path)

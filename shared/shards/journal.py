@@ -18,7 +18,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from shared.disk import check_regular, explain_disk_errors, fsync_path, make_folder
+from shared.disk import check_own_path, check_readable_file, explain_disk_errors, fsync_path, make_folder
 from shared.errors import CorruptShardError, DiskError, ShardError
 
 _CONTINUATION = b"\xff\xff\xff\xff"
@@ -45,7 +45,7 @@ class JournalReader:
         self.id = ""
         self.end = 0
         self.damaged = 0
-        check_regular(path)
+        check_readable_file(path)
         self._file = pa.OSFile(str(path))
         self._size: int = self._file.size()
         message = self._read_message(0)
@@ -162,8 +162,9 @@ class Journal:
     def open(cls, path: Path, schema: pa.Schema) -> Self:
         """Open or create the journal `path` of rows of `schema`; a torn tail is cut off: see `dropped`.
 
-        Raises ShardError if it holds rows of another schema, CorruptShardError if its start is damaged.
+        Raises ShardError if it holds rows of another schema, CorruptShardError if its start is damaged or it is a link.
         """
+        check_own_path(path)
         make_folder(path.parent)
         end, dropped, damaged, identity = 0, 0, 0, ""
         if path.exists():

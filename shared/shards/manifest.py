@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from shared.disk import check_regular, replace_file
+from shared.disk import check_own_path, check_readable_file, replace_file
 from shared.errors import CorruptShardError, RecipeMismatchError, SchemaVersionError, ShardError, UsageError
 from shared.keys import TOKENIZER, canonical_json
 from shared.schema import SCHEMA_VERSION, sum_costs
@@ -154,13 +154,13 @@ def save_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Read `folder`'s manifest.
+    """Read `folder`'s manifest. Its files may be links, as those of the Hugging Face hub's cache are.
 
     Raises ShardError if there is none, SchemaVersionError if a newer version wrote it, CorruptShardError if
     it is not a manifest.
     """
     path = folder / MANIFEST_NAME
-    check_regular(path)
+    check_readable_file(path)
     try:
         content = _decode(path.read_bytes())
     except FileNotFoundError:
@@ -185,11 +185,17 @@ def load_manifest(folder: Path) -> Manifest:
         raise CorruptShardError(
             f"{path} is not a manifest ({_describe(error)}). The shards beside it are untouched; restore it from a copy"
         ) from None
-    for place in {place for shard in manifest.shards for place in (folder / shard.path).parents if place != folder}:
-        if place.is_relative_to(folder) and place.is_symlink():
-            raise CorruptShardError(f"{place} is a link, as no folder of shards is; put the folder itself in its place")
     for shard in manifest.shards:
-        check_regular(folder / shard.path)
+        check_readable_file(folder / shard.path)
+    return manifest
+
+
+def load_own_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a folder that is to be written: as load_manifest, and no file or folder of it is a link."""
+    check_own_path(folder / MANIFEST_NAME)
+    manifest = load_manifest(folder)
+    for path in (*folder.glob("split=*"), *(folder / shard.path for shard in manifest.shards)):
+        check_own_path(path)
     return manifest
 
 

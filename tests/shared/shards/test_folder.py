@@ -19,7 +19,7 @@ from shared.errors import (
     UsageError,
 )
 from shared.schema import Status
-from shared.shards import STATUSES, TeacherFolder, load_manifest, verify_shards
+from shared.shards import STATUSES, TeacherFolder, load_manifest, read_kept, verify_shards
 from shared.shards.journal import JournalReader
 from shared.shards.manifest import save_manifest
 from tests.shared.shards.shard_rows import make_key, make_manifest, make_row, make_rows, read_parquet_files
@@ -334,3 +334,31 @@ def test_a_journal_that_is_a_pipe_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(folder.path / "journal" / "split=train" / "w0.arrows")
     with pytest.raises(CorruptShardError, match="is no plain file"):
         open_folder(tmp_path)
+
+
+def keep_elsewhere(path: Path, elsewhere: Path) -> None:
+    """Move a file or folder away, and put a link in its place, as caches of downloads and DVC do."""
+    elsewhere.mkdir(exist_ok=True)
+    target = elsewhere / f"{len(os.listdir(elsewhere))}"
+    path.rename(target)
+    path.symlink_to(os.path.relpath(target, path.parent), target_is_directory=target.is_dir())
+
+
+@pytest.mark.parametrize("place", ["*.json", "split=train", "split=train/*", "journal/*/*.arrows", "**/*.*"])
+def test_links_are_read_and_nothing_is_written_through_them(place: str, tmp_path: Path) -> None:
+    with open_folder(tmp_path / "films") as folder:
+        folder.append("train", make_rows(0, 1))
+        folder.seal()
+        folder.append("train", make_rows(2))
+    for path in [path for path in folder.path.glob(place) if path.is_file() or path.is_dir()]:
+        keep_elsewhere(path, tmp_path / "elsewhere")
+    before = list_files(tmp_path)
+    assert len(os.listdir(tmp_path / "elsewhere")) > 0
+    assert read_kept(folder.path, load_manifest(folder.path), "train").request_keys.shape == (3,)
+    assert verify_shards(folder.path).problems == ()
+    with pytest.raises(CorruptShardError, match=r"is a link.*cp -rL"):
+        open_folder(tmp_path / "films")
+    assert list_files(tmp_path) == before
+    shutil.copytree(folder.path, tmp_path / "copy" / folder.path.name)
+    with open_folder(tmp_path / "copy") as copy:
+        assert kept_ids(copy, 0, 1, 2) == [True, True, True]

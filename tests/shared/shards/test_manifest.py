@@ -240,9 +240,9 @@ def test_what_is_no_manifest_at_all_is_refused(content: str, tmp_path: Path) -> 
         load_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe", "link to a device", "folder"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to a device", "link to a folder"])
 @pytest.mark.parametrize("place", [MANIFEST_NAME, SHARD.path])
-def test_a_file_that_is_no_file_is_not_opened(place: str, kind: str, tmp_path: Path) -> None:
+def test_what_is_no_file_is_not_opened(place: str, kind: str, tmp_path: Path) -> None:
     write_changed(tmp_path)
     path = tmp_path / place
     path.parent.mkdir(exist_ok=True)
@@ -252,15 +252,6 @@ def test_a_file_that_is_no_file_is_not_opened(place: str, kind: str, tmp_path: P
     elif kind == "folder":
         path.mkdir()
     else:
-        (tmp_path / "elsewhere").write_bytes(encode_manifest(make_manifest()))
-        path.symlink_to("/dev/zero" if "device" in kind else tmp_path / "elsewhere")
+        path.symlink_to("/dev/zero" if "device" in kind else tmp_path)
     with pytest.raises(CorruptShardError, match="is no plain file"):
-        load_manifest(tmp_path)
-
-
-def test_a_folder_of_shards_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    write_changed(tmp_path)
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "split=train").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(CorruptShardError, match="split=train is a link"):
         load_manifest(tmp_path)
