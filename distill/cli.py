@@ -12,7 +12,7 @@ from distill.compare.plan import Comparison, make_comparison, read_plan
 from distill.config import DistillConfig, TrainingConfig, make_distill_config
 from distill.decoding import parse_decoding
 from distill.losses.registry import LOSSES
-from shared.console import AsJson, command, print_json, run_app, say
+from shared.console import AsJson, ShowVersion, command, print_json, run_app, say
 from shared.errors import UsageError, require_extra
 from shared.options import make_config, make_parameters, spell_flags, take_options
 
@@ -22,17 +22,12 @@ TemplateName: TypeAlias = Annotated[
     typer.Option(help="Of a student that writes: a template's name, or a YAML file; the run's own, unless given."),
 ]
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Stage 2: train a text-only student from a shard folder. Opens no connection to a teacher.",
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.callback()
-def main_options() -> None:
-    """Make every command a named one, even where there is only one."""
+def main_options(show_version: ShowVersion = False) -> None:
+    """Stage 2: train a text-only student from a shard folder. Opens no connection to a teacher."""
 
 
 @app.command()

@@ -9,16 +9,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from shared.console import AsJson, command, print_json, results, run_app, say, show_cost
+from shared.console import AsJson, ShowVersion, command, print_json, results, run_app, say, show_cost
 
 # What a command needs beyond typer is imported when it runs: `harvest --help` answers at once.
 
-app = typer.Typer(
-    help="Stage 1: ask a multimodal teacher about every text of a task, once, and keep its answers as Parquet shards.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def main_options(show_version: ShowVersion = False) -> None:
+    """Stage 1: ask a multimodal teacher about every text of a task, once, and keep its answers as Parquet shards."""
+
 
 Shards = Annotated[Path, typer.Argument(help="data/<task>, or one teacher=<name> folder in it.")]
 

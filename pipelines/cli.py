@@ -8,7 +8,7 @@ import typer
 import distill.startup  # noqa: F401  (before anything of `shared`)
 from distill.compare.flags import Images, Out, Overwrite
 from distill.compare.plan import Comparison
-from shared.console import AsJson, command, print_json, run_app
+from shared.console import AsJson, ShowVersion, command, print_json, run_app
 from shared.errors import require_extra
 from shared.options import make_parameters, take_options
 
@@ -18,7 +18,7 @@ ELSEWHERE = ("shards", "teacher", "name", "common", "variants")  # the recipe sa
 
 
 @app.callback()
-def main_options() -> None:
+def main_options(show_version: ShowVersion = False) -> None:
     """Chain the two stages: harvest a teacher once, train students on what it said, compare them."""
 
 

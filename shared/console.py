@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
+from importlib.metadata import version
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, TypeAlias
 
@@ -38,6 +39,17 @@ Parameters = ParamSpec("Parameters")
 
 AsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")
+]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        results.print(f"harvest-distill {version('harvest-distill')}")
+        raise typer.Exit
+
+
+ShowVersion: TypeAlias = Annotated[
+    bool, typer.Option("--version", help="Print the version and end.", callback=_print_version, is_eager=True)
 ]
 
 PLAIN_LINE_SECONDS = 5.0

@@ -28,6 +28,7 @@ _LIBRARIES = {
     "peft": "an adapter's files cannot be used",
     "huggingface_hub": "the Hugging Face hub did not give or take what was asked",
     "httpx": "a connection failed",
+    "httpx2": "a connection failed",
     "aiohttp": "a connection failed",
     "requests": "a connection failed",
     "yaml": "a YAML file cannot be read",

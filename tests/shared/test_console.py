@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,6 +60,12 @@ def test_a_signal_to_end_interrupts_a_command(told: signal.Signals) -> None:
     assert result.exit_code == 130
     assert "the same command goes on" in result.output
     assert signal.getsignal(told) == before
+
+
+@pytest.mark.parametrize("stage", ["harvest", "distill", "pipelines"])
+def test_a_command_says_its_version(stage: str) -> None:
+    result = CliRunner().invoke(import_module(f"{stage}.cli").app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"harvest-distill {version('harvest-distill')}\n")
 
 
 def test_a_missing_extra_is_named_with_the_way_to_get_it() -> None:

