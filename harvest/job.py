@@ -17,7 +17,7 @@ from harvest.asking.inflight import InFlightLog
 from harvest.asking.interrupt import Interrupt
 from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import EVERY_SPLIT, Action, Plan, Scope, find_first, make_plan, request_key
-from harvest.asking.reserve import NEARLY_FULL, DiskReserve
+from harvest.asking.reserve import DiskReserve
 from harvest.config import NO_SPLIT, HarvestConfig
 from harvest.looking.agreement import judge_folder
 from harvest.looking.card import write_card
@@ -131,9 +131,9 @@ def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None) ->
             folder.plan(plan.planned)
             _say_plan(plan, harvest.loaded)
             outcome = _run_engine(harvest, plan, folder, answer)
-            if outcome.stopped != NEARLY_FULL:
+            if not outcome.disk_full:
                 drop_found(folder)
-        if outcome.stopped != NEARLY_FULL:
+        if not outcome.disk_full:
             write_card(harvest.path.parent)
         if outcome.stopped == INTERRUPTED:
             raise KeyboardInterrupt

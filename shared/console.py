@@ -70,9 +70,12 @@ def _spell_out(match: "re.Match[str]") -> str:
 
 
 class SafeConsole(Console):
-    """A console that prints nothing unprintable, and that a closed pipe does not end in the middle of a run."""
+    """A console that prints nothing unprintable, and whose end does not end what is being asked or trained.
 
-    broken = False  # whoever read the output is gone
+    A pipe that nobody reads, a log on a disk that is full, a terminal that is gone: no more is printed then.
+    """
+
+    broken: OSError | None = None  # why nothing is printed any more
 
     def render(self, renderable: "RenderableType", options: "ConsoleOptions | None" = None) -> Iterator[Segment]:
         """Make segments of what is printed, each with printable text."""
@@ -97,7 +100,16 @@ class SafeConsole(Console):
 
     def on_broken_pipe(self) -> None:
         """Print no more: what is being asked or trained goes on."""
-        self.quiet = self.broken = True
+        self._end(BrokenPipeError())
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError as error:  # rich itself catches a broken pipe alone
+            self._end(error)
+
+    def _end(self, error: OSError) -> None:
+        self.quiet, self.broken = True, error
 
 
 messages = SafeConsole(stderr=True, highlight=False)
@@ -234,8 +246,8 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
         try:
             with catch_signals(interrupt, ENDING):
                 function(*args, **kwargs)
-            if results.broken:
-                raise BrokenPipeError
+            if results.broken is not None:
+                raise results.broken
         except StoppedError as stop:
             say(str(stop))
             raise typer.Exit(stop.exit_code) from None

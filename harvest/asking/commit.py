@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from harvest.asking.reserve import DiskReserve
 from shared.console import say
-from shared.errors import DiskError
+from shared.errors import DiskError, Error
 from shared.schema import Row
 from shared.shards import TeacherFolder
 
@@ -37,7 +37,15 @@ class GroupCommit:
 
     async def __aexit__(self, *_: object) -> None:
         self._closing.set()
-        await self._task
+        cancel = None
+        while not self._task.done():
+            try:
+                await asyncio.wait([self._task])
+            except asyncio.CancelledError as error:  # the rows are paid for, and soon written: then it passes on
+                cancel = error
+        self._task.result()
+        if cancel is not None:
+            raise cancel
 
     async def put(self, split: str, row: Row) -> None:
         """Take a row; waits while too many wait for the disk. Raises what stopped the writing, if anything did."""
@@ -85,6 +93,6 @@ class GroupCommit:
         try:
             self._folder.seal(split)
             self._seal_at.pop(split, None)
-        except DiskError as error:  # the rows are in the journal, and what is in flight is worth more than a shard
+        except Error as error:  # the rows are in the journal, and what is in flight is worth more than a shard
             self._seal_at[split] = 2 * size
             say(f"{error}. Its rows stay in the journal meanwhile, and the run goes on")

@@ -2,14 +2,14 @@
 
 What the engine guarantees, whichever teacher it drives: a reply is acknowledged only when it survives a crash; a
 request that is kept is never made again; one bad row never stops a run, a bad share of rows does; an interrupt lets
-what is in flight arrive.
+what is in flight arrive; whatever ends a run, a reply of a remote teacher that has arrived is kept.
 """
 
 import asyncio
 import signal
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field, replace
 
 from harvest.asking.commit import GroupCommit
@@ -41,7 +41,8 @@ class Outcome:
     """What a run did.
 
     `statuses` counts the rows it wrote by status, and `causes` those without a whole answer by why. `cost_usd` is
-    None where the price of one is not known; `stopped` says why it ended early, if it did.
+    None where the price of one is not known; `stopped` says why it ended early, if it did, and `disk_full` whether
+    there is no room left for more than what was in flight.
     """
 
     asked: int = 0
@@ -50,6 +51,7 @@ class Outcome:
     causes: Counter[str] = field(default_factory=Counter)
     cost_usd: float | None = 0.0
     stopped: str | None = None
+    disk_full: bool = False
 
     @property
     def failed(self) -> int:
@@ -80,7 +82,9 @@ class Engine:
         self._failure_limit = failure_limit
         self._interrupt, self._drain = interrupt or Interrupt(), drain
         self._told = False  # by an interrupt
+        self._left = False  # what is in flight
         self._leaving: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._keys = RequestKeys(teacher.recipe())
         self._splits: dict[str, str] = {}  # of the requests in flight, by key: a plan asks each key once
         self._recent_failures: deque[bool] = deque(maxlen=FAILURES_LOOKED_AT)
@@ -94,40 +98,47 @@ class Engine:
     async def run(self) -> Outcome:
         """Ask, copy and carry all rows of the plan; what was answered is durable and sealed when this returns.
 
-        Raises TeacherError, TooManyFailuresError or DiskError after what was answered is durable.
+        Raises TeacherError, TooManyFailuresError or DiskError after what was answered is durable, and CancelledError
+        where what was in flight is left behind: so does a cancel of this, once what has arrived is durable.
         """
-        main_task = asyncio.current_task()
-        assert main_task is not None
-        self._main_task = main_task
         # All files before the first connection: those may take all the descriptors that there are.
         for split in self._plan.actions:
             if self._plan.has(split, Action.ASK, Action.CARRY, Action.FAIL):
                 self._folder.prepare(split)
         kept_free = RESERVE_BYTES if self._plan.count(Action.ASK) else 0
-        self._reserve = DiskReserve(self._folder.path, self._folder.worker, kept_free)
-        in_flight = InFlightLog(self._folder.path, self._folder.worker)
-        self._writer = GroupCommit(self._folder, self._reserve, self._stop_full)
-        try:
-            async with self._writer:
-                with self._interrupt.heard_by(self._stop):
-                    await self._ask_all(in_flight)
-            self._settle(in_flight)
+        path, worker = self._folder.path, self._folder.worker
+        with closing(DiskReserve(path, worker, kept_free)) as self._reserve, closing(InFlightLog(path, worker)) as log:
+            self._writer = GroupCommit(self._folder, self._reserve, self._stop_full)
+            with self._interrupt.heard_by(self._stop):
+                async with self._writer:
+                    await self._outlast_cancels(log)
+            self._settle(log)
             if self._too_many is not None:
                 raise self._too_many
             if self.outcome.stopped is None:
                 for split in self._plan.actions:
                     await asyncio.to_thread(self._copy_split, split)
-        except asyncio.CancelledError:
-            self._say_left()
-            raise
-        finally:
-            in_flight.close()
-            self._reserve.close()
-            if self._leaving is not None:
-                self._leaving.cancel()
-        if self.outcome.stopped != NEARLY_FULL:  # there is no room for shards; the rows stay in the journal
+        if not self.outcome.disk_full:  # else there is no room for shards; the rows stay in the journal
             await asyncio.to_thread(self._folder.seal)
         return self.outcome
+
+    async def _outlast_cancels(self, in_flight: InFlightLog) -> None:
+        """Ask all. A cancel leaves behind what is in flight, and passes on when what has arrived is handed over."""
+        asking = self._asking = asyncio.create_task(self._ask_all(in_flight))
+        try:
+            while not asking.done():
+                try:
+                    await asyncio.wait([asking])
+                except asyncio.CancelledError:
+                    self._leave()
+        finally:
+            if self._leaving is not None:
+                self._leaving.cancel()
+        if not asking.cancelled():
+            asking.result()
+        if self._left:
+            self._say_left()
+            raise asyncio.CancelledError
 
     def _settle(self, in_flight: InFlightLog) -> None:
         """Forget what was in flight, but the requests that may be billed and were not asked to their end."""
@@ -150,8 +161,8 @@ class Engine:
                 await self._keep(split, Row(request.example, request.key, request.draw, reply.answer))
                 del self._splits[request.key]
                 self._watch_failures(reply)
-        if self._remote is not None and self._remote.stopped is not None:
-            self.outcome.stopped = self._remote.stopped
+        if self._remote is not None:
+            self._note_stop(self._remote.stopped)
 
     async def _requests(self, in_flight: InFlightLog) -> AsyncIterator[Request]:
         """The requests as the teacher has room for them; rows that need none are written on the way."""
@@ -184,10 +195,14 @@ class Engine:
 
     def _stop_full(self) -> None:
         """Ask nothing more: there is room for what is in flight, and for no more."""
-        if self.outcome.stopped is None:
-            self.outcome.stopped = NEARLY_FULL
-            if self._remote is not None:
-                self._remote.end()
+        self.outcome.disk_full = True
+        self._note_stop(NEARLY_FULL)
+        if self._remote is not None:
+            self._remote.end()
+
+    def _note_stop(self, why: str | None) -> None:
+        """Note why the run ends early; what came first counts."""
+        self.outcome.stopped = self.outcome.stopped or why
 
     def _keep_pictures(self, pictures: Mapping[str, bytes]) -> None:
         try:
@@ -244,20 +259,31 @@ class Engine:
     def _stop(self, told: signal.Signals) -> None:
         """Ask nothing more and let what is in flight arrive; leave it behind at a second Ctrl-C, or when time is up."""
         if self._told and told == signal.SIGINT:
-            self._main_task.cancel()
+            self._leave()
             return
         if not self._told:
-            self._told, self.outcome.stopped = True, INTERRUPTED
+            self._told = True
+            self._note_stop(INTERRUPTED)
             if self._remote is not None:
                 self._remote.end()
         if told in ENDING and self._leaving is None:
-            self._leaving = asyncio.get_running_loop().call_later(self._drain, self._main_task.cancel)
+            self._leaving = asyncio.get_running_loop().call_later(self._drain, self._leave)
         if self._splits:
             until = "another Ctrl-C leaves them behind" if self._leaving is None else f"for {self._drain:g} s, --drain"
             say(f"{told.name}: nothing more is asked; {len(self._splits):,} requests in flight may arrive ({until})")
 
+    def _leave(self) -> None:
+        """Leave behind what is in flight. Of a remote teacher, what has arrived is paid for and still handed over."""
+        if self._asking is None or self._asking.done():
+            return  # nothing is
+        self._left = True
+        if self._remote is None:
+            self._asking.cancel()
+        else:
+            self._remote.abandon()
+
     def _say_left(self) -> None:
-        """Say how many requests a cancelled run has left behind, and what that means."""
+        """Say how many requests a run has left behind, and what that means."""
         if self._splits:
             twice = " and may be paid twice" if self._remote is not None else ""
             say(

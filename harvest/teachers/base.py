@@ -141,6 +141,12 @@ class Remote(Protocol):
     def end(self) -> None:
         """Send nothing more, nor wait to. What is in flight may arrive. Called in the event loop of `answer`."""
 
+    def abandon(self) -> None:
+        """Break off what is in flight. `answer` still yields what has arrived, for it is paid for, and then ends.
+
+        Called in the event loop of `answer`.
+        """
+
     def adopt(self, recipe: Mapping[str, Any]) -> None:
         """Take over from an existing folder's recipe what was left to "auto". Asks nothing."""
 

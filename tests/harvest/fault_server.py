@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from time import monotonic
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from tests.harvest.spellings import ALL_MARKS, choose_mark, spell_marks
 
@@ -171,7 +171,7 @@ class FaultServer:
         self._connected = 0
         self.url = ""
 
-    def __enter__(self) -> "FaultServer":
+    def __enter__(self) -> Self:
         self._thread.start()
         self._ready.wait()
         return self

@@ -1,11 +1,13 @@
 """Progress and messages where there is no terminal, and exit codes."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -141,6 +143,15 @@ def test_any_exception_becomes_a_message_and_an_exit_code(
     kept = list(tmp_path.glob("harvest-distill-*.txt"))
     assert len(kept) == isinstance(error, KeyError), "a defect's traceback is in a file to be sent along"
     assert all("Traceback" in path.read_text() for path in kept)
+
+
+def test_where_nothing_can_be_printed_any_more_what_is_done_goes_on() -> None:
+    with suppress(OSError), Path("/dev/full").open("w") as full:  # closed, it would still write the line
+        log = console.SafeConsole(file=full)
+        log.print("a line of a log on a disk that is full")
+        log.print("another")
+    assert isinstance(log.broken, OSError)
+    assert log.broken.errno == errno.ENOSPC
 
 
 def test_a_key_is_hidden_in_what_is_printed(

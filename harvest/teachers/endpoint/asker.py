@@ -25,7 +25,7 @@ from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.elicitation import build_parameters, build_spelling, limit_tokens, takes_seed
 from harvest.teachers.endpoint.limiter import Slot
 from shared.console import say
-from shared.errors import DataError
+from shared.errors import DataError, TeacherError
 from shared.example import Example
 from shared.schema import Answer, Status, sum_costs
 from shared.tasks import Task
@@ -54,10 +54,14 @@ class ModelCheck:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An answer with its bill, and the reading of its reply, None where no whole reply came."""
+    """An answer with its bill, and the reading of its reply, None where no whole reply came.
+
+    `fatal` is why no further request can succeed, where that showed after a part of the answer had come.
+    """
 
     answer: Answer
     reading: Reading | None = None
+    fatal: TeacherError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +120,30 @@ class Asker:
         return None if exchange is None else self._close(question, [exchange], reading, cost)
 
     async def _ask_votes(self, question: _Question, key: str, slot: Slot | None) -> Asked | None:
-        """As many answers as the recipe says: at once where the server gives several, else one by one."""
+        """As many answers as the recipe says: at once where the server gives several, else one by one.
+
+        Whatever ends the run between two, the votes that came are used: they were paid for.
+        """
         exchanges: list[Exchange] = []
         votes = 0
+        fatal = None
         total_cost: float | None = 0.0
         while votes < self._config.votes:
             wanted = self._config.votes - votes if self._elicitation.dialect.several else 1
             vote_key = f"{key}-{votes}" if votes else key
-            exchange, reading, cost = await self._exchange(question, vote_key, wanted, slot)
+            try:
+                exchange, reading, cost = await self._exchange(question, vote_key, wanted, slot)
+            except (TeacherError, asyncio.CancelledError) as error:
+                if not votes:
+                    raise
+                fatal = error if isinstance(error, TeacherError) else None
+                break
             slot = None
             total_cost = sum_costs((total_cost, cost))
             if exchange is not None:
                 exchanges.append(exchange)
             if reading is None or not reading.choices:
-                break  # the votes that came are used; they were paid for
+                break
             votes += reading.choices
         replies = [exchange for exchange in exchanges if exchange.raw is not None and exchange.problem is None]
         if not exchanges:
@@ -138,7 +152,7 @@ class Asker:
             return self._close(question, exchanges, None, total_cost)
         raws = [exchange.raw or b"" for exchange in replies]
         reading = parse(raws[0] if len(raws) == 1 else join_votes(raws), self._form)
-        return self._close(question, exchanges, reading, total_cost)
+        return replace(self._close(question, exchanges, reading, total_cost), fatal=fatal)
 
     async def _exchange(
         self, question: _Question, key: str, answers: int, slot: Slot | None

@@ -17,25 +17,34 @@ class Stream:
         self._client, self._asker = client, asker
         self._room = asyncio.Semaphore(held)
         self._replies: asyncio.Queue[Reply | None] = asyncio.Queue()  # bounded by `held`
-        self._fatal: TeacherError | None = None
+        self._fatal: Exception | None = None  # what ended the run, first
+        self._asking: asyncio.Task[None] | None = None
+        self._abandoned = False
 
     async def run(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """The replies, in the order in which they come.
 
         A request is pulled when it may be sent at once. Ends when the requests or the budget end. Raises TeacherError
-        where no request can succeed, after all that was in flight.
+        where no request can succeed, and what reading the requests raised, after all that was in flight.
         """
-        asking = asyncio.create_task(self._ask_all(requests))
+        self._asking = asyncio.create_task(self._ask_all(requests))
         try:
             while (reply := await self._replies.get()) is not None:
                 self._room.release()
                 yield reply
-            await asking
-            if self._fatal is not None:
-                raise self._fatal
+            if not self._abandoned:
+                await self._asking
+                if self._fatal is not None:
+                    raise self._fatal
         finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    def abandon(self) -> None:
+        """Break off what is in flight; `run` yields what has arrived, and ends."""
+        self._abandoned = True
+        if self._asking is not None:
+            self._asking.cancel()
 
     async def _ask_all(self, requests: AsyncIterator[Request]) -> None:
         try:
@@ -43,16 +52,23 @@ class Stream:
                 while not self._client.ending:
                     await self._room.acquire()
                     slot = await self._client.take_slot()
-                    request = await anext(requests, None)
+                    request = await self._pull(requests)
                     if request is None:
                         self._client.give_back(slot)
                         break
                     group.create_task(self._ask_one(request, slot))
         except BaseExceptionGroup as several:
-            # No fault of the endpoint, those never leave _ask_one: a source that cannot be read on, say.
-            raise several.exceptions[0] from None
+            raise several.exceptions[0] from None  # a defect: what an endpoint or a source does wrong is in `_fatal`
         finally:
             self._replies.put_nowait(None)
+
+    async def _pull(self, requests: AsyncIterator[Request]) -> Request | None:
+        """The next request; None where there is none, or the source cannot be read on."""
+        try:
+            return await anext(requests, None)
+        except Exception as error:
+            self._fatal = self._fatal or error
+            return None
 
     async def _ask_one(self, request: Request, slot: Slot) -> None:
         asked = None
@@ -64,4 +80,5 @@ class Stream:
         if asked is None:
             self._room.release()
         else:
+            self._fatal = self._fatal or asked.fatal
             self._replies.put_nowait(Reply(request, asked.answer))

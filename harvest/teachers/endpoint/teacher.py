@@ -83,6 +83,7 @@ class EndpointTeacher:
         self._elicitation = self._choose_elicitation()
         self._progress = (-PROGRESS_SECONDS, "")
         self._client: Client | None = None  # of the stream of answers
+        self._stream: Stream | None = None
 
     @staticmethod
     def make_reread(recipe: Mapping[str, Any]) -> Reread:
@@ -137,6 +138,11 @@ class EndpointTeacher:
         """Send nothing more, nor wait to; what is in flight may arrive."""
         if self._client is not None:
             self._client.end()
+
+    def abandon(self) -> None:
+        """Break off what is in flight; `answer` yields what has arrived, and ends."""
+        if self._stream is not None:
+            self._stream.abandon()
 
     def recipe(self) -> Mapping[str, Any]:
         """All that changes any answer, as JSON. Where not resolved, no folder holds it."""
@@ -213,8 +219,8 @@ class EndpointTeacher:
         async with self._open_client(self._config) as client:
             self._client = client
             with self._open_askers(client) as make_asker:
-                stream = Stream(client, make_asker(self._elicitation, True), 2 * self._config.concurrency)
-                async with aclosing(stream.run(requests)) as replies:
+                self._stream = Stream(client, make_asker(self._elicitation, True), 2 * self._config.concurrency)
+                async with aclosing(self._stream.run(requests)) as replies:
                     async for reply in replies:
                         yield reply
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +16,18 @@ from typing import Any
 import polars as pl
 import pytest
 
+from harvest.asking.commit import GroupCommit
 from harvest.asking.engine import INTERRUPTED, Engine, Outcome
 from harvest.asking.inflight import InFlightLog, read_in_flight
 from harvest.asking.interrupt import DRAIN_SECONDS, Interrupt, SignalInterrupts
 from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import Scope, make_plan
+from harvest.asking.reserve import DiskReserve
 from harvest.teachers.base import Reply, Request, Teacher
 from shared.console import track
 from shared.errors import TeacherError, TooManyFailuresError
-from shared.schema import Row, Status, row_schema
+from shared.example import Example
+from shared.schema import Answer, Row, Status, row_schema
 from shared.shards import TeacherFolder, iterate_pieces, iterate_rows, load_manifest, verify_shards
 from shared.signals import POLITE
 from shared.tasks import LoadedTask, find_task, load_task
@@ -54,8 +58,8 @@ def harvest(
             return asyncio.run(engine.run())
 
 
-def read_rows(out: Path, split: str = "train") -> dict[str, Row]:
-    folder = out / "teacher=scripted"
+def read_rows(out: Path, split: str = "train", teacher: str = "scripted") -> dict[str, Row]:
+    folder = out / f"teacher={teacher}"
     rows = [
         row
         for piece in iterate_pieces(folder, load_manifest(folder), row_schema().names, split)
@@ -248,6 +252,40 @@ def test_what_an_end_leaves_behind_is_counted_and_said_and_nothing_else_is_lost(
     assert len(read_rows(out)) == 21
     assert len(read_in_flight(out / "teacher=scripted")) == 25  # not cleared: what left may be on its way
     assert harvest(out, loaded, ScriptedTeacher()).asked == 31
+
+
+def test_rows_that_are_being_written_outlast_a_cancel(tmp_path: Path, out: Path) -> None:
+    loaded, teacher = make_task(tmp_path, ["a", "b"]), ScriptedTeacher()
+    row = Row(Example("0", "a"), "0" * 64, 0, Answer(Status.OK, reply="yes"))
+    with TeacherFolder.open(out, make_manifest(loaded, teacher)) as folder:
+        commit, begun = folder.commit, threading.Event()
+
+        def commit_slowly() -> None:
+            begun.set()
+            time.sleep(0.2)
+            commit()
+
+        folder.commit = commit_slowly  # type: ignore[method-assign]
+
+        async def write() -> None:
+            writer = GroupCommit(folder, DiskReserve(folder.path, folder.worker), lambda: None)
+            async with writer:
+                await writer.put("train", row)
+                await asyncio.to_thread(begun.wait, 10)
+                await writer.put("train", replace(row, request_key="1" * 64, example=Example("1", "b")))
+
+        async def cancel_twice() -> None:
+            writing = asyncio.create_task(write())
+            await asyncio.to_thread(begun.wait, 10)
+            for _ in range(2):
+                await asyncio.sleep(0.05)
+                writing.cancel()
+            await writing
+
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(cancel_twice())
+        folder.seal()
+    assert set(read_rows(out)) == {"a", "b"}
 
 
 def test_an_engine_in_another_thread_is_interrupted_from_here(tmp_path: Path, out: Path) -> None:
