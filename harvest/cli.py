@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from harvest.looking.view.config import ViewConfig, make_view_config
 from shared.console import AsJson, ShowVersion, command, print_json, results, run_app, say, show_cost
+from shared.options import make_parameters, take_options
 
 # What a command needs beyond typer is imported when it runs: `harvest --help` answers at once.
 
@@ -179,6 +181,16 @@ def show(
     from harvest.looking.show import show_rows
 
     show_rows(shards, teacher, split, rows, sample_id, images)
+
+
+@app.command()
+@command
+@take_options(make_parameters(ViewConfig))
+def view(options: dict[str, Any], shards: Shards) -> None:
+    """Look at rows in a browser: filter and sort them, pictures beside replies, right and wrong answers, the spend."""
+    from harvest.looking.view.page import view_rows
+
+    view_rows(shards, make_view_config(options))
 
 
 def _print_report(report: Any, as_json: bool) -> None:

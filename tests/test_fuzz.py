@@ -110,6 +110,7 @@ def make_commands() -> st.SearchStrategy[list[str]]:
         "harvest verify": one,
         "harvest reparse": one,
         "harvest show": one | shown,
+        "harvest view": one,
         "harvest plan": asked | built,
         "harvest nonsense": one,
         "distill run": trained,

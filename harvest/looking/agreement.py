@@ -23,13 +23,13 @@ from shared.shards.manifest import REMOVED
 from shared.shards.read import list_splits
 
 _Verdicts: TypeAlias = np.ndarray[Any, np.dtype[np.int8]]
-_Judge: TypeAlias = Callable[[pa.Table], _Verdicts]
+Judge: TypeAlias = Callable[[pa.Table], _Verdicts]
 
 UNJUDGED, WRONG, RIGHT = -1, 0, 1
 ALL_SPLITS = "all"
 _Z = 1.959964  # of 95 %
-_JUDGED_BY = ("label", "label_logprobs", "reply", "choices", "target_text", "references")
-_COLUMNS = ("sample_id", "draw", "status", *_JUDGED_BY)
+JUDGED_BY = ("label", "label_logprobs", "reply", "choices", "target_text", "references")
+_COLUMNS = ("sample_id", "draw", "status", *JUDGED_BY)
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ def find_wilson_interval(right: int, judged: int) -> tuple[float | None, float |
 def judge_folder(folder: Path, manifest: Manifest | None = None) -> Agreement | None:
     """Judge all current rows of a teacher folder; None where nothing in it can be right or wrong."""
     manifest = manifest or load_manifest(folder)
-    found = _find_judge(manifest)
+    found = find_judge(manifest)
     if found is None:
         return None
     rule, judge = found
@@ -105,7 +105,7 @@ def judge_folder(folder: Path, manifest: Manifest | None = None) -> Agreement | 
     for piece in pieces:
         table = piece.table.select(_COLUMNS).filter(pa.array(piece.current))
         statuses = table["status"]
-        verdicts = np.where(pc.equal(statuses, str(Status.OK)).to_numpy(), judge(table), UNJUDGED)
+        verdicts = judge_table(judge, table)
         first = table["draw"].to_numpy() == 0
         known = verdicts != UNJUDGED
         count = Count(
@@ -125,6 +125,27 @@ def judge_folder(folder: Path, manifest: Manifest | None = None) -> Agreement | 
         agreement.splits[split].prompts_right = sum(seen.values())
     judged = {split: count for split, count in agreement.splits.items() if count.drawn}
     return Agreement(rule, judged) if judged else None
+
+
+def find_judge(manifest: Manifest) -> tuple[str, Judge] | None:
+    """What judges the rows of a manifest, and its name; None where there is nothing to judge.
+
+    A judge takes a table with the columns JUDGED_BY and gives RIGHT, WRONG or UNJUDGED for each of its rows.
+    """
+    if manifest.kind == "classification":
+        return "the most probable label", _judge_labels
+    if manifest.answer_rule is None or "score_given" in manifest.recipe:  # a given text says nothing of the teacher
+        return None
+    return f"the rule {manifest.answer_rule}", _ReplyJudge(find_rule(manifest.answer_rule))
+
+
+def judge_table(judge: Judge, table: pa.Table) -> _Verdicts:
+    """What a judge says of the rows of a table, those left unjudged that brought no whole answer.
+
+    The table has the columns JUDGED_BY and `status`.
+    """
+    answered = pc.equal(table["status"], str(Status.OK)).to_numpy()
+    return np.where(answered, judge(table), np.int8(UNJUDGED))
 
 
 def describe_agreement(found: Mapping[str, Any]) -> list[str]:
@@ -149,15 +170,6 @@ def describe_agreement(found: Mapping[str, Any]) -> list[str]:
 
 def _count(statuses: pa.ChunkedArray, *wanted: Status) -> int:
     return int(pc.sum(pc.is_in(statuses, value_set=pa.array(list(map(str, wanted))))).as_py() or 0)
-
-
-def _find_judge(manifest: Manifest) -> tuple[str, _Judge] | None:
-    """What judges the rows of a manifest, and its name; None where there is nothing to judge."""
-    if manifest.kind == "classification":
-        return "the most probable label", _judge_labels
-    if manifest.answer_rule is None or "score_given" in manifest.recipe:  # a given text says nothing of the teacher
-        return None
-    return f"the rule {manifest.answer_rule}", _ReplyJudge(find_rule(manifest.answer_rule))
 
 
 def _judge_labels(table: pa.Table) -> _Verdicts:

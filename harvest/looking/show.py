@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from harvest.asking.pictures import find_picture
-from harvest.chat.prompts import find_drawn, lay_out
+from harvest.chat.prompts import lay_out
+from harvest.looking.pictures import list_pictures
 from shared.console import results
 from shared.errors import ShardError, UsageError
 from shared.schema import Row, row_schema
@@ -83,38 +83,16 @@ def _draw_bar(name: str, probability: float) -> str:
 
 
 def _write_pictures(row: Row, manifest: Manifest, folder: Path, images: Path) -> None:
-    """Draw the pages again: the same text and layout give the same picture, and its hash says whether they did.
-
-    Of a teacher that was shown none, copy the pictures that it made.
-    """
-    from harvest.rendering import Layout, render
-
-    drawn = find_drawn(manifest.recipe, row.example)
-    if drawn is None:
-        _copy_pictures(row, manifest, folder, images)
-        return
-    layout = {key: value for key, value in manifest.recipe["layout"].items() if key not in ("version", "fonts")}
-    images.mkdir(parents=True, exist_ok=True)
-    for number, page in enumerate(render(drawn, Layout(**layout))):
-        path = images / f"{_name_file(row.example.sample_id)}-{number}.png"
-        path.write_bytes(page.png)
-        seen = list(row.answer.image_sha256 or ())
-        same = number < len(seen) and seen[number] == page.sha256
-        results.print(
-            f"{path}{'' if same or not seen else ': not the bytes that the teacher saw'}", markup=False, soft_wrap=True
-        )
-
-
-def _copy_pictures(row: Row, manifest: Manifest, folder: Path, images: Path) -> None:
-    kept = [path for digest in row.answer.image_sha256 or () if (path := find_picture(folder, digest)).is_file()]
-    if not kept:
+    pictures = list_pictures(folder, manifest, row)
+    if not pictures:
         made = "; it kept none of those that it made (--keep-images does)" if row.answer.image_sha256 else ""
         raise UsageError(f"the teacher {manifest.teacher} saw no pictures: its recipe draws nothing{made}")
     images.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(kept):
+    for number, picture in enumerate(pictures):
         path = images / f"{_name_file(row.example.sample_id)}-{number}.png"
-        path.write_bytes(picture.read_bytes())
-        results.print(str(path), markup=False, soft_wrap=True)
+        path.write_bytes(picture.png)
+        note = ": not the bytes that the teacher saw" if picture.differs else ""
+        results.print(f"{path}{note}", markup=False, soft_wrap=True)
 
 
 def _name_file(sample_id: str) -> str:

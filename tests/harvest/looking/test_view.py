@@ -1,0 +1,198 @@
+"""The page of rows: what stands in it, and that nothing in it runs, asks or is markup but its own script."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from harvest.cli import app
+from harvest.looking.agreement import judge_folder
+from harvest.looking.view.config import ViewConfig
+from harvest.looking.view.page import write_page
+from harvest.looking.view.rows import RowIndex
+from harvest.looking.view.summary import summarise
+from harvest.rendering import Layout, render
+from shared.example import Example
+from shared.schema import Answer, Row, Status
+from shared.shards import TeacherFolder
+from tests.shared.shards.shard_rows import make_key, make_manifest
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028{{ 7*7 }}"
+LABELS = ("bad", "good")
+LAYOUT = Layout(128, 128, max_font_size=20)
+RECIPE = {"layout": LAYOUT.fingerprint(), "prompt": {"question": "?", "label_words": LABELS, "draw": "fields"}}
+
+
+def make_row(number: int, **answer: Any) -> Row:
+    """A row whose teacher says bad with more certainty the higher its number, and good from 10 on."""
+    text = f"text {number}"
+    bad = -0.1 - number / 1000 if number < 10 else -3.0
+    given: dict[str, Any] = {
+        "reply": LABELS[number >= 10],
+        "label_logprobs": (bad, -3.1 - bad),
+        "residual_mass": number / 100,
+        "image_sha256": [page.sha256 for page in render(text, LAYOUT)],
+        "cost_usd": 0.25,
+        "asked_at": datetime(2026, 3, 1, tzinfo=UTC) + timedelta(minutes=number),
+        "attempts": 1,
+    }
+    return Row(Example(str(number), text, label=number % 2), make_key(number), 0, Answer(Status.OK, **given | answer))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twenty rows, four of another split in a journal, one of which answers a sealed row again."""
+    manifest = make_manifest(task="films", labels=LABELS, recipe=RECIPE, planned={"train": 20, "test": 3})
+    with TeacherFolder.open(tmp_path / "data" / "films", manifest) as opened:
+        opened.append("train", [make_row(number) for number in range(20)])
+        opened.seal()
+        hostile = Answer(Status.FAILED, reply=HOSTILE, error=HOSTILE, cost_usd=None)
+        opened.append("test", [make_row(20), Row(Example(HOSTILE, HOSTILE, label=0), make_key(21), 0, hostile)])
+        opened.append("train", [make_row(3, reply="again", label_logprobs=(-3.0, -0.1))])
+        opened.commit()
+        return opened.path
+
+
+def read_data(page: bytes) -> dict[str, Any]:
+    """What the page's script reads: the one block of data in it."""
+    (content,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.decode(), re.DOTALL)
+    data: dict[str, Any] = json.loads(content)
+    return data
+
+
+class Elements(HTMLParser):
+    """Collects the elements of a page."""
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page.decode())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_the_command_writes_every_current_row_with_its_picture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parents[2])
+    done = CliRunner().invoke(app, ["view", "data/films"])
+    assert done.exit_code == 0, done.output
+    assert "films-tiny.html: 22 rows" in done.stdout
+    data = read_data(Path("films-tiny.html").read_bytes())
+    rows = {(row["split"], row["id"]): row for row in data["rows"]}
+    assert len(rows) == len(data["rows"]) == 22
+    assert rows["train", "3"]["reply"] == "again"
+    assert (rows["train", "3"]["gold"], rows["train", "3"]["said"], rows["train", "3"]["verdict"]) == ("good",) * 2 + (
+        "right",
+    )
+    assert rows["train", "4"]["mass"] == pytest.approx(0.04)
+    assert rows["test", HOSTILE]["cost"] is None
+    (picture,) = rows["train", "4"]["pictures"]["shown"]
+    assert picture["src"].startswith("data:image/webp;base64,")
+    assert not picture["note"]
+    assert CliRunner().invoke(app, ["view", "data/films", "--out", "data"]).exit_code == 2
+
+
+def test_totals_are_those_of_the_other_commands(folder: Path) -> None:
+    summary = summarise(RowIndex(folder).look())
+    agreement = judge_folder(folder)
+    assert agreement is not None
+    assert summary["agreement"] == agreement.describe()
+    assert (summary["rows"], summary["unsealed"], summary["planned"]) == (22, 3, 23)
+    assert summary["statuses"] == {"ok": 21, "failed": 1}
+    assert (summary["cost_usd"], summary["unpriced"]) == (22 * 0.25, 1)  # the answer that was given again was paid
+    assert summary["spend"][-1][1] == 22 * 0.25
+    assert [at for at, _ in summary["spend"]] == sorted(at for at, _ in summary["spend"])
+    right = [summary["confusion"]["rows"][label][label] for label in (0, 1)]
+    assert sum(right) == agreement.describe()["splits"]["all"]["right"]
+    assert sum(map(sum, summary["confusion"]["rows"])) == 21
+
+
+def test_a_row_that_is_sealed_while_its_page_is_open_is_one_row(folder: Path) -> None:
+    index = RowIndex(folder)
+    before = index.look()
+    with TeacherFolder.open(folder.parent, replace(before.manifest, planned={})) as opened:
+        opened.seal()
+    after = index.look()
+    assert sorted(before.rows["sample_id"]) == sorted(after.rows["sample_id"])
+    assert (before.rows["sealed"].sum(), after.rows["sealed"].sum()) == (19, 22)
+    assert after.read(after.rows.filter(sample_id="3"))[0].answer.reply == "again"
+
+
+def test_a_large_harvest_is_a_sample_that_is_said_and_stays(folder: Path) -> None:
+    snapshot = RowIndex(folder).look()
+    few, more = (read_data(write_page(snapshot, ViewConfig(rows=count))) for count in (5, 10))
+    assert "5 of 22 rows, a random sample" in few["size"]
+    assert few["summary"]["rows"] == 22
+    ids, wider = ([row["id"] for row in data["rows"]] for data in (few, more))
+    assert len(ids) == 5
+    assert set(ids) < set(wider)
+
+
+def test_few_pictures_are_those_of_wrong_answers(folder: Path) -> None:
+    rows = read_data(write_page(RowIndex(folder).look(), ViewConfig(pictures=2)))["rows"]
+    shown = [row for row in rows if row["pictures"]["shown"]]
+    assert [row["verdict"] for row in shown] == ["wrong", "wrong"]
+    assert "--pictures" in next(row for row in rows if row not in shown)["pictures"]["note"]
+
+
+def test_hostile_rows_are_text_and_nothing_leaves_the_page(folder: Path) -> None:
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("pkg://reviews", HOSTILE.replace("\u2028", "")))
+    page = write_page(RowIndex(folder).look(), ViewConfig())
+    assert next(row for row in read_data(page)["rows"] if row["id"] == HOSTILE)["reply"] == HOSTILE
+    elements = Elements(page).found
+    assert [kind.get("type") for tag, kind in elements if tag == "script"] == ["application/json", None]
+    assert not any(name.startswith("on") or name == "style" for _, kind in elements for name in kind)
+    assert {kind["href"] for _, kind in elements if "href" in kind} == {"data:,"}
+    assert "img" not in [tag for tag, _ in elements]
+    assert "src" not in [name for _, kind in elements for name in kind]
+    assert not re.search(rb"https?://", page)
+    assert "\u2028" not in page.decode()
+    (policy,) = [kind["content"] for _, kind in elements if kind.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "connect-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_every_filter_that_the_page_has_has_a_name_that_can_be_read(folder: Path) -> None:
+    elements = Elements(write_page(RowIndex(folder).look(), ViewConfig())).found
+    names = {kind.get("name") for tag, kind in elements if tag in ("input", "select")}
+    assert {"find", "split", "status", "gold", "said", "verdict", "mass", "cost", "sort"} <= names
+
+
+def browse(page: Path, state: str = "") -> str:
+    """The elements of a page after its script has run in a browser."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs chromium")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command = [chromium, *flags, f"--user-data-dir={page.parent / 'profile'}", "--dump-dom", f"{page.as_uri()}#{state}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.mark.real
+def test_a_browser_filters_sorts_and_runs_nothing_of_a_row(folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "rows.html"
+    page.write_bytes(write_page(RowIndex(folder).look(), ViewConfig()))
+    everything = browse(page)
+    assert ">22 rows found<" in everything
+    table = everything[everything.index("<tbody>") : everything.index("</tbody>")]
+    assert "&lt;img src=x onerror=alert(2)&gt;" in table
+    assert "<img" not in table
+    assert "<script" not in table
+    assert ">0.5" not in table
+    assert ">1 row found<" in browse(page, "status=failed")
+    wrong = browse(page, "verdict=wrong&mass=0.1&sort=mass&down=on")
+    masses = re.findall(r'<td class="more number">(0\.\d+)</td>', wrong)
+    assert masses == sorted(masses, reverse=True)
+    assert masses[0] == "0.200"
+    assert masses[-1] >= "0.100"
