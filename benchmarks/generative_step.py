@@ -107,6 +107,7 @@ def make_targets(batch: dict[str, Tensor], k: int) -> TokenTargets:
         batch["top_logprobs"],
         batch["tail"],
         weight if k else none,
+        none,
     )
 
 
@@ -122,26 +123,26 @@ def whole_loss(logits: Tensor, batch: dict[str, Tensor], k: int) -> Tensor:
     return diverge(teacher, student, "forward-kl").mean()
 
 
-class Taken(NamedTuple):
+class StepTime(NamedTuple):
     """What a step took: seconds, and seconds of the processor."""
 
     seconds: float
     processor: float
 
     @classmethod
-    def now(cls) -> "Taken":
+    def now(cls) -> "StepTime":
         """Read both clocks."""
         return cls(time.perf_counter(), time.process_time())
 
-    def end(self) -> "Taken":
+    def end(self) -> "StepTime":
         """Give what both clocks have gone on by since."""
-        return Taken(time.perf_counter() - self.seconds, time.process_time() - self.processor)
+        return StepTime(time.perf_counter() - self.seconds, time.process_time() - self.processor)
 
 
-class Measured(NamedTuple):
+class CaseCost(NamedTuple):
     """What each step took, and the bytes of weights, and of the trained ones' gradients and moments."""
 
-    steps: list[Taken]
+    steps: list[StepTime]
     state: int
 
 
@@ -150,7 +151,7 @@ def count_state(model: nn.Module) -> int:
     return sum(each.nbytes * (4 if each.requires_grad else 1) for each in model.parameters())
 
 
-def time_own(case: str, size: str, rows: Rows, steps: int, precision: Any) -> Measured:
+def time_own(case: str, size: str, rows: Rows, steps: int, precision: Any) -> CaseCost:
     """Time this project's steps, or those over whole logits."""
     device = choose_device("auto", precision)
     k = int(case.split()[1].removeprefix("kl")) if "kl" in case else 0
@@ -161,7 +162,7 @@ def time_own(case: str, size: str, rows: Rows, steps: int, precision: Any) -> Me
     taken = []
     for made in batches:
         batch = {name: tensor.to(device.device) for name, tensor in made.items()}
-        started = Taken.now()
+        started = StepTime.now()
         with device.autocast():
             if case.startswith("chunked"):
                 hidden = student(batch["input_ids"], batch["attention_mask"]).flatten(0, 1)[batch[PLACES]]
@@ -172,10 +173,10 @@ def time_own(case: str, size: str, rows: Rows, steps: int, precision: Any) -> Me
         take_step(student, optimizer, loss)
         loss.item()
         taken.append(started.end())
-    return Measured(taken[1:], count_state(student))
+    return CaseCost(taken[1:], count_state(student))
 
 
-def time_trl(case: str, size: str, rows: Rows, steps: int, precision: Any) -> Measured:
+def time_trl(case: str, size: str, rows: Rows, steps: int, precision: Any) -> CaseCost:
     """Time the steps of TRL's trainer on the same rows."""
     import tempfile
 
@@ -185,13 +186,13 @@ def time_trl(case: str, size: str, rows: Rows, steps: int, precision: Any) -> Me
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    taken: list[Taken] = []
+    taken: list[StepTime] = []
 
     class Clock(TrainerCallback):
         """Notes how long each step took."""
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.started = Taken.now()
+            self.started = StepTime.now()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             if torch.cuda.is_available():
@@ -211,7 +212,7 @@ def time_trl(case: str, size: str, rows: Rows, steps: int, precision: Any) -> Me
             max_steps=steps + 1,
             per_device_train_batch_size=rows.rows,
             learning_rate=RATE,
-            bf16=device.bfloat16,
+            bf16=device.half == torch.bfloat16,
             use_cpu=device.device.type == "cpu",
             gradient_checkpointing=False,
             report_to="none",
@@ -230,7 +231,7 @@ def time_trl(case: str, size: str, rows: Rows, steps: int, precision: Any) -> Me
             processing_class=tokenizer,
             callbacks=[Clock()],
         ).train()
-    return Measured(taken[1:], count_state(model))
+    return CaseCost(taken[1:], count_state(model))
 
 
 def measure(case: str, size: str, rows: Rows, steps: int, precision: Any) -> dict[str, Any]:

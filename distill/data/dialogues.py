@@ -6,7 +6,7 @@ and ends with the token that ends a turn. What does not fit is cut from the prom
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -106,7 +106,8 @@ class DialogueColumn:
 
     `learnt` names whose words the reply is. `same_tokenizer` says that the teacher's ids are the student's too: then
     they are taken as they are, with the top K where `with_top`. `shuffle` is a seed where the teacher's words, or with
-    `with_top` its distributions, are to be those of others: of other rows of the row group, or of other tokens.
+    `with_top` its distributions, are to be those of others: of other rows of the row group, or of other tokens. Which
+    tokens the teacher's own K name stays then: what is learnt beside a distribution is learnt at the same tokens.
     `answers` weighs the tokens of a reply's final answer; all weigh alike without.
     """
 
@@ -127,18 +128,28 @@ class DialogueColumn:
         return (*EXAMPLE_COLUMNS, "reply", *ids, *(TOPK_COLUMNS if self.with_top else ()))
 
     def encode_rows(self, table: pa.Table, rows: Array) -> list[Dialogue | None]:
-        """Encode some rows of a table with the `shard_columns`; None where there is no reply, or it does not fit."""
+        """Encode some rows of a table with the `shard_columns`; None where there is no reply, or it does not fit.
+
+        Their tokens are not weighed, which takes several times as long.
+        """
+        return self._encode(*self._read(table, rows))
+
+    def _read(self, table: pa.Table, rows: Array) -> tuple[pa.Table, list[Example]]:
         picked = table.select(list(self.shard_columns)).take(pa.array(rows))
-        examples = read_examples(picked)
+        return picked, read_examples(picked)
+
+    def _encode(self, table: pa.Table, examples: Sequence[Example]) -> list[Dialogue | None]:
         prompts = self.encoder.encode_prompts([self.prompter.write(example) for example in examples])
-        replies = self._write_replies(picked, examples)
+        replies = self._write_replies(table, examples)
         return [
-            None if reply is None else self.encoder.fit(prompt, reply.ids, reply.top, self._weigh(example, reply.ids))
-            for example, prompt, reply in zip(examples, prompts, replies, strict=True)
+            None if reply is None else self.encoder.fit(prompt, reply.ids, reply.top)
+            for prompt, reply in zip(prompts, replies, strict=True)
         ]
 
-    def _weigh(self, example: Example, reply: Sequence[int]) -> Sequence[float] | None:
-        return None if self.answers is None else self.answers.weigh(example, reply).tolist()
+    def _weigh(self, example: Example, dialogue: Dialogue | None) -> Dialogue | None:
+        if self.answers is None or dialogue is None:
+            return dialogue
+        return dialogue._replace(weights=self.answers.weigh(example, dialogue.reply).tolist())
 
     def _write_replies(self, table: pa.Table, examples: Sequence[Example]) -> list[Written | None]:
         if self.learnt == "reference":
@@ -162,7 +173,8 @@ class DialogueColumn:
 
     def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Sequences:
         """Give the dialogues of some rows: see BatchColumn."""
-        dialogues = self.encode_rows(table, rows)
+        picked, examples = self._read(table, rows)
+        dialogues = list(map(self._weigh, examples, self._encode(picked, examples)))
         if self.shuffle is not None and not self.with_top:
             dialogues = self._swap_replies(dialogues, start)
         for row, each in zip(rows, dialogues, strict=True):
@@ -185,16 +197,8 @@ class DialogueColumn:
         has = np.flatnonzero(made.has_top)
         order = np.arange(len(made.has_top))
         order[has] = np.random.default_rng([self.shuffle or 0, start]).permutation(has)
-        return Sequences(
-            made.ids,
-            made.offsets,
-            made.prompts,
-            made.top_ids[order],
-            made.top_logprobs[order],
-            made.tail[order],
-            made.has_top[order],
-            made.weights,
-        )
+        tops = {name: getattr(made, name)[order] for name in ("top_ids", "top_logprobs", "tail", "has_top")}
+        return replace(made, **tops)
 
     def count_bytes(self, stored: int, rows: int) -> int:
         """Bound the memory of some dialogues: 4 bytes a token, and what the top K takes once it is decoded.

@@ -16,6 +16,7 @@ from distill.data.columns import Array
 from shared.topk import NO_TOKEN, TopK
 
 PLACES = "places"
+OF_REPLIES = ("top_ids", "top_logprobs", "tail", "has_top", "weights", "named")  # an entry a token of all replies
 
 
 class Dialogue(NamedTuple):
@@ -37,7 +38,7 @@ class Sequences:
 
     `prompts` (n,) counts those. `reply_offsets` does for replies what `offsets` does for all; the teacher's top K lie
     in that order: `top_ids` and `top_logprobs` (replies' tokens, K), `tail` and `has_top` (replies' tokens,); and so do
-    the `weights` of the tokens.
+    the `weights` of the tokens, and `named`, whether its own top K names a token.
     """
 
     ids: Array
@@ -48,6 +49,7 @@ class Sequences:
     tail: Array
     has_top: Array
     weights: Array
+    named: Array
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -70,7 +72,7 @@ class Sequences:
             self.ids[where],
             offsets,
             self.prompts[rows],
-            *(each[of_reply] for each in (self.top_ids, self.top_logprobs, self.tail, self.has_top, self.weights)),
+            *(getattr(self, name)[of_reply] for name in OF_REPLIES),
         )
 
     def collate(self, pad_id: int, whole: "Sequences | None" = None) -> dict[str, Tensor]:
@@ -78,8 +80,9 @@ class Sequences:
 
         `input_ids` and `attention_mask` (n, t). Of the m tokens of all replies: `places` (m,), where the token before
         each lies in a flattened (n t,); `row` (m,), whose reply it is; `said` (m,), its id; `top_ids`, `top_logprobs`
-        (m, K), `tail`, `has_top` and `weights` (m,). Of each row: `prompt_lengths` and `lengths` (n,). And over the
-        `whole` batch `counts` (2,): the replies' tokens, and those with a top K; `weighed` (1,), the sum of weights.
+        (m, K), `tail`, `has_top`, `weights` and `named` (m,). Of each row: `prompt_lengths` and `lengths` (n,). And
+        over the `whole` batch `counts` (2,): the replies' tokens, and those with a top K; `weighed` (1,), the sum of
+        weights.
         """
         lengths, longest = self.lengths, int(self.lengths.max())
         mask = np.arange(longest) < lengths[:, None]
@@ -94,11 +97,7 @@ class Sequences:
             PLACES: row * longest + place - 1,
             "row": row,
             "said": ids[replied],
-            "top_ids": self.top_ids,
-            "top_logprobs": self.top_logprobs,
-            "tail": self.tail,
-            "has_top": self.has_top,
-            "weights": self.weights,
+            **{name: getattr(self, name) for name in OF_REPLIES},
             "prompt_lengths": self.prompts,
             "lengths": lengths,
             "counts": np.array([len(whole.has_top), whole.has_top.sum()], np.int64),
@@ -124,7 +123,8 @@ def make_sequences(dialogues: Sequence[Dialogue]) -> Sequences:
     total = sum(replies)
     top_ids = np.full((total, width), NO_TOKEN, np.int32)
     top_logprobs = np.full((total, width), -np.inf, np.float32)
-    tail, has_top, weights = np.zeros(total, np.float32), np.zeros(total, np.bool_), np.ones(total, np.float32)
+    tail, weights = np.zeros(total, np.float32), np.ones(total, np.float32)
+    has_top, named = np.zeros(total, np.bool_), np.zeros(total, np.bool_)
     start = 0
     for each, length in zip(dialogues, replies, strict=True):
         if each.top is not None:
@@ -132,11 +132,12 @@ def make_sequences(dialogues: Sequence[Dialogue]) -> Sequences:
             count, own = here.stop - start, each.top.ids.shape[1]
             top_ids[here, :own], top_logprobs[here, :own] = each.top.ids[:count], each.top.logprobs[:count]
             tail[here], has_top[here] = each.top.tail[:count], True
+            named[here] = (top_ids[here] == np.asarray(each.reply[:count])[:, None]).any(1)
         if each.weights is not None:
             weights[start : start + length] = each.weights
         start += length
     prompts = np.array([len(each.prompt) for each in dialogues], np.int64)
-    return Sequences(ids, offsets, prompts, top_ids, top_logprobs, tail, has_top, weights)
+    return Sequences(ids, offsets, prompts, top_ids, top_logprobs, tail, has_top, weights, named)
 
 
 def join_sequences(parts: Sequence[Sequences]) -> Sequences:
@@ -151,6 +152,7 @@ def join_sequences(parts: Sequence[Sequences]) -> Sequences:
         np.concatenate([part.tail for part in parts]),
         np.concatenate([part.has_top for part in parts]),
         np.concatenate([part.weights for part in parts]),
+        np.concatenate([part.named for part in parts]),
     )
 
 

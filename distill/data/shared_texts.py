@@ -15,17 +15,21 @@ from shared.shards.read import GroupReader, RowGroup
 
 
 class SharedTexts(TextColumn):
-    """Texts of the `wanted` rows as `tokens`, which were encoded beforehand, in the order of the split."""
+    """Texts of the `wanted` rows as `tokens`, which were encoded beforehand, in the order of the split.
+
+    It names the columns of the texts, though it has no use for them: row groups are put together by what those take in
+    the shards, and several processes are to put together what one does.
+    """
 
     def __init__(self, encoder: TextEncoder, wanted: Bools, tokens: Tokens, truncated: int) -> None:
         super().__init__(encoder)
         self.truncated = truncated
-        self._wanted, self._tokens = wanted, tokens
+        self._tokens, self._place = tokens, np.cumsum(wanted) - 1  # the place of a wanted row among those
 
     def decode(self, table: pa.Table, rows: Array, group: RowGroup, start: int) -> Tokens:
-        """Give the tokens of some rows, in the order of the split: see BatchColumn."""
-        place = np.count_nonzero(self._wanted[: start + rows[0]])
-        return self._tokens.take(np.arange(place, place + len(rows)))
+        """Give the tokens of all wanted rows of a piece, in the order of the split: see BatchColumn."""
+        place = int(self._place[start + rows[0]])
+        return self._tokens.cut(place, place + len(rows))
 
 
 def share_texts(split: Split, wanted: Bools, encoder: TextEncoder, processes: Processes, folder: Path) -> SharedTexts:

@@ -33,10 +33,16 @@ class Tokens:
 
     def take(self, rows: Array) -> "Tokens":
         """Pick those of some texts, in the order of `rows`."""
-        lengths = self.lengths[rows]
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         where = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return Tokens(self.ids[where], self.types[where], offsets)
+
+    def cut(self, start: int, end: int) -> "Tokens":
+        """Give those of the texts from `start` up to `end`: nothing is copied but their offsets."""
+        offsets = self.offsets[start : end + 1]
+        here = slice(int(offsets[0]), int(offsets[-1]))
+        return Tokens(self.ids[here], self.types[here], offsets - offsets[0])
 
     def pad(self, pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
         """Make `input_ids`, `attention_mask` and `token_type_ids`, each (n, longest), int64; padding on the right."""

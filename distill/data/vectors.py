@@ -22,7 +22,6 @@ from distill.data.columns import (
     Tensors,
     cut_groups,
     read_groups,
-    read_pieces,
 )
 from distill.data.moments import Moments, measure_error
 from distill.data.split import Ints, Split, describe_row
@@ -266,8 +265,7 @@ def _check_finite(vectors: Array, rows: Array, group: RowGroup) -> None:
 
 def iterate_vectors(split: Split, vectors: VectorColumn) -> Iterator[Array]:
     """Give the answered rows' vectors, in the order of the shards, a row group or a piece of one at a time."""
-    for piece, table in read_pieces(split, split.answered, vectors):
-        yield vectors.decode(table, piece.rows, piece.group, piece.start)
+    return (block for _, block in iterate_share(split, vectors, Processes()))
 
 
 def iterate_share(split: Split, vectors: VectorColumn, processes: Processes) -> Iterator[tuple[int, Array]]:

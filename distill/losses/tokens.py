@@ -50,20 +50,11 @@ class TokenTargets(NamedTuple):
     logprobs: Tensor
     tail: Tensor
     top_weight: Tensor
-    tail_weight: Tensor | None = None
+    tail_weight: Tensor
 
     def cut(self, start: int, end: int) -> "TokenTargets":
         """Give those of some positions."""
-        here = slice(start, end)
-        return TokenTargets(
-            self.said[here],
-            self.nll_weight[here],
-            self.ids[here],
-            self.logprobs[here],
-            self.tail[here],
-            self.top_weight[here],
-            None if self.tail_weight is None else self.tail_weight[here],
-        )
+        return TokenTargets(*(each[start:end] for each in self))
 
 
 class LossSums(NamedTuple):
@@ -119,12 +110,8 @@ def measure_logits(logits: Tensor, targets: TokenTargets, divergence: Divergence
     if targets.ids.shape[1]:
         teacher = torch.cat([targets.logprobs, targets.tail[:, None]], 1).to(buckets.dtype)
         diverged = diverge(teacher, buckets - normaliser[:, None], divergence)
-    terms = [(nll, targets.nll_weight), (diverged, targets.top_weight)]
-    if targets.tail_weight is None:
-        terms.append((nll.new_zeros(len(nll)), nll.new_zeros(len(nll))))
-    else:
-        unnamed = (targets.ids != targets.said[:, None]).all(1)
-        terms.append((torch.where(unnamed, rest - said, 0), targets.tail_weight))
+    among = torch.where((targets.ids != targets.said[:, None]).all(1), rest - said, 0)
+    terms = ((nll, targets.nll_weight), (diverged, targets.top_weight), (among, targets.tail_weight))
     total = torch.stack([(values * weight).sum() for values, weight in terms]).sum()
     return LossSums(total, *((values * (weight != 0)).sum().detach() for values, weight in terms))
 

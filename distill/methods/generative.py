@@ -33,7 +33,8 @@ class Generative:
 
     def __init__(self, materials: WritingMaterials) -> None:
         self.materials = materials
-        self.teacher = make_vector_teacher(materials) if "vectors" in materials.weights else None
+        with_vectors = "vectors" in materials.weights and materials.config.method.traits.trains_student
+        self.teacher = make_vector_teacher(materials) if with_vectors else None
         self.plan = plan_dialogues(materials, None if self.teacher is None else self.teacher.column)
         self.generator = build_generator(materials, self.teacher)
         self.scores = WritingScores(materials, self.generator)

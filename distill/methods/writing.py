@@ -73,16 +73,18 @@ class WritingMaterials:
         names = set(self.weights)
         columns = {}
         if names & {"reply", "topk"} or names == {"vectors"}:
-            columns["reply"] = self.make_column("reply", "topk" in names, None if names == {"vectors"} else seed)
+            columns["reply"] = self.make_column(
+                "reply", "topk" in names, None if names == {"vectors"} else seed, self._find_answers()
+            )
         if "reference" in names:
-            columns["reference"] = self.make_column("reference")
+            columns["reference"] = self.make_column("reference", answers=self._find_answers())
         return columns
 
-    def make_column(self, learnt: Learnt, with_top: bool = False, shuffle: int | None = None) -> DialogueColumn:
+    def make_column(
+        self, learnt: Learnt, with_top: bool = False, shuffle: int | None = None, answers: AnswerWeights | None = None
+    ) -> DialogueColumn:
         """Make a column of dialogues."""
-        return DialogueColumn(
-            self.encoder, self.prompter, learnt, self.same_tokenizer, with_top, shuffle, self._find_answers()
-        )
+        return DialogueColumn(self.encoder, self.prompter, learnt, self.same_tokenizer, with_top, shuffle, answers)
 
     def _find_answers(self) -> AnswerWeights | None:
         weight, rule = self.config.generative.answer_weight, name_rule(self.rows.manifest)

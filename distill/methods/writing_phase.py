@@ -12,7 +12,7 @@ from distill.compute.weights import write_trained
 from distill.data.batches import Batch, BatchPart, RowSource
 from distill.data.columns import VECTORS, BatchColumn
 from distill.data.dialogues import DialogueColumn
-from distill.data.sequences import PLACES
+from distill.data.sequences import OF_REPLIES, PLACES
 from distill.data.usable import UsableRows, choose_rows
 from distill.data.vectors import VectorColumn
 from distill.losses.tokens import LossSums, TokenTargets, sum_losses
@@ -31,8 +31,6 @@ from shared.console import say
 from shared.errors import DataError
 
 OF_TOP = ("topk", "tail")  # the terms that a teacher's top K is needed for
-OF_TOKENS = ("said", "top_ids", "top_logprobs", "tail", "has_top", "weights")  # what a batch has of each token
-TINY = 1e-6  # in the place of a sum of no weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,25 +164,25 @@ class WriterPhase:
         weights = self.materials.weights
         counts = self.materials.device.processes.rank < len(batch)
         tokens, with_top = inputs["counts"].clamp(min=1).float() * (1 if counts else torch.inf)
-        weighed_tokens = inputs["weighed"].clamp(min=TINY) * (1 if counts else torch.inf)
+        weighed_tokens = inputs["weighed"] * (1 if counts else torch.inf)
         weighed = {term: weights.get(term, 0.0) for term in (name, *(OF_TOP if name == "reply" else ()))}
+        shares = (weighed[name] / weighed_tokens, *(weighed.get(term, 0.0) / with_top for term in OF_TOP))
         with self.materials.device.autocast():
             hidden = self.student(inputs["input_ids"], inputs["attention_mask"])
             read = hidden.flatten(0, 1)[inputs[PLACES]]
-            targets = make_targets(
-                inputs, weighed[name] / weighed_tokens, *(weighed.get(term, 0.0) / with_top for term in OF_TOP)
-            )
+            # Scaled before, and not after: sum_losses takes the head's gradients itself, which are of 16 bits there.
+            targets = make_targets(inputs, *self.scaler.scale(shares))
             sums: LossSums = sum_losses(read, self.student.head, targets, self.materials.config.generative.divergence)
         with_vectors = self.teacher is not None and name == next(iter(self.plan.columns))
         vectors = self._match(hidden, inputs, batch) if with_vectors else {}
         total = sums.total
-        found = {"total": total.detach()}
+        found = {"total": total.detach() / self.scaler.scale(torch.ones_like(total))}
         if vectors:
             processes = self.materials.device.processes.count  # each of which has the terms of the whole batch
-            total = total + weights["vectors"] * vectors["vectors"]
+            total = total + self.scaler.scale(weights["vectors"] * vectors["vectors"])
             found |= {term: value.detach() / processes for term, value in vectors.items()}
             found["total"] = found["total"] + weights["vectors"] * found["vectors"]
-        torch.autograd.backward(self.scaler.scale(total))
+        torch.autograd.backward(total)
         means = {name: sums.nll / tokens, "topk": sums.divergence / with_top, "tail": sums.tail / with_top}
         return found | {term: means[term] for term, weight in weighed.items() if weight}
 
@@ -211,7 +209,10 @@ class WriterPhase:
 def make_targets(
     inputs: Mapping[str, Tensor], nll_weight: Tensor, top_weight: Tensor, tail_weight: Tensor
 ) -> TokenTargets:
-    """Make what a batch of dialogues is held to, each token with its share in the means over all."""
+    """Make what a batch of dialogues is held to, each token with its share in the means over all.
+
+    `tail` counts where the teacher's own K lack the token, whatever distribution is learnt there.
+    """
     has_top = inputs["has_top"]
     return TokenTargets(
         inputs["said"],
@@ -220,7 +221,7 @@ def make_targets(
         inputs["top_logprobs"],
         inputs["tail"],
         has_top * top_weight,
-        has_top * tail_weight,
+        has_top * ~inputs["named"] * tail_weight,
     )
 
 
@@ -236,7 +237,7 @@ def cut_batch(inputs: Mapping[str, Tensor], rows: int | None) -> list[Mapping[st
         longest = int(inputs["lengths"][start:end].max())
         by_row = {name: inputs[name][start:end] for name in ("prompt_lengths", "lengths")}
         by_place = {name: inputs[name][:, :longest][start:end] for name in ("input_ids", "attention_mask")}
-        by_token = {name: inputs[name][here] for name in OF_TOKENS}
+        by_token = {name: inputs[name][here] for name in ("said", *OF_REPLIES)}
         row = inputs["row"][here] - start
         places = row * longest + inputs[PLACES][here] % width
         of_all = {name: inputs[name] for name in ("counts", "weighed")}

@@ -25,8 +25,8 @@ from shared.shards.manifest import Manifest
 from shared.shards.read import read_row_group
 
 REPLIES = "replies"
-# What a student makes of dialogues, by their id(): measured once, as long as it learns nothing in between.
-Measured: TypeAlias = "dict[int, list[Taken]]"
+# What a student makes of dialogues, by split and words: measured once, as long as it learns nothing in between.
+Measured: TypeAlias = "dict[tuple[str, Learnt], list[Taken]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,28 +123,33 @@ class WritingScores:
         return Said(found[0][has], np.array([value for value in values if value is not None]))
 
     def _measure(self, split: str, learnt: Learnt, measured: Measured) -> tuple[Array, list[Taken]] | None:
-        kept = self._find_dialogues(split, learnt)
+        words = self._choose_words(split, learnt)
+        kept = self._find_dialogues(split, words)
         if kept is None:
             return None
         number, dialogues = kept
-        if id(dialogues) not in measured:
+        if (split, words) not in measured:
             generator = self._generator
-            measured[id(dialogues)] = measure_replies(generator, generator.head, dialogues, self._materials.device)
-        return number, measured[id(dialogues)]
+            measured[split, words] = measure_replies(generator, generator.head, dialogues, self._materials.device)
+        return number, measured[split, words]
+
+    def _choose_words(self, split: str, learnt: Learnt) -> Learnt:
+        """Choose whose words are measured: the teacher's for the references too, where it scored those themselves."""
+        if learnt == "reply" or not self._materials.same_tokenizer:
+            return learnt
+        reply, reference = self._find_dialogues(split, "reply"), self._find_dialogues(split, "reference")
+        if reply is None or reference is None or not _are_same(reply, reference):
+            return learnt
+        self._taken[split, "reference"] = reply  # the other copy is not kept
+        return "reply"
 
     def _find_dialogues(self, split: str, learnt: Learnt) -> tuple[Array, Sequences] | None:
-        """Find the dialogues of a split's rows that have one which fits; they are encoded once.
-
-        Where the teacher scored the references themselves, both are one, with what it said of each token.
-        """
+        """Find the dialogues of a split's rows that have one which fits; they are encoded once."""
         if (split, learnt) not in self._taken:
             rows, scored = self._splits[split]
             column = self._materials.make_column(learnt, learnt == "reply")
             asked = scored if learnt == "reference" else scored & rows.answered
             self._taken[split, learnt] = _read_dialogues(rows, column, asked)
-            reply, reference = (self._taken.get((split, name)) for name in ("reply", "reference"))
-            if reply is not None and reference is not None and _are_same(reply, reference):
-                self._taken[split, "reference"] = reply
         return self._taken[split, learnt]
 
     def _read(self, split: str) -> tuple[Array, list[Example]]:

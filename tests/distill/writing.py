@@ -120,8 +120,16 @@ def make_choices(rows: Sequence[Row]) -> list[Row]:
     return made
 
 
-def write_sums(out: Path, writer: Path, train: list[Row], *, tokenizer: bool = True, choices: bool = False) -> Path:
-    """Write data/sums/: train, and a validation and a test split that the teacher was asked about and not."""
+def write_sums(
+    out: Path,
+    writer: Path,
+    train: list[Row],
+    *,
+    tokenizer: bool = True,
+    choices: bool = False,
+    validation: list[Row] | None = None,
+) -> Path:
+    """Write data/sums/: train, a `validation` that the teacher was not asked about unless given, and an asked test."""
     vocabulary = AutoTokenizer.from_pretrained(writer).get_vocab()
     recorded = {"tokenizer": {"name": "tiny", "sha256": fingerprint_tokenizer(vocabulary)}} if tokenizer else {}
     manifest = Manifest(
@@ -136,7 +144,7 @@ def write_sums(out: Path, writer: Path, train: list[Row], *, tokenizer: bool = T
         max_reply_tokens=4,
     )
     with TeacherFolder.open(out / "data" / "sums", manifest) as folder:
-        splits = {"train": train, "validation": unasked(make_sums(20, 1)), "test": make_sums(20, 2)}
+        splits = {"train": train, "validation": validation or unasked(make_sums(20, 1)), "test": make_sums(20, 2)}
         for split, rows in splits.items():
             folder.append(split, make_choices(rows) if choices else rows)
             folder.seal(split)

@@ -37,17 +37,25 @@ def make_column(writer: Path, rule: str = "choice") -> DialogueColumn:
     return DialogueColumn(make_encoder(tokenizer, 64, [EOS]), PlainPrompter(), "reply", True, answers=weights)
 
 
-def read_batch(column: DialogueColumn) -> dict[str, torch.Tensor]:
+def make_table() -> pa.Table:
     rows = []
     for i, (reply, _) in enumerate(REPLIES):
         ids = [*map(VOCABULARY.index, reply.split()), EOS]
         example = Example(str(i), "what is one", choices=("two", "seven"), label=1)
         rows.append(Row(example, f"{i:064x}", 0, Answer(Status.OK, reply=reply, reply_ids=ids, attempts=1)))
-    table = pa.Table.from_batches([rows_to_batch(rows, row_schema())])
+    return pa.Table.from_batches([rows_to_batch(rows, row_schema())])
+
+
+def read_batch(column: DialogueColumn) -> dict[str, torch.Tensor]:
     group = RowGroup(Path("part-0.parquet"), "train", 0, 0)
-    batch = column.collate(column.decode(table, np.arange(len(rows)), group, 0))
+    batch = column.collate(column.decode(make_table(), np.arange(len(REPLIES)), group, 0))
     assert isinstance(batch, dict)
     return batch
+
+
+def test_rows_whose_lengths_are_looked_at_are_not_weighed(writer: Path) -> None:
+    found = make_column(writer).encode_rows(make_table(), np.arange(len(REPLIES)))
+    assert [each.weights for each in found if each is not None] == [None] * len(REPLIES)
 
 
 @torch.no_grad()

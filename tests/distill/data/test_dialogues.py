@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from distill.compute.processes import Processes
 from distill.data.dialogues import DialogueColumn, DialogueEncoder, make_encoder, read_examples
 from distill.data.sequences import Sequences, join_sequences
+from distill.methods.writing_phase import make_targets
 from shared.example import Example, Message
 from shared.schema import Row, row_schema, rows_to_batch
 from shared.shards.read import RowGroup
-from tests.distill.writing import BOS, EOS, VOCABULARY, PlainPrompter, make_sums, make_writer
+from tests.distill.writing import BOS, EOS, TOP, VOCABULARY, PlainPrompter, make_sums, make_writer
 
 GROUP = RowGroup(Path("part-0.parquet"), "train", 0, 0)
 
@@ -115,6 +117,23 @@ def test_the_top_k_stays_with_its_tokens_and_an_added_end_has_none(tokenizer: An
     assert batch["counts"].tolist() == [6, 5]
 
 
+def test_a_token_that_its_own_top_k_lacks_is_told_from_others(tokenizer: Any) -> None:
+    rows = make_sums(6)
+    for place in (1, 4):
+        said, _ = rows[place].answer.reply_ids or ()
+        others = [token for token in range(len(VOCABULARY)) if token != said][:TOP]
+        ids = [others, (rows[place].answer.topk_ids or ())[1]]
+        rows[place] = replace(rows[place], answer=replace(rows[place].answer, topk_ids=ids))
+    column = DialogueColumn(encoder(tokenizer), PlainPrompter(), "reply", same_tokenizer=True, with_top=True)
+    wanted = [place not in (2, 8) for place in range(12)]
+    assert decode(column, rows).named.tolist() == wanted
+    batch = decode(replace(column, shuffle=3), rows).collate(0)
+    none, one = torch.zeros(1), torch.ones(1)
+    targets = make_targets(batch, none, one, one)
+    assert (targets.tail_weight == 0).tolist() == wanted
+    assert (targets.top_weight == 1).all()
+
+
 def test_a_share_of_a_batch_counts_the_tokens_of_the_whole(tokenizer: Any) -> None:
     rows = make_sums(5)
     column = DialogueColumn(encoder(tokenizer), PlainPrompter(), "reply", same_tokenizer=True, with_top=True)
@@ -146,6 +165,7 @@ def test_shuffled_replies_are_those_of_other_rows_and_shuffled_tops_those_of_oth
     assert (text.ids != own.ids).any()
     tops = decode(replace(plain, shuffle=3), rows)
     assert (tops.ids == own.ids).all()
+    assert (tops.named == own.named).all(), "what is learnt beside the distributions is learnt at the same tokens"
     assert sorted(map(tuple, tops.top_ids.tolist())) == sorted(map(tuple, own.top_ids.tolist()))
     assert (tops.top_ids[:, 0] != own.top_ids[:, 0]).mean() > 0.3
     again = decode(replace(plain, shuffle=3), rows)

@@ -40,7 +40,7 @@ def draw_targets(seed: int, n: int = N, vocabulary: int = V, k: int = K) -> Toke
 def restate(logits: Array, targets: TokenTargets, divergence: Divergence) -> tuple[float, ...]:
     """All terms, a position and a bucket at a time, from probabilities."""
     total = nll = diverged = tail = 0.0
-    of_tail = np.zeros(len(logits)) if targets.tail_weight is None else targets.tail_weight.numpy()
+    of_tail = targets.tail_weight.numpy()
     for i, row in enumerate(logits):
         q = np.exp(row - row.max())
         q /= q.sum()
@@ -191,7 +191,8 @@ def test_the_rest_keeps_its_digits_where_the_named_tokens_have_almost_all() -> N
     logits[0, :2] = 30.0
     ids = torch.tensor([[0, 1]])
     tail = torch.tensor([-53.0])
-    targets = TokenTargets(torch.tensor([0]), torch.zeros(1), ids, torch.full((1, 2), -0.6931472), tail, torch.ones(1))
+    said, named, none, one = torch.tensor([0]), torch.full((1, 2), -0.6931472), torch.zeros(1), torch.ones(1)
+    targets = TokenTargets(said, none, ids, named, tail, one, none)
     logits.requires_grad_()
     sums = measure_logits(logits, targets, "forward-kl")
     sums.total.backward()
@@ -211,6 +212,7 @@ def test_a_top_k_of_the_whole_vocabulary_leaves_no_rest() -> None:
         torch.arange(4).expand(3, 4),
         teacher,
         torch.full((3,), -torch.inf),
+        torch.ones(3),
         torch.ones(3),
     )
     sums = measure_logits(logits, targets, "forward-kl")
@@ -254,8 +256,7 @@ def test_positions_of_weight_zero_count_nothing() -> None:
 def test_bfloat16_logits_are_summed_in_float32() -> None:
     hidden, _ = make_inputs()
     half, own = hidden.detach().bfloat16().requires_grad_(), Head().bfloat16()
-    given = [each for each in draw_targets(5) if each is not None]
-    targets = TokenTargets(*(each.float() if each.is_floating_point() else each for each in given))
+    targets = TokenTargets(*(each.float() if each.is_floating_point() else each for each in draw_targets(5)))
     sums = sum_losses(half, own, targets, "forward-kl", 4)
     sums.total.backward()
     assert sums.total.dtype == torch.float32

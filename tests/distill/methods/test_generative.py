@@ -65,6 +65,18 @@ def measure_nll(model: Any, tokenizer: Any, row: Row) -> float:
     return -float(logprobs[range(len(ids) - replied - 1, len(ids) - 1), ids[-replied:]].mean())
 
 
+def test_each_split_is_measured_where_the_teacher_said_the_references_of_both(writer: Path, tmp_path: Path) -> None:
+    """Then replies and references are one, and measured once."""
+    splits = {"validation": make_sums(12, 1), "test": make_sums(20, 2)}
+    shards = write_sums(tmp_path, writer, make_sums(20), validation=splits["validation"])
+    folder, _ = train(shards, writer, tmp_path, epochs=1, learn="reply", control="untrained", score_by="agreement")
+    scores = pl.read_parquet(folder / "row_scores.parquet")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(writer), AutoTokenizer.from_pretrained(writer)
+    for split, rows in splits.items():
+        found = scores.filter(pl.col("split") == f"{split}_nll")["score"].to_list()
+        assert found == pytest.approx([measure_nll(model, tokenizer, row) for row in rows], abs=1e-5)
+
+
 @pytest.mark.parametrize("options", [{"learn": ["reference"]}, {"undistilled": True}])
 def test_undistilled_learns_the_reference(writer: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     shards = write_sums(tmp_path, writer, make_sums(20))
@@ -166,6 +178,13 @@ def test_an_untrained_student_is_scored_as_it_was_loaded(writer: Path, tmp_path:
     tokenizer = AutoTokenizer.from_pretrained(writer)
     nll = [measure_nll(before, tokenizer, row) for row in make_sums(20, 2)]
     assert metrics["nll"] == pytest.approx(sum(nll) / len(nll), abs=1e-5)
+
+
+def test_no_aligner_is_trained_for_a_student_that_is_not(writer: Path, tmp_path: Path) -> None:
+    shards = write_sums(tmp_path, writer, make_sums(20, width=6))
+    options: dict[str, Any] = {"learn": ["reply", "vectors"], "gamma": 1.0, "control": "untrained"}
+    _, metrics = train(shards, writer, tmp_path, **options)
+    assert (metrics["aligner_steps"], metrics["first_phase"], metrics["student_steps"]) == (0, None, 0)
 
 
 def test_a_shuffled_teacher_is_a_control(writer: Path, tmp_path: Path) -> None:
