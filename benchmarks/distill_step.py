@@ -326,7 +326,7 @@ def compare(name: str, config: DistillConfig, out: Path, now: Callable[[], float
                 turns[contender].append(next(runs[contender]))
                 seconds, dev = turns[contender][-1]
                 say(f"{name}, epoch {epoch + 1}/{config.training.epochs}, {contender}: {seconds:.2f} s, dev {dev:.3f}")
-        bfloat16 = begun.device.bfloat16
+        bfloat16 = begun.device.half == torch.bfloat16
     ratios = {
         "plain": median(o[0] / p[0] for o, p in zip(turns["ours"], turns["plain"], strict=True)),
         "armada": median(a[0] / o[0] for o, a in zip(turns["ours"], turns["armada"], strict=True)),

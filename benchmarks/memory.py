@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from distill.models.aligner import MAX_SQUARE_WIDTH
 from distill.presets import PRESETS
 from shared.console import say, track
 from shared.example import Example
@@ -47,7 +48,6 @@ SHARD_BYTES, APPENDED_BYTES = 1_000_000_000, 32 << 20
 LABELLED, DEV_ROWS = 128, 64
 JUDGED_ROWS = 100_000  # with label distributions
 OPTIONS = ("--device", "cpu", "--precision", "float32", "--epochs", "1", "--batch-size", "32", "--max-length", "16")
-WIDEST_SQUARE = 16_384  # numbers of a vector that armada-code takes
 JUDGED = ("--loss", "none", "--soft", "kl", "--alpha", "0.5", "--gamma", "0")
 
 
@@ -194,7 +194,10 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     runs = [
-        (width, preset) for width in WIDTHS for preset in PRESETS if preset != "armada-code" or width <= WIDEST_SQUARE
+        (width, preset)
+        for width in WIDTHS
+        for preset in PRESETS
+        if preset != "armada-code" or width <= MAX_SQUARE_WIDTH
     ]
     if not arguments.table:
         runs = [(arguments.width, arguments.preset)]

@@ -9,7 +9,7 @@ import typer
 import distill.startup  # noqa: F401  (before anything of `shared`)
 from distill.compare.flags import Images, Out, Overwrite
 from distill.compare.plan import Comparison, make_comparison, read_plan
-from distill.config import DistillConfig, TrainingConfig, make_distill_config
+from distill.config import DistillConfig, StudentConfig, TrainingConfig, make_distill_config
 from distill.decoding import parse_decoding
 from distill.losses.registry import LOSSES
 from shared.console import AsJson, ShowVersion, command, print_json, run_app, say
@@ -21,6 +21,8 @@ TemplateName: TypeAlias = Annotated[
     str | None,
     typer.Option(help="Of a student that writes: a template's name, or a YAML file; the run's own, unless given."),
 ]
+MACHINE = [each for each in make_parameters(TrainingConfig) if each.name in ("device", "precision")]
+TRUST = [each for each in make_parameters(StudentConfig) if each.name == "trust_remote_code"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -106,7 +108,7 @@ def compare(
 
 @app.command("eval")
 @command
-@take_options([each for each in make_parameters(TrainingConfig) if each.name in ("device", "precision")])
+@take_options([*MACHINE, *TRUST])
 def evaluate(
     options: dict[str, Any],
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="runs/<name>/.")],
@@ -128,12 +130,14 @@ def evaluate(
     require_extra("distill", "torch", "transformers", "safetensors")
     from distill.runs.evaluate import evaluate_run
 
+    trusts_code = options.pop("trust_remote_code", False)
     machine = make_config(TrainingConfig, options, "distill eval", spell_flags(TrainingConfig))
     try:
         chosen = parse_decoding(decoding) if decoding else None
     except ValueError as error:
         raise UsageError(f"distill eval: --decoding {' '.join(decoding or ())}: {error}") from None
-    result = evaluate_run(run_folder, shards, split, machine.device, machine.precision, template, chosen)
+    where = (machine.device, machine.precision)
+    result = evaluate_run(run_folder, shards, split, *where, template, chosen, trusts_code=trusts_code)
     if as_json:
         print_json(result)
     else:
@@ -142,7 +146,9 @@ def evaluate(
 
 @app.command()
 @command
+@take_options(TRUST)
 def export(
+    options: dict[str, Any],
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="runs/<name>/, or with --to data/<task>/.")],
     target: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
     to: Annotated[
@@ -168,13 +174,15 @@ def export(
         return
     if template is not None or tokenizer is not None:
         raise UsageError("--template and --tokenizer are for rows: name the program with --to, too")
-    export_run(run_folder, target)
+    export_run(run_folder, target, trusts_code=options.get("trust_remote_code", False))
     say(f"{target}: loads with from_pretrained of transformers' AutoModel classes")
 
 
 @app.command()
 @command
+@take_options(TRUST)
 def push(
+    options: dict[str, Any],
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="runs/<name>/.")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="A model repository of the hub: name, or owner/name.")],
     private: Annotated[bool, typer.Option("--private", help="Make it private, where it is new.")] = False,
@@ -183,7 +191,8 @@ def push(
     require_extra("distill", "torch", "transformers", "safetensors")
     from distill.runs.export import push_run
 
-    say(f"{run_folder} is now {push_run(run_folder, repo, private)}")
+    address = push_run(run_folder, repo, private, trusts_code=options.get("trust_remote_code", False))
+    say(f"{run_folder} is now {address}")
 
 
 def describe_score(result: Mapping[str, Any]) -> str:

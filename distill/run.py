@@ -16,23 +16,20 @@ from distill.data.answers import open_teachers
 from distill.data.run_rows import RunRows, describe_rows, read_rows
 from distill.methods.choose import check_task, make_method
 from distill.methods.materials import FoundModel, find_model
-from distill.runs.card import find_comparable, make_card
 from distill.runs.folder import CHECKPOINT, choose_run_folder, clear_folder, explain_unwritten, working_folder
 from distill.runs.record import (
     RunLog,
     describe_run,
     identify_run,
     open_log,
-    write_metrics,
-    write_row_scores,
+    write_run,
 )
 from distill.runs.trackers import check_trackers, open_trackers
 from distill.training.checkpoint import Checkpoints
 from distill.training.loop import Training
-from distill.training.method import Method
 from distill.training.progress import Progress
 from shared.console import say, silence
-from shared.errors import UsageError
+from shared.errors import DiskError, UsageError
 from shared.options import flatten
 
 
@@ -90,13 +87,14 @@ def run_distillation(
             identity = identify_run(config, run.rows, found.fingerprint)
             checkpoints = Checkpoints(work / CHECKPOINT, identity, checkpoint_steps, processes.is_first)
             checkpoints.settle(overwrite)
-            method, progress, training = run.train(work, checkpoints, trackers)
+            training, progress = run.train(work, checkpoints, trackers)
             try:
-                metrics = run.record(work, method, progress, started - checkpoints.seconds_before)
-            except (OSError, SafetensorError) as error:
-                clear_folder(work)  # what was written of it may be what filled the disk
+                metrics = run.record(work, training, progress, started - checkpoints.seconds_before)
+            except DiskError:  # which says what is kept
+                raise
+            except BaseException:  # a signal, say, or want of memory for scores: what was trained can be scored again
                 training.save_end()
-                raise explain_unwritten(target, checkpoints.path, error) from error
+                raise
     return target, metrics
 
 
@@ -115,7 +113,7 @@ class _Run:
     def processes(self) -> Processes:
         return self.device.processes
 
-    def train(self, work: Path, checkpoints: Checkpoints, trackers: Sequence[str]) -> tuple[Method, Progress, Training]:
+    def train(self, work: Path, checkpoints: Checkpoints, trackers: Sequence[str]) -> tuple[Training, Progress]:
         """Make the method and train it; the epochs go to log.jsonl and to the trackers."""
         config, first = self.config, self.processes.is_first
         method = make_method(config, self.rows, self.found, self.device, work, self.keep.frozen)
@@ -127,22 +125,23 @@ class _Run:
         ):
             log = RunLog(method, file, report)
             training = Training(method, self.target.name, checkpoints, self.processes, log.write)
-            return method, training.run(), training
+            return training, training.run()
 
-    def record(self, work: Path, method: Method, progress: Progress, started: float) -> dict[str, Any]:
-        """Write what the run came to, and what is kept of it, to the folder `work`; give the metrics."""
+    def record(self, work: Path, training: Training, progress: Progress, started: float) -> dict[str, Any]:
+        """Score what was trained, and write what the run came to to the folder `work`; give the metrics.
+
+        Raises DiskError where that cannot be written; the end of the training is kept first, if it can be.
+        """
+        method = training.method
         described = method.describe(progress)
         metrics = describe_run(self.config, self.rows, self.device, progress, described, self.found.fingerprint)
         scores = method.score_rows()
-        if self.processes.is_first:
-            write_row_scores(work, scores)
-            method.save_predictions(work)
-            if self.keep.student:
-                method.save(work)
         metrics["seconds"] = time.perf_counter() - started
         if self.processes.is_first:
-            write_metrics(work, metrics)
-            if self.keep.student:
-                card = make_card(self.target.name, metrics, find_comparable(metrics, self.target.parent))
-                (work / "README.md").write_text(card)
+            try:
+                write_run(work, self.target, method, scores, metrics, self.keep.student)
+            except (OSError, SafetensorError) as error:
+                clear_folder(work)  # what was written of it may be what filled the disk
+                kept, checkpoint = training.save_end(), training.checkpoints.path
+                raise explain_unwritten(self.target, error, checkpoint, of_end=kept) from error
         return metrics

@@ -133,7 +133,8 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 def start_worker(places: "SimpleQueue[Place]") -> None:
     """Take the next of the places, in a worker process of its own: it sees one GPU alone, and ends with its parent.
 
-    What the keyboard says is the parent's to act on; by SIGTERM it says that the worker's cell is to stop.
+    What the keyboard or a terminal that is closed says is the parent's to act on: the worker ignores it, while it
+    trains too (shared.signals hears no signal that is ignored). By SIGTERM the parent says that the cell is to stop.
     """
     silence()
     end_with_parent()

@@ -16,7 +16,7 @@ def print_comparison(folder: Path, result: Mapping[str, Any]) -> None:
     for group in result["groups"]:
         print_group(result, group)
     lines = [*result["sentences"], f"report: {folder / REPORT}"]
-    student = find_student(folder, result)
+    student = find_kept_student(folder, result)
     if student is not None:
         lines.append(f"student: {student}")
     for line in lines:
@@ -76,7 +76,7 @@ def format_scores(scores: Sequence[float]) -> str:
     return f"{mean(scores):.3f}" + (f" ± {stdev(scores):.3f}" if len(scores) > 1 else "")
 
 
-def find_student(folder: Path, result: Mapping[str, Any]) -> Path | None:
+def find_kept_student(folder: Path, result: Mapping[str, Any]) -> Path | None:
     """Find the folder of the first teacher variant's first student, by the most labels; None where none was kept."""
     for group in reversed(result["groups"]):
         for one in group["variants"]:

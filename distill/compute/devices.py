@@ -20,22 +20,18 @@ _GPU_TOKENS, _CPU_TOKENS = 32768, 2048
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A torch device, and whether the student's model runs in bfloat16 or float16 there; weights are float32 always.
+    """A torch device, and the type of 16 bits that the student's model runs in there, `half`; None for float32.
 
-    `processes` are those that compute together, each on a device of its own.
+    Weights are float32 always. `processes` are those that compute together, each on a device of its own.
     """
 
     device: torch.device
-    bfloat16: bool
+    half: torch.dtype | None = None
     processes: Processes = Processes()
-    float16: bool = False
 
-    @property
-    def half(self) -> torch.dtype | None:
-        """The type of 16 bits that the student's model runs in; None for float32."""
-        if self.bfloat16:
-            return torch.bfloat16
-        return torch.float16 if self.float16 else None
+    def describe_half(self) -> dict[str, bool]:
+        """Say which type of 16 bits it is, as metrics.json has it."""
+        return {"bfloat16": self.half == torch.bfloat16, "float16": self.half == torch.float16}
 
     def autocast(self) -> AbstractContextManager[None]:
         """Give the context that the student's model runs in."""
@@ -87,9 +83,9 @@ def choose_device(name: str, precision: Precision, processes: Processes | None =
     if device.type == "cuda" and precision != "float32":
         torch.set_float32_matmul_precision("high")  # TF32, for what is not in bfloat16: heads, and the aligner
     if precision == "auto":
-        bfloat16 = _has_bfloat16(device)
-        return Device(device, bfloat16, processes, float16=device.type == "cuda" and not bfloat16)
-    return Device(device, precision == "bfloat16", processes, float16=precision == "float16")
+        slow = torch.float16 if device.type == "cuda" else None
+        return Device(device, torch.bfloat16 if _has_bfloat16(device) else slow, processes)
+    return Device(device, {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision), processes)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -87,8 +87,7 @@ class Materials:
             "max_length": config.data.max_length,
             "manifest_sha256": {str(each.folder): hash_manifest(each.manifest) for each in self.rows.teachers},
             "device": str(self.device.device),
-            "bfloat16": self.device.bfloat16,
-            "float16": self.device.float16,
+            **self.device.describe_half(),
         }
         return f"frozen-{sha256(canonical_json(made_of).encode()).hexdigest()[:16]}.safetensors"
 

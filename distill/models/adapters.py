@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from distill.config import LoraTargets
+from distill.models.locating import locate
 from shared.errors import SourceError, require_extra
 from shared.sources import ResolvedModel, resolve_model
 
@@ -103,26 +105,27 @@ def write_adapter(model: Any, folder: Path) -> None:
     (folder / "README.md").unlink(missing_ok=True)  # a template of peft's, with nothing filled in
 
 
-def load_adapter(folder: str) -> Any:
-    """Load the adapter of a folder on its base model, in float32, as peft wraps it. Raises SourceError."""
+def load_adapter(source: ResolvedModel) -> Any:
+    """Load the adapter of a folder on its base model, in float32, as peft wraps it. Raises SourceError.
+
+    Code that comes with the base model runs where `source` is trusted to.
+    """
     require_extra("lora", "peft")
     from peft import PeftConfig, PeftModel
 
-    adapter = PeftConfig.from_pretrained(folder)
+    adapter = PeftConfig.from_pretrained(source.location)
     name, revision = adapter.base_model_name_or_path, adapter.revision
-    base = resolve_model(f"{name}@{revision}" if revision else name)
+    base = replace(resolve_model(f"{name}@{revision}" if revision else name), trusts_code=source.trusts_code)
     model = AutoModelForSequenceClassification.from_pretrained(
         base.location,
-        revision=base.revision,
-        config=AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
+        config=AutoConfig.from_pretrained(source.location, **locate(source)),
         dtype=torch.float32,
         ignore_mismatched_sizes=True,
-        local_files_only=base.kind == "folder",
-        trust_remote_code=False,
+        **locate(base),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # as above
-        return PeftModel.from_pretrained(model, folder)
+        return PeftModel.from_pretrained(model, source.location)
 
 
 def merge_adapter(model: Any) -> Any:

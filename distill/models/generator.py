@@ -9,8 +9,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from distill.config import KeptLayers, LoraTargets, Pooling
 from distill.models.adapters import add_causal_lora, unwrap
+from distill.models.locating import locate
 from distill.models.orthogonal import OrthogonalLinear, init_linear
-from distill.models.pretrained import compute_layers_twice, loading, locate, replace_dropout
+from distill.models.pretrained import compute_layers_twice, loading, replace_dropout
 from shared.errors import SourceError
 from shared.sources import ResolvedModel
 

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from distill.config import LoraTargets
 from distill.models.adapters import add_lora, is_adapter, load_adapter, save_adapter, unwrap
+from distill.models.locating import locate
 from shared.errors import Error, SourceError
 from shared.frozen_models import quiet_transformers
 from shared.sources import ResolvedModel
@@ -94,7 +95,7 @@ def load_classifier(source: ResolvedModel) -> Any:
     """Load a classifier as it was saved, in float32; an adapter, on its base model. Raises SourceError."""
     with loading(source):
         if is_adapter(source.location):
-            return load_adapter(source.location)
+            return load_adapter(source)
         return AutoModelForSequenceClassification.from_pretrained(
             source.location, dtype=torch.float32, **locate(source)
         )
@@ -180,12 +181,6 @@ def check_fits(model: Any, source: ResolvedModel, tokenizer: Any, length: int, o
                     f"the student {source.source} has {module.num_embeddings - before} positions, and texts may have "
                     f"{length} tokens: give {option} {module.num_embeddings - before}"
                 )
-
-
-def locate(source: ResolvedModel) -> dict[str, Any]:
-    """Give what from_pretrained needs to take a model from where it was found, and from nowhere else."""
-    found = {"local_files_only": True} if source.kind == "folder" else {"revision": source.revision}
-    return {**found, "trust_remote_code": source.trusts_code}  # not given, transformers would ask at the terminal
 
 
 def _check_labels(source: ResolvedModel, config: Any, outputs: int) -> None:

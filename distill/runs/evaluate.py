@@ -11,7 +11,7 @@ from distill.decoding import Decoding
 from distill.models.pretrained import load_classifier, load_tokenizer
 from distill.models.saving import is_generator
 from distill.runs.evaluate_generator import evaluate_generator
-from distill.runs.folder import find_student, read_metrics
+from distill.runs.folder import find_run_student, read_metrics
 from distill.scoring.predict import predict, score, scored_rows
 from shared.errors import DataError, UsageError
 from shared.shards.manifest import choose_teacher
@@ -26,13 +26,14 @@ def evaluate_run(
     precision: Precision,
     template: str | None = None,
     decoding: Decoding | None = None,
+    trusts_code: bool = False,
 ) -> dict[str, Any]:
     """Score runs/<name>/student again: on a split of the shards it was trained from, or of others of the same task.
 
     Where the test split has no labels, "test" and "validation" are the rows that runs report and choose by.
 
-    `template` and `decoding` are for generative students: see evaluate_generator. Raises UsageError where the folder is
-    no run, or the shards have other labels.
+    `template` and `decoding` are for generative students: see evaluate_generator. `trusts_code` lets code that comes
+    with the student run. Raises UsageError where the folder is no run, or the shards have other labels.
     """
     metrics = read_metrics(run_folder)
     folder = choose_teacher(shards or Path(metrics["shards"]))
@@ -42,10 +43,11 @@ def evaluate_run(
         config = metrics["config"]
         template = template or config.get("template") or metrics.get("template")
         length = config.get("sequence_length")
-        return evaluate_generator(run_folder, folder, split, device, template, decoding, length)
+        source = find_run_student(run_folder, trusts_code)
+        return evaluate_generator(run_folder, source, folder, split, device, template, decoding, length)
     if template is not None or decoding is not None:
         raise UsageError(f"{run_folder} is a classifier: template and decoding are for students that write")
-    source = find_student(run_folder)
+    source = find_run_student(run_folder, trusts_code)
     tokenizer = load_tokenizer(source)
     model = load_classifier(source).to(device.device)
     outputs = 1 if manifest.kind == "regression" else len(manifest.labels)

@@ -12,7 +12,6 @@ from distill.data.run_rows import TRAIN
 from distill.decoding import Decoding, show_decoding
 from distill.models.generator import load_generator
 from distill.models.pretrained import open_tokenizer
-from distill.runs.folder import find_student
 from distill.runs.formats.rows import AnsweredRows, choose_template, open_rows
 from distill.scoring.generate import find_end_tokens, generate_replies
 from distill.scoring.intervals import estimate_mean
@@ -20,6 +19,7 @@ from distill.scoring.replies import Written, score_by_likelihood, score_replies,
 from shared.errors import DataError
 from shared.example import Example
 from shared.overlap import measure_overlap
+from shared.sources import ResolvedModel
 
 DEFAULT_LENGTH = 2048  # of a model whose config names no limit
 
@@ -44,6 +44,7 @@ class _Student:
 
 def evaluate_generator(
     run_folder: Path,
+    source: ResolvedModel,
     folder: Path,
     split: str,
     device: Device,
@@ -51,14 +52,13 @@ def evaluate_generator(
     decoding: Decoding | None,
     sequence_length: int | None = None,
 ) -> dict[str, Any]:
-    """Score runs/<name>/student on a split of a teacher folder; give score, interval and what they are of.
+    """Score `source`, a run's student, on a split of a teacher folder; give score, interval and what they are of.
 
     Rows of choices are scored by likelihood, as lm-eval scores them with the template `lm-eval`, unless a `decoding` is
     given: then by what the student writes, as all other rows. Replies go to runs/<name>/replies/<split>.parquet. Each
     row's score is its mean over the decoding's seeds. A prompt is cut from the left to leave one token of
     `sequence_length`, as in training. Raises DataError where no row has a right answer.
     """
-    source = find_student(run_folder)
     tokenizer = open_tokenizer(source)
     rows = open_rows(folder, template or choose_template(tokenizer), tokenizer)
     examples = list(rows.read_labelled(split)) if split in rows.splits() else []

@@ -10,7 +10,7 @@ from distill.models.adapters import merge_adapter
 from distill.models.pretrained import load_classifier, load_tokenizer, open_tokenizer, save_student
 from distill.models.saving import is_generator
 from distill.runs.card import find_comparable, make_card
-from distill.runs.folder import find_student, read_metrics
+from distill.runs.folder import find_run_student, read_metrics
 from distill.runs.formats.axolotl import write_axolotl
 from distill.runs.formats.distillkit import write_distillkit
 from distill.runs.formats.lm_eval import write_lm_eval
@@ -23,11 +23,12 @@ from shared.hub import make_repository, upload_folder
 from shared.sources import resolve_model
 
 
-def export_run(run_folder: Path, target: Path, name: str | None = None) -> None:
+def export_run(run_folder: Path, target: Path, name: str | None = None, trusts_code: bool = False) -> None:
     """Write a run's student to the folder `target`: safetensors, tokenizer and card, for transformers alone.
 
     An adapter is merged into its base model. `name` is what the card calls the model: the folder's name unless given.
-    The folder appears when it is whole. Raises UsageError where it exists already, or the run is not finished.
+    `trusts_code` lets code that comes with the student run. The folder appears when it is whole. Raises UsageError
+    where it exists already, or the run is not finished.
     """
     metrics = read_metrics(run_folder)
     student = (run_folder / "student").resolve()
@@ -35,7 +36,7 @@ def export_run(run_folder: Path, target: Path, name: str | None = None) -> None:
         if is_generator(student):
             shutil.copytree(student, work, dirs_exist_ok=True)  # full as it is: see save_generator
         else:
-            source = find_student(run_folder)
+            source = find_run_student(run_folder, trusts_code)
             save_student(work, merge_adapter(load_classifier(source)), load_tokenizer(source))
         card = make_card(
             run_folder.resolve().name,
@@ -91,7 +92,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def push_run(run_folder: Path, repo: str, private: bool) -> str:
+def push_run(run_folder: Path, repo: str, private: bool, trusts_code: bool = False) -> str:
     """Export a run's student to the model repository `repo` of the hub, which is made if it is not there; its address.
 
     Raises UsageError where the run is not finished, and what shared.hub raises: a missing token before anything is
@@ -101,7 +102,7 @@ def push_run(run_folder: Path, repo: str, private: bool) -> str:
     repository, address = make_repository(repo, private)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "model")
-        export_run(run_folder, folder, repository)
+        export_run(run_folder, folder, repository, trusts_code)
         say(f"uploading {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.1f} MB to {repository}")
         upload_folder(repository, folder, run_folder.resolve().name)
     return address

@@ -45,9 +45,8 @@ def read_metrics(run_folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def find_student(run_folder: Path) -> ResolvedModel:
-    """Find the student of a finished run. Code that comes with it runs where the run let it."""
-    trusts_code = bool(read_metrics(run_folder)["config"].get("trust_remote_code"))
+def find_run_student(run_folder: Path, trusts_code: bool = False) -> ResolvedModel:
+    """Find the student of a finished run; `trusts_code` lets code that comes with it run, whatever the run let."""
     return replace(resolve_model(str((run_folder / "student").resolve())), trusts_code=trusts_code)
 
 
@@ -58,12 +57,15 @@ def clear_folder(work: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def explain_unwritten(target: Path, checkpoint: Path, error: Exception) -> DiskError:
-    """Say that a run was trained and could not be written, and what is left of it."""
-    left = "the training is kept in its checkpoint" if checkpoint.exists() else "no checkpoint could be kept either"
+def explain_unwritten(target: Path, error: Exception, checkpoint: Path, *, of_end: bool) -> DiskError:
+    """Say that a run was trained and could not be written, and what is left: a checkpoint, perhaps that of the end."""
+    left = "the training is kept in its checkpoint: the same command goes on from there"
+    if not of_end and checkpoint.exists():
+        left = "its end could not be kept either: the same command goes on from its last checkpoint"
+    elif not of_end:
+        left = "no checkpoint could be kept either: the same command trains it again"
     return DiskError(
-        f"{target} was trained and cannot be written ({error}); {left}. Free disk space or mend the folder, then run "
-        "the same command again: it goes on from there"
+        f"{target} was trained and cannot be written ({error}). Free disk space or mend the folder; {left}"
     )
 
 

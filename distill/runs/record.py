@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from distill.compute.devices import Device
 from distill.config import DistillConfig
 from distill.data.run_rows import RunRows
+from distill.runs.card import find_comparable, make_card
 from distill.training.method import Method, RowScores
 from distill.training.progress import EpochRecord, Progress
 from distill.training.step import SKIPPED
@@ -111,8 +112,7 @@ def describe_run(
         "test_from": rows.splits.test_from,
         "device": str(device.device),
         "processes": device.processes.count,
-        "bfloat16": device.bfloat16,
-        "float16": device.float16,
+        **device.describe_half(),
         "skipped_steps": count_skipped(progress),
         "shards": str(rows.folder),
         "manifest_sha256": hash_manifests(rows),
@@ -138,6 +138,23 @@ def _measure_speed(progress: Progress) -> dict[str, Any]:
 def count_skipped(progress: Progress) -> int:
     """Count the steps that were left out because their gradients overflowed in float16."""
     return round(sum(record.terms.get(SKIPPED, 0) * record.counts.get(SKIPPED, 0) for record in progress.epochs))
+
+
+def write_run(
+    folder: Path,
+    target: Path,
+    method: Method,
+    scores: Mapping[str, RowScores],
+    metrics: Mapping[str, Any],
+    student: bool,
+) -> None:
+    """Write what a run came to, and with `student` what is kept of it, to a `folder` that becomes `target`."""
+    write_row_scores(folder, scores)
+    method.save_predictions(folder)
+    write_metrics(folder, metrics)
+    if student:
+        method.save(folder)
+        (folder / "README.md").write_text(make_card(target.name, metrics, find_comparable(metrics, target.parent)))
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ was never stopped, and no generator's state needs to be kept.
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ class Training:
     on_epoch: Callable[[EpochRecord], None] | None = None
     results: dict[str, Result] = field(default_factory=dict)
     stop: Stop = field(default_factory=Stop)
-    end: tuple[str, Phase[Any], Progress] | None = field(default=None, init=False)  # of the last phase
+    last_phase: tuple[str, Phase[Any], Progress] | None = field(default=None, init=False)  # once it was trained
 
     def run(self) -> Progress:
         """Train all phases that no checkpoint has the result of, and give how the last one went.
@@ -67,21 +67,27 @@ class Training:
                 self.results[name] = phase.finish(progress)
                 self.checkpoints.save({"results": self.results, "phase": None})
         phase, progress = self._train(last, self.title, state, self.on_epoch)
-        self.end = (last, phase, progress)
+        self.last_phase = (last, phase, progress)
         self.results[last] = phase.finish(progress)
         return progress
 
-    def save_end(self) -> None:
-        """Save a checkpoint from which `run` comes to the end at once: what follows it can be tried again."""
-        if self.end is not None:
-            name, phase, progress = self.end
-            results = {before: result for before, result in self.results.items() if before != name}
-            self.checkpoints.save({"results": results, "phase": name, **capture(progress, phase.learners)})
+    def save_end(self) -> bool:
+        """Save a checkpoint from which `run` comes to the end at once: what follows it can be tried again.
+
+        False where it was not written. A signal waits until it is; Ctrl-C pressed twice does not.
+        """
+        if self.last_phase is None:
+            return False
+        name, phase, progress = self.last_phase
+        results = {before: result for before, result in self.results.items() if before != name}
+        with self.stop.heard():
+            return self.checkpoints.save({"results": results, "phase": name, **capture(progress, phase.learners)})
 
     def _train(
         self, name: str, title: str, state: Mapping[str, Any], on_epoch: Callable[[EpochRecord], None] | None
     ) -> tuple[Phase[Any], Progress]:
-        phase = self.method.make_phase(name, self.results)
+        with self._at_once():  # reading and encoding take long, and there is nothing of the phase to keep yet
+            phase = self.method.make_phase(name, self.results)
         for learner in phase.learners.values():
             if isinstance(learner, nn.Module):
                 self.processes.copy_weights(learner)
@@ -148,13 +154,17 @@ class Training:
         """
         began = time.perf_counter()
         try:
-            with self.stop.at_once() if self.processes.is_first else nullcontext():
+            with self._at_once():
                 scores = dict(phase.score())
         except KeyboardInterrupt:
             self._leave(name, phase, progress)
             raise
         count_scores(phase, progress, scores)
         return time.perf_counter() - began
+
+    def _at_once(self) -> AbstractContextManager[None]:
+        """Let a signal break a block off in the first process, which the others end with."""
+        return self.stop.at_once() if self.processes.is_first else nullcontext()
 
     def _save(self, name: str, phase: Phase[Any], progress: Progress) -> bool:
         return self.checkpoints.save({"results": self.results, "phase": name, **capture(progress, phase.learners)})

@@ -157,5 +157,5 @@ def _read(learner: Learner) -> dict[str, Any]:
 def _write(learner: Learner, state: dict[str, Any]) -> None:
     if isinstance(learner, nn.Module):
         write_trained(learner, state)
-    else:
+    elif state:  # empty of a scaler that did nothing, where the run began on another device
         learner.load_state_dict(state)

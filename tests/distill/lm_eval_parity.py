@@ -18,7 +18,7 @@ from distill.scoring.replies import score_by_likelihood
 from shared.example import Example
 from shared.templates import find_template
 
-CPU = Device(torch.device("cpu"), bfloat16=False)
+CPU = Device(torch.device("cpu"))
 # A file of the hub, and lm-eval's own description of the task.
 FILES = {
     "arc_easy": ("allenai/ai2_arc/ARC-Easy/test-00000-of-00001.parquet", "arc/arc_easy.yaml"),

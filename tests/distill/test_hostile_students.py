@@ -1,7 +1,11 @@
 """Students that cannot be trained are refused by name, and what was trained is not lost where it cannot be written."""
 
 import json
+import os
 import shutil
+import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +13,17 @@ import pytest
 import torch
 import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BartConfig, BertConfig, RobertaConfig
+from typer.testing import CliRunner
 
+from distill.cli import app
 from distill.config import make_distill_config
-from distill.methods import students
+from distill.methods import armada, students
 from distill.run import run_distillation
 from distill.runs.card import make_card
 from distill.training.loop import Training
 from shared.errors import DiskError, SourceError
+from shared.signals import catch_signals, interrupt
+from tests.shared.shards.test_journal import limit_file_size
 
 
 def train(shards: Path, student: Path, out: Path, **options: Any) -> tuple[Path, dict[str, Any]]:
@@ -89,27 +97,96 @@ def test_code_that_comes_with_a_student_runs_only_where_it_is_trusted(
     assert (tmp_path / "ran").exists()
 
 
-def test_a_disk_that_is_full_when_the_student_is_saved_loses_no_training(
+THEIRS = """
+from transformers import BertConfig, BertForSequenceClassification
+
+class Theirs(BertConfig):
+    model_type = "theirs"
+
+class Model(BertForSequenceClassification):
+    config_class = Theirs
+"""
+
+
+def test_an_adapter_of_a_student_with_code_is_opened_only_where_that_is_trusted(
     toy: Path, tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, whole = train(toy, tiny_student, tmp_path / "others")
+    """Whatever the run's own folder says: it may be somebody else's."""
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    code = {"AutoConfig": "own.Theirs", "AutoModelForSequenceClassification": "own.Model"}
+    student = copy_student(tiny_student, tmp_path / "coded", auto_map=code, model_type="theirs")
+    (student / "own.py").write_text(THEIRS)
+    options: dict[str, Any] = {"lora_rank": 2, "lora_targets": "all-linear", "trust_remote_code": True}
+    folder, metrics = train(toy, student, tmp_path / "runs", **options)
+    assert metrics["config"]["trust_remote_code"]
+    for arguments in (["eval", str(folder), "--json"], ["export", str(folder), str(tmp_path / "out")]):
+        refused = CliRunner().invoke(app, arguments)
+        assert refused.exit_code == 1
+        assert "Python code of its own" in refused.stderr
+        assert "--trust-remote-code" in refused.stderr
+        trusted = CliRunner().invoke(app, [*arguments, "--trust-remote-code"])
+        assert trusted.exit_code == 0, trusted.stderr
+        if "--json" in arguments:
+            assert json.loads(trusted.stdout)["score"] == pytest.approx(metrics["dev_best"])
 
-    def fail(folder: Path, *_: Any) -> None:
-        (folder / "half").mkdir(parents=True)
-        raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as full:
-        full.setattr(students, "save_student", fail)
-        with pytest.raises(
-            DiskError, match=r"was trained and cannot be written .*kept in its checkpoint.* same command"
-        ):
-            train(toy, tiny_student, tmp_path / "runs")
-    (work,) = (tmp_path / "runs").iterdir()
-    assert [path.name for path in work.iterdir()] == ["checkpoint.pt"], "what was half written gave its room back"
-    monkeypatch.setattr(Training, "_train_epoch", lambda *_: pytest.fail("it trained again"))
-    folder, metrics = train(toy, tiny_student, tmp_path / "runs")
-    assert {name: metrics[name] for name in ("dev_best", "test")} == {n: whole[n] for n in ("dev_best", "test")}
-    assert torch.is_tensor(AutoModelForSequenceClassification.from_pretrained(folder / "student").classifier.weight)
+def fill_disk(save: Callable[..., None], *arguments: Any) -> None:
+    """Save where the disk is full after the first 4,000 bytes of a file."""
+    with limit_file_size(4000):
+        save(*arguments)
+
+
+def send_signals(*_arguments: Any) -> None:
+    """As a terminal that is closed does: the kernel sends SIGHUP, and the shell another one."""
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGHUP)
+
+
+def fail_to_read(*_: Any) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def test_what_ends_a_run_behind_its_last_step_loses_no_training(
+    toy: Path, tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, whole = train(toy, tiny_student, tmp_path / "whole")
+    faults: list[tuple[Any, str, Callable[..., None], type[BaseException], str]] = [
+        (
+            students,
+            "save_student",
+            fill_disk,
+            DiskError,
+            "was trained and cannot be written .*large.*in its checkpoint",
+        ),
+        (students, "save_student", send_signals, KeyboardInterrupt, "SIGHUP"),
+        (armada, "predict", fail_to_read, OSError, "Input/output error"),
+    ]
+    for place, (owner, step, fault, kind, said) in enumerate(faults):
+        out = tmp_path / str(place)
+        with monkeypatch.context() as faulty:
+            faulty.setattr(owner, step, partial(fault, getattr(owner, step)))
+            with pytest.raises(kind, match=said), catch_signals(interrupt, [signal.SIGHUP]):
+                train(toy, tiny_student, out)
+        (work,) = out.iterdir()
+        if kind is DiskError:
+            assert [path.name for path in work.iterdir()] == ["checkpoint.pt"], (
+                "what was half written gave its room back"
+            )
+        with monkeypatch.context() as watched:
+            watched.setattr(Training, "_train_epoch", lambda *_: pytest.fail("it trained again"))
+            folder, metrics = train(toy, tiny_student, out)
+        assert {name: metrics[name] for name in ("dev_best", "test")} == {n: whole[n] for n in ("dev_best", "test")}
+        student = AutoModelForSequenceClassification.from_pretrained(folder / "student")
+        assert torch.is_tensor(student.classifier.weight)
+
+
+def test_a_disk_too_full_for_a_checkpoint_is_not_said_to_keep_one(
+    toy: Path, tiny_student: Path, tmp_path: Path
+) -> None:
+    with limit_file_size(4000), pytest.raises(DiskError, match="no checkpoint could be kept either"):
+        train(toy, tiny_student, tmp_path / "runs", loss="none", alpha=0.0, gamma=0.0)
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_a_card_holds_names_as_text_and_no_path(toy: Path, tiny_student: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from tests.distill.writing_folder import write_run, write_written_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval's and datasets' own
 
-CPU = Device(torch.device("cpu"), bfloat16=False)
+CPU = Device(torch.device("cpu"))
 
 
 def evaluate(run: Path, *flags: str) -> dict[str, Any]:

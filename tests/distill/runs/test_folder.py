@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from distill.compute.processes import Processes
-from distill.runs.folder import CHECKPOINT, choose_run_folder, read_metrics, working_folder
+from distill.runs.folder import CHECKPOINT, choose_run_folder, explain_unwritten, read_metrics, working_folder
 from shared.errors import DiskError, LockedError, UsageError
 
 
@@ -83,3 +83,11 @@ def test_what_is_no_folder_of_runs_and_no_run_is_named(tmp_path: Path) -> None:
         (tmp_path / "metrics.json").write_text(content)
         with pytest.raises(UsageError, match="is not a finished run"):
             read_metrics(tmp_path)
+
+
+def test_an_older_checkpoint_is_not_said_to_be_of_the_end(tmp_path: Path) -> None:
+    checkpoint = tmp_path / CHECKPOINT
+    full = OSError(28, "No space left on device")
+    checkpoint.touch()
+    assert "the training is kept in its checkpoint" in str(explain_unwritten(tmp_path, full, checkpoint, of_end=True))
+    assert "goes on from its last checkpoint" in str(explain_unwritten(tmp_path, full, checkpoint, of_end=False))

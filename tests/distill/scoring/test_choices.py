@@ -15,7 +15,7 @@ from distill.scoring.choices import encode_pair, judge_choices, judge_choices_by
 from shared.errors import DataError
 from tests.distill.random_causal import make_random
 
-CPU = Device(torch.device("cpu"), bfloat16=False)
+CPU = Device(torch.device("cpu"))
 # lm-eval sets these up when a model is opened.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -16,7 +16,7 @@ from shared.errors import DataError, UsageError
 from tests.distill.random_causal import make_random
 
 PEFT_WARNING = "ignore:`is_gradient_checkpointing`:FutureWarning"  # peft still asks under an old name
-CPU = Device(torch.device("cpu"), bfloat16=False)
+CPU = Device(torch.device("cpu"))
 PROMPTS = [
     "The film is",
     "a",

@@ -80,7 +80,7 @@ class LineMethod:
     """A first phase whose line the main one starts from; `scores` are the main one's by epoch.
 
     `stop_at` counts the steps until the run is stopped; `signalled_at` those, and the scores, until it is sent a
-    SIGTERM.
+    SIGTERM, and `signalled_in` the phase that is being made then.
     """
 
     phases = ("first", "main")
@@ -92,8 +92,9 @@ class LineMethod:
         slope: float = 2.0,
         evaluation: EvaluationSchedule = AT_EPOCHS,
         signalled_at: int | None = None,
+        signalled_in: str | None = None,
     ) -> None:
-        self._signalled_at = signalled_at
+        self._signalled_at, self._signalled_in = signalled_at, signalled_in
         self.evaluation = evaluation
         self.epochs = {"first": 2, "main": len(scores)}
         self.calls: list[str] = []
@@ -114,6 +115,8 @@ class LineMethod:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def make_phase(self, name: str, results: Mapping[str, Result]) -> Phase[Any]:
+        if name == self._signalled_in:
+            os.kill(os.getpid(), signal.SIGTERM)
         torch.manual_seed(0)
         line = nn.Linear(1, 1)
         if name == "main":
@@ -240,6 +243,18 @@ def test_a_polite_signal_keeps_a_checkpoint_of_that_moment(tmp_path: Path, evalu
         assert [call for call in (*stopped.calls, *again.calls) if "." in call] == steps
         assert torch.equal(results["main"]["weight"], results_again["main"]["weight"])
         assert [record.evaluations for record in records] == [record.evaluations for record in records_again]
+
+
+@pytest.mark.parametrize("name", ["first", "main"])
+def test_a_signal_while_a_phase_is_made_ends_the_run_before_a_step_of_it(tmp_path: Path, name: str) -> None:
+    """It may read and encode for hours, and what came before is kept."""
+    stopped = LineMethod([0.1], signalled_in=name)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, tmp_path)
+    assert [call for call in stopped.calls if call.startswith(f"{name} ")] == []
+    again = LineMethod([0.1])
+    train(again, tmp_path)
+    assert ("first" in again.calls) == (name == "first")
 
 
 def vars_of(record: EpochRecord) -> dict[str, Any]:
