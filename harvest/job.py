@@ -144,8 +144,7 @@ def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None) ->
 
 def _plan_in(folder: TeacherFolder, harvest: _Harvest) -> tuple[Plan, Changes]:
     """Bring what is kept to the file as it is now, and choose what is done with each of its rows."""
-    for note in folder.notes:
-        say(note)
+    _say_notes(folder)
     changes = follow_file(folder, harvest.loaded)
     if changes != Changes():
         say(f"{describe_changes(changes)}. Nobody is asked about them again")
@@ -184,7 +183,15 @@ def _open_folder(harvest: _Harvest) -> Iterator[tuple[TeacherFolder, Answer | No
     with Claim(harvest.path.parent, harvest.teacher.name, f"w{harvest.scope.share.index}") as claim:
         folder, answer = _open_claimed(harvest, claim)
         with folder:
-            yield folder, answer
+            try:
+                yield folder, answer
+            finally:
+                _say_notes(folder)
+
+
+def _say_notes(folder: TeacherFolder) -> None:
+    for note in folder.take_notes():
+        say(note)
 
 
 def _open_claimed(harvest: _Harvest, claim: Claim) -> tuple[TeacherFolder, Answer | None]:

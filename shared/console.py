@@ -2,12 +2,11 @@
 
 Where standard error is no terminal, progress is a plain line every few seconds, so that a log file stays readable.
 Whatever is printed passes here: what would steer a terminal (escape sequences of a reply or a file's name, say) is
-spelled out, and keys are hidden.
+spelled out. Keys are hidden in messages and errors; tables, progress and JSON show what they were given.
 """
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from rich.segment import Segment
 
 from shared.errors import Error, StoppedError
 from shared.failures import TRACEBACK, explain
+from shared.printable import make_printable
 from shared.secrets import hide_secrets
 from shared.signals import ENDING, catch_signals, interrupt
 
@@ -55,18 +55,6 @@ ShowVersion: TypeAlias = Annotated[
 PLAIN_LINE_SECONDS = 5.0
 
 PIPED_WIDTH = 1000  # columns: nothing is cut to a width that nobody has
-# Control characters but for the line's end and the tab, and those that turn the direction of text (Unicode TR9).
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def make_printable(text: str) -> str:
-    """`text` with what is no character to look at spelled out, as Python spells it. Lines and tabs stay."""
-    return _UNPRINTABLE.sub(_spell_out, text)
-
-
-def _spell_out(match: "re.Match[str]") -> str:
-    number = ord(match[0])
-    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
 
 
 class SafeConsole(Console):
@@ -197,9 +185,9 @@ def silence() -> None:
 
 
 def say(message: str) -> None:
-    """Print one message for the person at the keyboard."""
+    """Print one message for the person at the keyboard, without any key."""
     if not _silent:
-        messages.print(message, markup=False, soft_wrap=True)
+        messages.print(hide_secrets(message), markup=False, soft_wrap=True)
 
 
 def print_table(table: "Table") -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 KEPT_FREE = 64  # for files, locks, name look-ups, worker processes: what is not a connection
 MOST = 2**20  # a hard limit may be endless, and no process needs so many
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE})
+WAY_OUT = "let this process open more files (ulimit -n 4096)"
 
 
 def raise_limit() -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shared.descriptors import SHORTAGE
+from shared.descriptors import SHORTAGE, WAY_OUT
 from shared.errors import CorruptShardError, DiskError, LockedError
 
 TEMPORARY = ".tmp"
@@ -27,11 +27,7 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        way_out = (
-            "let this process open more files (ulimit -n)"
-            if error.errno in SHORTAGE
-            else "free disk space or mend the folder's permissions"
-        )
+        way_out = WAY_OUT if error.errno in SHORTAGE else "free disk space or mend the folder's permissions"
         raise DiskError(
             f"{path} cannot be written ({error}). Everything that was kept before is safe; {way_out}, then run the "
             "same command again"

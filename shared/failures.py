@@ -11,6 +11,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
+from shared.descriptors import SHORTAGE, WAY_OUT
 from shared.errors import DiskError, Error, UsageError
 from shared.secrets import hide_secrets
 
@@ -35,12 +36,12 @@ _LIBRARIES = {
     "zipfile": "an archive cannot be read",
     "tarfile": "an archive cannot be read",
     "zlib": "an archive cannot be read",
-    "lzma": "an archive cannot be read",
+    "_lzma": "an archive cannot be read",
     "jinja2": "a template cannot be used",
     "pickle": "a file of a model or of a checkpoint cannot be read",
     "_pickle": "a file of a model or of a checkpoint cannot be read",
 }
-_SHORTAGES = {
+_WAYS_OUT = {
     errno.ENOSPC: "free disk space",
     errno.EDQUOT: "free disk space",
     errno.EROFS: "give a folder that can be written",
@@ -50,7 +51,7 @@ _SHORTAGES = {
     errno.ENOTDIR: "check the path: a part of it is a file",
     errno.EISDIR: "give a file: this is a folder",
     errno.ENAMETOOLONG: "give a shorter name",
-    errno.EMFILE: "raise the limit of open files: ulimit -n 4096",
+    **dict.fromkeys(SHORTAGE, WAY_OUT),
     errno.ELOOP: "check the path: links go round in it",
 }
 
@@ -82,7 +83,7 @@ def explain(error: BaseException) -> Error:
 def _explain_system(error: OSError) -> Error:
     named = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     what = f"{named or 'a file'}: {error.strerror or error}"
-    advice = _SHORTAGES.get(error.errno or 0, "mend what it says")
+    advice = _WAYS_OUT.get(error.errno or 0, "mend what it says")
     kind = DiskError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO) else Error
     return kind(_shorten(f"{what}. {_KEPT}; {advice}, then run the same command again"))
 

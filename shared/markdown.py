@@ -7,9 +7,10 @@ import os
 import re
 from pathlib import Path
 
-from shared.console import make_printable
+from shared.printable import make_printable
 
 _SPECIAL = re.compile(r"([\\`*\[\]<>#|~&$]|(?<!\w)_|_(?!\w))")
+_END = r"(?=[\s,;:'\"`()<>|/\\]|\.?$)"  # of a folder's name
 _PATH = re.compile(r"(?<![\w:/.@])(?:~|/|[A-Za-z]:\\)[^\s,;:'\"`()<>|]*[\\/][^\s,;:'\"`()<>|]*")
 
 
@@ -33,5 +34,7 @@ def escape_code(text: str) -> str:
 
 def hide_place(text: str) -> str:
     """`text` with each absolute path in it, and with this machine's home, reduced to the file's or folder's name."""
-    text = text.replace(os.path.expanduser("~"), "~")
+    home = os.path.expanduser("~").rstrip("/")
+    if home:
+        text = re.sub(rf"(?<![\w.@-]){re.escape(home)}{_END}", "~", text)
     return _PATH.sub(lambda match: Path(match[0].replace("\\", "/")).name, text)

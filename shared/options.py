@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
 from functools import cache, reduce, update_wrapper
+from io import StringIO
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -402,8 +403,25 @@ def show_bytes(count: int) -> str:
 
 
 def parse_names(text: str) -> list[str]:
-    """Names with commas between them; one that holds a comma stands in quotes: 'happy,"sad, or angry"'."""
-    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [""])] or [""]
+    """Read names with commas between them; one that holds a comma stands in quotes: 'happy,"sad, or angry"'.
+
+    Raises ValueError that says so.
+    """
+    try:
+        names = next(csv.reader([text], skipinitialspace=True, strict=True), [])
+    except csv.Error as error:
+        raise ValueError(
+            "give names with commas between them; one that holds a comma, a quote or a line break stands in quotes, "
+            f'and its own quotes are doubled: \'happy,"sad, or ""blue"""\' ({error})'
+        ) from None
+    return [name.strip() for name in names] or [""]
+
+
+def show_names(names: Sequence[str]) -> str:
+    """Write names as `parse_names` reads them."""
+    line = StringIO()
+    csv.writer(line).writerow(names)
+    return line.getvalue().removesuffix("\r\n")
 
 
 def parse_json_object(text: str) -> dict[str, Any]:

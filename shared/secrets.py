@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from shared.errors import UsageError
 
-HIDDEN = "[hidden]"
+REDACTED = "[redacted]"  # what stands in the place of a key
 # A short value ("EMPTY", which local servers are given) is no secret, and hiding it would damage ordinary text.
 MIN_SECRET_LENGTH = 8
 _MIN_GUESSED_LENGTH = 16  # of a variable that nobody named
@@ -36,8 +36,8 @@ def list_secrets() -> list[str]:
 def hide_secrets(text: str) -> str:
     """`text` without what list_secrets gives, what looks like a key, and the password of a URL: for messages."""
     for value in list_secrets():
-        text = text.replace(value, HIDDEN)
-    return _CREDENTIALS.sub(HIDDEN, _KEY.sub(HIDDEN, text))
+        text = text.replace(value, REDACTED)
+    return _CREDENTIALS.sub(REDACTED, _KEY.sub(REDACTED, text))
 
 
 def refuse_secrets(options: Mapping[str, Any], variable: str | None = None) -> None:

@@ -18,7 +18,7 @@ from harvest.chat.elicitation import READ_COLUMNS
 from harvest.chat.reply import BROKEN
 from harvest.looking.card import write_card
 from harvest.teachers.rereading import find_reread
-from shared.console import track
+from shared.console import say, track
 from shared.schema import SCHEMA_VERSION, Status, make_column, read_version, upgrade_table
 from shared.shards import Manifest, TeacherFolder, choose_teacher, load_manifest
 
@@ -123,5 +123,7 @@ def reparse(path: Path, teacher: str | None = None) -> Reparsing:
                 if in_shard or is_older:
                     folder.rewrite(shard, rereader.revise)
                 changed += in_shard
+        for note in folder.take_notes():
+            say(note)
     write_card(folder_path.parent)
     return Reparsing(str(folder_path), rows, reread, changed, dict(statuses))

@@ -58,7 +58,8 @@ class AnswerRule:
             return None
         if (span := locate_stated(answer)) is not None:
             return before + span[0]
-        place = answer.casefold().rfind(stated.casefold())
+        spelt = re.finditer(f"(?={re.escape(stated)})", answer, re.IGNORECASE)  # overlapping ones, too
+        place = max((match.start() for match in spelt), default=-1)
         if place < 0 and self.numeric:
             place = max((match.start() for match in _NUMERAL.finditer(answer)), default=-1)
         return before + place if place >= 0 else None

@@ -100,8 +100,8 @@ class Claim:
 class TeacherFolder:
     """A teacher folder, open for one worker to write. Made by TeacherFolder.open; a context manager.
 
-    One thread at a time, except that `commit` may run beside `append`. `notes` says what opening found and
-    mended.
+    One thread at a time, except that `commit` may run beside `append`. `notes` says what opening and sealing
+    found and mended, until it is taken.
     """
 
     def __init__(self, path: Path, worker: str, schema: pa.Schema) -> None:
@@ -162,6 +162,11 @@ class TeacherFolder:
     def manifest(self) -> Manifest:
         """The manifest as this worker saw it last."""
         return self._manifest
+
+    def take_notes(self) -> tuple[str, ...]:
+        """Give the notes that were not taken yet."""
+        taken, self.notes = self.notes, ()
+        return taken
 
     def prepare(self, split: str) -> None:
         """Open the journal of `split` before there is a row for it. Raises DiskError if the disk refuses."""
@@ -306,7 +311,7 @@ class TeacherFolder:
         sealed = self._manifest.sealed_ids()
         unsealed = set()
         own = sorted(self.path.glob(f"journal/split=*/{self.worker}.arrows"))
-        notes += [f"{note}; rows that it held will be asked again" for note in map(put_aside, own) if note is not None]
+        notes += [note for note in map(put_aside, own) if note is not None]
         for path in sorted(self.path.glob("journal/split=*/*.arrows")):
             with JournalReader(path) as reader:
                 journal_id = reader.id
@@ -360,8 +365,10 @@ class TeacherFolder:
         except LockedError:
             return
         try:
-            if put_aside(journal) is None:
+            if (note := put_aside(journal)) is None:
                 self._seal_journal(journal)
+            else:
+                self.notes = (*self.notes, note)
         finally:
             os.close(descriptor)
 

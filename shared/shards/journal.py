@@ -293,9 +293,12 @@ def put_aside(path: Path) -> str | None:
     while target.exists():
         number += 1
         target = name_aside(path).with_name(f"{name_aside(path).name}-{number}")
-    os.rename(path, target)
+    os.replace(path, target)
     fsync_path(path.parent)
-    return f"{path} is damaged from its start, {size} bytes without a whole row: it is {target.name} now, and not read"
+    return (
+        f"{path} is damaged from its start, {size} bytes without a whole row: it is {target.name} now, and not read; "
+        "rows that it held will be asked again"
+    )
 
 
 def _encode_batch(batch: pa.RecordBatch, schema: pa.Schema) -> bytes:

@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from shared.disk import check_own_path, check_readable_file, replace_file
 from shared.errors import CorruptShardError, RecipeMismatchError, SchemaVersionError, ShardError, UsageError
 from shared.keys import TOKENIZER, canonical_json
+from shared.options import show_names
 from shared.schema import SCHEMA_VERSION, sum_costs
 
 MANIFEST_NAME = "manifest.json"
@@ -277,10 +279,13 @@ def check_recipe(folder: Path, kept: Manifest, wanted: Manifest) -> None:
     differing = [key for key in sorted({*before, *now}) if before.get(key, missing) != now.get(key, missing)]
     if not differing:
         return
+    advice = ""
+    if "labels" in differing and kept.labels:  # older versions took them as they stood: 1.0, the numbers of classes
+        advice = f". Labels that are read from a file are the folder's with --labels {quote(show_names(kept.labels))}"
     lines = "".join(f"\n  {key}: {_shorten(before, key)} in the folder, {_shorten(now, key)} now" for key in differing)
     raise RecipeMismatchError(
         f"{folder} holds the answers to another recipe:{lines}\nNothing was asked and nothing was changed. "
-        "Give this run its own folder with --name, or go back to the folder's recipe"
+        f"Give this run its own folder with --name, or go back to the folder's recipe{advice}"
     )
 
 

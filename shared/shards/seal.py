@@ -52,7 +52,7 @@ def seal_journal(folder: Path, manifest: Manifest, journal: Path) -> Sealing:
         return Sealing(manifest, (journal,))
     split_folder = folder / f"split={split}"
     make_folder(split_folder)
-    number = 1 + max((_shard_number(shard) for shard in manifest.shards_of(split)), default=-1)
+    number = _next_number(manifest, split)
     last, lost = journal_rows.last, _Lost()
 
     with JournalReader(journal) as reader:
@@ -68,16 +68,15 @@ def seal_journal(folder: Path, manifest: Manifest, journal: Path) -> Sealing:
 def remove_rows(folder: Path, manifest: Manifest, split: str, rows: Iterable[tuple[str, int]]) -> Sealing:
     """Write the shards of `split` anew without the rows of some (sample_id, draw); their cost goes to superseded."""
     wanted = list(rows)
-    lost_rows = _JournalRows(
+    lost_rows = _RowIds(
         dict.fromkeys((identify_row(*row) for row in wanted), 0),
         pa.array([sample_id for sample_id, _ in wanted], pa.string()),
     )
-    number = 1 + max((_shard_number(shard) for shard in manifest.shards_of(split)), default=-1)
-    return _rewrite_without(folder, manifest, split, lost_rows, _Lost(), number)
+    return _rewrite_without(folder, manifest, split, lost_rows, _Lost(), _next_number(manifest, split))
 
 
 def _rewrite_without(
-    folder: Path, manifest: Manifest, split: str, rows: "_JournalRows", lost: "_Lost", number: int
+    folder: Path, manifest: Manifest, split: str, rows: "_RowIds", lost: "_Lost", number: int
 ) -> Sealing:
     """Write the shards of `split` that hold any of `rows` anew without them, the first one with `number`."""
     kept: list[Shard] = []
@@ -111,7 +110,7 @@ def rewrite_shard(folder: Path, manifest: Manifest, shard: Shard, revise: Callab
     `revise` is given rows of today's schema, whatever the shard's. Raises ValueError where it gives other rows or
     another bill, and nothing has changed then.
     """
-    number = 1 + max(_shard_number(other) for other in manifest.shards_of(shard.split))
+    number = _next_number(manifest, shard.split)
     path = folder / shard.path
     with pq.ParquetFile(path) as file:
         schema = row_schema(find_vector_type(file.schema_arrow), manifest.labels)
@@ -135,8 +134,8 @@ def _is_same_bill(cost_usd: float | None, other_usd: float | None) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _JournalRows:
-    last: dict[bytes, int]  # identity -> number of its last row in the journal
+class _RowIds:
+    last: dict[bytes, int]  # identity -> number of its last row in the journal; 0 of one that is to go
     sample_ids: pa.Array
 
 
@@ -146,7 +145,7 @@ class _Lost:
     cost_usd: float | None = 0.0
 
 
-def _scan_journal(path: Path) -> _JournalRows:
+def _scan_journal(path: Path) -> _RowIds:
     last: dict[bytes, int] = {}
     sample_ids: list[pa.Array] = []
     ordinal = 0
@@ -156,10 +155,10 @@ def _scan_journal(path: Path) -> _JournalRows:
             # A copy: the column itself would keep its whole batch in memory.
             sample_ids.append(pa.array(batch["sample_id"].to_pylist(), pa.string()))
             ordinal += batch.num_rows
-    return _JournalRows(last, pa.concat_arrays(sample_ids) if sample_ids else pa.array([], pa.string()))
+    return _RowIds(last, pa.concat_arrays(sample_ids) if sample_ids else pa.array([], pa.string()))
 
 
-def _holds_rows_of(shard: Path, rows: _JournalRows) -> bool:
+def _holds_rows_of(shard: Path, rows: _RowIds) -> bool:
     """Whether a shard holds an older answer to a row of the journal. Columnar first: mostly there is none."""
     with pq.ParquetFile(shard) as file:
         for table in _iterate_groups(file, ["sample_id", "draw"]):
@@ -256,5 +255,6 @@ def _list_leaves(name: str, kind: pa.DataType) -> list[tuple[str, pa.DataType]]:
     return [(name, kind)]
 
 
-def _shard_number(shard: Shard) -> int:
-    return int(Path(shard.path).name.split("-")[1])
+def _next_number(manifest: Manifest, split: str) -> int:
+    numbers = (int(Path(shard.path).name.split("-")[1]) for shard in manifest.shards_of(split))
+    return 1 + max(numbers, default=-1)

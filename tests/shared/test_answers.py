@@ -206,3 +206,11 @@ def test_the_right_answer_as_text() -> None:
 def test_an_unknown_rule() -> None:
     with pytest.raises(UsageError, match=r"no answer rule 'numbr'; there are: choice, letter"):
         find_rule("numbr")
+
+
+@pytest.mark.parametrize(
+    ("reply", "stated"), [("Straße, weiß: a dog", "a dog"), ("İİİ a Dog or a dog, so a Dog.", "a Dog"), ("aaa", "aaa")]
+)
+def test_an_answer_is_located_where_it_stands(reply: str, stated: str) -> None:
+    place = find_rule("choice").locate(reply, [stated, "a fish"])
+    assert place == reply.rindex(stated)

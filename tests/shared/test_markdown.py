@@ -24,7 +24,22 @@ def test_code_holds_backticks_too(text: str, code: str) -> None:
         ("[~/data/films, D:\\me\\a.csv]", "[films, a.csv]"),
         ("pkg://m/x.csv hf://datasets/a/b https://h/x", "pkg://m/x.csv hf://datasets/a/b https://h/x"),
         ("org/name ./rel/a.csv", "org/name ./rel/a.csv"),
+        ("/home/me", "~"),
+        ("of /home/me.", "of ~."),
+        ("file:///home/me/a.csv", "file://~/a.csv"),
+        ("/home/meat", "meat"),
+        ("a/b and/or c", "a/b and/or c"),
     ],
 )
-def test_a_path_of_this_machine_is_its_last_part(text: str, shown: str) -> None:
+def test_a_path_of_this_machine_is_its_last_part(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert hide_place(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("home", "text", "shown"),
+    [("/", "either/or", "either/or"), ("/root", "/rootfs", "/rootfs"), ("/root", "b /root", "b ~")],
+)
+def test_a_home_is_no_more_than_itself(home: str, text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", home)
     assert hide_place(text) == shown

@@ -23,8 +23,10 @@ from shared.options import (
     parse_assignments,
     parse_bytes,
     parse_json_object,
+    parse_names,
     parse_size,
     show_bytes,
+    show_names,
     show_size,
     spell_flags,
     take_options,
@@ -200,3 +202,16 @@ def test_parameters_have_no_default_of_their_own() -> None:
     for parameter, one in zip(make_parameters(Whole), list_options(Whole), strict=True):
         assert parameter.name == one.name
         assert parameter.default is (inspect.Parameter.empty if one.name == "shards" else None)
+
+
+@pytest.mark.parametrize(
+    "names", [["a", "b"], ["happy", "sad, or angry"], ['"great" movie', "b"], ["two\nlines", "b"], ["1"], [""]]
+)
+def test_names_are_read_as_they_are_shown(names: list[str]) -> None:
+    assert parse_names(show_names(names)) == names
+
+
+@pytest.mark.parametrize("text", ['"great" movie,b', '"a,b', "a\nb"])
+def test_names_that_are_not_well_quoted_are_refused_with_the_way_to_write_them(text: str) -> None:
+    with pytest.raises(ValueError, match="stands in quotes, and its own quotes are doubled"):
+        parse_names(text)

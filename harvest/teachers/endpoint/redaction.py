@@ -14,7 +14,9 @@ from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-REDACTED = b"[redacted]"
+from shared.secrets import REDACTED
+
+_REDACTED = REDACTED.encode()
 LEAST_PIECE = 12  # characters: shorter pieces would be found in ordinary text
 LEAST_TAIL = 4  # of the secret's beginning, at the end of a body that broke off
 MAX_LAYERS = 4  # of escapes on top of each other
@@ -93,12 +95,12 @@ class Redaction:
             if stop <= end:
                 continue
             if start >= end:
-                parts += [data[end:start], REDACTED]
+                parts += [data[end:start], _REDACTED]
             end = stop
         rest = data[end:]
         tail = self._find_tail(rest.lower()) if cut else len(rest)
         if tail < len(rest):
-            rest = rest[:tail] + REDACTED
+            rest = rest[:tail] + _REDACTED
         return b"".join([*parts, rest])
 
     def _find_tail(self, lower: bytes) -> int:

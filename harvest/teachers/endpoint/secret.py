@@ -6,13 +6,11 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from harvest.teachers.endpoint.redaction import REDACTED as REDACTED_BYTES
 from harvest.teachers.endpoint.redaction import Redaction
 from shared.errors import UsageError
 from shared.schema import Answer
-from shared.secrets import MIN_SECRET_LENGTH
+from shared.secrets import MIN_SECRET_LENGTH, REDACTED
 
-REDACTED = REDACTED_BYTES.decode()
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _PLAIN_VARIABLE = re.compile(r"[A-Z][A-Z_]*[0-9]{0,2}", re.ASCII)  # no key looks like this
 

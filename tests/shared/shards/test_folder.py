@@ -298,6 +298,21 @@ def test_a_journal_whose_head_is_damaged_and_that_holds_no_row_is_put_aside(dama
         assert folder.notes == ()
 
 
+def test_a_damaged_journal_of_another_worker_is_said_when_sealing_meets_it(tmp_path: Path) -> None:
+    with open_folder(tmp_path) as folder:
+        other = folder.path / "journal" / "split=train" / "w1.arrows"
+        folder.append("train", make_rows(0))
+        other.write_bytes(bytes(4096))
+        assert folder.take_notes() == ()
+        folder.seal()
+        (note,) = folder.take_notes()
+        assert note.startswith(f"{other} is damaged")
+        assert note.endswith("rows that it held will be asked again")
+        assert folder.take_notes() == ()
+        assert kept_ids(folder, 0) == [True]
+    assert other.with_name("w1.arrows.damaged").exists()
+
+
 def test_a_damaged_head_before_whole_rows_is_named_and_nothing_changes(tmp_path: Path) -> None:
     with open_folder(tmp_path) as folder:
         folder.append("train", make_rows(0))

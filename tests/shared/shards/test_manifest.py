@@ -127,6 +127,7 @@ def test_another_recipe_is_described_by_what_differs(tmp_path: Path) -> None:
     assert 'recipe.model: "tiny-vlm" in the folder, "xxx' in message
     assert "temperature" not in message
     assert "--name" in message
+    assert message.endswith("with --labels no,yes")
     assert max(map(len, message.splitlines())) < 250
 
 

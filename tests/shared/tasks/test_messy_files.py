@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from shared.errors import DataError, SourceError
 from shared.tasks import LoadedTask, find_task, load_task
+from shared.tasks.counts import SplitCount
 from shared.tasks.tables import open_table
 
 Rows = list[tuple[str, str | None]]
@@ -362,6 +363,23 @@ def test_values_of_a_regression_are_no_classes(tmp_path: Path) -> None:
     assert [note for note in notes if not note.startswith("cut by")] == [
         "test: 1 of 2 texts stand in train too: a student has seen them"
     ]
+
+
+def test_only_classes_are_counted() -> None:
+    frame = pl.DataFrame({"text": ["a", "A!", "😀"], "value": ["1.5", "2.5", None]})
+    classes, numbers = SplitCount(), SplitCount()
+    classes.add(frame, has_classes=True)
+    numbers.add(frame, has_classes=False)
+    assert (len(classes.values), len(numbers.values)) == (3, 0)
+    assert [len(hashes) for hashes in numbers.texts] == [2]
+
+
+def test_labels_of_an_older_version_are_had_by_name(tmp_path: Path) -> None:
+    (tmp_path / "films.csv").write_text("text,label\na,0.0\nb,1.0\nc,\n")
+    assert load(tmp_path / "films.csv").task.labels == ("0", "1")
+    loaded = load(tmp_path / "films.csv", labels=["0.0", "1.0"])
+    assert sorted(read(loaded)) == [("a", "0.0"), ("b", "1.0"), ("c", None)]
+    assert loaded.task.question == "Which label fits this text? Answer 0.0 or 1.0."
 
 
 def test_conversations_may_be_written_as_text(tmp_path: Path) -> None:
