@@ -406,6 +406,9 @@ def test_a_data_folder_of_the_hub_with_class_names(tmp_path: Path) -> None:
     assert loaded.task.labels == ("neg", "pos")
     assert [example.label for example in loaded.examples("train")] == [1, 0, None]
     assert "train: neg 1, pos 1; 1 without a label" in loaded.notes
+    by_number = load(tmp_path / "films", labels=["0", "1"])  # as older versions took them
+    assert by_number.task.labels == ("0", "1")
+    assert [example.label for example in by_number.examples("train")] == [1, 0, None]
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1, max_size=30).filter(
