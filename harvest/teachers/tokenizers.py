@@ -1,7 +1,7 @@
 """Tokenizers of models: by name, as a recipe says whose ids the ids of replies are, and what they make of prompts."""
 
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -24,19 +24,6 @@ _FILES = (
 )
 
 
-@cache
-def describe_tokenizer(source: str) -> Mapping[str, Any]:
-    """The entry "tokenizer" of a recipe: the name that was given, and the fingerprint of the vocabulary.
-
-    `source` is as shared.sources.resolve_model takes it. Raises SourceError where it names no tokenizer.
-    """
-    require_extra("distill", "transformers")
-    from transformers import AutoTokenizer
-
-    tokenizer = FrozenModel(source).load(AutoTokenizer)
-    return {"name": source, "sha256": fingerprint_tokenizer(tokenizer.get_vocab())}
-
-
 def hash_tokenizer(model: FrozenModel) -> str:
     """The sha256, in hexadecimal, of the files that turn text into token ids: whose ids `topk_ids` are.
 
@@ -55,7 +42,10 @@ def hash_tokenizer(model: FrozenModel) -> str:
 
 
 class PromptTokenizer:
-    """The tokenizer that `source` names: prompts and texts as token ids, each encoded on its own. Loads when needed."""
+    """The tokenizer that `source` names: prompts and texts as token ids, each encoded on its own. Loads when needed.
+
+    `source` is as shared.sources.resolve_model takes it.
+    """
 
     def __init__(self, source: str) -> None:
         self._source, self._files = source, FrozenModel(source)
@@ -63,12 +53,14 @@ class PromptTokenizer:
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer itself. Raises SourceError where there is none."""
+        require_extra("distill", "transformers")
         from transformers import AutoTokenizer
 
         return self._files.load(AutoTokenizer)
 
-    def describe(self) -> Mapping[str, Any]:
-        """The entry "tokenizer" of a recipe, as describe_tokenizer makes it."""
+    @cached_property
+    def description(self) -> Mapping[str, Any]:
+        """The entry "tokenizer" of a recipe: the name that was given, and the fingerprint of the vocabulary."""
         return {"name": self._source, "sha256": fingerprint_tokenizer(self.tokenizer.get_vocab())}
 
     @cached_property

@@ -36,10 +36,10 @@ from shared.tasks import Task
 from tests.real.said_tokens import check_said_tokens
 from tests.real.vllm_runs import (
     ENGINE,
-    ENVIRONMENT,
     QUESTION,
     SIZE,
     WORDS,
+    change_environment,
     harvest,
     list_children,
     list_group,
@@ -59,9 +59,7 @@ PATIENCE = 8
 
 @pytest.fixture(scope="module", autouse=True)
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
-            patch.setenv(name, value)
+    with change_environment() as patch:
         patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("logs")))
         yield
 

@@ -20,7 +20,7 @@ from shared.errors import UsageError
 from shared.shards import load_manifest, verify_shards
 from shared.topk import decode_topk
 from tests.real.said_tokens import strip_broken
-from tests.real.vllm_runs import ENGINE, ENVIRONMENT
+from tests.real.vllm_runs import ENGINE, change_environment
 
 pytestmark = pytest.mark.vllm
 
@@ -31,9 +31,7 @@ KEPT: dict[str, Any] = {"rtol": 1 / 256, "atol": 1e-3}  # as log-probabilities a
 
 @pytest.fixture(scope="module", autouse=True)
 def environment() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
-            patch.setenv(name, value)
+    with change_environment():
         yield
 
 

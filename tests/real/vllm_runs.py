@@ -2,11 +2,13 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import Report, run_harvest
@@ -64,6 +66,15 @@ def list_group(leader: int) -> set[int]:
 def list_children(parent: int) -> set[int]:
     path = Path(f"/proc/{parent}/task/{parent}/children")
     return {int(child) for child in path.read_text().split()} if path.exists() else set()
+
+
+@contextmanager
+def change_environment() -> Iterator[pytest.MonkeyPatch]:
+    """Set what vLLM reads here, while the block lasts; its patch may set more."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield patch
 
 
 def make_environment(threads: int = 1) -> dict[str, str]:

@@ -12,7 +12,7 @@ from harvest.rendering import Layout
 from harvest.teachers.pages import PAGE_SIZE
 from shared.errors import UsageError
 from shared.options import Option, check_json, check_options, parse_json_object
-from shared.secrets import refuse_secrets
+from shared.secrets import hide_secrets
 
 AUTO = "auto"
 _ASKED = "What is asked"
@@ -145,9 +145,8 @@ _OWN_FIELDS = frozenset({"model", "messages", "n", "max_tokens", "max_completion
 def normalise_url(url: str) -> str:
     """`url` as recipes keep it: lower-case host, no default port, no /chat/completions, no slash at its end.
 
-    Raises UsageError where it is no http(s) URL or carries a secret (the message does not repeat it).
+    Raises UsageError where it is no http(s) URL, or calls a part of itself a password or a key: that is not repeated.
     """
-    refuse_secrets({"--endpoint": url})
     try:
         parts = urlsplit(url.strip())
         port = parts.port
@@ -163,7 +162,9 @@ def normalise_url(url: str) -> str:
             "put the key into an environment variable and name that with --api-key-env"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{url!r} is no http or https URL; a base URL looks like https://api.openai.com/v1")
+        raise UsageError(
+            f"{hide_secrets(url)!r} is no http or https URL; a base URL looks like https://api.openai.com/v1"
+        )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     if port is not None and port != {"http": 80, "https": 443}[parts.scheme]:
         host = f"{host}:{port}"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -34,12 +34,13 @@ from harvest.teachers.endpoint.limiter import Limiter
 from harvest.teachers.endpoint.probe import find_elicitation
 from harvest.teachers.endpoint.secret import read_secret
 from harvest.teachers.endpoint.stream import Stream
-from harvest.teachers.tokenizers import describe_tokenizer
+from harvest.teachers.tokenizers import PromptTokenizer
 from shared.console import say
 from shared.descriptors import count_free
 from shared.errors import RecipeMismatchError, TeacherError, UsageError
 from shared.example import Example
 from shared.keys import TOKENIZER, RequestKeys
+from shared.options import flatten, spell_flags
 from shared.secrets import refuse_secrets
 from shared.tasks import Task
 from shared.topk import estimate_topk_bytes
@@ -62,12 +63,14 @@ class EndpointTeacher:
             config = replace(config, max_tokens=task.max_reply_tokens)
         self._config, self._task, self._name = config, task, name
         self._layout = config.layout
+        self._tokenizer = None if config.tokenizer is None else PromptTokenizer(config.tokenizer)
         host = recognise_host(config.endpoint)
         variable = config.api_key_env or (None if host is None else host.key_variable)
         self._secret = read_secret(variable)
-        asked = {f"--{name.replace('_', '-')}": value for name, value in asdict(config).items()}
+        spell = spell_flags(EndpointConfig)
+        chosen = {spell(option): value for option, value in flatten(config).items()}
         refuse_secrets(
-            {**asked, "--question": task.question, "--label-words": task.label_words, "--name": name}, variable
+            {**chosen, "--question": task.question, "--label-words": task.label_words, "--name": name}, variable
         )
         self._bill = Bill(find_price(config.model, config.endpoint, config.price_in, config.price_out), say)
         self._budget = Budget(config.max_cost, config.max_requests)
@@ -159,7 +162,7 @@ class EndpointTeacher:
             "layout": None if self._layout is None else self._layout.fingerprint(),
             "scoring": {"mode": config.scoring} if elicitation is None else describe_scoring(elicitation, config),
             "parameters": {} if elicitation is None else build_parameters(elicitation, config, self._words),
-            **({} if config.tokenizer is None else {TOKENIZER: describe_tokenizer(config.tokenizer)}),
+            **({} if self._tokenizer is None else {TOKENIZER: self._tokenizer.description}),
         }
 
     def content(self, example: Example) -> Mapping[str, Any]:

@@ -60,7 +60,7 @@ class ScorerTeacher:
             "teacher": "scorer",
             "model": self._model.files.fingerprint,
             "dtype": self._model.dtype,
-            TOKENIZER: self._tokenizer.describe(),
+            TOKENIZER: self._tokenizer.description,
             **self._rows.describe(),
         }
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -91,6 +91,13 @@ def find_first_tokens(settings: Settings) -> tuple[tuple[int, ...], ...]:
     return separate_first_tokens(settings.label_words, first_tokens)
 
 
+class _Running(NamedTuple):
+    """A question in the engine: how many tokens are scored, and what its passes have brought, by their index."""
+
+    scored: int
+    outputs: dict[int, Any]
+
+
 class VllmEngine:
     """vLLM with one model. Questions go in while others are computed; results come out in any order."""
 
@@ -107,7 +114,7 @@ class VllmEngine:
         # As the chat route of vLLM's server prepares a question: the template writes all special tokens.
         self._chat = ChatParams(chat_template_kwargs={"add_generation_prompt": True})
         self._tokens = self._llm.renderer.default_chat_tok_params.with_kwargs(add_special_tokens=False)
-        self._running: dict[int, dict[int, Any]] = {}  # by the question's number: what its passes have brought
+        self._running: dict[int, _Running] = {}  # by the question's number
         at_a_time = self._engine.vllm_config.scheduler_config.max_num_seqs
         self._room = at_a_time + min(at_a_time, WAITING)
         self.ready = Ready(vllm.__version__, self._room, first_tokens)
@@ -194,16 +201,14 @@ class VllmEngine:
             parameters = self._passes[index].clone()
             if question.seed is not None:
                 parameters.seed = question.seed
-            self._engine.add_request(
-                f"{question.number}-{index}-{question.scored}", self._make_prompt(question), parameters
-            )
+            self._engine.add_request(f"{question.number}-{index}", self._make_prompt(question), parameters)
         except self._dead:
             raise
         except Exception as error:  # a prompt that is longer than the model takes, say
             self._running.pop(question.number, None)
             connection.send([Result(question.number, problem=" ".join(str(error).split()))])
         else:
-            self._running.setdefault(question.number, {})
+            self._running.setdefault(question.number, _Running(question.scored, {}))
 
     def _make_prompt(self, question: Question) -> Any:
         """The prompt as the engine takes it. Raises vLLM's own errors where the model does not take it."""
@@ -222,8 +227,8 @@ class VllmEngine:
         """The result of a question whose last pass this is."""
         if not output.finished:
             return None
-        number, index, scored = map(int, output.request_id.split("-")[:3])
-        outputs = self._running[number]
+        number, index = map(int, output.request_id.split("-")[:2])  # vLLM may put something of its own behind
+        scored, outputs = self._running[number]
         outputs[index] = output
         if len(outputs) < len(self._passes):
             return None

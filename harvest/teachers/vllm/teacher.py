@@ -25,7 +25,7 @@ from harvest.rendering import Page, prepare_text
 from harvest.rendering.ahead import RenderPool
 from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes, make_seed
 from harvest.teachers.given_rows import Given, GivenRows, make_answer
-from harvest.teachers.tokenizers import PromptTokenizer, describe_tokenizer, hash_tokenizer
+from harvest.teachers.tokenizers import PromptTokenizer, hash_tokenizer
 from harvest.teachers.vllm.config import Vector, VllmConfig
 from harvest.teachers.vllm.engine import EngineProcess
 from harvest.teachers.vllm.messages import Question, Ready, Result, Settings
@@ -128,7 +128,7 @@ class VllmTeacher:
             "layout": None if self._layout is None else self._layout.fingerprint(),
         }
         if config.topk is not None:
-            recipe[TOKENIZER] = describe_tokenizer(config.engine.get("tokenizer", config.model))
+            recipe[TOKENIZER] = self._tokenizer.description
         if self._rows is not None:
             return {**recipe, **self._rows.describe()}
         if self._template is not None:
@@ -285,13 +285,13 @@ class VllmTeacher:
 
     def _make_question(self, number: int, prepared: _Prepared) -> Question:
         request, given = prepared.request, prepared.given
-        written = build_prompt(self._task.question, request.example, self._config.draw).written
+        tokens, draw = prepared.tokens, self._config.draw
         return Question(
             number,
             tuple(page.pixels for page in prepared.pages),
-            written,
+            "" if tokens else build_prompt(self._task.question, request.example, draw).written,
             make_seed(request.key) if self._config.temperature > 0 else None,
-            prepared.tokens,
+            tokens,
             0 if given is None else len(given.scored),
         )
 

@@ -16,6 +16,7 @@ from tests.harvest.scripted_teacher import ScriptedTeacher
 from tests.shared.shards.crashes import CHANGES, interfere, refuse
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE, errno.EROFS)
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of which the reserve saves what was paid for
 RUN_CHANGES = (*CHANGES, *((os, name) for name in ("open", "write", "posix_fallocate")))
 
 
@@ -36,6 +37,8 @@ def test_each_error_of_the_system_at_every_change_of_a_run(
         harvest(out, loaded, second)
         assert len(read_rows(out)) == 20
         assert set(first.asked) | set(second.asked) == {*(f"text {i}" for i in range(20)), "dev a", "dev b"}
+        if number in FULL and made["pwrite"]:
+            assert not set(first.asked) & set(second.asked), at
         assert verify_shards(out).ok, at
         at += 1
     assert at > 40

@@ -5,7 +5,7 @@ import errno
 import os
 import shutil
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +19,14 @@ from tests.harvest.asking.test_engine import harvest, make_task, read_rows
 from tests.harvest.scripted_teacher import ScriptedTeacher
 
 IN_FLIGHT = 30
-ROWS = 200
+FULL_AFTER, ROWS = 60, 200
 
 
 class Windowed(ScriptedTeacher):
-    """Has IN_FLIGHT requests in flight, and answers each when another is pulled."""
+    """Has IN_FLIGHT requests in flight, and answers each when another is pulled.
+
+    After FULL_AFTER requests it is slow: however long the disk takes to refuse a row, not all are asked meanwhile.
+    """
 
     async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         held: deque[Request] = deque()
@@ -31,10 +34,9 @@ class Windowed(ScriptedTeacher):
             self.asked.append(request.example.text)
             held.append(request)
             if len(held) == IN_FLIGHT:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.0 if len(self.asked) <= FULL_AFTER else 0.1)
                 yield self._reply(held.popleft())
         while held:
-            await asyncio.sleep(0.01)
             yield self._reply(held.popleft())
 
     def _reply(self, request: Request) -> Reply:
@@ -49,14 +51,12 @@ class Usage(NamedTuple):
     free: int
 
 
-def fill_after(writes: int, reserve: Path) -> Callable[..., int]:
-    """`os.pwrite` of a disk that is full after so many writes, but for what the reserve gives up."""
+def fill_after(asked: Sequence[str], reserve: Path) -> Callable[..., int]:
+    """`os.pwrite` of a disk that is full once more than FULL_AFTER are `asked`, but for what the reserve gives up."""
     pwrite = os.pwrite
-    left = [writes]
 
     def write(descriptor: int, content: bytes, offset: int) -> int:
-        left[0] -= 1
-        if left[0] < 0 and reserve.exists():
+        if len(asked) > FULL_AFTER and reserve.exists():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return pwrite(descriptor, content, offset)
 
@@ -85,9 +85,9 @@ def test_a_disk_that_fills_stops_the_asking_and_keeps_what_was_in_flight(
     teacher = Windowed()
     with monkeypatch.context() as fault:
         if written:
-            fault.setattr(os, "pwrite", fill_after(5, reserve))
+            fault.setattr(os, "pwrite", fill_after(teacher.asked, reserve))
         else:
-            fault.setattr(shutil, "disk_usage", shrink_after(60))
+            fault.setattr(shutil, "disk_usage", shrink_after(FULL_AFTER))
         outcome = harvest(out, loaded, teacher)
     assert outcome.stopped == NEARLY_FULL
     assert IN_FLIGHT < outcome.asked == len(teacher.asked) < ROWS

@@ -52,7 +52,7 @@ def test_what_is_no_url_is_refused(url: str) -> None:
 )
 def test_a_key_in_the_url_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(UsageError) as refusal:
-        normalise_url(url)
+        EndpointTeacher(EndpointConfig(url, "m"), TASK)
     assert CANARY not in str(refusal.value)
     assert "short-password" not in str(refusal.value)
     assert "--api-key-env" in str(refusal.value)
