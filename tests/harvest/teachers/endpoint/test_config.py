@@ -7,8 +7,9 @@ import pytest
 from harvest.config import make_harvest_config
 from harvest.teachers.endpoint import EndpointTeacher
 from harvest.teachers.endpoint.config import EndpointConfig, normalise_url
-from harvest.teachers.endpoint.secret import NO_SECRET, REDACTED, Secret, read_secret
+from harvest.teachers.endpoint.secret import NO_SECRET, Secret, read_secret
 from shared.errors import UsageError
+from shared.secrets import REDACTED
 from tests.harvest.teachers.endpoint.endpoint_runs import TASK, make_examples, make_teacher, run_all
 
 CANARY = "sk-canary-0123456789abcdef"
