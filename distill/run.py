@@ -47,7 +47,7 @@ class Keep:
 
 def run_distillation(
     config: DistillConfig,
-    out: Path,
+    out: Path = Path("runs"),
     name: str | None = None,
     overwrite: bool = False,
     checkpoint_steps: int | None = None,

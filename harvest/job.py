@@ -8,13 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
 from harvest.asking.engine import INTERRUPTED, Engine, Outcome
 from harvest.asking.follow import Changes, describe_changes, drop_found, find_changes, follow_file
 from harvest.asking.forecast import Forecast, make_forecast, measure
 from harvest.asking.inflight import InFlightLog
-from harvest.asking.interrupt import Interrupt
+from harvest.asking.interrupt import Interrupt, run_loop
 from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import EVERY_SPLIT, Action, Plan, Scope, find_first, make_plan, request_key
 from harvest.asking.reserve import DiskReserve
@@ -81,7 +79,7 @@ class _Harvest:
     scope: Scope
     failure_limit: float
     drain: float
-    interrupt: Interrupt | None
+    interrupt: Interrupt
 
 
 def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: Interrupt | None = None) -> Report:
@@ -119,7 +117,9 @@ def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: 
 
 
 def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None) -> Report:
-    """Ask what is not kept yet, and seal it. Resumes by itself; runs in any thread. The teacher ends with it.
+    """Ask what is not kept yet, and seal it. Resumes by itself. The teacher ends with it.
+
+    Runs in any thread, and in one that runs an event loop, as a notebook's does.
 
     `interrupt` tells it to stop: KeyboardInterrupt is raised once what was in flight has arrived and is kept. Else
     raises as Engine.run does.
@@ -165,7 +165,7 @@ def _run_engine(harvest: _Harvest, plan: Plan, folder: TeacherFolder, probed: An
         stops = (harvest.failure_limit, harvest.interrupt, harvest.drain)
         engine = Engine(loaded, teacher, plan, folder, tracker, *stops)
         try:
-            outcome = uvloop.run(engine.run())
+            outcome = run_loop(engine.run(), harvest.interrupt)
         except asyncio.CancelledError:  # it did not wait for what was in flight
             raise KeyboardInterrupt from None
     if probed is not None:
@@ -223,7 +223,7 @@ def _open_with_probe(harvest: _Harvest, remote: Remote, claim: Claim) -> tuple[T
     log = InFlightLog(claim.path, claim.worker)
     with closing(log), log.passing() as note, ExitStack() as undo:
         with closing(DiskReserve(claim.path, claim.worker)):  # there is room for what the probe pays for
-            probe = uvloop.run(remote.probe(example, note))
+            probe = run_loop(remote.probe(example, note), harvest.interrupt)
         folder = undo.enter_context(_open_as_described(harvest, claim))
         key, _ = request_key(RequestKeys(harvest.teacher.recipe()), harvest.teacher, example)
         folder.append(split, [Row(example, key, 0, probe.answer)])
@@ -245,6 +245,7 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None) -> Iterator[_Ha
 
     Everything that can be refused is refused here, before anything is asked.
     """
+    interrupt = interrupt or Interrupt()
     build_teacher = prepare_teacher(config.teacher)
     choice = asdict(config.task)
     loaded = load_task(find_task(choice.pop("task"), **choice))
@@ -263,7 +264,7 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None) -> Iterator[_Ha
             _adopt(teacher.remote, path)
         yield _Harvest(loaded, teacher, path, scope, config.failure_limit, config.drain, interrupt)
     finally:
-        uvloop.run(teacher.aclose())
+        run_loop(teacher.aclose(), interrupt)
 
 
 def _choose_scope(config: HarvestConfig, loaded: LoadedTask) -> Scope:

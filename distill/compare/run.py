@@ -20,7 +20,7 @@ RESULT, REPORT = "comparison.json", "report.html"
 
 
 def run_comparison(
-    comparison: Comparison, out: Path, images: Path | None = None, overwrite: bool = False
+    comparison: Comparison, out: Path = Path("runs"), images: Path | None = None, overwrite: bool = False
 ) -> tuple[Path, dict[str, Any]]:
     """Train what is missing of a comparison, then write out/<name>/comparison.json and report.html.
 

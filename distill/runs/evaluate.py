@@ -20,10 +20,10 @@ from shared.shards.read import check_readable
 
 def evaluate_run(
     run_folder: Path,
-    shards: Path | None,
-    split: str,
-    device_name: str,
-    precision: Precision,
+    shards: Path | None = None,
+    split: str = "validation",
+    device_name: str = "auto",
+    precision: Precision = "auto",
     template: str | None = None,
     decoding: Decoding | None = None,
     trusts_code: bool = False,

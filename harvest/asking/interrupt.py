@@ -2,16 +2,20 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
+
+import uvloop
 
 from shared.signals import list_heard
 
 DRAIN_SECONDS = 8.0  # docker kills 10 s after it asked, SLURM 30 s
 
+Result = TypeVar("Result")
 OnSignal: TypeAlias = Callable[[signal.Signals], None]  # SIGINT is also what no signal asked for
 
 
@@ -50,6 +54,27 @@ class Interrupt:
         finally:
             with self._lock:
                 self._tell = None
+
+
+def run_loop(work: Coroutine[Any, Any, Result], interrupt: Interrupt) -> Result:
+    """Run a coroutine to its end in an event loop of its own; give what it gives.
+
+    Where the caller's thread runs a loop already, as that of a notebook does, it is another thread's: then
+    KeyboardInterrupt requests an interrupt, and is raised once the coroutine has ended.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return uvloop.run(work)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(uvloop.run, work)
+        while True:
+            try:
+                return future.result()
+            except KeyboardInterrupt:
+                if future.done():
+                    raise
+                interrupt.request()
 
 
 class SignalInterrupts(Interrupt):

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from shared.tasks import Task
 
 GROUP = "harvest_distill.teachers"
+_registered: dict[str, "TeacherEntry"] = {}  # by this process, for itself
+
 PATIENT_SECONDS, IMPATIENT_SECONDS = 3.0, 0.7  # for the hub to answer
 
 
@@ -48,15 +50,16 @@ class TeacherEntry:
     """A line of the registry.
 
     `teacher` is "module:class", called with a config, a task and `name`, and `config` the frozen dataclass, in the same
-    module, whose fields are the teacher's options; both are imported when it is chosen. `gives` are the columns that
+    module, whose fields are the teacher's options; both are imported when it is chosen. Either may be the class itself,
+    of a program that has it at hand. `gives` are the columns that
     its rows fill, and "image" where it makes pictures. `defaults` are options its name stands for. `server` is what it
     is when the user gives --endpoint: the same model behind a server, None where that means nothing.
     """
 
     name: str
     summary: str
-    teacher: str
-    config: str
+    teacher: "str | Callable[..., Teacher]"
+    config: str | type
     gives: tuple[str, ...]
     requirements: Requirements = field(default_factory=Requirements)
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -64,10 +67,12 @@ class TeacherEntry:
 
     def load(self) -> "tuple[Callable[..., Teacher], type]":
         """Import the teacher's class and its config's. Raises TeacherError where its module cannot be imported."""
-        module, _, name = self.teacher.partition(":")
+        if not isinstance(self.teacher, str) and not isinstance(self.config, str):
+            return self.teacher, self.config
+        module, _, name = str(self.teacher).partition(":")
         try:
             loaded = import_module(module)
-            return getattr(loaded, name), getattr(loaded, self.config)
+            return getattr(loaded, name), getattr(loaded, str(self.config))
         except (ImportError, AttributeError) as error:
             raise TeacherError(f"the teacher {self.name} cannot be loaded from {self.teacher}: {error}") from error
 
@@ -180,7 +185,10 @@ class Teachers:
 
 @cache
 def find_teachers() -> Teachers:
-    """Gather the teachers of this package and of the entry points; one that cannot be loaded stops no other."""
+    """Gather the teachers of this package, of the entry points and of register_teacher.
+
+    One that cannot be loaded stops no other.
+    """
     entries = {entry.name: entry for entry in ENTRIES}
     broken = {}
     for point in entry_points(group=GROUP):
@@ -193,7 +201,19 @@ def find_teachers() -> Teachers:
             broken[point.name] = f"the teacher {point.name} of {package} cannot be loaded: {error}"
         else:
             entries[entry.name] = entry
-    return Teachers(entries, broken)
+    return Teachers({**entries, **_registered}, broken)
+
+
+def register_teacher(entry: TeacherEntry) -> None:
+    """Make a teacher of this process's own known by its name, as an entry point makes that of a package.
+
+    The same name again replaces it: a notebook's cell may be run twice. Raises UsageError where the name is that of a
+    teacher which was not registered here.
+    """
+    if entry.name in find_teachers().entries and entry.name not in _registered:
+        raise UsageError(f"there is a teacher {entry.name} already; give yours another name")
+    _registered[entry.name] = entry
+    find_teachers.cache_clear()
 
 
 def _load_entry(point: EntryPoint) -> TeacherEntry:
