@@ -154,7 +154,7 @@ def test_ended_it_loses_only_the_cells_that_run_and_leaves_no_process(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     child.send_signal(told)
-    assert child.wait() == code
+    assert child.wait(600) == code
     while find_session(child.pid):
         assert time.monotonic() < deadline, "a worker outlived the process that was killed"
         time.sleep(0.05)

@@ -97,5 +97,5 @@ def test_parts_give_the_step_of_the_whole_batch(tiny_student: Path, lora: int | 
 def test_rows_that_are_compared_need_the_whole_batch(tiny_student: Path) -> None:
     """Plain accumulation gives other gradients, so that the second pass is what the test above sees."""
     step = Step(tiny_student, None, 0.0, COMPARING)
-    with pytest.raises(AssertionError):
-        check_same(step.take(4, by_row=True), step.take(None))
+    (_, plain), (_, whole) = step.take(4, by_row=True), step.take(None)
+    assert any((ours - theirs).abs().max() > 0.01 * theirs.norm() for ours, theirs in zip(plain, whole, strict=True))

@@ -75,7 +75,8 @@ def train(config: DistillConfig, out: Path, checkpoint_steps: int, kill_after: i
 def start(*arguments: Any) -> int | None:
     process = server.Process(target=train, args=arguments)
     process.start()
-    process.join(60)
+    process.join(600)
+    process.kill()  # what is left of it, so that it does not go on beside the next one
     return process.exitcode
 
 
