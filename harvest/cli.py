@@ -199,6 +199,12 @@ def _print_report(report: Any, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
         return
+    for line in [*_describe_rows(report), *_describe_judgement(report), report.folder]:
+        results.print(line, markup=False, soft_wrap=True)
+
+
+def _describe_rows(report: Any) -> list[str]:
+    """What becomes of the planned rows, or became of them in a run."""
     kept = ", ".join(f"{rows:,} {status}" for status, rows in report.kept_statuses.items())
     lines = [f"{report.rows:,} rows planned, {report.kept:,} kept before{f' ({kept})' if kept else ''}"]
     if report.asked or report.forecast is None:
@@ -206,12 +212,21 @@ def _print_report(report: Any, as_json: bool) -> None:
             f"asked {report.asked:,}, failed {report.failed:,}, {show_cost(report.cost_usd)}, {report.seconds:.1f} s"
         )
     lines += [f"  {rows:,} x {cause}" for cause, rows in report.causes.items()]
-    lines.append(
-        f"to ask: {report.to_ask:,}; to copy from equal rows: {report.to_copy:,}; "
-        f"to carry unanswered: {report.to_carry:,}"
-    )
+    others = {"copied from equal rows": report.to_copy, "carried unanswered": report.to_carry}
+    told = [f"{rows:,} {what}" for what, rows in others.items() if rows]
+    if report.forecast is not None:
+        lines.append("; ".join([f"to ask: {report.to_ask:,}", *told]))
+    else:
+        lines += ["; ".join(told)] if told and not report.stopped else []
+        lines.append(f"left to ask: {report.left:,}" if report.left else "nothing is left to ask")
     if report.unaskable:
         lines.append(f"cannot be asked: {report.unaskable:,}")
+    return lines
+
+
+def _describe_judgement(report: Any) -> list[str]:
+    """What the rest will take, how right the answers are, and why a run ended early."""
+    lines: list[str] = []
     if report.forecast is not None:
         from harvest.asking.forecast import describe_forecast
 
@@ -222,8 +237,7 @@ def _print_report(report: Any, as_json: bool) -> None:
         lines += describe_agreement(report.agreement)
     if report.stopped:
         lines.append(f"stopped: {report.stopped}. What was answered is kept; the same command goes on from there")
-    for line in [*lines, report.folder]:
-        results.print(line, markup=False, soft_wrap=True)
+    return lines
 
 
 def main() -> None:

@@ -40,10 +40,10 @@ class Report:
     `rows` are planned, in each of the `splits` so many; of them `kept` were answered before, by status
     `kept_statuses`. Of the others a run asks `to_ask`, copies `to_copy` from rows that say the same, carries
     `to_carry` without an answer, and keeps `unaskable` as failed. `changed` counts the kept rows that follow the
-    file: `relabelled`, `moved`, `removed`. `asked`, `failed`, `causes` (the most frequent reasons why a row has no
-    whole answer, and its rows), `cost_usd` (None where a price is not known) and `seconds` are this run's.
-    `forecast` is a plan's: what `to_ask` will take. `agreement` is a run's: how many of all kept answers are right,
-    as Agreement.describe gives it; None where none can be judged.
+    file: `relabelled`, `moved`, `removed`. `left` are those of `to_ask` that were not asked. `asked`, `failed`,
+    `causes` (the most frequent reasons why a row has no whole answer, and its rows), `cost_usd` (None where a price is
+    not known) and `seconds` are this run's. `forecast` is a plan's: what `to_ask` will take. `agreement` is a run's:
+    how many of all kept answers are right, as Agreement.describe gives it; None where none can be judged.
     """
 
     task: str
@@ -59,6 +59,7 @@ class Report:
     to_carry: int
     unaskable: int
     changed: Mapping[str, int]
+    left: int = 0
     asked: int = 0
     failed: int = 0
     causes: Mapping[str, int] = field(default_factory=dict)
@@ -89,7 +90,7 @@ def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: 
     forecast rests on them. `interrupt` and what is raised are as in run_harvest.
     """
     started = time.monotonic()
-    with _prepare(config, interrupt) as harvest:
+    with _prepare(config, interrupt, sends=probe is not None) as harvest:
         loaded, teacher, path, scope = harvest.loaded, harvest.teacher, harvest.path, harvest.scope
         spent, changes = Outcome(), Changes()
         if probe is not None:
@@ -112,7 +113,8 @@ def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: 
             kept = {split: read_kept(path, manifest, split) for split in _list_kept(manifest, scope)}
             measured = measure(path, manifest, teacher)
         plan = make_plan(loaded, teacher, scope, kept, estimate=True)
-        report = _report(loaded, teacher, path, plan, spent, started, changes)
+        left = plan.count(Action.ASK)
+        report = _report(loaded, teacher, path, plan, spent, started, changes, left)
         return replace(report, forecast=make_forecast(plan, teacher, measured))
 
 
@@ -125,7 +127,7 @@ def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None) ->
     raises as Engine.run does.
     """
     started = time.monotonic()
-    with _prepare(config, interrupt) as harvest:
+    with _prepare(config, interrupt, sends=True) as harvest:
         with _open_folder(harvest) as (folder, answer):
             plan, changes = _plan_in(folder, harvest)
             folder.plan(plan.planned)
@@ -138,7 +140,8 @@ def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None) ->
         if outcome.stopped == INTERRUPTED:
             raise KeyboardInterrupt
         agreement = judge_folder(harvest.path)
-        report = _report(harvest.loaded, harvest.teacher, harvest.path, plan, outcome, started, changes)
+        left = plan.count(Action.ASK) - outcome.asked
+        report = _report(harvest.loaded, harvest.teacher, harvest.path, plan, outcome, started, changes, left)
         return replace(report, agreement=None if agreement is None else agreement.describe())
 
 
@@ -169,7 +172,7 @@ def _run_engine(harvest: _Harvest, plan: Plan, folder: TeacherFolder, probed: An
         except asyncio.CancelledError:  # it did not wait for what was in flight
             raise KeyboardInterrupt from None
     if probed is not None:
-        outcome.asked += 1
+        outcome.probed += 1
         outcome.cost_usd = sum_costs((outcome.cost_usd, probed.cost_usd))
     return outcome
 
@@ -240,8 +243,8 @@ def _adopt(remote: Remote, folder: Path) -> None:
 
 
 @contextmanager
-def _prepare(config: HarvestConfig, interrupt: Interrupt | None) -> Iterator[_Harvest]:
-    """Make of a choice what carries it out; the teacher ends with the block.
+def _prepare(config: HarvestConfig, interrupt: Interrupt | None, *, sends: bool) -> Iterator[_Harvest]:
+    """Make of a choice what carries it out; the teacher ends with the block. `sends` is whether anything is asked.
 
     Everything that can be refused is refused here, before anything is asked.
     """
@@ -261,6 +264,8 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None) -> Iterator[_Ha
             raise UsageError(f"--draws {config.draws}: all would be alike, for {problem}")
         path = (config.out or Path("data") / loaded.task.name) / f"teacher={check_name('teacher', teacher.name)}"
         if teacher.remote is not None:
+            if sends:
+                teacher.remote.check_access()
             _adopt(teacher.remote, path)
         yield _Harvest(loaded, teacher, path, scope, config.failure_limit, config.drain, interrupt)
     finally:
@@ -302,6 +307,7 @@ def _report(
     outcome: Outcome,
     started: float,
     changes: Changes,
+    left: int,
 ) -> Report:
     return Report(
         task=loaded.task.name,
@@ -317,7 +323,8 @@ def _report(
         to_carry=plan.count(Action.CARRY),
         unaskable=plan.count(Action.FAIL),
         changed=asdict(changes),
-        asked=outcome.asked,
+        left=left,
+        asked=outcome.asked + outcome.probed,
         failed=outcome.failed,
         causes=dict(outcome.causes.most_common(SHOWN_CAUSES)),
         cost_usd=outcome.cost_usd,

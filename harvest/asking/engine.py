@@ -40,12 +40,14 @@ INTERRUPTED = "interrupted"
 class Outcome:
     """What a run did.
 
+    `asked` counts the answers of the plan's rows, and `probed` the one that came before there was a plan.
     `statuses` counts the rows it wrote by status, and `causes` those without a whole answer by why. `cost_usd` is
     None where the price of one is not known; `stopped` says why it ended early, if it did, and `disk_full` whether
     there is no room left for more than what was in flight.
     """
 
     asked: int = 0
+    probed: int = 0
     copied: int = 0
     statuses: Counter[Status] = field(default_factory=Counter)
     causes: Counter[str] = field(default_factory=Counter)

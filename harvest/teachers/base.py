@@ -138,6 +138,9 @@ class Remote(Protocol):
     def unsettled(self) -> Collection[str]:
         """Keys of requests that may be billed, and whose next attempt an end of the run forbade."""
 
+    def check_access(self) -> None:
+        """Raise UsageError where nothing can be sent, for want of a key. Sends nothing."""
+
     def end(self) -> None:
         """Send nothing more, nor wait to. What is in flight may arrive. Called in the event loop of `answer`."""
 

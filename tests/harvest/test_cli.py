@@ -47,6 +47,19 @@ def flags(server: FaultServer, *more: str) -> list[str]:
     ]
 
 
+def test_what_a_run_says_at_its_end(server: FaultServer, texts: Path) -> None:
+    def say(command: str, *more: str) -> str:
+        return " ".join(CliRunner().invoke(app, [command, *flags(server, *more)]).stdout.split())
+
+    assert "40 rows planned, 0 kept before to ask: 40" in say("plan")
+    stopped = say("run", "--max-requests", "10")
+    assert "asked 10, failed 0" in stopped
+    assert "left to ask: 30 " in stopped
+    done = say("run")
+    assert "40 rows planned, 10 kept before (10 ok) asked 30, failed 0" in done
+    assert "nothing is left to ask" in done
+
+
 def test_a_harvest_from_plan_to_rows(server: FaultServer, texts: Path) -> None:
     asked_before = sum(server.count.attempts.values())
     plan = run("plan", *flags(server))

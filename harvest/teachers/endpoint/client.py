@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import random
+import re
 import time
 from collections import Counter
 from contextlib import suppress
@@ -25,7 +26,7 @@ from tenacity import (
 from harvest.teachers.endpoint.bodies import Body
 from harvest.teachers.endpoint.budget import Budget, Worst
 from harvest.teachers.endpoint.config import EndpointConfig
-from harvest.teachers.endpoint.faults import Fault, Kind, classify_exception, classify_response
+from harvest.teachers.endpoint.faults import NO_CONNECTION, Fault, Kind, classify_exception, classify_response
 from harvest.teachers.endpoint.limiter import Limiter, Slot
 from harvest.teachers.endpoint.secret import Secret
 from harvest.teachers.endpoint.transport import AiohttpTransport
@@ -99,6 +100,7 @@ class Client:
         self._url = httpx.URL(join_path(config.endpoint, "/chat/completions"))
         self._retry_wait = wait_random_exponential(multiplier=0.5, max=LONGEST_BACKOFF_SECONDS)
         self.unsettled: set[str] = set()
+        self.unconnected: str | None = None  # why the last attempt found no connection, if it found none
         self._short_since: float | None = None  # since when no connection could be made, for want of descriptors
         self._ended = asyncio.Event()  # set: nothing more is sent; what is in flight may arrive
 
@@ -155,7 +157,8 @@ class Client:
         fault = None if exchange is None else exchange.fault
         if fault is not None and fault.kind is Kind.FATAL:
             self.end()
-            raise TeacherError(f"{fault.message} (model {self._config.model} at {self._config.endpoint})")
+            hint = "; a base URL mostly ends in /v1" if _lacks_version(fault, self._config.endpoint) else ""
+            raise TeacherError(f"{fault.message} (model {self._config.model} at {self._config.endpoint}){hint}")
         return exchange
 
     async def _ask_again(self, request: ChatRequest, first: _RetryError) -> Exchange | None:
@@ -219,6 +222,7 @@ class Client:
                 pause = 0.0
                 exchange = await self._send(request, ticket)
                 fault = exchange.fault
+                self.unconnected = fault.message if fault is not None and fault.cause == NO_CONNECTION else None
                 if fault is None:
                     self._short_since = None
                     self._limiter.count_reply()
@@ -386,6 +390,10 @@ class Client:
             return json.loads(raw) if response.status_code == 200 and problem is None else None
         except (httpx.HTTPError, ValueError):
             return None
+
+
+def _lacks_version(fault: Fault, base_url: str) -> bool:
+    return fault.cause == "HTTP 404" and re.search(r"/v\d", urlsplit(base_url).path) is None
 
 
 def join_path(base_url: str, path: str) -> str:

@@ -18,7 +18,10 @@ from enum import Enum, auto
 import httpx
 
 from harvest.chat.errors import MAX_ERROR_LENGTH, read_error
+from harvest.teachers.endpoint.unconnected import explain_unconnected
 from shared.descriptors import SHORTAGE
+
+NO_CONNECTION = "no connection"
 
 
 class Kind(Enum):
@@ -52,7 +55,7 @@ def classify_exception(error: Exception) -> Fault:
     if isinstance(error, httpx.ConnectError) and _is_shortage(error.__cause__):
         return Fault(Kind.SHORT, "no descriptor", message)
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
-        return Fault(Kind.NOT_ACCEPTED, "no connection", message)
+        return Fault(Kind.NOT_ACCEPTED, NO_CONNECTION, explain_unconnected(error)[:MAX_ERROR_LENGTH])
     if isinstance(error, httpx.UnsupportedProtocol):
         return Fault(Kind.FATAL, "bad URL", message)
     if isinstance(error, httpx.TimeoutException):

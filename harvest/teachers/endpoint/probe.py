@@ -75,6 +75,8 @@ async def find_elicitation(
         except UsageError as error:
             problems.append(f"{scoring}: {error}")
             continue
+        if client.unconnected is not None:
+            raise TeacherError(client.unconnected)
         if problem is None:
             assert asked is not None
             notices = [*(f"{p}; not used" for p in problems), *_notice(elicitation, asked)]

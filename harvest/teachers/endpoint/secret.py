@@ -56,19 +56,24 @@ def _make_redaction(value: str) -> Redaction:
     return Redaction(value)
 
 
+def check_variable(variable: str | None) -> None:
+    """Raise UsageError, which does not repeat it, where `variable` is no name of an environment variable."""
+    if variable is not None and not _VARIABLE.fullmatch(variable):
+        raise UsageError(
+            "--api-key-env takes the name of an environment variable, and what was given is none (not repeated here, "
+            "for it may be the key): run: export MY_KEY=..., and give --api-key-env MY_KEY"
+        )
+
+
 def read_secret(variable: str | None) -> Secret:
     """The key in the environment variable `variable`; no key where that is None.
 
     Raises UsageError where the variable is not set, or holds what no HTTP header can carry; what may be a key in the
     place of its name is not repeated.
     """
+    check_variable(variable)
     if variable is None:
         return NO_SECRET
-    if not _VARIABLE.fullmatch(variable):
-        raise UsageError(
-            "--api-key-env takes the name of an environment variable, and what was given is none (not repeated here, "
-            "for it may be the key): run: export MY_KEY=..., and give --api-key-env MY_KEY"
-        )
     value = os.environ.get(variable, "").strip()
     if not value:
         shown = variable if _PLAIN_VARIABLE.fullmatch(variable) else "that --api-key-env names"

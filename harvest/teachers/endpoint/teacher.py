@@ -32,7 +32,7 @@ from harvest.teachers.endpoint.config import AUTO, EndpointConfig
 from harvest.teachers.endpoint.elicitation import build_parameters, count_logprobs, describe_scoring, limit_tokens
 from harvest.teachers.endpoint.limiter import Limiter
 from harvest.teachers.endpoint.probe import find_elicitation
-from harvest.teachers.endpoint.secret import read_secret
+from harvest.teachers.endpoint.secret import check_variable, read_secret
 from harvest.teachers.endpoint.stream import Stream
 from harvest.teachers.tokenizers import PromptTokenizer
 from shared.console import say
@@ -55,7 +55,7 @@ LOGPROB_BYTES = 14  # on disk, of one alternative in a raw reply: mostly the dig
 class EndpointTeacher:
     """Asks `task`'s question at an endpoint (harvest.teachers.base: it is its own `remote` part).
 
-    Raises UsageError where the key, the price or the label words cannot be used: a cap on the cost needs a price.
+    Raises UsageError where the price or the label words cannot be used: a cap on the cost needs a price.
     """
 
     def __init__(self, config: EndpointConfig, task: Task, *, name: str = "endpoint") -> None:
@@ -65,12 +65,13 @@ class EndpointTeacher:
         self._layout = config.layout
         self._tokenizer = None if config.tokenizer is None else PromptTokenizer(config.tokenizer)
         host = recognise_host(config.endpoint)
-        variable = config.api_key_env or (None if host is None else host.key_variable)
-        self._secret = read_secret(variable)
+        self._key_variable = config.api_key_env or (None if host is None else host.key_variable)
+        check_variable(self._key_variable)
         spell = spell_flags(EndpointConfig)
         chosen = {spell(option): value for option, value in flatten(config).items()}
         refuse_secrets(
-            {**chosen, "--question": task.question, "--label-words": task.label_words, "--name": name}, variable
+            {**chosen, "--question": task.question, "--label-words": task.label_words, "--name": name},
+            self._key_variable,
         )
         self._bill = Bill(find_price(config.model, config.endpoint, config.price_in, config.price_out), say)
         self._budget = Budget(config.max_cost, config.max_requests)
@@ -136,6 +137,10 @@ class EndpointTeacher:
     def unsettled(self) -> Collection[str]:
         """Keys of requests that may be billed, and whose next attempt an end of the run forbade."""
         return frozenset() if self._client is None else self._client.unsettled
+
+    def check_access(self) -> None:
+        """Raise UsageError where the key that requests need is not set, or cannot be one."""
+        read_secret(self._key_variable)
 
     def end(self) -> None:
         """Send nothing more, nor wait to; what is in flight may arrive."""
@@ -307,7 +312,7 @@ class EndpointTeacher:
         return Elicitation(dialect, Scoring(scoring))
 
     def _open_client(self, config: EndpointConfig) -> Client:
-        return Client(config, self._secret, self._limiter, self._budget, self._faults)
+        return Client(config, read_secret(self._key_variable), self._limiter, self._budget, self._faults)
 
     @contextmanager
     def _open_askers(self, client: Client) -> Iterator[Callable[[Elicitation, bool], Asker]]:

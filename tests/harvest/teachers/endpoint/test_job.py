@@ -203,3 +203,28 @@ def test_a_run_that_asks_nothing_cannot_find_out_what_the_endpoint_gives() -> No
         result = run(server, "--split", "train", "--ask", "test")
         assert result.exit_code == 2
         assert not server.requests
+
+
+def test_a_plan_needs_no_key_and_a_run_without_one_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_KEY", raising=False)
+    with FaultServer() as server:
+        key = ("--api-key-env", "MY_KEY")
+        planned = CliRunner().invoke(app, ["plan", *flags(server, *key), "--json"])
+        assert planned.exit_code == 0, planned.output
+        assert json.loads(planned.stdout)["to_ask"] == ROWS
+        for command in (["run"], ["plan", "--probe", "1"]):
+            refused = CliRunner().invoke(app, [*command, *flags(server, *key)])
+            assert refused.exit_code == 2
+            assert "MY_KEY, which is not set" in " ".join(refused.output.split())
+        assert not server.requests
+    assert not Path("data").exists()
+
+
+def test_where_nobody_listens_the_probe_says_that_alone() -> None:
+    with FaultServer() as server:
+        pass
+    result = run(server)
+    said = " ".join(result.output.split())
+    assert result.exit_code == 1
+    assert said.endswith("nobody listens there: is the server running, and is that its port?")
+    assert said.count("nobody listens") == 1

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from harvest.teachers.endpoint.transport import AiohttpTransport
+from harvest.teachers.endpoint.unconnected import explain_unconnected
 
 Streams = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -152,20 +153,31 @@ def find_closed_port() -> int:
 
 
 @pytest.mark.parametrize(
-    ("url", "proxy", "expected"),
+    ("url", "proxy", "expected", "said"),
     [
-        ("http://127.0.0.1:{port}/v1", None, httpx.ConnectError),
-        ("http://no-such-host.invalid/v1", None, httpx.ConnectError),
-        ("http://example.com/v1", "http://127.0.0.1:{port}", httpx.ProxyError),
+        (
+            "http://127.0.0.1:{port}/v1",
+            None,
+            httpx.ConnectError,
+            "no connection to 127.0.0.1:{port}: nobody listens there",
+        ),
+        ("http://no-such-host.invalid/v1", None, httpx.ConnectError, "the name no-such-host.invalid is not known here"),
+        (
+            "http://example.com/v1",
+            "http://127.0.0.1:{port}",
+            httpx.ProxyError,
+            "the proxy 127.0.0.1:{port}, which HTTPS_PROXY or HTTP_PROXY names, cannot be reached: nobody listens",
+        ),
     ],
 )
-def test_where_no_connection_was_made_nothing_was_sent(
-    url: str, proxy: str | None, expected: type[httpx.TransportError]
+def test_where_no_connection_was_made_nothing_was_sent_and_why_is_said(
+    url: str, proxy: str | None, expected: type[httpx.TransportError], said: str
 ) -> None:
     port = find_closed_port()
     with pytest.raises(httpx.TransportError) as raised:
         asyncio.run(post(url.format(port=port), proxy and proxy.format(port=port)))
     assert type(raised.value) is expected
+    assert said.format(port=port) in explain_unconnected(raised.value)
 
 
 def test_a_handshake_that_fails_sends_nothing() -> None:
@@ -178,6 +190,7 @@ def test_a_handshake_that_fails_sends_nothing() -> None:
             with pytest.raises(httpx.ConnectError) as raised:
                 await post(url.replace("http:", "https:"))
             assert isinstance(raised.value.__cause__, ssl.SSLError)
+            assert "is it http:// that --endpoint should begin with?" in explain_unconnected(raised.value)
 
     asyncio.run(run())
 
