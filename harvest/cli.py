@@ -188,9 +188,13 @@ def show(
 @take_options(make_parameters(ViewConfig))
 def view(options: dict[str, Any], shards: Shards) -> None:
     """Look at rows in a browser: filter and sort them, pictures beside replies, right and wrong answers, the spend."""
-    from harvest.looking.view.page import view_rows
+    from harvest.looking.view.page import write_file
+    from harvest.looking.view.server import serve_rows
+    from shared.shards import choose_teacher
 
-    view_rows(shards, make_view_config(options))
+    config = make_view_config(options)
+    folder = choose_teacher(shards, config.teacher)
+    serve_rows(folder, config.port or 0) if config.serve else write_file(folder, config)
 
 
 def _print_report(report: Any, as_json: bool) -> None:

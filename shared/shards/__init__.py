@@ -26,6 +26,7 @@ from shared.shards.read import (
     list_row_groups,
     read_kept,
     read_row_group,
+    read_row_groups,
     summarise_folder,
 )
 from shared.shards.verify import Verification, verify_shards
@@ -53,6 +54,7 @@ __all__ = [
     "load_manifest",
     "read_kept",
     "read_row_group",
+    "read_row_groups",
     "summarise_folder",
     "verify_shards",
 ]

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b, file_digest
-from itertools import count
+from itertools import count, groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -199,9 +200,16 @@ def read_row_group(group: RowGroup, columns: Sequence[str] | None = None) -> pa.
 
     Of a piece the whole row group is read: see GroupReader. Raises CorruptShardError if the file cannot be read.
     """
-    with _open_parquet(group.path) as file:
-        table = _read_group(file, group, columns)
-    return table if group.first is None else table.slice(group.first, group.rows)
+    return next(read_row_groups([group], columns))
+
+
+def read_row_groups(groups: Iterable[RowGroup], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """read_row_group of several, in their order. A file is opened once for those of it that follow one another."""
+    for path, own in groupby(groups, key=attrgetter("path")):
+        with _open_parquet(path) as file:
+            for group in own:
+                table = _read_group(file, group, columns)
+                yield table if group.first is None else table.slice(group.first, group.rows)
 
 
 class GroupReader:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
+from shared.errors import UsageError
 from shared.options import Option, check_options, make_config, spell_flags
 
 ROWS_AT_ONCE = 50
@@ -16,6 +17,12 @@ class ViewConfig:
     """What of a teacher folder is shown, and where the page goes."""
 
     teacher: Annotated[str | None, Option("Which teacher, where there are several.")] = None
+    serve: Annotated[
+        bool, Option("Serve the page on this machine in place of a file: of all rows, live while a harvest goes on.")
+    ] = False
+    port: Annotated[
+        int | None, Option("Where it is served; any free port, unless given.", at_least=1, at_most=65535)
+    ] = None
     rows: Annotated[
         int, Option("Rows in the file: a random sample where there are more. Totals are of all rows.", at_least=1)
     ] = 2000
@@ -26,6 +33,10 @@ class ViewConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.serve and self.out is not None:
+            raise UsageError("--serve writes no file: leave --out out")
+        if self.port is not None and not self.serve:
+            raise UsageError("--port is for --serve: give both")
 
 
 def make_view_config(options: Mapping[str, Any]) -> ViewConfig:

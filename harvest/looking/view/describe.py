@@ -57,7 +57,7 @@ def _describe_row(row: Row, cells: Mapping[str, Any], manifest: Manifest) -> dic
         "verdict": _VERDICTS.get(cells["verdict"], "unjudged"),
         "gold": _name_right(row, manifest),
         "said": manifest.labels[cells["said"]] if is_classified and cells["said"] is not None else None,
-        "mass": answer.residual_mass,
+        "mass": None if answer.residual_mass is None else round(answer.residual_mass, 6),
         "cost": answer.cost_usd,
         "asked": None if asked is None else asked.timestamp(),
         "text": _cut(lay_out(example)),

@@ -1,98 +1,14 @@
-"use strict";
-// Data reaches the page as text only: make() appends strings, which are never read as markup.
-const page = JSON.parse(document.getElementById("data").textContent);
-const $ = (selector) => document.querySelector(selector);
 const form = $("#filters");
 const body = $("#rows tbody");
 const narrow = matchMedia("(max-width:720px)");
 const MARKS = { right: "✓ ", wrong: "✗ ", unjudged: "– " };
-const KEYS = { order: null, asked: "asked", mass: "mass", cost: "cost", split: "split", status: "status", gold: "gold", said: "said", verdict: "verdict" };
+const RANKS = { wrong: 0, right: 1, unjudged: null };
+const POLL_MS = 3000;
+const TYPING_MS = page.live ? 400 : 100;
 let first = 0;
+let asked = 0;
+let typing = 0;
 let shown = { rows: [], total: 0 };
-
-function make(tag, attributes, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes || {})) element.setAttribute(name, value);
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-}
-
-function draw(tag, attributes, text) {
-  const element = document.createElementNS($("#spend").namespaceURI, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  if (text !== undefined) element.textContent = text;
-  return element;
-}
-
-const dollars = (value) => (value === null ? "unknown" : "$" + value.toFixed(value && value < 0.01 ? 6 : 4));
-const count = (value) => value.toLocaleString("en");
-const plural = (value, name) => `${count(value)} ${name}${value === 1 ? "" : "s"}`;
-
-// --- totals, teacher against the right labels, spend ---
-
-function showSummary(summary) {
-  const about = [summary.folder, summary.source].filter(Boolean).join(" · ");
-  $("#about").textContent = `${about} · ${page.size}`;
-  const cost = dollars(summary.cost_usd) + (summary.unpriced ? `, and ${plural(summary.unpriced, "row")} of unknown price` : "");
-  const totals = [["rows kept", `${count(summary.rows)} of ${count(Math.max(summary.planned, summary.rows))}`], ["cost", cost]];
-  for (const [status, rows] of Object.entries(summary.statuses)) totals.push([status, count(rows)]);
-  if (summary.unsealed) totals.push(["not sealed yet", count(summary.unsealed)]);
-  $("#totals").replaceChildren(...totals.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
-  $("#agreement").hidden = !summary.agreement;
-  if (summary.agreement) showAgreement(summary.agreement);
-  showConfusion(summary.confusion);
-  $("#spending").hidden = summary.spend.length < 2;
-}
-
-function showAgreement({ rule, splits }) {
-  const percent = (share) => (100 * share).toFixed(1);
-  const head = ["split", "right (95% interval)", "rows", "not judged"].map((name) => make("th", { scope: "col" }, name));
-  const lines = Object.entries(splits).map(([name, split]) => {
-    const share = split.share === null ? "" : `${percent(split.share)}% (${percent(split.low)} to ${percent(split.high)})`;
-    const cells = [name, share, `${count(split.right)} of ${count(split.judged)}`, count(split.refused + split.unread)];
-    return make("tr", {}, ...cells.map((text) => make("td", {}, text)));
-  });
-  $("#rule").textContent = `Judged by ${rule}, first answers only. Not judged: refusals, and what brought no whole answer.`;
-  $("#agreed").replaceChildren(make("tr", {}, ...head), ...lines);
-}
-
-function showConfusion(confusion) {
-  const table = $("#confusion");
-  table.hidden = !confusion;
-  if (!confusion) return;
-  const left = confusion.left_out ? ` The labels that are most often confused: ${plural(confusion.left_out, "row")} of others are left out.` : "";
-  $("#reading").textContent = `A line is the right label, a column the teacher's. A number shows its rows below.${left}`;
-  const most = Math.max(1, ...confusion.rows.flat());
-  const head = confusion.labels.map((label) => make("th", { scope: "col", title: label }, label));
-  const lines = confusion.rows.map((counts, line) => {
-    const cells = counts.map((value, column) => {
-      const pair = { type: "button", "data-gold": confusion.labels[line], "data-said": confusion.labels[column] };
-      const cell = make("td", column === line ? { class: "same" } : {}, make("button", pair, count(value)));
-      cell.style.background = `rgb(var(--shade) / ${0.5 * value / most})`;
-      return cell;
-    });
-    return make("tr", {}, make("th", { scope: "row", title: confusion.labels[line] }, confusion.labels[line]), ...cells);
-  });
-  table.replaceChildren(make("tr", {}, make("th"), ...head), ...lines);
-}
-
-function showSpend(points) {
-  const width = $("#spend").clientWidth || 600;
-  const [left, right, top, bottom] = [64, width - 8, 10, 205];
-  const [start, end, most] = [points[0][0], points[points.length - 1][0], points[points.length - 1][1]];
-  const x = (at) => left + ((at - start) / (end - start || 1)) * (right - left);
-  const y = (spent) => bottom - (spent / most) * (bottom - top);
-  const steps = points.map(([at, spent], i) => (i ? `H${x(at).toFixed(1)}V${y(spent).toFixed(1)}` : `M${x(at).toFixed(1)},${y(spent).toFixed(1)}`));
-  const moment = (at) => new Date(at * 1000).toISOString().replace("T", " ").slice(0, 16);
-  const parts = [0, 0.25, 0.5, 0.75, 1].flatMap((share) => [
-    draw("line", { class: "grid", x1: left, x2: right, y1: y(share * most), y2: y(share * most) }),
-    draw("text", { x: left - 6, y: y(share * most) + 4, "text-anchor": "end" }, "$" + Number((share * most).toPrecision(3))),
-  ]);
-  parts.push(draw("text", { x: left, y: bottom + 22 }, moment(start)), draw("text", { x: right, y: bottom + 22, "text-anchor": "end" }, moment(end)));
-  $("#spend").replaceChildren(...parts, draw("path", { class: "line", d: steps.join("") }));
-  $("#spend").setAttribute("viewBox", `0 0 ${width} 240`);
-  $("#spend").setAttribute("aria-label", `Spend over time: ${dollars(most)} from ${moment(start)} to ${moment(end)} UTC`);
-}
 
 // --- which rows ---
 
@@ -112,23 +28,48 @@ function compare(one, other) {
   return typeof one === "number" ? one - other : one < other ? -1 : one > other ? 1 : 0;
 }
 
-async function findRows(query) {
+function sortKey(row, sort) {
+  if (sort === "verdict") return RANKS[row.verdict];
+  if (sort === "gold" || sort === "said") return row[sort] === null ? null : page.summary.labels.indexOf(row[sort]);
+  return row[sort];
+}
+
+function findHere(query) {
   const found = page.rows.filter((row) => passes(row, query));
-  const key = KEYS[query.sort];
-  if (key) {
-    const known = found.filter((row) => row[key] !== null).sort((one, other) => compare(one[key], other[key]));
-    if (query.down) known.reverse();
-    found.splice(0, found.length, ...known, ...found.filter((row) => row[key] === null));
-  } else if (query.down) found.reverse();
+  if (query.sort === "order") {
+    if (query.down) found.reverse();
+  } else {
+    const keyed = found.map((row) => [sortKey(row, query.sort), row]);
+    const known = keyed.filter(([key]) => key !== null).sort(([one], [other]) => (query.down ? compare(other, one) : compare(one, other)));
+    found.splice(0, found.length, ...[...known, ...keyed.filter(([key]) => key === null)].map(([, row]) => row));
+  }
   return { rows: found.slice(first, first + page.count), total: found.length };
+}
+
+async function ask(name, parameters) {
+  const answer = await fetch(`${name}?${new URLSearchParams(parameters)}`);
+  const content = await answer.json();
+  if (!answer.ok) throw new Error(content.error);
+  return content;
 }
 
 async function show() {
   const query = readQuery();
-  shown = await findRows(query);
+  const mine = (asked += 1);
+  if (page.live) $("#found").textContent = "looking …";
+  body.setAttribute("aria-busy", "true");
+  try {
+    const found = page.live ? await ask("rows", { ...query, down: "down" in query, first, count: page.count }) : findHere(query);
+    if (mine !== asked) return; // another question was asked meanwhile
+    shown = found;
+  } catch (error) {
+    $("#found").textContent = error instanceof TypeError ? "The server does not answer: is `harvest view --serve` still running?" : error.message;
+    return;
+  }
+  body.setAttribute("aria-busy", "false");
   body.replaceChildren(...shown.rows.map(makeRow));
   const last = first + shown.rows.length;
-  $("#found").textContent = `${plural(shown.total, "row")} found${page.rows.length < page.summary.rows ? ` among the ${count(page.rows.length)} in this file` : ""}`;
+  $("#found").textContent = `${plural(shown.total, "row")} found${!page.live && page.rows.length < page.summary.rows ? ` among the ${count(page.rows.length)} in this file` : ""}`;
   $("#at").textContent = shown.total ? `${count(first + 1)} to ${count(last)} of ${count(shown.total)}` : "nothing";
   $("#back").disabled = !first;
   $("#on").disabled = last >= shown.total;
@@ -163,7 +104,9 @@ async function toggle(button) {
   if (isOpen) return line.nextElementSibling.remove();
   const cell = make("td");
   line.after(make("tr", { class: "detail" }, cell));
-  cell.append(makeDetail(shown.rows[button.dataset.number]));
+  const row = shown.rows[button.dataset.number];
+  if (page.live) row.pictures ||= await ask("pictures", { id: row.id, split: row.split, draw: row.draw }).catch((error) => ({ shown: [], note: error.message }));
+  cell.append(makeDetail(row));
   spanDetails();
 }
 
@@ -214,8 +157,8 @@ const ACTIONS = {
 };
 
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.matches("input,select") && event.key !== "Escape";
-  if (typing || event.ctrlKey || event.metaKey || event.altKey || !(event.key in ACTIONS)) return;
+  const inField = event.target.matches("input,select") && event.key !== "Escape";
+  if (inField || event.ctrlKey || event.metaKey || event.altKey || !(event.key in ACTIONS)) return;
   event.preventDefault();
   ACTIONS[event.key]();
 });
@@ -238,7 +181,10 @@ $("#confusion").addEventListener("click", (event) => {
   restart();
   $("#rows-title").scrollIntoView();
 });
-form.addEventListener("input", restart);
+form.addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(restart, TYPING_MS);
+});
 form.addEventListener("reset", () => setTimeout(restart));
 form.addEventListener("submit", (event) => event.preventDefault());
 narrow.addEventListener("change", spanDetails);
@@ -246,22 +192,42 @@ new ResizeObserver(() => page.summary.spend.length > 1 && showSpend(page.summary
 $("#back").addEventListener("click", () => turn(-1));
 $("#on").addEventListener("click", () => turn(1));
 
-function start() {
-  const { summary } = page;
-  const offer = (name, values) => form.elements[name].append(...values.map((value) => make("option", { value }, value)));
-  page.labelled = summary.labels.length > 0;
-  for (const element of document.querySelectorAll(".labelled")) element.hidden = !page.labelled;
+function offer(name, values) {
+  const known = new Set([...form.elements[name].options].map((option) => option.value));
+  form.elements[name].append(...values.filter((value) => !known.has(value)).map((value) => make("option", { value }, value)));
+}
+
+function takeSummary(summary) {
+  page.summary = summary;
   offer("split", Object.keys(summary.splits));
   offer("status", Object.keys(summary.statuses));
-  offer("gold", summary.labels);
-  offer("said", summary.labels);
+  showSummary(summary);
+}
+
+async function keepUp() {
+  const summary = await ask("summary", {}).catch(() => page.summary);
+  if (summary.version !== page.summary.version) {
+    takeSummary(summary);
+    const reading = body.contains(document.activeElement) || body.querySelector(".detail");
+    if (!reading) await show(); // what somebody looks at stays
+  }
+  setTimeout(keepUp, POLL_MS);
+}
+
+function start() {
+  page.labelled = page.summary.labels.length > 0;
+  for (const element of document.querySelectorAll(".labelled")) element.hidden = !page.labelled;
+  for (const button of document.querySelectorAll("[data-sort=gold],[data-sort=said]")) button.disabled = !page.labelled;
+  takeSummary(page.summary);
+  offer("gold", page.summary.labels);
+  offer("said", page.summary.labels);
   for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
     const field = form.elements.namedItem(name);
     if (field && field.type === "checkbox") field.checked = true;
     else if (field) field.value = value;
   }
-  showSummary(summary);
   show();
+  if (page.live) setTimeout(keepUp, POLL_MS);
 }
 
 start();

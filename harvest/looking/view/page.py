@@ -21,16 +21,15 @@ from harvest.looking.view.summary import summarise
 from shared.console import results
 from shared.disk import explain_disk_errors, replace_file
 from shared.errors import UsageError
-from shared.shards import choose_teacher
 from shared.shards.read import identify_row
 
 _PARTS = Path(__file__).parent
 _NOTE = "Not drawn in this file. `harvest view --pictures N` draws more, `--serve` any."
 
 
-def view_rows(shards: Path, config: ViewConfig) -> None:
-    """Write the page of a teacher folder's rows, and print where."""
-    snapshot = RowIndex(choose_teacher(shards, config.teacher)).look()
+def write_file(folder: Path, config: ViewConfig) -> None:
+    """Write the page of a teacher folder's rows into a file, and print where."""
+    snapshot = RowIndex(folder).look()
     path = config.out or Path(f"{snapshot.manifest.task.replace('/', '_')}-{snapshot.manifest.teacher}.html")
     if path.is_dir() or path.suffix != ".html":
         raise UsageError(f"--out {path}: give the name of a file that ends in .html")
@@ -66,7 +65,9 @@ def make_page(snapshot: Snapshot, data: Mapping[str, Any], connects: str = "'non
     import orjson
     from jinja2 import Environment, FileSystemLoader
 
-    style, script = ((_PARTS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    names = ("page.css", "totals.js", "page.js")
+    style, totals, rows = ((_PARTS / name).read_text(encoding="utf-8") for name in names)
+    script = totals + rows
     encoded = orjson.dumps({**data, "count": ROWS_AT_ONCE}, option=orjson.OPT_SERIALIZE_NUMPY).decode()
     template = Environment(loader=FileSystemLoader(_PARTS), autoescape=True).get_template("page.html")
     page = template.render(

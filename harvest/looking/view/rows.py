@@ -4,7 +4,8 @@ A million rows are some hundred megabytes here, for texts, replies and vectors s
 once: it never changes. Journals are read again when they have grown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,7 +25,7 @@ from shared.shards import (
     iterate_rows,
     list_row_groups,
     load_manifest,
-    read_row_group,
+    read_row_groups,
 )
 
 Source: TypeAlias = RowGroup | pa.Table  # of a sealed row group its place, of a journal's batch the rows
@@ -54,13 +55,16 @@ _TYPES: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a folder held at one moment. `rule` is what judged the answers, None where nothing can.
+    """What a folder held at one moment; the `version` of each is another one.
+
+    `rule` is what judged the answers, None where nothing can.
 
     `frame` has a line a row, with the columns of a shard that are cells, and: `split`; `current`, false where the row
     was answered again since; `said`, the number of the most probable label; `verdict` (RIGHT, WRONG or UNJUDGED);
     `sealed`; and where the row is to be read, `place` in one of `sources`.
     """
 
+    version: int
     folder: Path
     manifest: Manifest
     rule: str | None
@@ -75,13 +79,20 @@ class Snapshot:
     def read(self, lines: pl.DataFrame) -> list[Row]:
         """Read the rows of some lines of `frame`, in their order, without vectors, raw replies and top-K columns."""
         found: dict[tuple[int, int], Row] = {}
-        for (number,), own in lines.group_by("source"):
-            source = self.sources[int(str(number))]
-            table = (source if isinstance(source, pa.Table) else read_row_group(source, _SHOWN)).select(_SHOWN)
-            places = own["place"].to_list()
-            rows = iterate_rows(_complete(table.take(places)))
-            found |= {(int(str(number)), place): row for place, row in zip(places, rows, strict=True)}
+        for own, table in self.read_columns(lines, _SHOWN):
+            places = own.select("source", "place").rows()
+            found |= dict(zip(places, iterate_rows(_complete(table)), strict=True))
         return [found[key] for key in lines.select("source", "place").iter_rows()]
+
+    def read_columns(self, lines: pl.DataFrame, columns: Sequence[str]) -> Iterator[tuple[pl.DataFrame, pa.Table]]:
+        """Read some columns of the rows of some lines, by source: the lines of each, and their rows."""
+        parts = {int(str(number)): own for (number,), own in lines.sort("source", "place").group_by("source")}
+        numbers = sorted(parts)
+        tables = read_row_groups([one for n in numbers if isinstance(one := self.sources[n], RowGroup)], columns)
+        for number in numbers:
+            source = self.sources[number]
+            table = source if isinstance(source, pa.Table) else next(tables)
+            yield parts[number], table.select(columns).take(parts[number]["place"].to_arrow())
 
 
 class RowIndex:
@@ -90,18 +101,36 @@ class RowIndex:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._sealed: dict[Shard, list[tuple[Source, pl.DataFrame]]] = {}
+        self._joined: tuple[tuple[Shard, ...], pl.DataFrame] | None = None
+        self._snapshot: Snapshot | None = None
+        self._signs: tuple[Any, ...] = ()
 
     def look(self) -> Snapshot:
-        """Read what is new. Raises ShardError for a folder without a manifest, CorruptShardError for damage."""
+        """Read what is new; give the same snapshot again while nothing is.
+
+        Raises ShardError for a folder without a manifest, CorruptShardError for damage.
+        """
         for attempt in range(1, _LIVE_ATTEMPTS + 1):
             manifest = load_manifest(self.folder)
+            signs = self._find_signs(manifest)
+            if self._snapshot is not None and signs == self._signs:
+                return self._snapshot
             try:
-                return self._look(manifest)
+                self._snapshot, self._signs = self._look(manifest), signs
+                return self._snapshot
             except CorruptShardError:
                 # A harvest that goes on meanwhile replaces files under this look's hands: then look again.
                 if attempt == _LIVE_ATTEMPTS or load_manifest(self.folder) == manifest:
                     raise
         raise AssertionError("unreachable")
+
+    def _find_signs(self, manifest: Manifest) -> tuple[Any, ...]:
+        """What differs as soon as the folder holds something else: its manifest, and the sizes of its journals."""
+        journals = []
+        for path in self.folder.glob("journal/split=*/*.arrows"):
+            with suppress(FileNotFoundError):  # its worker sealed it just now
+                journals.append((path, path.stat().st_size))
+        return manifest, sorted(journals)
 
     def _look(self, manifest: Manifest) -> Snapshot:
         rule, judge = find_judge(manifest) or (None, None)
@@ -110,12 +139,16 @@ class RowIndex:
         }
         waiting = self._read_journals(manifest, judge)
         blocks = [block for blocks in self._sealed.values() for block in blocks]
-        frame = _mark_answered_again(_join(blocks, 0), _join(waiting, len(blocks)))
-        return Snapshot(self.folder, manifest, rule, frame, [source for source, _ in (*blocks, *waiting)])
+        if self._joined is None or self._joined[0] != manifest.shards:
+            self._joined = (manifest.shards, _join(blocks, 0))
+        frame = _mark_answered_again(self._joined[1], _join(waiting, len(blocks)))
+        version = 1 if self._snapshot is None else self._snapshot.version + 1
+        return Snapshot(version, self.folder, manifest, rule, frame, [source for source, _ in (*blocks, *waiting)])
 
     def _read_shard(self, manifest: Manifest, shard: Shard, judge: Judge | None) -> list[tuple[Source, pl.DataFrame]]:
         groups = list_row_groups(self.folder, replace(manifest, shards=(shard,)), shard.split)
-        return [(group, _index(read_row_group(group, _INDEXED), group.split, True, judge)) for group in groups]
+        tables = read_row_groups(groups, _INDEXED)
+        return [(group, _index(table, group.split, True, judge)) for group, table in zip(groups, tables, strict=True)]
 
     def _read_journals(self, manifest: Manifest, judge: Judge | None) -> list[tuple[Source, pl.DataFrame]]:
         # Without its shards, whose ids stay known: a journal that was sealed just now is not read as well.
