@@ -1,18 +1,148 @@
-"""The tests that docs/ name as what holds a promise are there."""
+"""README and docs/: tests that they name are there, links lead somewhere, commands and options are those there are.
+
+Nothing is asked or trained: a command is parsed as its own command line parses it. docs/extending.md and docs/api.md
+run in tests of their own.
+"""
 
 import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from harvest.teachers.registry import find_teachers
+from shared.options import list_options
 
 ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+APPS = {"harvest": "harvest.cli", "distill": "distill.cli", "pipeline": "pipelines.cli"}
+COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\S*/)?(?P<line>(?:harvest|distill|pipeline) [a-z].*)")
+OWN_TEST = {"extending.md"}  # its teacher and its loss are installed there
+BENCHMARKS = {"--gigabytes", "--memory"}
+
+
+def read_code(page: Path) -> Iterator[str]:
+    """The lines of a page's code blocks, fenced or indented; a line that goes on behind a backslash is one."""
+    fenced = False
+    for line in page.read_text().replace("\\\n", " ").splitlines():
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            yield line.strip()
+
+
+def list_commands() -> list[tuple[str, str]]:
+    """Every command of the project in a code block, with its page."""
+    return [
+        (page.name, match["line"])
+        for page in PAGES
+        if page.name not in OWN_TEST
+        for line in read_code(page)
+        if (match := COMMAND.fullmatch(line))
+    ]
+
+
+@cache
+def find_commands(program: str) -> dict[str, Any]:
+    commands: dict[str, Any] = typer.main.get_command(import_module(APPS[program]).app).commands  # type: ignore[attr-defined]
+    return commands
+
+
+@cache
+def list_flags() -> frozenset[str]:
+    """Every option of every command, and those of each teacher."""
+    own = {
+        name
+        for program in APPS
+        for command in find_commands(program).values()
+        if program != "harvest" or command.name not in ("plan", "run")
+        for parameter in command.params
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+    entries = [found for entry in find_teachers().entries.values() for found in (entry, entry.server) if found]
+    teachers = {
+        flag
+        for entry in entries
+        for one in list_options(entry.load()[1])
+        for flag in (one.flag, f"--no-{one.flag[2:]}")
+    }
+    from harvest.config import HarvestConfig
+
+    harvest = {one.flag for one in list_options(HarvestConfig)}
+    return frozenset({*own, *teachers, *harvest, "--probe", "--version", "--help"})
+
+
+def make_anchor(heading: str) -> str:
+    """The anchor of a heading as GitHub makes it."""
+    plain = re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower())
+    return plain.strip().replace(" ", "-")
 
 
 def test_the_tests_that_docs_name_exist() -> None:
     files = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
     named = [
         (page.name, *reference.groups())
-        for page in (ROOT / "docs").glob("*.md")
+        for page in PAGES
         for reference in re.finditer(r"`([\w/]*test_\w+\.py)::(test_\w+)`", page.read_text())
     ]
     assert len(named) > 20
     missing = [name for name in named if f"def {name[2]}(" not in files.get(name[1], "")]
     assert not missing
+
+
+def test_links_lead_to_files_and_headings_that_are_there() -> None:
+    broken, links = [], 0
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            if target.startswith(("http://", "https://", "mailto:")):
+                continue
+            links += 1
+            name, _, anchor = target.partition("#")
+            path = (page.parent / name).resolve() if name else page
+            headings = (
+                re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+                if path.suffix == ".md" and path.exists()
+                else []
+            )
+            if not path.exists() or (anchor and anchor not in map(make_anchor, headings)):
+                broken.append(f"{page.name}: {target}")
+    assert links > 30
+    assert not broken
+
+
+def test_every_command_is_one_that_the_command_line_takes() -> None:
+    commands = list_commands()
+    assert len(commands) > 50
+    wrong = []
+    for page, line in commands:
+        program, name, *arguments = shlex.split(line, comments=True)
+        try:
+            find_commands(program)[name].make_context(name, arguments)
+        except Exception as error:  # click's own, of the copy that typer has
+            if getattr(error, "exit_code", 2):  # --help ends with 0
+                wrong.append(f"{page}: {line}: {getattr(error, 'message', 'see the output')}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "line", ["harvest run --teacher reader --tsak mnli", "distill run --shards data/mnli --epoch 2"]
+)
+def test_a_command_that_is_wrong_is_found(line: str) -> None:
+    program, name, *arguments = line.split()
+    with pytest.raises(Exception):  # noqa: B017
+        find_commands(program)[name].make_context(name, arguments)
+
+
+def test_the_options_that_prose_names_are_there() -> None:
+    unknown = [
+        f"{page.name}: {span}"
+        for page in PAGES
+        for span in re.findall(r"`(--[a-z][^`]*)`", page.read_text())
+        if page.name not in OWN_TEST and re.split(r"[\s=/]", span)[0] not in list_flags() | BENCHMARKS
+    ]
+    assert not unknown
