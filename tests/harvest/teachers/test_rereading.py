@@ -120,7 +120,7 @@ def test_the_raw_of_every_teacher_says_what_its_row_says(entry: TeacherEntry) ->
     if "reply" not in entry.gives or entry.name == "scorer":
         assert find_reread({"teacher": entry.name}) is None  # a vector is no reply, nor is a text that was given
         return
-    recipe, answer = ROWS[entry.teacher]()
+    recipe, answer = ROWS[str(entry.teacher)]()
     reread = find_reread(json.loads(json.dumps(recipe)))
     assert reread is not None
     assert answer.raw is not None
