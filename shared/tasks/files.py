@@ -83,7 +83,7 @@ def task_from_file(
     _check_columns(text_column, prompt_column, messages_column, text_pair_column)
     written = _choose_written(prompt_column, completion_column, target_text_column)
     if text is None and messages_column is None:
-        raise _ask_for_text(path)
+        raise UsageError(f"name the column of {path} that holds the text")
     _check_names(name, text, text_pair_column)
     source = Source(
         splits=find_splits(path),
@@ -108,12 +108,6 @@ def task_from_file(
         sources=(source,),
         answer_rule="choice" if kind == "choice" else None,
     )
-
-
-def _ask_for_text(path: str) -> UsageError:
-    """What to say where no column of texts is named. Raises SourceError first where there is no such file."""
-    resolve_file(path)
-    return UsageError(f"name the column of {path} that holds the text")
 
 
 def _find_kind(

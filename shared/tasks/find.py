@@ -9,6 +9,7 @@ from shared.answers import find_rule
 from shared.errors import UsageError
 from shared.tasks.catalogue import TASKS
 from shared.tasks.files import FileOptions, find_splits, task_from_file
+from shared.tasks.guess import guess_columns
 from shared.tasks.tables import is_table
 from shared.tasks.task import Task
 
@@ -24,9 +25,10 @@ def find_task(
     """The task of that name, or one made of the file or folder of that path, with the options of task_from_file.
 
     A known name wins over a folder of the same name; `./name` is always a path. Case, `-` and `_` make no
-    difference. `task_file` is a file or folder that a known task is read from instead of its own sources. `answer_rule`
-    and `max_reply_tokens` are as in Task, in the place of the task's own. Raises UsageError for a name that is not
-    known, and for options given with a known name.
+    difference. Columns of a file that are not named are guessed where it leaves one choice. `task_file` is a file or
+    folder that a known task is read from instead of its own sources. `answer_rule` and `max_reply_tokens` are as in
+    Task, in the place of the task's own. Raises UsageError for a name that is not known, and for options given with a
+    known name.
     """
     simple = name_or_path.lower().replace("-", "").replace("_", "")
     known = {key.replace("_", ""): task for key, task in TASKS.items()}
@@ -40,7 +42,7 @@ def find_task(
     elif task_file is not None:
         raise UsageError(f"a task file is one that a known task is read from; {name_or_path} is none")
     elif "/" in name_or_path or is_table(Path(name_or_path)) or Path(name_or_path).exists():
-        task = task_from_file(name_or_path, **options)
+        task = _make_task(name_or_path, options)
     else:
         near = get_close_matches(simple, known, n=3, cutoff=0.5)
         meant = f"; did you mean {' or '.join(known[key].name for key in near)}?" if near else "."
@@ -49,6 +51,14 @@ def find_task(
             "A file or folder of your own is a task too: give its path"
         )
     return _set_replies(task, answer_rule, max_reply_tokens)
+
+
+def _make_task(path: str, options: FileOptions) -> Task:
+    """The task of a file or folder, with the columns that are not named where the file leaves one choice."""
+    guess = guess_columns(path, find_splits(path), options)
+    chosen: FileOptions = {**options, **guess.columns}
+    task = task_from_file(path, **chosen)
+    return replace(task, sources=tuple(replace(source, note=guess.note) for source in task.sources))
 
 
 def _read_from(task: Task, path: str) -> Task:
