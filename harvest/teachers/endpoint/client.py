@@ -1,7 +1,6 @@
-"""One request to an endpoint, from the first attempt to a reply or a fault, and what was seen on the way."""
+"""One request to an endpoint, from the first attempt to a reply or a fault: budget, pace, attempts and waits."""
 
 import asyncio
-import json
 import math
 import random
 import re
@@ -11,11 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urlsplit
 
-import httpx
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -23,17 +19,15 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from harvest.teachers.endpoint.bodies import Body
 from harvest.teachers.endpoint.budget import Budget, Worst
 from harvest.teachers.endpoint.config import EndpointConfig
-from harvest.teachers.endpoint.faults import NO_CONNECTION, Fault, Kind, classify_exception, classify_response
+from harvest.teachers.endpoint.faults import NO_CONNECTION, Fault, Kind
 from harvest.teachers.endpoint.limiter import Limiter, Slot
 from harvest.teachers.endpoint.secret import Secret
-from harvest.teachers.endpoint.transport import AiohttpTransport
+from harvest.teachers.endpoint.session import HttpSession
 from shared.console import say
-from shared.errors import TeacherError, UsageError
+from shared.errors import TeacherError
 from shared.schema import Answer
-from shared.secrets import hide_secrets
 
 LONGEST_BACKOFF_SECONDS = 30.0
 MAX_READ_DOUBLINGS = 3
@@ -85,7 +79,7 @@ class _RetryError(Exception):
 class Client:
     """Sends requests under one limiter and one budget. An asynchronous context manager, bound to one event loop.
 
-    `faults` counts what goes wrong, by cause.
+    `faults` counts what goes wrong, by cause. `http` is the session that it sends with.
 
     A reply that was answered 200 is final, whatever became of its body. 429 waits in the limiter and is asked again
     without end (but see `patience`); what may succeed on another attempt goes through tenacity's jittered backoff, with
@@ -97,7 +91,7 @@ class Client:
     ) -> None:
         self._config, self._secret = config, secret
         self._limiter, self._budget, self._faults = limiter, budget, faults
-        self._url = httpx.URL(join_path(config.endpoint, "/chat/completions"))
+        self.http = HttpSession(config, secret)
         self._retry_wait = wait_random_exponential(multiplier=0.5, max=LONGEST_BACKOFF_SECONDS)
         self.unsettled: set[str] = set()
         self.unconnected: str | None = None  # why the last attempt found no connection, if it found none
@@ -105,25 +99,11 @@ class Client:
         self._ended = asyncio.Event()  # set: nothing more is sent; what is in flight may arrive
 
     async def __aenter__(self) -> "Client":
-        config = self._config
-        self._timeouts = [
-            httpx.Timeout(None, connect=config.connect_timeout, read=config.read_timeout * 2**doublings).as_dict()
-            for doublings in range(MAX_READ_DOUBLINGS + 1)
-        ]
-        headers = {
-            "Content-Type": "application/json",
-            "Accept-Encoding": "identity",  # replies are short, and there are many
-            "User-Agent": "harvest-distill",
-        }
-        if self._secret.value:  # httpx does not show this header where it shows headers
-            headers["Authorization"] = f"Bearer {self._secret.value}"
-        self._headers = httpx.Headers(headers).raw
-        self._transport = AiohttpTransport(find_proxy(config.endpoint))
-        self._http = httpx.AsyncClient(transport=self._transport, headers=headers, trust_env=False)
+        await self.http.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        await self.http.__aexit__()
 
     @property
     def ending(self) -> bool:
@@ -297,21 +277,13 @@ class Client:
         """One HTTP request. The ticket is settled here unless a reply came."""
         request.attempts += 1
         asked_at, started = datetime.now(UTC), time.perf_counter()
-        raw: bytes | None = None
-        problem: str | None = None
         fault: Fault | None = None
         maybe_billed = True  # until it is known better: a cancelled attempt may be billed
         try:
-            response = await self._transport.handle_async_request(self._build_request(request))
-            raw, problem = await self._read(response)
-            if not response.is_success:
-                fault = classify_response(response.status_code, response.headers, raw)
-                raw = None
+            received = await self.http.post(request.body, request.key, self._choose_read_timeout(request))
+            fault = received.fault
+            request.timeouts += fault is not None and fault.cause == "timeout"
             maybe_billed = fault is not None and fault.kind is Kind.MAYBE_ACCEPTED
-        except Exception as error:
-            fault = classify_exception(error)
-            request.timeouts += fault.cause == "timeout"
-            maybe_billed = fault.kind is Kind.MAYBE_ACCEPTED
         finally:
             seconds = time.perf_counter() - started
             request.seconds += seconds
@@ -326,99 +298,22 @@ class Client:
             attempts=request.attempts,
             latency_ms=seconds * 1000,
             asked_at=asked_at,
-            raw=raw,
-            problem=problem,
-            fault=None if fault is None else self._clean(fault),
+            raw=received.raw,
+            problem=received.problem,
+            fault=fault,
             ticket=ticket,
         )
 
-    def _choose_timeout(self, request: ChatRequest) -> dict[str, float | None]:
-        """Wait longer for a reply after each timeout; past --patience no longer than usual."""
-        usual, longer = self._timeouts[0], self._timeouts[min(request.timeouts, MAX_READ_DOUBLINGS)]
-        if not request.timeouts:
-            return usual
-        left = max(self._config.patience - request.seconds, self._config.read_timeout)
-        return {**longer, "read": min(longer["read"] or left, left)}
-
-    def _build_request(self, request: ChatRequest) -> httpx.Request:
-        # Built and sent without httpx.AsyncClient.send: its cookies, redirects and authentication flows, none of which
-        # are wanted here, would cost more than all else that is done for a row.
-        return httpx.Request(
-            "POST",
-            self._url,
-            headers=[*self._headers, (b"Idempotency-Key", request.key.encode())],
-            stream=httpx.ByteStream(request.body),
-            extensions={"timeout": self._choose_timeout(request)},
-        )
-
-    async def _read(self, response: httpx.Response) -> tuple[bytes, str | None]:
-        """The body, inflated and without the API key; and, where it is not whole, why. Bounded: see bodies."""
-        body = Body(response.headers.get("content-encoding", ""))
-        if isinstance(response.stream, httpx.ByteStream):  # it came with its headers, and needs no clock
-            if body.add(b"".join(response.stream)):
-                body.end()
-            return self._secret.clean_bytes(bytes(body.data), cut=body.problem is not None), body.problem
-        try:
-            async with asyncio.timeout(self._config.body_timeout):
-                async for chunk in response.aiter_raw():
-                    if not body.add(chunk):
-                        break
-                else:
-                    body.end()
-        except Exception as error:
-            body.problem = f"the body broke off after {len(body.data)} bytes ({type(error).__name__})"
-        finally:
-            await response.aclose()
-        return self._secret.clean_bytes(bytes(body.data), cut=body.problem is not None), body.problem
+    def _choose_read_timeout(self, request: ChatRequest) -> float:
+        """Wait longer for a reply after each timeout; past --patience no longer than usual. In seconds."""
+        usual = self._config.read_timeout
+        left = max(self._config.patience - request.seconds, usual)
+        return min(usual * 2.0 ** min(request.timeouts, MAX_READ_DOUBLINGS), left)
 
     def clean_answer(self, answer: Answer) -> Answer:
         """An answer that does not hold the API key."""
         return self._secret.clean_answer(answer)
 
-    def _clean(self, fault: Fault) -> Fault:
-        message = hide_secrets(self._secret.clean(fault.message, cut=True))
-        return Fault(fault.kind, fault.cause, message, fault.retry_after, fault.content)
-
-    async def fetch_json(self, path: str, body: Any = None) -> Any:
-        """The JSON at `path`, a free route beside the chat's "/v1", None where the server has none. One attempt."""
-        url = join_path(self._config.endpoint.removesuffix("/v1"), path)
-        try:
-            request = self._http.build_request("GET" if body is None else "POST", url, json=body)
-            request.extensions["timeout"] = self._timeouts[0]
-            response = await self._http.send(request, stream=True)
-            raw, problem = await self._read(response)
-            return json.loads(raw) if response.status_code == 200 and problem is None else None
-        except (httpx.HTTPError, ValueError):
-            return None
-
 
 def _lacks_version(fault: Fault, base_url: str) -> bool:
     return fault.cause == "HTTP 404" and re.search(r"/v\d", urlsplit(base_url).path) is None
-
-
-def join_path(base_url: str, path: str) -> str:
-    """`path` under the base URL, before its query."""
-    parts = urlsplit(base_url)
-    return urlunsplit((parts.scheme, parts.netloc, parts.path + path, parts.query, ""))
-
-
-def find_proxy(base_url: str) -> str | None:
-    """The proxy that the environment names for this URL (HTTPS_PROXY and so on), None where there is none.
-
-    Raises UsageError, which does not repeat it, where it is no URL: it may hold a password.
-    """
-    parts = urlsplit(base_url)
-    proxy = getproxies().get(parts.scheme)
-    if not proxy or proxy_bypass(parts.hostname or ""):
-        return None
-    try:
-        named = urlsplit(proxy)
-        usable = named.scheme in ("http", "https") and bool(named.hostname) and named.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise UsageError(
-            f"{parts.scheme.upper()}_PROXY in the environment is no URL of a proxy; give http://host:port, or "
-            "http://user:password@host:port with what is special in them percent-encoded"
-        )
-    return proxy

@@ -98,7 +98,7 @@ async def find_dialect(client: Client, config: EndpointConfig) -> Dialect:
     """The dialect that `config` names, or that the host's name or the server's list of models gives away."""
     if config.dialect != AUTO:
         return DIALECTS[config.dialect]
-    return recognise_host(config.endpoint) or recognise_models(await client.fetch_json(MODELS_PATH))
+    return recognise_host(config.endpoint) or recognise_models(await client.http.fetch_json(MODELS_PATH))
 
 
 async def _prepare(

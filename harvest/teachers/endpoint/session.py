@@ -1,0 +1,142 @@
+"""HTTP with one endpoint: a request is sent, and its body read within bounds. Knows nothing of attempts and budgets."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from harvest.teachers.endpoint.bodies import Body
+from harvest.teachers.endpoint.config import EndpointConfig
+from harvest.teachers.endpoint.faults import Fault, classify_exception, classify_response
+from harvest.teachers.endpoint.secret import Secret
+from harvest.teachers.endpoint.transport import AiohttpTransport
+from shared.errors import UsageError
+from shared.secrets import hide_secrets
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a request brought: the body `raw` of a success, with a `problem` where it is not whole; or a `fault`."""
+
+    raw: bytes | None = None
+    problem: str | None = None
+    fault: Fault | None = None
+
+
+class HttpSession:
+    """The connections to one endpoint, under its API key, which no body or message that it gives holds.
+
+    An asynchronous context manager, bound to one event loop.
+    """
+
+    def __init__(self, config: EndpointConfig, secret: Secret) -> None:
+        self._config, self._secret = config, secret
+        self._url = httpx.URL(join_path(config.endpoint, "/chat/completions"))
+        self._timeout = httpx.Timeout(None, connect=config.connect_timeout, read=config.read_timeout).as_dict()
+
+    async def __aenter__(self) -> "HttpSession":
+        headers = {
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",  # replies are short, and there are many
+            "User-Agent": "harvest-distill",
+        }
+        if self._secret.value:  # httpx does not show this header where it shows headers
+            headers["Authorization"] = f"Bearer {self._secret.value}"
+        self._headers = httpx.Headers(headers).raw
+        self._transport = AiohttpTransport(find_proxy(self._config.endpoint))
+        self._http = httpx.AsyncClient(transport=self._transport, headers=headers, trust_env=False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def post(self, body: bytes, key: str, read_timeout: float) -> Received:
+        """Ask the chat route once. `key` is that of idempotency; the reply is waited for `read_timeout` seconds."""
+        try:
+            response = await self._transport.handle_async_request(self._build_request(body, key, read_timeout))
+            raw, problem = await self._read(response)
+            if response.is_success:
+                return Received(raw, problem)
+            fault = classify_response(response.status_code, response.headers, raw)
+        except Exception as error:
+            fault = classify_exception(error)
+        return Received(fault=self._clean(fault))
+
+    async def fetch_json(self, path: str, body: Any = None) -> Any:
+        """The JSON at `path`, a free route beside the chat's "/v1", None where the server has none. One attempt."""
+        url = join_path(self._config.endpoint.removesuffix("/v1"), path)
+        try:
+            request = self._http.build_request("GET" if body is None else "POST", url, json=body)
+            request.extensions["timeout"] = self._timeout
+            response = await self._http.send(request, stream=True)
+            raw, problem = await self._read(response)
+            return json.loads(raw) if response.status_code == 200 and problem is None else None
+        except (httpx.HTTPError, ValueError):
+            return None
+
+    def _build_request(self, body: bytes, key: str, read_timeout: float) -> httpx.Request:
+        # Built and sent without httpx.AsyncClient.send: its cookies, redirects and authentication flows, none of which
+        # are wanted here, would cost more than all else that is done for a row.
+        return httpx.Request(
+            "POST",
+            self._url,
+            headers=[*self._headers, (b"Idempotency-Key", key.encode())],
+            stream=httpx.ByteStream(body),
+            extensions={"timeout": {**self._timeout, "read": read_timeout}},
+        )
+
+    async def _read(self, response: httpx.Response) -> tuple[bytes, str | None]:
+        """The body, inflated and without the API key; and, where it is not whole, why. Bounded: see bodies."""
+        body = Body(response.headers.get("content-encoding", ""))
+        if isinstance(response.stream, httpx.ByteStream):  # it came with its headers, and needs no clock
+            if body.add(b"".join(response.stream)):
+                body.end()
+            return self._secret.clean_bytes(bytes(body.data), cut=body.problem is not None), body.problem
+        try:
+            async with asyncio.timeout(self._config.body_timeout):
+                async for chunk in response.aiter_raw():
+                    if not body.add(chunk):
+                        break
+                else:
+                    body.end()
+        except Exception as error:
+            body.problem = f"the body broke off after {len(body.data)} bytes ({type(error).__name__})"
+        finally:
+            await response.aclose()
+        return self._secret.clean_bytes(bytes(body.data), cut=body.problem is not None), body.problem
+
+    def _clean(self, fault: Fault) -> Fault:
+        message = hide_secrets(self._secret.clean(fault.message, cut=True))
+        return Fault(fault.kind, fault.cause, message, fault.retry_after, fault.content)
+
+
+def join_path(base_url: str, path: str) -> str:
+    """`path` under the base URL, before its query."""
+    parts = urlsplit(base_url)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path + path, parts.query, ""))
+
+
+def find_proxy(base_url: str) -> str | None:
+    """The proxy that the environment names for this URL (HTTPS_PROXY and so on), None where there is none.
+
+    Raises UsageError, which does not repeat it, where it is no URL: it may hold a password.
+    """
+    parts = urlsplit(base_url)
+    proxy = getproxies().get(parts.scheme)
+    if not proxy or proxy_bypass(parts.hostname or ""):
+        return None
+    try:
+        named = urlsplit(proxy)
+        usable = named.scheme in ("http", "https") and bool(named.hostname) and named.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError(
+            f"{parts.scheme.upper()}_PROXY in the environment is no URL of a proxy; give http://host:port, or "
+            "http://user:password@host:port with what is special in them percent-encoded"
+        )
+    return proxy
