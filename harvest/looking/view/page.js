@@ -69,13 +69,14 @@ async function show() {
   body.setAttribute("aria-busy", "false");
   body.replaceChildren(...shown.rows.map(makeRow));
   const last = first + shown.rows.length;
-  $("#found").textContent = `${plural(shown.total, "row")} found${!page.live && page.rows.length < page.summary.rows ? ` among the ${count(page.rows.length)} in this file` : ""}`;
+  const among = !page.live && page.rows.length < page.summary.rows ? ` among the ${count(page.rows.length)} in this file` : "";
+  $("#found").textContent = `${plural(shown.total, "row")} found${among}`;
   $("#at").textContent = shown.total ? `${count(first + 1)} to ${count(last)} of ${count(shown.total)}` : "nothing";
   $("#back").disabled = !first;
   $("#on").disabled = last >= shown.total;
   for (const button of document.querySelectorAll("#rows [data-sort]")) {
-    const state = query.sort !== button.dataset.sort ? "none" : query.down ? "descending" : "ascending";
-    button.parentElement.setAttribute("aria-sort", state);
+    const way = query.down ? "descending" : "ascending";
+    button.parentElement.setAttribute("aria-sort", query.sort === button.dataset.sort ? way : "none");
   }
   const { sort, ...rest } = query;
   history.replaceState(null, "", "#" + new URLSearchParams(sort === "order" ? rest : query));
@@ -93,8 +94,10 @@ function makeRow(row, number) {
   const cell = (style, ...children) => make("td", style ? { class: style } : {}, ...children);
   const short = (text) => make("span", { class: "short" }, text === null ? "" : text.slice(0, 200));
   const mass = page.labelled ? [cell("more number", row.mass === null ? "" : row.mass.toFixed(3))] : [];
-  return make("tr", { class: "row" }, cell(`mark ${row.verdict}`, MARKS[row.verdict], make("span", {}, row.verdict === "unjudged" ? "" : row.verdict)), cell("", open), cell("", short(row.gold)),
-    cell("", short(row.said === null ? row.reply : row.said)), ...mass, cell("more number", dollars(row.cost)), cell("more", row.status), cell("more", row.split));
+  const word = row.verdict === "unjudged" ? "" : row.verdict;
+  const cells = [cell(`mark ${row.verdict}`, MARKS[row.verdict], make("span", {}, word)), cell("", open), cell("", short(row.gold)), cell("", short(row.said === null ? row.reply : row.said))];
+  cells.push(...mass, cell("more number", dollars(row.cost)), cell("more", row.status), cell("more", row.split));
+  return make("tr", { class: "row" }, ...cells);
 }
 
 async function toggle(button) {
@@ -124,7 +127,7 @@ function makeDetail(row) {
   add("error", row.error);
   add("text", row.text);
   add("row", `${row.id}${row.draw ? `, draw ${row.draw}` : ""} of ${row.split}: ${row.status}`);
-  add("asked", `${row.bill}, ${dollars(row.cost)}`);
+  add("asked", `${row.bill}, ${row.cost === null ? "price unknown" : dollars(row.cost)}`);
   const pictures = row.pictures.shown.map(({ src, note }) => make("figure", {}, make("img", { src, alt: "the picture of this row: its text stands beside it" }), make("figcaption", {}, note)));
   const seen = pictures.length || row.pictures.note ? make("div", {}, ...pictures, make("p", { class: "soft" }, row.pictures.note)) : null;
   return make("div", { class: "both" }, seen, list);
@@ -218,6 +221,7 @@ function start() {
   page.labelled = page.summary.labels.length > 0;
   for (const element of document.querySelectorAll(".labelled")) element.hidden = !page.labelled;
   for (const button of document.querySelectorAll("[data-sort=gold],[data-sort=said]")) button.disabled = !page.labelled;
+  $("#rows").classList.toggle("written", !page.labelled);
   takeSummary(page.summary);
   offer("gold", page.summary.labels);
   offer("said", page.summary.labels);

@@ -56,6 +56,7 @@ class RowServer(ThreadingHTTPServer):
 
 def serve_rows(folder: Path, port: int) -> None:
     """Serve the page of a teacher folder until Ctrl-C."""
+    say(f"reading {folder}")
     with RowServer(folder, port) as server:
         results.print(server.url, markup=False, soft_wrap=True)
         say("Ctrl-C ends it. The page can be read on this machine only, by whoever has its address.")

@@ -1,6 +1,7 @@
 "use strict";
 // Data reaches the page as text only: make() appends strings, which are never read as markup.
 const page = JSON.parse(document.getElementById("data").textContent);
+const FEW_LABELS = 5;
 const $ = (selector) => document.querySelector(selector);
 
 function make(tag, attributes, ...children) {
@@ -52,21 +53,29 @@ function showAgreement({ rule, splits }) {
 function showConfusion(confusion) {
   const table = $("#confusion");
   table.hidden = !confusion;
+  $("#reading").hidden = !confusion;
   if (!confusion) return;
+  table.classList.toggle("many", confusion.labels.length > FEW_LABELS);
   const left = confusion.left_out ? ` The labels that are most often confused: ${plural(confusion.left_out, "row")} of others are left out.` : "";
   $("#reading").textContent = `A line is the right label, a column the teacher's. A number shows its rows below.${left}`;
   const most = Math.max(1, ...confusion.rows.flat());
   const head = confusion.labels.map((label) => make("th", { scope: "col", title: label }, label));
   const lines = confusion.rows.map((counts, line) => {
-    const cells = counts.map((value, column) => {
+      const cells = counts.map((value, column) => {
       const pair = { type: "button", "data-gold": confusion.labels[line], "data-said": confusion.labels[column] };
-      const cell = make("td", column === line ? { class: "same" } : {}, make("button", pair, count(value)));
+      const cell = make("td", column === line ? { class: "same" } : {}, value ? make("button", pair, count(value)) : "");
       cell.style.background = `rgb(var(--shade) / ${0.5 * value / most})`;
       return cell;
     });
     return make("tr", {}, make("th", { scope: "row", title: confusion.labels[line] }, confusion.labels[line]), ...cells);
   });
   table.replaceChildren(make("tr", {}, make("td"), ...head), ...lines);
+}
+
+function makeTicks(most) {
+  const magnitude = 10 ** Math.floor(Math.log10(most / 2));
+  const step = magnitude * ([5, 2].find((times) => times * magnitude <= most / 2) || 1);
+  return Array.from({ length: Math.floor(most / step) + 1 }, (_, index) => Number((index * step).toPrecision(3)));
 }
 
 function showSpend(points) {
@@ -77,9 +86,9 @@ function showSpend(points) {
   const y = (spent) => bottom - (spent / most) * (bottom - top);
   const steps = points.map(([at, spent], i) => (i ? `H${x(at).toFixed(1)}V${y(spent).toFixed(1)}` : `M${x(at).toFixed(1)},${y(spent).toFixed(1)}`));
   const moment = (at) => new Date(at * 1000).toISOString().replace("T", " ").slice(0, 16);
-  const parts = [0, 0.25, 0.5, 0.75, 1].flatMap((share) => [
-    draw("line", { class: "grid", x1: left, x2: right, y1: y(share * most), y2: y(share * most) }),
-    draw("text", { x: left - 6, y: y(share * most) + 4, "text-anchor": "end" }, "$" + Number((share * most).toPrecision(3))),
+  const parts = makeTicks(most).flatMap((tick) => [
+    draw("line", { class: "grid", x1: left, x2: right, y1: y(tick), y2: y(tick) }),
+    draw("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, "$" + tick),
   ]);
   parts.push(draw("text", { x: left, y: bottom + 22 }, moment(start)), draw("text", { x: right, y: bottom + 22, "text-anchor": "end" }, moment(end)));
   $("#spend").replaceChildren(...parts, draw("path", { class: "line", d: steps.join("") }));

@@ -4,20 +4,25 @@ import json
 import re
 import shutil
 import subprocess
+from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from html import unescape
 from html.parser import HTMLParser
 from http.client import HTTPConnection
+from io import BytesIO
 from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
+from harvest.asking.pictures import keep_pictures
 from harvest.cli import app
 from harvest.looking.agreement import judge_folder
 from harvest.looking.view.config import ViewConfig
@@ -147,6 +152,40 @@ def test_few_pictures_are_those_of_wrong_answers(folder: Path) -> None:
     shown = [row for row in rows if row["pictures"]["shown"]]
     assert [row["verdict"] for row in shown] == ["wrong", "wrong"]
     assert "--pictures" in next(row for row in rows if row not in shown)["pictures"]["note"]
+
+
+def test_pictures_that_a_teacher_made_are_made_smaller(tmp_path: Path) -> None:
+    content = BytesIO()
+    Image.effect_noise((900, 600), 80).convert("RGB").save(content, "PNG")
+    digest = sha256(content.getvalue()).hexdigest()
+    with TeacherFolder.open(tmp_path, make_manifest()) as opened:
+        opened.append("train", [make_row(1, image_sha256=[digest]), make_row(2, image_sha256=["0" * 64])])
+    keep_pictures(opened.path, {digest: content.getvalue()})
+    kept, lost = read_data(write_page(RowIndex(opened.path).look(), ViewConfig()))["rows"]
+    (picture,) = kept["pictures"]["shown"]
+    with Image.open(BytesIO(b64decode(picture["src"].partition(",")[2]))) as image:
+        assert image.size == (512, 341)
+    assert not lost["pictures"]["shown"]
+
+
+def test_written_replies_are_judged_by_the_rule_of_their_task(tmp_path: Path) -> None:
+    written: dict[str, Any] = {"kind": "generation", "labels": (), "answer_rule": "number"}
+    with TeacherFolder.open(tmp_path, make_manifest(**written)) as opened:
+        said = {"1": "it is 7", "2": "it is 8"}
+        opened.append(
+            "train",
+            [
+                Row(Example(name, "3 + 4?", target_text="7"), make_key(int(name)), 0, Answer(Status.OK, reply=reply))
+                for name, reply in said.items()
+            ],
+        )
+    data = read_data(write_page(RowIndex(opened.path).look(), ViewConfig()))
+    assert [(row["gold"], row["said"], row["verdict"]) for row in data["rows"]] == [
+        ("7", None, "right"),
+        ("7", None, "wrong"),
+    ]
+    assert data["summary"]["confusion"] is None
+    assert data["summary"]["agreement"]["splits"]["train"]["share"] == 0.5
 
 
 def test_hostile_rows_are_text_and_nothing_leaves_the_page(folder: Path) -> None:

@@ -193,7 +193,7 @@ def test_a_split_that_is_planned_only_is_in_the_summary(tmp_path: Path) -> None:
 
 
 def test_failures_without_end_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.shards.read._COUNTED_FAILURES", 6)
+    monkeypatch.setattr("shared.causes.COUNTED_CAUSES", 6)
     rows = [make_row(n, status=Status.FAILED, error="often" if n % 3 else f"once {n}") for n in range(30)]
     with TeacherFolder.open(tmp_path, make_manifest()) as folder:
         for start in range(0, 30, 5):
