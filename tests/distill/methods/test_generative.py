@@ -56,25 +56,37 @@ def test_a_student_learns_what_the_teacher_wrote_and_stops_where_it_stops(writer
     assert log[-1]["topk"] < log[0]["topk"]
 
 
-def measure_nll(model: Any, tokenizer: Any, row: Row) -> float:
-    """The mean negative log-likelihood of a row's reply, its end token included, from the logits of the whole text."""
+def measure_reply(model: Any, tokenizer: Any, row: Row) -> tuple[float, float]:
+    """The mean negative log-likelihood of a row's reply, its end token included, and the share of its likeliest tokens.
+
+    From the logits of the whole text; the teacher's likeliest tokens are those of the reply.
+    """
     ids = [*tokenizer(row.example.text)["input_ids"], *(row.answer.reply_ids or ())]
     replied = len(row.answer.reply_ids or ())
     with torch.inference_mode():
-        logprobs = model(torch.tensor([ids])).logits[0].log_softmax(1)
-    return -float(logprobs[range(len(ids) - replied - 1, len(ids) - 1), ids[-replied:]].mean())
+        logprobs = model(torch.tensor([ids])).logits[0].log_softmax(1)[-replied - 1 : -1]
+    said = ids[-replied:]
+    return -float(logprobs[range(replied), said].mean()), float(
+        (logprobs.argmax(1) == torch.tensor(said)).float().mean()
+    )
+
+
+def measure_nll(model: Any, tokenizer: Any, row: Row) -> float:
+    return measure_reply(model, tokenizer, row)[0]
 
 
 def test_each_split_is_measured_where_the_teacher_said_the_references_of_both(writer: Path, tmp_path: Path) -> None:
     """Then replies and references are one, and measured once."""
-    splits = {"validation": make_sums(12, 1), "test": make_sums(20, 2)}
+    splits = {"validation": make_sums(20, 1), "test": make_sums(20, 2)}
     shards = write_sums(tmp_path, writer, make_sums(20), validation=splits["validation"])
-    folder, _ = train(shards, writer, tmp_path, epochs=1, learn="reply", control="untrained", score_by="agreement")
+    folder, _ = train(shards, writer, tmp_path, epochs=1, learn="reply", control="untrained", score_by="nll")
     scores = pl.read_parquet(folder / "row_scores.parquet")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(writer), AutoTokenizer.from_pretrained(writer)
     for split, rows in splits.items():
-        found = scores.filter(pl.col("split") == f"{split}_nll")["score"].to_list()
-        assert found == pytest.approx([measure_nll(model, tokenizer, row) for row in rows], abs=1e-5)
+        wanted = [measure_reply(model, tokenizer, row) for row in rows]
+        for name, values in zip(("nll", "agreement"), zip(*wanted, strict=True), strict=True):
+            found = scores.filter(pl.col("split") == f"{split}_{name}")["score"].to_list()
+            assert found == pytest.approx(list(values), abs=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"learn": ["reference"]}, {"undistilled": True}])
