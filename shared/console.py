@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -53,6 +54,7 @@ ShowVersion: TypeAlias = Annotated[
 ]
 
 PLAIN_LINE_SECONDS = 5.0
+PACE_LINES = 12  # whose pace says how long the rest takes
 
 PIPED_WIDTH = 1000  # columns: nothing is cut to a width that nobody has
 
@@ -159,6 +161,7 @@ class _LineTracker:
         self._description, self._total = description, total
         self._done, self._note = 0, ""
         self._started = self._printed = time.monotonic()
+        self._shown: deque[tuple[float, int]] = deque(maxlen=PACE_LINES)  # when a line was printed, and what was done
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         self._done += steps
@@ -173,8 +176,11 @@ class _LineTracker:
         self._printed = time.monotonic()
         seconds = self._printed - self._started
         line = f"{self._description}: {self._done:,}/{self._total:,} in {seconds:.0f} s"
-        if 0 < self._done < self._total:
-            line += f", {seconds / self._done * (self._total - self._done):.0f} s left"
+        # By the last lines: what came before the first, such as the loading of a model, does not come again.
+        then, done = self._shown[0] if self._shown else (self._printed, self._done)
+        if done < self._done < self._total:
+            line += f", {(self._printed - then) / (self._done - done) * (self._total - self._done):.0f} s left"
+        self._shown.append((self._printed, self._done))
         messages.print(f"{line}  {self._note}".rstrip(), markup=False, soft_wrap=True)
 
 
