@@ -35,6 +35,7 @@ def no_network() -> tuple[str, ...]:
     pytest.skip("unshare cannot make a network namespace here")
 
 
+@pytest.mark.real
 def test_run_and_eval_without_a_network(toy: Path, tiny_student: Path, tmp_path: Path) -> None:
     done = distill(
         *("run", "--shards", f"{toy}/", "--student", str(tiny_student), "--epochs", "1", "--json"),

@@ -93,6 +93,7 @@ def test_a_comparison_its_resume_and_its_report(shards: Path, tiny_student: Path
         )
 
 
+@pytest.mark.real
 def test_the_command_trains_a_plan_prints_its_verdict_and_the_next_time_trains_nothing(
     write_folder: WriteFolder, tiny_student: Path, tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ def test_help_shows_a_loss_of_another_package_and_its_option(tmp_path: Path) -> 
         assert part in shown
 
 
+@pytest.mark.real
 def test_a_loss_of_another_package_trains_with_its_option(tmp_path: Path, toy: Path, tiny_student: Path) -> None:
     packages = tmp_path / "packages"
     packages.mkdir()

@@ -89,7 +89,7 @@ def shards(write_folder: WriteFolder) -> Path:
 @pytest.mark.parametrize(
     ("checkpoint_steps", "options"),
     [
-        (1, {"schedule": "interleaved", "semantics": "code"}),
+        pytest.param(1, {"schedule": "interleaved", "semantics": "code"}, marks=pytest.mark.real),
         (2, {"preset": "default", "student_lr": 3e-3, "eval_steps": 3, "patience": 10}),
         pytest.param(
             3,

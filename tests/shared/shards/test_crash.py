@@ -77,6 +77,7 @@ def test_a_crash_at_any_change_loses_and_doubles_nothing(crashed: list[Path], tm
     assert count_spent(folder) == APPENDED
 
 
+@pytest.mark.real
 @pytest.mark.usefixtures("_quick_fsync")
 def test_the_harvest_goes_on_after_a_crash_at_any_change(crashed: list[Path]) -> None:
     for task_folder in crashed:

@@ -116,6 +116,7 @@ def harvest_with_kills(tmp_path: Path, rows: int, kills: int, seed: int) -> None
     check_no_file_shows(CANARY, out)
 
 
+@pytest.mark.real
 def test_killed_runs_resume_without_asking_again(tmp_path: Path) -> None:
     harvest_with_kills(tmp_path, rows=1000, kills=3, seed=6)
 
