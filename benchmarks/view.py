@@ -20,7 +20,7 @@ from harvest.looking.view.live import LiveView
 from harvest.looking.view.page import write_page
 from harvest.looking.view.rows import RowIndex
 
-QUESTIONS = {
+QUESTIONS: dict[str, dict[str, str]] = {
     "first rows": {},
     "most costly": {"sort": "cost", "down": "true"},
     "wrong, by mass on no label": {"verdict": "wrong", "sort": "mass", "down": "true"},
@@ -36,8 +36,8 @@ def main() -> None:
     started = time.perf_counter()
     view = LiveView(folder)
     seconds["open"] = time.perf_counter() - started
-    asked = {name: partial(view.answers["rows"], question) for name, question in QUESTIONS.items()}
-    for name, ask in {"totals": partial(view.answers["summary"], {}), **asked}.items():
+    asked = {name: partial(view.answer, "rows", question) for name, question in QUESTIONS.items()}
+    for name, ask in {"totals": partial(view.answer, "summary", {}), **asked}.items():
         started = time.perf_counter()
         found = ask()
         seconds[name] = time.perf_counter() - started

@@ -19,11 +19,6 @@ class Picture:
     differs: bool = False
 
 
-def is_drawn(manifest: Manifest, row: Row) -> bool:
-    """Whether the teacher was shown pictures of the row's text."""
-    return find_drawn(manifest.recipe, row.example) is not None
-
-
 def list_pictures(folder: Path, manifest: Manifest, row: Row) -> Sequence[Picture]:
     """Draw the pages again: the same text and layout give the same picture, and its hash says whether they did.
 

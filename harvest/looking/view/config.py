@@ -9,6 +9,8 @@ from shared.errors import UsageError
 from shared.options import Option, check_options, make_config, spell_flags
 
 ROWS_AT_ONCE = 50
+_FILE = "A file"
+_SERVED = "On this machine, in place of a file"
 Sort: TypeAlias = Literal["order", "split", "status", "gold", "said", "verdict", "mass", "cost", "asked"]
 
 
@@ -17,19 +19,23 @@ class ViewConfig:
     """What of a teacher folder is shown, and where the page goes."""
 
     teacher: Annotated[str | None, Option("Which teacher, where there are several.")] = None
-    serve: Annotated[
-        bool, Option("Serve the page on this machine in place of a file: of all rows, live while a harvest goes on.")
-    ] = False
+    serve: Annotated[bool, Option("Serve the page: all rows, live while a harvest goes on.", panel=_SERVED)] = False
     port: Annotated[
-        int | None, Option("Where it is served; any free port, unless given.", at_least=1, at_most=65535)
+        int | None, Option("Where it is served; any free port, unless given.", at_least=1, at_most=65535, panel=_SERVED)
     ] = None
     rows: Annotated[
-        int, Option("Rows in the file: a random sample where there are more. Totals are of all rows.", at_least=1)
+        int,
+        Option(
+            "Rows in the file: a random sample where there are more. Totals are of all rows.", at_least=1, panel=_FILE
+        ),
     ] = 2000
     pictures: Annotated[
-        int, Option("Rows in the file whose pictures are drawn again, those that are wrong first.", at_least=0)
+        int,
+        Option("Rows in the file whose pictures are drawn again, those that are wrong first.", at_least=0, panel=_FILE),
     ] = 40
-    out: Annotated[Path | None, Option("The file to write; <task>-<teacher>.html here, unless given.")] = None
+    out: Annotated[Path | None, Option("The file to write; <task>-<teacher>.html here, unless given.", panel=_FILE)] = (
+        None
+    )
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -15,14 +15,14 @@ from harvest.looking.view.page import make_page
 from harvest.looking.view.rows import RowIndex, Snapshot
 from harvest.looking.view.select import select_lines
 from harvest.looking.view.summary import summarise
-from shared.errors import UsageError
+from shared.errors import CorruptShardError, UsageError
 from shared.options import make_config
 
 LOOK_SECONDS = 2.0  # at least, from one look at the folder to the next
 
 
 class LiveView:
-    """Answers what a page asks: see `answers`, by name a function of the address's parameters."""
+    """Answers what a page asks: its rows, its totals, the pictures of a row."""
 
     def __init__(self, folder: Path) -> None:
         self._index = RowIndex(folder)
@@ -31,11 +31,24 @@ class LiveView:
         self._looked = time.monotonic()
         self._summary: tuple[Snapshot, dict[str, Any]] | None = None
         self._selected: tuple[Snapshot, RowQuery, pl.DataFrame] | None = None
-        self.answers: Mapping[str, Callable[[Mapping[str, str]], dict[str, Any]]] = {
+        self._answers: Mapping[str, Callable[[Mapping[str, str]], dict[str, Any]]] = {
             "rows": self._find_rows,
             "summary": self._summarise,
             "pictures": self._draw_pictures,
         }
+
+    def answer(self, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+        """Answer "rows" (see RowQuery), "summary" or "pictures" (of an id, a split and a draw), as JSON.
+
+        Raises UsageError for anything else, and for parameters that cannot be.
+        """
+        if name not in self._answers:
+            raise UsageError(f"a page asks for {', '.join(self._answers)}, not for {name}")
+        try:
+            return self._answers[name](parameters)
+        except CorruptShardError:  # a harvest that goes on has replaced a file since the last look
+            self._looked = -LOOK_SECONDS
+            return self._answers[name](parameters)
 
     def write_page(self) -> bytes:
         """The page without a row in it: its script asks for them here."""

@@ -54,7 +54,7 @@ def write_page(snapshot: Snapshot, config: ViewConfig) -> bytes:
     order = sorted(range(lines.height), key=lambda number: lines["verdict"][number] != WRONG)[: config.pictures]
     drawn = snapshot.read(lines[order])
     pictures = {number: describe_pictures(snapshot, row) for number, row in zip(order, drawn, strict=True)}
-    has_pictures = any(found["shown"] for found in pictures.values()) or not config.pictures
+    has_pictures = snapshot.manifest.recipe.get("layout") is not None or any(one["shown"] for one in pictures.values())
     for number, row in enumerate(rows):
         row["pictures"] = pictures.get(number, {"shown": [], "note": _NOTE if has_pictures else ""})
     return make_page(snapshot, {"summary": summarise(snapshot), "rows": rows, "size": describe_size(snapshot, config)})
@@ -68,7 +68,7 @@ def make_page(snapshot: Snapshot, data: Mapping[str, Any], connects: str = "'non
     names = ("page.css", "totals.js", "page.js")
     style, totals, rows = ((_PARTS / name).read_text(encoding="utf-8") for name in names)
     script = totals + rows
-    encoded = orjson.dumps({**data, "count": ROWS_AT_ONCE}, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    encoded = orjson.dumps({**data, "count": ROWS_AT_ONCE}).decode()
     template = Environment(loader=FileSystemLoader(_PARTS), autoescape=True).get_template("page.html")
     page = template.render(
         title=f"{snapshot.manifest.task}: what {snapshot.manifest.teacher} said",

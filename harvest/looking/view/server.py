@@ -87,10 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if name == "":
                 self._answer(HTTPStatus.OK, view.write_page(), "text/html; charset=utf-8")
-            elif name in view.answers:
-                self._answer_json(HTTPStatus.OK, view.answers[name](query))
             else:
-                self._answer_json(HTTPStatus.NOT_FOUND, {"error": "there is no such page"})
+                self._answer_json(HTTPStatus.OK, view.answer(name, query))
         except ConnectionError:
             raise
         except Exception as error:

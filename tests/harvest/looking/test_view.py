@@ -34,6 +34,7 @@ from harvest.rendering import Layout, render
 from shared.example import Example
 from shared.schema import Answer, Row, Status
 from shared.shards import TeacherFolder
+from tests.shared.shards.schema1 import write_folder
 from tests.shared.shards.shard_rows import make_key, make_manifest
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028{{ 7*7 }}"
@@ -299,6 +300,26 @@ def test_a_served_page_sees_what_a_harvest_adds(server: RowServer, monkeypatch: 
         opened.seal()
     assert fetch_json(server, "summary")["unsealed"] == 0
     assert find_ids(server, find="text 40") == ["40"]
+
+
+def test_a_shard_that_was_replaced_under_a_served_page_is_read_anew(
+    server: RowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harvest.looking.view.live.LOOK_SECONDS", 1000.0)
+    folder = Path(fetch_json(server, "summary")["folder"])
+    (before,) = folder.glob("split=train/*.parquet")
+    with TeacherFolder.open(folder.parent, replace(RowIndex(folder).look().manifest, planned={})) as opened:
+        opened.append("train", [make_row(5, reply="another")])
+        opened.seal()
+    assert not before.exists()
+    assert find_ids(server, find="another") == ["5"]
+
+
+def test_a_folder_of_an_older_version_is_shown(tmp_path: Path) -> None:
+    rows = [{"sample_id": f"{n}", "text": f"old {n}", "label": 1, "request_key": make_key(n)} for n in range(3)]
+    folder = write_folder(tmp_path, make_manifest(), {"train": [rows[:2]]}, {"train": rows[1:]})
+    data = read_data(write_page(RowIndex(folder).look(), ViewConfig()))
+    assert sorted((row["id"], row["text"]) for row in data["rows"]) == [("0", "old 0"), ("1", "old 1"), ("2", "old 2")]
 
 
 def browse(page: Path, state: str = "") -> str:
