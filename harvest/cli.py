@@ -92,11 +92,22 @@ def teachers(as_json: AsJson = False) -> None:
 
 @app.command()
 @command
-def tasks(as_json: AsJson = False) -> None:
-    """List the known tasks: what each asks for, how it is scored, how many rows it has, where they lie."""
-    from harvest.looking.tasks import describe_tasks, print_tasks
+def tasks(
+    task: Annotated[
+        str | None, typer.Argument(help="A task by name, a file whose columns can be guessed, or a task in YAML.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the known tasks; or check one, your own in YAML say: its rows are read and its prompt shown. Asks nobody."""
+    if task is None:
+        from harvest.looking.tasks import describe_tasks, print_tasks
 
-    print_json(describe_tasks()) if as_json else print_tasks()
+        print_json(describe_tasks()) if as_json else print_tasks()
+        return
+    from harvest.looking.one_task import describe_task, print_task
+
+    described = describe_task(task)
+    print_json(described) if as_json else print_task(described)
 
 
 @app.command()

@@ -13,14 +13,13 @@ from harvest.asking.interrupt import DRAIN_SECONDS
 from harvest.asking.plan import EVERY_SPLIT, Share
 from harvest.teachers.registry import TeacherChoice as TeacherChoice
 from harvest.teachers.registry import check_teacher_options
-from shared.answers import RULES
 from shared.errors import UsageError
 from shared.options import Option, check_options, list_options, make_config, parse_names
 from shared.schema import Status
 from shared.secrets import refuse_secrets
+from shared.tasks.options import FILE_PANEL, TaskOptions
 
 NO_SPLIT = "none"  # of --ask
-_FILE = "A file of your own"
 _ROWS = "Which rows"
 RETRIED = tuple(status for status in Status if status not in (Status.OK, Status.UNASKED))  # can be asked again
 
@@ -58,45 +57,14 @@ def parse_statuses(texts: Sequence[str]) -> tuple[Status, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskChoice:
+class TaskChoice(TaskOptions):
     """Which texts: a registered task by name, or a file of the user's own with its columns."""
 
-    task: Annotated[str, Option("A task by name, or a Parquet, JSONL or CSV file (or folder) of your own.")]
-    text_column: Annotated[str | None, Option("The text.", panel=_FILE)] = None
-    text_pair_column: Annotated[str | None, Option("A second text.", panel=_FILE)] = None
-    label_column: Annotated[str | None, Option("A class to predict.", panel=_FILE)] = None
-    target_column: Annotated[str | None, Option("A number to predict.", panel=_FILE)] = None
-    target_text_column: Annotated[str | None, Option("A text to write.", panel=_FILE)] = None
-    prompt_column: Annotated[str | None, Option("What is asked as it stands, without a question.", panel=_FILE)] = None
-    completion_column: Annotated[str | None, Option("What is to be written for the prompt.", panel=_FILE)] = None
-    messages_column: Annotated[
-        str | None,
-        Option("Conversations, lists of {role, content}; the assistant's last message is to be written.", panel=_FILE),
-    ] = None
-    choices_column: Annotated[
-        str | None, Option("Each row's own choices, a list; the label column says which is right.", panel=_FILE)
-    ] = None
-    id_column: Annotated[
-        str | None, Option("A name of each row that stays. Unless given, its number.", panel=_FILE)
-    ] = None
-    labels: Annotated[
-        tuple[str, ...] | None,
-        Option("The labels, in the order of their numbers: a,b,c", parse=parse_names, metavar="A,B,C", panel=_FILE),
-    ] = None
-    label_words: Annotated[
-        tuple[str, ...] | None,
-        Option("What the teacher answers with, one a label: a,b,c", parse=parse_names, metavar="A,B,C", panel=_FILE),
-    ] = None
-    question: Annotated[str | None, Option("What the teacher is asked.", panel=_FILE)] = None
+    task: Annotated[
+        str, Option("A task by name, a Parquet, JSONL or CSV file (or folder) of your own, or a task in YAML.")
+    ]
     task_file: Annotated[
-        str | None, Option("A file or folder that a known task is read from, instead of the hub.", panel=_FILE)
-    ] = None
-    answer_rule: Annotated[
-        str | None,
-        Option(f"How a written reply is judged: {', '.join(RULES)}. Unless given, the task's own.", panel=_FILE),
-    ] = None
-    max_reply_tokens: Annotated[
-        int | None, Option("The longest reply. Unless given, the task's own.", at_least=1, panel=_FILE)
+        str | None, Option("A file or folder that a known task is read from, instead of the hub.", panel=FILE_PANEL)
     ] = None
 
 

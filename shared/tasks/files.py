@@ -10,11 +10,11 @@ from shared.sources import resolve_file
 from shared.tasks.tables import is_table, name_stem
 from shared.tasks.task import Kind, Source, Task
 
-_METRICS: Mapping[Kind, str] = {
-    "classification": "accuracy",
-    "regression": "pearson",
-    "choice": "accuracy",
-    "generation": "exact_match",
+METRICS: Mapping[Kind, tuple[str, ...]] = {  # the first is the default
+    "classification": ("accuracy", "f1", "matthews"),
+    "regression": ("pearson",),
+    "choice": ("accuracy",),
+    "generation": ("exact_match", "rouge_l", "accuracy"),
 }
 _SPLIT_NAMES = {
     "train": ("train",),
@@ -64,6 +64,7 @@ def task_from_file(
     question: str | None = None,
     label_words: Sequence[str] | None = None,
     name: str | None = None,
+    splits: Mapping[str, str] | None = None,
 ) -> Task:
     """A task made of a file, or of a folder that holds train, validation and test files.
 
@@ -71,7 +72,7 @@ def task_from_file(
     makes it a classification, a target column of numbers a regression, a column of target texts a generation. With none
     of them, `labels` says what a teacher may answer about rows that have no label, and a `question` without labels asks
     for free text. Where `labels` is not given, load_task finds them: whole numbers sorted by value, other labels by the
-    alphabet. `name` is by default the file's name without its ending.
+    alphabet. `name` is by default the file's name without its ending, and `splits` are those that find_splits finds.
 
     A prompt column, with or without a completion column, and a column of messages make a generation whose text is asked
     as it stands, without a question. A column of choices makes each row's own choices the answers: the label column
@@ -81,18 +82,17 @@ def task_from_file(
     """
     text, asked_as_it_is = text_column or prompt_column, bool(prompt_column or messages_column)
     _check_columns(text_column, prompt_column, messages_column, text_pair_column)
-    written = _choose_written(prompt_column, completion_column, target_text_column)
     if text is None and messages_column is None:
         raise UsageError(f"name the column of {path} that holds the text")
     _check_names(name, text, text_pair_column)
     source = Source(
-        splits=find_splits(path),
+        splits=find_splits(path) if splits is None else splits,
         text=f"{{{text}}}" if text else "",
         text_pair=f"{{{text_pair_column}}}" if text_pair_column else None,
         choices_column=choices_column,
         label=label_column,
         target=target_column,
-        target_text=written,
+        target_text=_choose_written(prompt_column, completion_column, target_text_column),
         messages=messages_column,
         id=id_column,
         label_values=tuple(labels) if labels else None,
@@ -104,7 +104,7 @@ def task_from_file(
         labels=tuple(labels or ()) if kind == "classification" else (),
         label_words=tuple(label_words or ()),
         question=question or ("" if asked_as_it_is else _QUESTIONS.get(kind, "")),
-        metric="rouge_l" if asked_as_it_is else _METRICS[kind],
+        metric="rouge_l" if asked_as_it_is else METRICS[kind][0],
         sources=(source,),
         answer_rule="choice" if kind == "choice" else None,
     )

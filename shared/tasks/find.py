@@ -1,5 +1,6 @@
 """The lookup of a task by the name or path given on a command line."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Unpack
 from shared.answers import find_rule
 from shared.errors import UsageError
 from shared.tasks.catalogue import TASKS
+from shared.tasks.description import TaskDescription, is_description, read_description
 from shared.tasks.files import FileOptions, find_splits, task_from_file
 from shared.tasks.guess import guess_columns
 from shared.tasks.tables import is_table
@@ -24,6 +26,8 @@ def find_task(
 ) -> Task:
     """The task of that name, or one made of the file or folder of that path, with the options of task_from_file.
 
+    A path that ends in .yaml is a task of the user's own, described there.
+
     A known name wins over a folder of the same name; `./name` is always a path. Case, `-` and `_` make no
     difference. Columns of a file that are not named are guessed where it leaves one choice. `task_file` is a file or
     folder that a known task is read from instead of its own sources. `answer_rule` and `max_reply_tokens` are as in
@@ -39,6 +43,11 @@ def find_task(
                 f"those options are for a file or folder (write ./{name_or_path} for one of that name)"
             )
         task = known[simple] if task_file is None else _read_from(known[simple], task_file)
+    elif is_description(name_or_path):
+        if any(value is not None for value in options.values()):
+            raise UsageError(f"{name_or_path} is a task with its own columns, labels and question: write those there")
+        task = read_description(name_or_path, _make_described)
+        task = task if task_file is None else _read_from(task, task_file)
     elif task_file is not None:
         raise UsageError(f"a task file is one that a known task is read from; {name_or_path} is none")
     elif "/" in name_or_path or is_table(Path(name_or_path)) or Path(name_or_path).exists():
@@ -53,11 +62,19 @@ def find_task(
     return _set_replies(task, answer_rule, max_reply_tokens)
 
 
-def _make_task(path: str, options: FileOptions) -> Task:
+def _make_described(description: TaskDescription) -> Task:
+    """The task of the files that a description names, and of what it says of them."""
+    path = description.source or next(iter(description.sources.values()))
+    task = _make_task(path, description.list_file_options(), description.sources)
+    return description.complete(_set_replies(task, description.answer_rule, description.max_reply_tokens))
+
+
+def _make_task(path: str, options: FileOptions, splits: Mapping[str, str] | None = None) -> Task:
     """The task of a file or folder, with the columns that are not named where the file leaves one choice."""
-    guess = guess_columns(path, find_splits(path), options)
+    splits = splits or find_splits(path)
+    guess = guess_columns(path, splits, options)
     chosen: FileOptions = {**options, **guess.columns}
-    task = task_from_file(path, **chosen)
+    task = task_from_file(path, **chosen, splits=splits)
     return replace(task, sources=tuple(replace(source, note=guess.note) for source in task.sources))
 
 

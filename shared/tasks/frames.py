@@ -38,6 +38,11 @@ class Part:
         return name_stem(self.tables[0].path) if self.name == "all" else self.name
 
 
+def list_template_columns(template: str) -> list[str]:
+    """The columns in the braces of a Source's text, in their order."""
+    return _COLUMN.findall(template)
+
+
 def list_columns(source: Source) -> list[str]:
     """The columns that `source` reads."""
     others = (source.choices_column, source.label, source.target, source.target_text, source.messages, source.id)
@@ -143,7 +148,7 @@ def _drop(frame: "pl.DataFrame", keep: "pl.Expr | pl.Series", why: str, dropped:
 
 
 def _list_text_columns(source: Source) -> list[str]:
-    return [*_COLUMN.findall(source.text), *_COLUMN.findall(source.text_pair or ""), *source.choices]
+    return [*list_template_columns(source.text), *list_template_columns(source.text_pair or ""), *source.choices]
 
 
 def _make_expressions(

@@ -91,6 +91,19 @@ def test_a_harvest_from_plan_to_rows(server: FaultServer, texts: Path) -> None:
     assert "    path: teacher=endpoint/split=train/*.parquet\n" in card
 
 
+def test_a_task_of_ones_own_is_checked_and_then_asked(server: FaultServer, texts: Path) -> None:
+    words = "label_column: verdict\nlabel_words: [positive, negative]\nlabels: [positive, negative]\n"
+    Path("mine.yaml").write_text(f"source: films.jsonl\ntext_column: review\n{words}question: Is it good?\n")
+    described = run("tasks", "mine.yaml")
+    assert described["prompt"].startswith("Is it good?\n\n")
+    assert described["answer"] in ("positive", "negative")
+    shown = CliRunner().invoke(app, ["tasks", "mine.yaml"]).stdout
+    assert all(line in shown for line in (f"  | {described['prompt'].splitlines()[-1]}\n", *described["notes"]))
+    assert not Path("data").exists()
+    asked = flags(server)[: flags(server).index("--task")]
+    assert run("run", *asked, "--task", "mine.yaml")["folder"] == "data/mine/teacher=endpoint"
+
+
 def test_tables_for_a_person(server: FaultServer, texts: Path) -> None:
     run("run", *flags(server))
     runner = CliRunner()
