@@ -4,10 +4,13 @@ import asyncio
 import doctest
 import importlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,6 +88,37 @@ def test_a_harvest_in_a_thread_that_runs_a_loop_as_a_notebooks_does(server: Faul
         return harvest.run_harvest(config)
 
     assert asyncio.run(cell()).asked == 40
+
+
+def test_an_interrupt_in_a_notebook_lets_what_is_in_flight_arrive(server: FaultServer) -> None:
+    asked: list[Asked] = []
+    with FaultServer(answer=partial(_answer_and_interrupt, asked), latency=0.01) as interrupting:
+        options = {"endpoint": interrupting.url, "model": "m", "scoring": "top_logprobs", "concurrency": 2}
+        config = harvest.HarvestConfig(
+            harvest.TaskChoice("reviews.csv"), harvest.TeacherChoice("endpoint", options=options)
+        )
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                asyncio.run(_run_as_a_cell(config))
+        finally:
+            signal.signal(signal.SIGINT, before)
+        kept = sum(1 for _ in harvest.stream_rows("data/reviews"))
+        assert 10 <= kept < 40
+        assert kept == len(asked)
+        assert harvest.run_harvest(config).asked == 40 - kept
+
+
+async def _run_as_a_cell(config: harvest.HarvestConfig) -> harvest.Report:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a notebook; asyncio.run has set its own
+    return harvest.run_harvest(config)
+
+
+def _answer_and_interrupt(asked: list[Asked], request: Asked) -> dict[str, object]:
+    asked.append(request)
+    if len(asked) == 10:
+        os.kill(os.getpid(), signal.SIGINT)
+    return _answer(request)
 
 
 def test_a_name_that_is_taken_registers_no_teacher() -> None:
