@@ -61,7 +61,8 @@ class TaskChoice(TaskOptions):
     """Which texts: a registered task by name, or a file of the user's own with its columns."""
 
     task: Annotated[
-        str, Option("A task by name, a Parquet, JSONL or CSV file (or folder) of your own, or a task in YAML.")
+        str,
+        Option("A task by name, a Parquet, JSONL or CSV file or folder, hf://datasets/org/name, or a task in YAML."),
     ]
     task_file: Annotated[
         str | None, Option("A file or folder that a known task is read from, instead of the hub.", panel=FILE_PANEL)

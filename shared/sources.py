@@ -49,7 +49,7 @@ _GGUF = ".gguf"
 _FIRST_PART = re.compile(r"(?P<stem>.+\.zip)\.(?P<number>0*1)")
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?", re.ASCII)
 _HUB_FILE = re.compile(r"hf://datasets/(?P<id>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<path>.+)")
-_WITHOUT_HUB = (
+WITHOUT_HUB = (
     f"Without a network, set {MIRROR} to a folder with a copy of the hub's files in the same layout "
     "(FOLDER/datasets/org/name/...)"
 )
@@ -235,12 +235,12 @@ def _download(splits: Mapping[str, str]) -> dict[str, list[Path]]:
         )
     except hub_errors() as error:
         raise SourceError(
-            f"{splits[first]} cannot be read: {reason or str(error).splitlines()[0]}. {_WITHOUT_HUB}"
+            f"{splits[first]} cannot be read: {reason or str(error).splitlines()[0]}. {WITHOUT_HUB}"
         ) from error
     found = {name: sorted(Path(folder).glob(match["path"])) for name, match in parsed.items()}
     if empty := [name for name, files in found.items() if not files]:
         raise SourceError(
-            f"the hub's cache lacks {splits[empty[0]]}, and {reason}. {_WITHOUT_HUB}"
+            f"the hub's cache lacks {splits[empty[0]]}, and {reason}. {WITHOUT_HUB}"
             if reason
             else f"the data set {repo} of the hub has no file {parsed[empty[0]]['path']}"
         )

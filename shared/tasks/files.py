@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from shared.errors import DataError, UsageError
-from shared.sources import resolve_file
+from shared.errors import UsageError
+from shared.hub_files import HUB_FOLDER
+from shared.tasks.splits import find_splits
 from shared.tasks.tables import is_table, name_stem
 from shared.tasks.task import Kind, Source, Task
 
@@ -16,13 +17,6 @@ METRICS: Mapping[Kind, tuple[str, ...]] = {  # the first is the default
     "choice": ("accuracy",),
     "generation": ("exact_match", "rouge_l", "accuracy"),
 }
-_SPLIT_NAMES = {
-    "train": ("train",),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
-}
-
-
 _QUESTIONS: Mapping[Kind, str] = {
     "choice": "Which choice is right? Answer with it, and nothing else.",
     "generation": "Which text answers this one? Write the answer, and nothing else.",
@@ -68,7 +62,7 @@ def task_from_file(
 ) -> Task:
     """A task made of a file, or of a folder that holds train, validation and test files.
 
-    `path` is any source of shared.sources: Parquet, JSONL, JSON or CSV, text also as .gz, .bz2 or .zst. A label column
+    `path` is any source of shared.sources, or a data set of the hub: Parquet, JSONL, JSON or CSV. A label column
     makes it a classification, a target column of numbers a regression, a column of target texts a generation. With none
     of them, `labels` says what a teacher may answer about rows that have no label, and a `question` without labels asks
     for free text. Where `labels` is not given, load_task finds them: whole numbers sorted by value, other labels by the
@@ -205,38 +199,15 @@ def _check_labels(kind: Kind, labels: Sequence[str] | None, label_words: Sequenc
 
 
 def _name_task(path: str) -> str:
-    """The file's or folder's name, in letters that a folder of shards may bear."""
-    return re.sub(
-        r"[^\w.-]+", "_", name_stem(Path(path) if "://" in path else Path(path).expanduser().resolve())
-    ).strip("_-")
+    """The file's or folder's name, or that of the hub's data set, in letters that a folder of shards may bear."""
+    match = HUB_FOLDER.fullmatch(path)
+    if match is None or is_table(Path(path)):
+        named = _spell_name(name_stem(Path(path) if "://" in path else Path(path).expanduser().resolve()))
+        if named or match is None:
+            return named
+    inside = match["path"] or ""
+    return _spell_name(f"{match['name']}_{inside.rpartition('/')[0] if '*' in inside else inside}")
 
 
-def _list_tables(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.is_file() and is_table(file))
-
-
-def find_splits(path: str) -> dict[str, str]:
-    """The files of each split: `all` for a single file."""
-    found = resolve_file(path)
-    if not isinstance(found, Path) or not found.is_dir():
-        return {"all": path}
-    files = _list_tables(found)
-    if not files and (found / "data").is_dir():  # as a data set of the hub lies there
-        found = found / "data"
-        files = _list_tables(found)
-    splits: dict[str, str] = {}
-    for split, names in _SPLIT_NAMES.items():
-        # train.csv, or the hub's train-00000-of-00002.parquet
-        mine = [file for file in files if name_stem(file).partition("-")[0] in names]
-        if len({file.suffix for file in mine}) > 1 or (len(mine) > 1 and any("-" not in file.name for file in mine)):
-            raise DataError(f"{found} has more than one file for the {split} split: {', '.join(f.name for f in mine)}")
-        if mine:
-            splits[split] = (
-                str(mine[0]) if len(mine) == 1 else f"{found}/{mine[0].name.partition('-')[0]}-*{mine[0].suffix}"
-            )
-    if "train" not in splits:
-        raise DataError(
-            f"{found} has no train file; it has: {', '.join(f.name for f in files) or 'no readable file'}. "
-            "Name the files train, validation and test, like train.csv"
-        )
-    return splits
+def _spell_name(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name).strip("_-")

@@ -10,8 +10,9 @@ from shared.answers import find_rule
 from shared.errors import UsageError
 from shared.tasks.catalogue import TASKS
 from shared.tasks.description import TaskDescription, is_description, read_description
-from shared.tasks.files import FileOptions, find_splits, task_from_file
+from shared.tasks.files import FileOptions, task_from_file
 from shared.tasks.guess import guess_columns
+from shared.tasks.splits import find_splits
 from shared.tasks.tables import is_table
 from shared.tasks.task import Task
 

@@ -67,10 +67,8 @@ def _guess_asked(path: str, columns: Sequence[str], told: bool) -> FileOptions:
 
 
 def _list_columns(splits: Mapping[str, str]) -> list[str]:
-    """The columns of the first file."""
-    first = next(iter(splits))
-    (paths,) = find_data_files({first: splits[first]}).values()
-    return open_table(paths[0]).read_columns()
+    """The columns of the first file. All of the hub's are downloaded: half of them would be another data set."""
+    return open_table(next(iter(find_data_files(splits).values()))[0]).read_columns()
 
 
 def _list(columns: Sequence[str]) -> str:

@@ -109,7 +109,7 @@ class TestTaskFromFile:
         reviews.rename("train.csv")
         assert name(".") == name("./") == reviews.parent.name
         assert name("train.csv") == "train"
-        assert name("hf://datasets/org/name/my rows-*.parquet") == "my_rows"
+        assert name("hf://datasets/org/name/my rows-*.parquet", splits={}) == "my_rows"
         with pytest.raises(UsageError, match="becomes a folder's"):
             name("train.csv", name="a/b")
 
