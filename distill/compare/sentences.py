@@ -1,6 +1,6 @@
 """What a comparison came to, in words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distill.compare.statistics import FEWEST_SEEDS
@@ -21,6 +21,11 @@ def choose_wording(kind: str) -> Wording:
     if kind in TEXT_KINDS:
         return Wording("the task's own texts alone", "all rows")
     return Wording("plain fine-tuning", "all labels")
+
+
+def name_labels(wording: Mapping[str, str], labels: int | None) -> str:
+    """Name a number of labels; `wording` is a Wording's fields."""
+    return wording["everything"].capitalize() if labels is None else f"{labels:,} labels"
 
 
 def say_untested(seeds: Sequence[int]) -> str:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
+from distill.compare.formats import format_interval, format_scores
 from distill.compare.plan import name_cell
 from distill.compare.run import REPORT
 from distill.compare.runner import CELLS, STUDENT
@@ -61,19 +61,6 @@ def print_measures(lines: Sequence[Mapping[str, Any]], baseline: str) -> None:
                 table.add_row(name, line["variant"], format_interval(line), format_interval(line["against"], "+"))
         table.add_section()
     print_table(table)
-
-
-def format_interval(found: Mapping[str, float] | None, sign: str = "") -> str:
-    """Write a mean and its interval; nothing for None. With the sign + a mean has one always."""
-    if found is None:
-        return ""
-    mean, low, high = (f"{found[key]:{sign}.3f}" for key in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"
-
-
-def format_scores(scores: Sequence[float]) -> str:
-    """Write the mean, and the standard deviation over seeds where there are several."""
-    return f"{mean(scores):.3f}" + (f" ± {stdev(scores):.3f}" if len(scores) > 1 else "")
 
 
 def find_kept_student(folder: Path, result: Mapping[str, Any]) -> Path | None:

@@ -14,10 +14,14 @@ from distill.compare.disagreements import Disagreement
 from distill.compare.plan import Comparison
 from distill.compare.report import write_report
 from distill.compare.results import Chosen, describe, judge_variants
+from distill.controls import CONTROLS
 from distill.scoring.pseudovalues import make_pseudovalues
 from shared.shards.manifest import Manifest
 
-PARTS = ("What each variant gains", "Label efficiency", "Learning curves", "Scores", "Calibration", "Confusions")
+PARTS = (
+    *("The verdicts", "What each variant gains", "Label efficiency", "Learning curves", "Scores", "Calibration"),
+    *("Confusions", "Glossary"),
+)
 SCORES = {"undistilled": 0.60, "armada": 0.85, "self-training": 0.68, "shuffled-teacher": 0.55, "pseudo-labels": 0.65}
 ROLES: Any = {"undistilled": "undistilled", "armada": "teacher", "pseudo-labels": "baseline"}
 SEEDS, ROWS = 5, 300
@@ -33,7 +37,8 @@ def make_chosen(rng: np.random.Generator) -> list[Chosen]:
             margin = (score + more - 0.5) * 4 + rng.normal(0, 1, ROWS) + rng.normal(0, 0.3, (SEEDS, ROWS))
             logits = np.stack([np.zeros((SEEDS, ROWS)), margin * sign], axis=-1).astype(np.float32)
             right = (logits.argmax(axis=-1) == target).mean(axis=1)
-            metrics = [describe_run(float(share), seed) for seed, share in enumerate(right)]
+            control = name if name in CONTROLS else "none"
+            metrics = [describe_run(float(share), seed, control) for seed, share in enumerate(right)]
             values = np.stack([make_pseudovalues("accuracy", one, target) for one in logits])
             curves = tuple((0.5, run["test"]) for run in metrics)
             role, options = ROLES.get(name, "control"), {"student_lr": 0.001}
@@ -43,7 +48,7 @@ def make_chosen(rng: np.random.Generator) -> list[Chosen]:
     return chosen
 
 
-def describe_run(score: float, seed: int) -> dict[str, Any]:
+def describe_run(score: float, seed: int, control: str = "none") -> dict[str, Any]:
     """As much of a metrics.json as a comparison reads."""
     return {
         "metric": "accuracy",
@@ -56,7 +61,7 @@ def describe_run(score: float, seed: int) -> dict[str, Any]:
         "aligner_dev": 0.8,
         "seconds": 3.0,
         "student": "a <student>",
-        "config": {"seed": seed, "frozen_layers": 5},
+        "config": {"seed": seed, "frozen_layers": 5, "control": control},
         "rows": {"answered": 2000, "dev": 500},
         "manifest_sha256": {"data/x": "0" * 64},
         "student_fingerprint": "f" * 64,
@@ -68,9 +73,15 @@ def describe_run(score: float, seed: int) -> dict[str, Any]:
 
 def make_report() -> tuple[dict[str, Any], str]:
     """The figures and the page."""
-    chosen = make_chosen(np.random.default_rng(0))
-    manifest = Manifest("films", "reader", "classification", ("bad & dull", "good"), "accuracy", {}, "made")
-    comparison = Comparison(name="made", shards=(Path("data/films"),), seeds=tuple(range(SEEDS)), labels=(50, 1000))
+    return make_pages(make_chosen(np.random.default_rng(0)))
+
+
+def make_pages(chosen: list[Chosen], task: str = "films") -> tuple[dict[str, Any], str]:
+    """The figures and the page of these runs."""
+    manifest = Manifest(task, "reader", "classification", ("bad & dull", "good"), "accuracy", {}, "made")
+    comparison = Comparison(
+        name="made", shards=(Path("data/films"),), seeds=tuple(range(len(chosen[0].metrics))), labels=(50, 1000)
+    )
     result = describe(comparison, chosen, judge_variants(chosen), manifest, 1.25)
     file = BytesIO()
     Image.new("L", (40, 30), 255).save(file, "PNG")
@@ -86,6 +97,7 @@ class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.links: list[str] = []
+        self.names: list[str] = []
         self.tags: list[str] = []
         self.open: list[str] = []
 
@@ -96,6 +108,7 @@ class _Page(HTMLParser):
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.names += [value or "" for name, value in attrs if name == "id"]
         self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "xlink:href")]
 
     def handle_endtag(self, tag: str) -> None:
@@ -108,7 +121,8 @@ def check_page(html: str) -> list[str]:
     page.feed(html)
     assert page.open == []
     assert page.links
-    assert all(link.startswith("data:") for link in page.links)
+    inside = {f"#{name}" for name in page.names}
+    assert all(link.startswith("data:") or link in inside for link in page.links)
     assert "script" not in page.tags
     assert not any(part in html for part in ("url(", "@import", "http:", "https:"))
     return page.tags

@@ -19,7 +19,7 @@ addEventListener("load", () => {
   const requests = performance.getEntriesByType("resource").filter(r => !r.name.startsWith("data:")).length;
   document.title = JSON.stringify({width: document.documentElement.scrollWidth, window: innerWidth,
     background: style.backgroundColor, ink: style.color, small, requests,
-    charts: document.querySelectorAll("svg").length});
+    charts: document.querySelectorAll("figure.chart").length});
 });</script>"""
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +11,124 @@ import pytest
 from distill.compare.charts import make_ticks
 from distill.compare.classifier import count_confusion
 from distill.compare.disagreements import find_disagreements
+from distill.compare.formats import format_scores, say_p
+from distill.compare.quotes import quote_verdict
 from distill.compare.results import judge_variants
 from distill.compare.sentences import choose_wording, say_verdicts
+from distill.compare.typeset import Table, escape_latex, make_entries, write_latex, write_markdown
+from distill.controls import CONTROLS
 from distill.scoring.calibration import measure_calibration
 from shared.errors import UsageError
+from shared.markdown import escape_markdown
 from shared.shards.manifest import Manifest
-from tests.distill.compare.made_report import PARTS, SCORES, check_page, make_chosen, make_report
+from tests.distill.compare.made_report import PARTS, SCORES, check_page, make_chosen, make_pages, make_report
 
 
 def test_the_page_is_whole_and_asks_for_nothing() -> None:
     result, html = make_report()
     tags = check_page(html)
     for part in PARTS:
-        assert f"<h2>{part}" in html
+        assert f">{part}</h2>" in html
+        assert f'<a href="#{part.lower().replace(" ", "-")}">{part}</a>' in html
     # two forests a number of labels, against plain fine-tuning and the teacher against its rivals; one efficiency
     # curve, a learning curve each, one reliability diagram
-    assert tags.count("svg") == 4 + 1 + 2 + 1
+    assert html.count('<figure class="chart forest">') == 4
+    assert html.count("<svg viewBox=") == 1 + 2 + 1
     assert tags.count("img") == 1
     assert "a &lt;b&gt;fine&lt;/b&gt; film" in html
     assert "a &lt;student&gt;, its embeddings and first 5 layers frozen" in html
     assert "Every variant took 63 optimisation steps" in html
     assert "$1.2500 for the teacher" in html
-    assert all(sentence.replace("'", "&#x27;") in html for sentence in result["sentences"])
+    assert all(escape(sentence) in html for sentence in result["sentences"])
+    assert all(escape(quote_verdict(result, verdict)) in html for verdict in result["verdicts"])
+
+
+def test_each_table_has_a_caption_and_its_copies_and_the_best_is_bold() -> None:
+    result, html = make_report()
+    tables = html.split('<figure class="table"><figcaption>')[1:]
+    for table in tables:
+        assert not table.startswith("<")
+        assert "\\begin{tabular}" in table
+        assert "|:---|" in table
+    assert tables[0].startswith("The verdicts: the gain on plain fine-tuning in accuracy")
+    spread = format_scores(result["groups"][0]["variants"][1]["scores"])
+    assert f"<b>{spread}</b>" in html
+    assert f"\\textbf{{{spread.replace('±', '$' + chr(92) + 'pm$')}}}" in html
+    assert f"**{spread}**" in html
+    assert "0.000 that" not in html
+
+
+def test_the_glossary_has_the_variants_that_occur_and_no_others() -> None:
+    _, html = make_report()
+    glossary = html.split('<dl class="glossary">')[1].split("</dl>")[0]
+    for word in (*SCORES, "verdict helps", CONTROLS["shuffled-teacher"].summary.replace("'", "&#x27;")):
+        assert word in glossary
+    assert "linear-probe" not in glossary
+    assert "verdict hurts" not in glossary
+
+
+def test_a_hostile_name_of_a_variant_is_text_in_the_page_and_in_each_copy() -> None:
+    hostile = "<script>alert(1)</script> | 100% & $x_1^2$ \\input{a}\n# [b](c) *d* `e`"
+    chosen = [
+        replace(one, variant=hostile) if one.variant == "armada" else one
+        for one in make_chosen(np.random.default_rng(0))
+    ]
+    _, html = make_pages(chosen, task="\\def\\x{y} <img src=x>")
+    assert check_page(html).count("img") == 1  # the picture of a row
+    latex = escape_latex(hostile)
+    assert latex.startswith("$<$script$>$alert(1)$<$/script$>$ \\textbar{} 100\\% \\& \\$x\\_1\\textasciicircum{}2\\$")
+    assert "\\textbackslash{}input\\{a\\} \\# {[}b{]}(c) {*}d{*} `e`" in latex
+    assert escape(latex) in html
+    assert escape(escape_markdown(hostile)) in html
+
+
+def test_latex_has_booktabs_one_line_a_row_and_a_minus_for_a_minus() -> None:
+    table = Table("Of 5% & more", ("variant", "gain"), (make_entries(["a-1", "-0.05 (-0.10 to +0.01)"], [1]),))
+    assert write_latex(table).splitlines() == [
+        *("\\begin{table}", "\\centering", "\\caption{Of 5\\% \\& more}", "\\begin{tabular}{lr}", "\\toprule"),
+        *("variant & gain \\\\", "\\midrule", "a-1 & \\textbf{$-$0.05 ($-$0.10 to +0.01)} \\\\"),
+        *("\\bottomrule", "\\end{tabular}", "\\end{table}"),
+    ]
+    assert write_markdown(table).splitlines()[2:] == [
+        *("| variant | gain |", "|:---|---:|", "| a-1 | **-0.05 (-0.10 to +0.01)** |"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("p", "written"),
+    [(0.0004, "p < .001"), (0.0117, "p = .012"), (0.02496, "p = .0250"), (0.0501, "p = .0501"), (1.0, "p > .999")],
+)
+def test_a_p_is_written_as_papers_do(p: float, written: str) -> None:
+    assert say_p(p) == written
+
+
+@pytest.mark.parametrize(
+    ("outcome", "claimed", "unclaimed"),
+    [
+        ("helps", "It also beat every control and every baseline: one-sided p", "not"),
+        ("matched", "It also beat every control (one-sided p", "also beat every baseline"),
+        ("explained", "not shown to beat every control", "also beat"),
+        ("uncontrolled", "No control was trained", "beat"),
+        ("none", "No effect of the teacher's answers is shown", "beat"),
+        ("hurts", "the student was worse", "beat"),
+    ],
+)
+def test_a_sentence_to_quote_claims_what_the_verdict_does(outcome: str, claimed: str, unclaimed: str) -> None:
+    result, _ = make_report()
+    verdict = result["verdicts"][0]
+    quote = quote_verdict(result, {**verdict, "outcome": outcome})
+    first, _, claim = quote.partition(" test rows. ")
+    for part in (
+        "n = 5 seeds",
+        " ± ",
+        "95% CI +",
+        "two-sided p < .001",
+        "Holm-corrected over 2 tests",
+        "on 300 test rows",
+    ):
+        assert part in first + " test rows"
+    assert claimed in claim
+    assert unclaimed not in claim.replace("not shown to beat every", "")
 
 
 def test_the_figures_are_json_and_hold_the_verdict() -> None:
