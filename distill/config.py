@@ -16,7 +16,8 @@ from distill.losses.registry import Divergence as Divergence
 from distill.losses.registry import Semantics as Semantics
 from distill.presets import PRESETS, Preset
 from shared.errors import UsageError
-from shared.options import Group, Option, check_options, make_config, parse_bytes, show_bytes, suggest
+from shared.options import Group, Option, check_options, make_config, parse_bytes, show_bytes
+from shared.suggestions import suggest
 
 Soft = Literal["auto", "head", "kl", "aligner"]
 Column = Literal["embedding", "label_logprobs", "reply"]
@@ -502,7 +503,7 @@ class GenerativeConfig:
         names = [term.name for term in self.terms]
         for name in names:
             if name not in LEARNT:
-                raise UsageError(f"learn is {name!r}; {suggest(name, LEARNT).replace('it has', 'it can be')}")
+                raise UsageError(f"learn is {name!r}; {suggest(name, LEARNT, there='it can be')}")
         if len(set(names)) < len(names):
             raise UsageError(f"learn is {', '.join(self.learn)}; each can be named once only")
         if "tail" in names and "topk" not in names:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from shared.errors import UsageError
 from shared.options import parse_assignment
+from shared.suggestions import hint
 
 DEFAULT_NEW_TOKENS = 256
 
@@ -62,7 +63,8 @@ def parse_decoding(texts: Sequence[str]) -> Decoding:
     """Read a decoding as users write it: a name of DECODINGS, NAME=VALUE over it, or both. Raises ValueError."""
     names = [text for text in texts if "=" not in text]
     if len(names) > 1 or not set(names) <= DECODINGS.keys():
-        raise ValueError(f"give one of {', '.join(DECODINGS)}, or NAME=VALUE: temperature=1")
+        strange = next((name for name in names if name not in DECODINGS), "")
+        raise ValueError(f"{hint(strange, DECODINGS)}give one of {', '.join(DECODINGS)}, or NAME=VALUE: temperature=1")
     known = {field.name for field in fields(Decoding)}
     given: dict[str, Any] = {}
     for text in texts:

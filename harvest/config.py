@@ -17,6 +17,7 @@ from shared.errors import UsageError
 from shared.options import Option, check_options, list_options, make_config, parse_names
 from shared.schema import Status
 from shared.secrets import refuse_secrets
+from shared.suggestions import suggest
 from shared.tasks.options import FILE_PANEL, TaskOptions
 
 NO_SPLIT = "none"  # of --ask
@@ -51,8 +52,8 @@ def show_share(share: Share) -> str:
 def parse_statuses(texts: Sequence[str]) -> tuple[Status, ...]:
     """Read names of statuses that can be asked again, one or several to a text. Raises ValueError that lists them."""
     names = [name for text in texts for name in parse_names(text)]
-    if any(name not in RETRIED for name in names):
-        raise ValueError(f"one of {', '.join(RETRIED)}")
+    if strange := [name for name in names if name not in RETRIED]:
+        raise ValueError(suggest(strange[0], RETRIED, there="it can be"))
     return tuple(map(Status, names))
 
 

@@ -28,6 +28,7 @@ from shared.keys import RequestKeys
 from shared.schema import Answer, Row, sum_costs
 from shared.shards import Claim, Kept, Manifest, TeacherFolder, load_manifest, read_kept
 from shared.shards.manifest import MANIFEST_NAME, REMOVED, check_name, check_recipe
+from shared.suggestions import suggest
 from shared.tasks import LoadedTask, find_task, load_task
 
 SHOWN_CAUSES = 5
@@ -281,7 +282,7 @@ def _choose_scope(config: HarvestConfig, loaded: LoadedTask) -> Scope:
         *(split for split in config.limits if split != EVERY_SPLIT),
     ]
     if unknown := [split for split in named if split not in loaded.splits]:
-        raise UsageError(f"{loaded.task.name} has no split {unknown[0]!r}; it has: {', '.join(loaded.splits)}")
+        raise UsageError(f"{loaded.task.name} has no split {unknown[0]!r}; {suggest(unknown[0], loaded.splits)}")
     return Scope(
         splits=tuple(config.splits or loaded.splits),
         limits=config.limits,

@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from shared.errors import UsageError
-from shared.options import parse_assignment, suggest
+from shared.options import parse_assignment
+from shared.suggestions import suggest
 
 NAME, HARVEST, COMPARE, TABLE = KEYS = ("name", "harvest", "compare", "table")
 NEEDED = (NAME, HARVEST, COMPARE)

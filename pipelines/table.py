@@ -22,8 +22,8 @@ from typing import Any
 
 from pipelines.recipe import COMPARE, HARVEST, TABLE, Recipe, check_keys, check_mapping
 from shared.errors import UsageError
-from shared.options import suggest
 from shared.shards.manifest import check_name
+from shared.suggestions import suggest
 
 TASKS, STUDENTS, PUBLISHED = TABLE_KEYS = ("tasks", "students", "published")
 SOURCE, SCORES = PUBLISHED_KEYS = ("source", "scores")

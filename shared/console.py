@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.segment import Segment
 
-from shared.errors import Error, StoppedError
+from shared.errors import Error, StoppedError, UsageError
 from shared.failures import TRACEBACK, explain
 from shared.printable import make_printable
 from shared.secrets import hide_secrets
@@ -292,9 +292,10 @@ def _is_usage_error(error: Exception) -> bool:
 
 
 def _show_usage_error(error: Any) -> int:
-    from typer.rich_utils import rich_format_error
+    from shared.usage import describe_usage_error
 
-    if isinstance(error.message, str):
-        error.message = make_printable(hide_secrets(error.message))
-    rich_format_error(error)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        fail(UsageError(describe_usage_error(error)))
     return int(error.exit_code)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shared.descriptors import SHORTAGE, WAY_OUT
 from shared.errors import CorruptShardError, DiskError, LockedError
+from shared.failures import find_way_out
 
 TEMPORARY = ".tmp"
 LEAST_INFLATED = 256 << 20
@@ -27,10 +27,9 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        way_out = WAY_OUT if error.errno in SHORTAGE else "free disk space or mend the folder's permissions"
         raise DiskError(
-            f"{path} cannot be written ({error}). Everything that was kept before is safe; {way_out}, then run the "
-            "same command again"
+            f"{path} cannot be written ({error.strerror or error}). Everything that was kept before is safe; "
+            f"{find_way_out(error)}, then run the same command again"
         ) from error
 
 

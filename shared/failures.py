@@ -49,6 +49,7 @@ _WAYS_OUT = {
     errno.EPERM: "mend its permissions, or give another path",
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "check the path: a part of it is a file",
+    errno.EEXIST: "give another path: there is a file of that name",
     errno.EISDIR: "give a file: this is a folder",
     errno.ENAMETOOLONG: "give a shorter name",
     **dict.fromkeys(SHORTAGE, WAY_OUT),
@@ -83,9 +84,14 @@ def explain(error: BaseException) -> Error:
 def _explain_system(error: OSError) -> Error:
     named = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     what = f"{named or 'a file'}: {error.strerror or error}"
-    advice = _WAYS_OUT.get(error.errno or 0, "mend what it says")
+    advice = find_way_out(error)
     kind = DiskError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO) else Error
     return kind(_shorten(f"{what}. {_KEPT}; {advice}, then run the same command again"))
+
+
+def find_way_out(error: OSError) -> str:
+    """Say what to do about an error of the system."""
+    return _WAYS_OUT.get(error.errno or 0, "mend what it says")
 
 
 def _find_library(error: BaseException) -> str | None:

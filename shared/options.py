@@ -12,7 +12,6 @@ of others: the names that users write are flat, and unique over all of them.
 """
 
 import csv
-import difflib
 import inspect
 import json
 import math
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_a
 
 from shared.errors import UsageError
 from shared.keys import canonical_json
+from shared.suggestions import suggest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -177,18 +177,11 @@ def make_config(
     listed = {one.name: one for one in list_options(config_class)}
     for name in options:
         if name not in listed:
-            raise UsageError(f"{owner} has no option {spell(name)}; {suggest(name, listed, spell)}")
+            raise UsageError(f"{owner} has no option {spell(name)}; {suggest(name, sorted(listed), spell)}")
     if missing := [one.name for one in listed.values() if one.default is MISSING and one.name not in options]:
         raise UsageError(f"{owner} needs {', '.join(map(spell, missing))}")
     values = {listed[name].path: _convert(listed[name], given, owner, spell(name)) for name, given in options.items()}
     return _build(config_class, values)
-
-
-def suggest(name: str, names: "Mapping[str, Any] | Sequence[str]", spell: Callable[[str], str] = str) -> str:
-    """Say what else could be meant by a name that is not among `names`: the nearest one, and all of them."""
-    near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {spell(near[0])}? " if near else ""
-    return f"{hint}it has: {', '.join(map(spell, sorted(names)))}"
 
 
 def check_options(config: "DataclassInstance") -> None:
@@ -268,7 +261,7 @@ def _check(one: ListedOption, value: Any, label: str) -> None:
     option = one.option
     for item in value if isinstance(value, tuple) else (value,):
         if one.choices and item not in one.choices and getattr(item, "value", None) not in one.choices:
-            raise UsageError(f"{label} is {item!r}; it can be {', '.join(one.choices)}")
+            raise UsageError(f"{label} is {item!r}; {suggest(str(item), map(str, one.choices), there='it can be')}")
         if isinstance(item, float) and not math.isfinite(item):  # no recipe, and no request, can hold it
             raise UsageError(f"{label} is {item}; it must be a finite number")
         if isinstance(item, str) and item != item.encode("utf-8", "replace").decode():

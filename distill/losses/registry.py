@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from distill.losses.contrastive import Contrastive
 from shared.errors import UsageError
-from shared.options import check_options, list_options, suggest
+from shared.options import check_options, list_options
+from shared.suggestions import suggest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +104,7 @@ def find_loss(name: str) -> LossEntry:
         return LOSSES.entries[name]
     if name in LOSSES.broken:
         raise UsageError(LOSSES.broken[name])
-    raise UsageError(f"loss is {name!r}; {suggest(name, [*LOSSES.entries, NONE]).replace('it has', 'it can be')}")
+    raise UsageError(f"loss is {name!r}; {suggest(name, [*LOSSES.entries, NONE], there='it can be')}")
 
 
 # --- the options of losses ---

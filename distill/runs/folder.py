@@ -38,11 +38,19 @@ def read_metrics(run_folder: Path) -> dict[str, Any]:
     """Read the metrics.json of a finished run. Raises UsageError where there is none."""
     try:
         metrics: dict[str, Any] = json.loads((run_folder / "metrics.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{run_folder} is not a finished run ({error}); distill run makes them") from None
+    except OSError as error:
+        reason = "it has no metrics.json" if run_folder.is_dir() else error.strerror or error
+        raise UsageError(f"{run_folder} is not a finished run ({reason}); {_list_runs(run_folder.parent)}") from None
+    except ValueError as error:
+        raise UsageError(f"{run_folder} is not a finished run (its metrics.json cannot be read: {error})") from None
     if not isinstance(metrics, dict) or not all(isinstance(metrics.get(name), kind) for name, kind in _READ.items()):
         raise UsageError(f"{run_folder} is not a finished run (metrics.json is another file's); distill run makes them")
     return metrics
+
+
+def _list_runs(folder: Path) -> str:
+    names = sorted(path.parent.name for path in folder.glob("*/metrics.json"))
+    return f"in {folder} there are: {', '.join(names)}" if names else "distill run makes them"
 
 
 def find_run_student(run_folder: Path, trusts_code: bool = False) -> ResolvedModel:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import MissingExtraError, UsageError, require_extra
+from shared.suggestions import suggest
 
 if TYPE_CHECKING:
     from distill.training.progress import EpochRecord
@@ -20,7 +21,7 @@ def check_trackers(names: Sequence[str]) -> None:
     """Raise UsageError for a tracker that is not known, and MissingExtraError for one that is not installed."""
     for name in names:
         if name not in TRACKERS:
-            raise UsageError(f"there is no tracker {name!r}; there are {', '.join(TRACKERS)}")
+            raise UsageError(f"there is no tracker {name!r}; {suggest(name, TRACKERS, there='there are')}")
         require_extra("distill", "accelerate")
         if find_spec(name) is None:
             raise MissingExtraError(

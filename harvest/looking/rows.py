@@ -10,6 +10,7 @@ from shared.schema import Row, row_schema
 from shared.shards import choose_teacher, iterate_pieces, iterate_rows, load_manifest
 from shared.shards.manifest import REMOVED
 from shared.shards.read import list_splits
+from shared.suggestions import suggest
 
 
 def stream_tables(
@@ -26,11 +27,11 @@ def stream_tables(
     manifest = load_manifest(folder)
     splits = list_splits(folder, manifest)
     if split is not None and split not in splits:
-        raise UsageError(f"{folder} has no split {split!r}; it has: {', '.join(splits)}")
+        raise UsageError(f"{folder} has no split {split!r}; {suggest(split, splits)}")
     known = row_schema().names
     wanted = known if columns is None else list(columns)
     if strange := [name for name in wanted if name not in known]:
-        raise UsageError(f"rows have no column {strange[0]!r}; they have: {', '.join(known)}")
+        raise UsageError(f"rows have no column {strange[0]!r}; {suggest(strange[0], known, there='they have:')}")
     for name in [each for each in splits if each != REMOVED] if split is None else [split]:
         for piece in iterate_pieces(folder, manifest, wanted, name):
             yield piece.table.filter(pa.array(piece.current)).select(wanted)

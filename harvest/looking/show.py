@@ -12,6 +12,7 @@ from shared.errors import ShardError, UsageError
 from shared.schema import Row, row_schema
 from shared.shards import Manifest, choose_teacher, iterate_pieces, iterate_rows, load_manifest
 from shared.shards.read import list_splits
+from shared.suggestions import suggest
 
 BAR_WIDTH = 30
 PIPED_PANEL_WIDTH = 100
@@ -27,7 +28,7 @@ def show_rows(
     if not splits:
         raise ShardError(f"{folder} has no split yet: nothing was planned in it; fill it with: harvest run")
     if split is not None and split not in splits:
-        raise UsageError(f"{folder} has no split {split!r}; it has: {', '.join(splits)}")
+        raise UsageError(f"{folder} has no split {split!r}; {suggest(split, splits)}")
     shown = 0
     for row in _iterate(folder, manifest, split or splits[0]):
         if sample_id is not None and row.example.sample_id != sample_id:

@@ -6,7 +6,6 @@ A package brings a teacher by an entry point in the group `harvest_distill.teach
     shout = "my_teachers:SHOUT"
 """
 
-import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -20,6 +19,7 @@ from harvest.teachers.vision_models import VISION_MODELS, VisionModel, find_visi
 from shared.errors import TeacherError, UsageError
 from shared.options import Option, list_options, make_config, spell_flags
 from shared.sources import MPNET, check_hub
+from shared.suggestions import find_near, suggest
 
 if TYPE_CHECKING:
     from harvest.teachers.base import Teacher
@@ -230,9 +230,10 @@ def find_teacher(name: str) -> TeacherEntry:
         raise UsageError(teachers.broken[name])
     if name in teachers.entries:
         return teachers.entries[name]
-    near = difflib.get_close_matches(name, teachers.entries, 1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"there is no teacher {name!r}; {hint}the teachers are: {', '.join(teachers.entries)}")
+    raise UsageError(
+        f"there is no teacher {name!r}; {suggest(name, teachers.entries, there='the teachers are:')}. A model behind "
+        "an API is asked with --teacher endpoint --endpoint URL --model NAME"
+    )
 
 
 def choose_entry(name: str, options: Collection[str]) -> TeacherEntry:
@@ -262,7 +263,7 @@ def describe_unknown(
 ) -> str:
     """Say that a teacher has no such option, which one may be meant, and which teachers have one of that name."""
     _, config_class = entry.load()
-    near = difflib.get_close_matches(option, [*common, *(one.name for one in list_options(config_class))], 1)
+    near = find_near(option, [*common, *(one.name for one in list_options(config_class))])
     said = f"the teacher {entry.name} has no option {spell(option)}"
     said += f" (did you mean {spell(near[0])}?)" if near else ""
     others = [

@@ -15,6 +15,7 @@ from shared.errors import CorruptShardError, RecipeMismatchError, SchemaVersionE
 from shared.keys import TOKENIZER, canonical_json
 from shared.options import show_names
 from shared.schema import SCHEMA_VERSION, sum_costs
+from shared.suggestions import suggest
 
 MANIFEST_NAME = "manifest.json"
 REMOVED = "removed"  # the split of answers whose rows are in the file no longer: paid for, kept, and learnt by nobody
@@ -313,10 +314,10 @@ def choose_teacher(path: Path, teacher: str | None = None) -> Path:
     """The one teacher folder that `path` and `teacher` name. Raises ShardError if it is none or several."""
     found = find_teachers(path)
     if teacher is not None:
-        found_names = ", ".join(_teacher_of(p) for p in found)
+        found_names = [_teacher_of(p) for p in found]
         found = [p for p in found if _teacher_of(p) == teacher]
         if not found:
-            raise ShardError(f"{path} holds no answers of teacher {teacher!r}; it has: {found_names}")
+            raise ShardError(f"{path} holds no answers of teacher {teacher!r}; {suggest(teacher, found_names)}")
     if len(found) > 1:
         names = ", ".join(_teacher_of(p) for p in found)
         raise ShardError(f"{path} holds the answers of several teachers ({names}); name one, for example {found[0]}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import DataError
+from shared.suggestions import suggest
 from shared.tasks.frames import Part, list_columns, read_frames
 from shared.tasks.nested import MOST_CHOICES, ROLES
 from shared.tasks.tables import Table
@@ -47,7 +48,7 @@ class Check:
             if missing := [name for name in columns if name not in there]:
                 blank = next((name for name in there if name.strip() == missing[0].strip()), None)
                 meant = f"; {blank!r} has blanks around it: name it so" if blank else ""
-                raise DataError(f"{table.path} has no column {missing[0]!r}; it has: {', '.join(there)}{meant}")
+                raise DataError(f"{table.path} has no column {missing[0]!r}; {suggest(missing[0], there)}{meant}")
         rows = 0
         hashes: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
         for table, frame in read_frames(part, self.source, self.dropped):

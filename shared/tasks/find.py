@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Unpack
 
 from shared.answers import find_rule
 from shared.errors import UsageError
+from shared.suggestions import hint
 from shared.tasks.catalogue import TASKS
 from shared.tasks.description import TaskDescription, is_description, read_description
 from shared.tasks.files import FileOptions, task_from_file
@@ -54,11 +54,10 @@ def find_task(
     elif "/" in name_or_path or is_table(Path(name_or_path)) or Path(name_or_path).exists():
         task = _make_task(name_or_path, options)
     else:
-        near = get_close_matches(simple, known, n=3, cutoff=0.5)
-        meant = f"; did you mean {' or '.join(known[key].name for key in near)}?" if near else "."
+        meant = hint(simple, known, lambda key: known[key].name, most=3)
         raise UsageError(
-            f"there is no task {name_or_path!r}{meant} Known tasks: {', '.join(TASKS)}. "
-            "A file or folder of your own is a task too: give its path"
+            f"there is no task {name_or_path!r}; {meant}`harvest tasks` lists those there are. A file or folder of "
+            "your own is a task too: give its path"
         )
     return _set_replies(task, answer_rule, max_reply_tokens)
 

@@ -62,7 +62,10 @@ def _guess_asked(path: str, columns: Sequence[str], told: bool) -> FileOptions:
     if _TEXT in left:
         return {"text_column": _TEXT}
     if len(left) != 1:
-        raise UsageError(f"name the column of {path} that holds the text; it has: {_list(columns)}")
+        raise UsageError(
+            f"name the column of {path} that holds the text; it has: {_list(columns)}. The option is --text-column, "
+            "text_column in a recipe"
+        )
     return {"text_column": left[0]}
 
 

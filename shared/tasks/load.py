@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from shared.errors import DataError, MissingExtraError, SourceError, UsageError
 from shared.example import Example, Message
 from shared.sources import find_data_files
+from shared.suggestions import suggest
 from shared.tasks.check import Check
 from shared.tasks.counts import SplitCount, describe_counts, find_hidden
 from shared.tasks.frames import Part, hash_texts, read_frames
@@ -77,7 +78,7 @@ class LoadedTask:
         """
         for split in splits:
             if split not in self._shares:
-                raise UsageError(f"{self.task.name} has no split {split!r}; it has: {', '.join(self.splits)}")
+                raise UsageError(f"{self.task.name} has no split {split!r}; {suggest(split, self.splits)}")
         columns = self._columns
         parts = dict.fromkeys(self._shares[split].part for split in splits)
         return chain.from_iterable(

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import yaml
 from jinja2 import TemplateSyntaxError
 
 from shared.errors import UsageError
+from shared.suggestions import suggest
 from shared.templates.template import Template, compile_text
 
 _KNOWN = ("llm-adapters", "alpaca", "chat", "lm-eval", "none")
@@ -26,10 +26,8 @@ def find_template(name_or_path: str, task: str = "") -> Template:
     path = Path(name_or_path).expanduser()
     if path.is_file():
         return load_template(path).for_task(task)
-    near = get_close_matches(name_or_path, TEMPLATES, n=1)
-    meant = f"; did you mean {near[0]}?" if near else "."
     raise UsageError(
-        f"there is no template {name_or_path!r}{meant} Known templates: {', '.join(TEMPLATES)}. "
+        f"there is no template {name_or_path!r}; {suggest(name_or_path, TEMPLATES, there='there are:')}. "
         "A YAML file of your own is a template too: give its path"
     )
 
@@ -54,9 +52,10 @@ def _check_texts(content: Any, where: str) -> dict[str, Any]:
         raise UsageError(f"the template {where} is not a mapping of {', '.join(_KEYS)}")
     for key, value in content.items():
         if key not in _KEYS:
-            near = get_close_matches(str(key), _KEYS, n=1)
-            meant = f"; did you mean {near[0]}?" if near else f"; it may have {', '.join(_KEYS)}"
-            raise UsageError(f"the template {where} has a key {key!r}, which there is not{meant}")
+            raise UsageError(
+                f"the template {where} has a key {key!r}, which there is not; "
+                f"{suggest(str(key), _KEYS, there='it may have')}"
+            )
         kind = {"chat": bool, "tasks": dict}.get(key, str)
         if not isinstance(value, kind):
             raise UsageError(f"the template {where}: {key} is {value!r}, not a {kind.__name__}")

@@ -17,7 +17,7 @@ SHARDS = Path("data/x")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "kl"}, "loss is 'kl'; it can be: .*euclid"),
+        ({"loss": "kl"}, "loss is 'kl'; it can be .*euclid"),
         ({"loss": "cak"}, "loss is 'cak'; did you mean cka"),
         ({"learn": ("reply", "tail")}, "learn tail is about what the top K leave open: give learn topk beside it"),
         ({"loss": "cka,cka"}, "loss is cka, cka; each can be named once only"),

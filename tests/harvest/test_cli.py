@@ -153,7 +153,7 @@ def test_a_damaged_folder_fails_verification(server: FaultServer, texts: Path) -
         (["--teacher", "reader", "--task", "rte", "--rpm", "3"], "the teacher reader has no option --rpm"),
         (["--teacher", "reader", "--task", "rte", "--limit", "many"], "--limit many: give a number"),
         (["--teacher", "reader", "--task", "rte", "--worker", "3"], "--worker 3: give K/N"),
-        (["--teacher", "reader", "--task", "rte", "--retry", "ok"], "--retry ok: one of truncated"),
+        (["--teacher", "reader", "--task", "rte", "--retry", "ok"], "--retry ok: it can be truncated"),
         (["--teacher", "reader", "--task", "rte", "--size", "big"], "--size big: give WIDTHxHEIGHT"),
         ([*ENDPOINT, "--draw", "some"], "'some' is not one of 'fields',"),
         ([*ENDPOINT, "--body", "seed=1"], "--body seed=1: this is not JSON"),

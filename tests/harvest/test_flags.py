@@ -131,7 +131,7 @@ def test_what_a_mapping_says_is_read_as_what_it_is() -> None:
         ({"task": "rte", "teacher": "reader", "limit": {"train": 0}}, "a limit is 1 or more"),
         ({"task": "rte", "teacher": "reader", "limit": "train"}, "limit train: give a number of rows"),
         ({"task": "rte", "teacher": "reader", "failure_limit": 2}, "failure_limit is 2.0; it must be"),
-        ({"task": "rte", "teacher": "reader", "retry": ["ok"]}, "retry ok: one of truncated"),
+        ({"task": "rte", "teacher": "reader", "retry": ["ok"]}, "retry ok: it can be truncated"),
         ({"task": "rte", "teacher": "reader", "size": "big"}, "size big: give WIDTHxHEIGHT"),
         ({"task": "rte", "teacher": "endpoint", "model": "m"}, "the teacher endpoint needs endpoint"),
     ],

@@ -166,7 +166,7 @@ class TestOwn:
             find_template(self.write(tmp_path, f'prompt: "{prompt}"')).render(PLAIN)
 
     def test_an_unknown_name(self) -> None:
-        with pytest.raises(UsageError, match=r"no template 'alpacca'; did you mean alpaca\? Known templates: llm-ad"):
+        with pytest.raises(UsageError, match=r"no template 'alpacca'; did you mean alpaca\? there are: llm-ad"):
             find_template("alpacca")
 
 

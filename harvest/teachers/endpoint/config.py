@@ -13,6 +13,7 @@ from harvest.teachers.pages import PAGE_SIZE
 from shared.errors import UsageError
 from shared.options import Option, check_json, check_options, parse_json_object
 from shared.secrets import hide_secrets
+from shared.suggestions import suggest
 
 AUTO = "auto"
 _ASKED = "What is asked"
@@ -125,9 +126,9 @@ class EndpointConfig:
         if not self.model:
             raise UsageError("no model was named; give --model")
         if self.dialect != AUTO and self.dialect not in DIALECTS:
-            raise UsageError(f"--dialect {self.dialect}: there are auto, {', '.join(DIALECTS)}")
+            raise UsageError(f"--dialect {self.dialect}: {suggest(self.dialect, [AUTO, *DIALECTS], there='there are')}")
         if self.scoring != AUTO and self.scoring not in set(Scoring):
-            raise UsageError(f"--scoring {self.scoring}: there are auto, {', '.join(Scoring)}")
+            raise UsageError(f"--scoring {self.scoring}: {suggest(self.scoring, [AUTO, *Scoring], there='there are')}")
         check_options(self)
         check_json(self.body, "--body")
         if taken := _OWN_FIELDS.intersection(self.body):

@@ -6,6 +6,7 @@ from typing import Annotated
 from harvest.teachers.given import REFERENCE, EndOption, GivenOption
 from shared.errors import UsageError
 from shared.options import Option, check_options
+from shared.suggestions import suggest
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -39,7 +40,7 @@ class ScorerConfig:
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:
-            raise UsageError(f"--dtype {self.dtype}: there are {', '.join(DTYPES)}")
+            raise UsageError(f"--dtype {self.dtype}: {suggest(self.dtype, DTYPES, there='there are')}")
         if not self.score_given:
             raise UsageError("--score-given is empty: give reference, text or a teacher=<name> folder")
         check_options(self)

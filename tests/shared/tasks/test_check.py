@@ -48,7 +48,7 @@ def test_good_rows_pass(path: Path) -> None:
 
 def test_a_missing_column(path: Path) -> None:
     assert refuse(write(path, {}), label_column="lable") == (
-        f"{path} has no column 'lable'; it has: id, text, pair, label, score"
+        f"{path} has no column 'lable'; did you mean label? it has: id, text, pair, label, score"
     )
 
 
