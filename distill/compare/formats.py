@@ -8,8 +8,12 @@ def format_interval(found: Mapping[str, float] | None, sign: str = "") -> str:
     """Write a mean and its interval; nothing for None. With the sign + a mean has one always."""
     if found is None:
         return ""
-    mean, low, high = (f"{found[key]:{sign}.3f}" for key in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"
+    return f"{found['mean']:{sign}.3f} ({format_range(found, sign)})"
+
+
+def format_range(found: Mapping[str, float], sign: str = "+") -> str:
+    """Write the ends of an interval."""
+    return f"{found['low']:{sign}.3f} to {found['high']:{sign}.3f}"
 
 
 def format_scores(scores: Sequence[float]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from distill.compare.formats import format_interval, format_scores, say_p
+from distill.compare.formats import format_range, format_scores, say_p
 from distill.compare.result_tables import find_group
 
 _CLAIMS = {
@@ -51,5 +51,4 @@ def _claim(verdict: Mapping[str, Any]) -> str:
 
 
 def _quote_interval(difference: Mapping[str, float]) -> str:
-    mean, _, rest = format_interval(difference, "+").partition(" (")
-    return f"{mean} (95% CI {rest}"
+    return f"{difference['mean']:+.3f} (95% CI {format_range(difference)})"

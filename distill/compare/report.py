@@ -43,7 +43,7 @@ def write_report(result: Mapping[str, Any], rows: Sequence[Disagreement]) -> str
         "Learning curves": write_curves(result),
         "Scores": _write_scores(result),
         "Calibration": write_calibration(result),
-        "Confusions": "".join(map(write_table, list_confusions(result))),
+        "Confusions": _write_confusions(result),
         "Where teacher and student disagree": _write_rows(rows),
         "How it was done": _write_fairness(result),
         "Glossary": write_glossary(result),
@@ -130,6 +130,11 @@ def _write_scores(result: Mapping[str, Any]) -> str:
         "teacher's vectors, scores on the validation rows. NLL, Brier score and ECE are of the test rows and means "
         "over seeds; less is better. Nothing here is tested: intervals are above.</p>" + "".join(parts)
     )
+
+
+def _write_confusions(result: Mapping[str, Any]) -> str:
+    tables = "".join(map(write_table, list_confusions(result)))
+    return f'<div class="beside">{tables}</div>' if tables else ""
 
 
 def _write_rows(rows: Sequence[Disagreement]) -> str:

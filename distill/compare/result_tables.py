@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from distill.compare.figures import HEAD, list_coloured
-from distill.compare.formats import format_interval, format_number, format_p, format_scores, say_p
+from distill.compare.formats import format_interval, format_number, format_p, format_range, format_scores, say_p
 from distill.compare.sentences import name_labels
-from distill.compare.typeset import Entry, Table, make_entries
+from distill.compare.typeset import Entry, Table, drop_empty, make_entries
 
 CALIBRATION = ("nll", "brier", "error")
 
@@ -16,7 +16,7 @@ def list_main(result: Mapping[str, Any]) -> Table:
     if not result["verdicts"]:
         return list_scores_by_labels(result)
     undistilled = result["wording"]["undistilled"]
-    heads = ("variant", "labels", "verdict", "gain (95% interval)", "p", "p, all rivals")
+    heads = ("variant", "labels", "verdict", "gain", "p", "95% interval", "p, all rivals")
     caption = (
         f"The verdicts: the gain on {undistilled} in {result['metric']}, with its 95% interval and two-sided p; the "
         "one-sided p that all rivals are beaten; test scores, mean ± standard deviation over "
@@ -31,8 +31,8 @@ def _list_verdict(result: Mapping[str, Any], verdict: Mapping[str, Any]) -> tupl
     base = next(v for v in variants.values() if v["role"] == "undistilled")
     texts = [
         *(verdict["variant"], "all" if labels is None else f"{labels:,}", verdict["outcome"]),
-        format_interval(verdict["undistilled"], "+"),
-        *(format_p(verdict["p_undistilled"]), format_p(verdict["p"])),
+        *(f"{verdict['undistilled']['mean']:+.3f}", format_p(verdict["p_undistilled"])),
+        *(format_range(verdict["undistilled"]), format_p(verdict["p"])),
         *(format_scores(variants[verdict["variant"]]["scores"]), format_scores(base["scores"])),
     ]
     return make_entries(texts, [2])
@@ -120,7 +120,7 @@ def list_scores(result: Mapping[str, Any], group: Mapping[str, Any]) -> Table:
         f"{name_labels(result['wording'], group['labels'])}: {result['metric']}, mean and standard deviation over "
         f"{_count_seeds(result)}. The best of a column is bold, but for the teacher's head."
     )
-    return Table(caption, heads, tuple(rows), texts=2)
+    return drop_empty(Table(caption, heads, tuple(rows), texts=2))
 
 
 def list_measures(result: Mapping[str, Any], group: Mapping[str, Any]) -> Table | None:
@@ -146,7 +146,7 @@ def list_confusions(result: Mapping[str, Any]) -> list[Table]:
         Table(
             f"{v['variant']}, {amount.lower()}: rows of a label (line) that were called another (column), mean over "
             f"{_count_seeds(result)}.",
-            ("", *result["labels"]),
+            ("label", *result["labels"]),
             tuple(
                 make_entries([name, *(f"{count:.0f}" for count in counts)])
                 for name, counts in zip(result["labels"], v["confusion"], strict=True)

@@ -46,8 +46,9 @@ svg .whisker,svg .line { stroke:var(--c); } svg .dot { fill:var(--c); }
 table { border-collapse:collapse; width:100%; font-size:.875rem; font-variant-numeric:tabular-nums; }
 th,td { text-align:right; padding:5px 8px; border-bottom:1px solid var(--line); white-space:nowrap; }
 th { color:var(--soft); font-weight:600; white-space:normal; vertical-align:bottom; }
-@media (max-width:560px) { td { white-space:normal; } }
+@media (max-width:560px) { th,td { padding:5px 6px; } }
 th.text,td.text { text-align:left; } th:first-child,td:first-child { padding-left:0; }
+.beside table { width:auto; }
 blockquote { margin:12px 0; padding:2px 0 2px 16px; border-left:4px solid var(--line); }
 .glossary dt { font-weight:600; margin-top:8px; } .glossary dd { margin:0 0 0 1.2em; }
 .copy pre { user-select:all; } .copy p { margin:8px 0 0; }

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from shared.markdown import escape_markdown, put_on_line
@@ -38,6 +38,13 @@ class Table:
 def make_entries(texts: Sequence[str], best: Sequence[int] = ()) -> tuple[Entry, ...]:
     """Make a row; `best` are the numbers of the columns that are bold in it."""
     return tuple(Entry(text, number in best) for number, text in enumerate(texts))
+
+
+def drop_empty(table: Table) -> Table:
+    """Drop the columns of numbers in which nothing stands."""
+    kept = [i for i in range(len(table.heads)) if i < table.texts or any(row[i].text for row in table.rows)]
+    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
+    return replace(table, heads=tuple(table.heads[i] for i in kept), rows=rows)
 
 
 def write_table(table: Table) -> str:
