@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import distill
 import harvest
 from tests.distill.conftest import tiny_student as tiny_student
 from tests.harvest.fault_server import Asked, FaultServer, make_reply, spread_logprobs
@@ -136,3 +137,15 @@ def test_rows_that_there_are_not_are_refused(asked: dict[str, object], message: 
     harvest.run_harvest(harvest.HarvestConfig(task, harvest.TeacherChoice("endpoint", options=options)))
     with pytest.raises(harvest.Error, match=message):
         list(harvest.stream_tables("data/reviews", **asked))  # type: ignore[arg-type]
+
+
+def test_a_file_without_labels_becomes_a_student(server: FaultServer, tiny_student: Path) -> None:
+    texts = [f"a {('dull', 'warm')[i % 2]} film number {i}" for i in range(40)]
+    Path("bare.csv").write_text("\n".join(["review", *texts]) + "\n")
+    options = {"endpoint": server.url, "model": "m", "scoring": "top_logprobs"}
+    task = harvest.TaskChoice("bare.csv", labels=("good", "bad"))
+    harvest.run_harvest(harvest.HarvestConfig(task, harvest.TeacherChoice("endpoint", options=options)))
+    config = distill.make_distill_config(shards="data/bare", student=str(tiny_student), epochs=1)
+    folder, metrics = distill.run_distillation(config)
+    assert (metrics["labels_from"], metrics["rows"]["labelled"]) == ("teacher", metrics["rows"]["train"])
+    assert "agreement with it, not with the truth" in (folder / "README.md").read_text()

@@ -43,6 +43,11 @@ def run_comparison(
 def check_reported(shards: Path, manifest: Manifest) -> None:
     """Say which rows are reported where the test split has no labels; raise DataError where there are none."""
     splits = read_splits(shards, manifest)
+    if splits.by_teacher:
+        raise DataError(
+            f"{shards} has no row with a label, so a comparison would only say who copies the teacher best: it needs a "
+            "label column, in which some hundred rows have one. distill run does without. Nothing was trained"
+        )
     if splits.test is None:
         raise DataError(
             f"{shards} has no rows to report on: its test split has no labels, and there are too few labelled rows to "

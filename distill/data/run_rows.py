@@ -3,8 +3,12 @@
 GLUE and SuperGLUE hide the labels of their test rows. Where the test split has no labelled row, others are held out in
 its place: half of validation, or a fifth of train where validation is small. Whether a row is among them depends on its
 sample_id alone, so neither on the order of rows, nor on how many were harvested, nor on the seed.
+
+Where no row of any split has a label, the teacher's most probable one stands in for it: a student can be trained on
+texts that nobody labelled, and its scores are agreement with the teacher.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +17,7 @@ import numpy as np
 
 from distill.config import TEXT_KINDS, DistillConfig
 from distill.data.answers import Answers, TeacherShards, join_teachers
-from distill.data.split import Bools, Split, keep_labels, read_split
+from distill.data.split import Bools, Split, keep_labels, label_by_teacher, read_split
 from shared.errors import DataError
 from shared.shards.manifest import Manifest
 from shared.shards.read import read_row_group
@@ -22,6 +26,7 @@ TRAIN, DEV, TEST = "train", "validation", "test"
 
 OF_VALIDATION, OF_TRAIN = 0.5, 0.2  # the shares that are held out
 SMALL = 100  # labelled validation rows, below which they are not shared out
+BY_TEACHER = "no row has a label: the teacher's most probable ones stand in, and scores are agreement with the teacher"
 FEWEST = 20  # held-out rows; fewer score nothing, and are not held out
 
 
@@ -30,7 +35,7 @@ class Splits:
     """The rows that are learnt from, those that choose, and those that are reported; no row is in two of them.
 
     `test_from` and `dev_from` are the splits that `test` and `dev` were taken from. `test` is None where no split has
-    labelled rows to spare.
+    labelled rows to spare. `by_teacher` is whether the labels of all of them are the teacher's.
     """
 
     train: Split
@@ -38,6 +43,7 @@ class Splits:
     test: Split | None
     dev_from: str
     test_from: str | None
+    by_teacher: bool = False
 
     @property
     def held_out(self) -> int:
@@ -47,7 +53,7 @@ class Splits:
 
     def describe(self) -> str | None:
         """Say in one line what was held out in the place of which split; None where nothing was."""
-        said = []
+        said = [BY_TEACHER] if self.by_teacher else []
         if self.test is not None and self.test_from not in (None, TEST):
             rest = "choose nothing" if self.test_from == DEV else "are not learnt from"
             rows = int(mark_scored(self.test).sum())
@@ -63,8 +69,18 @@ def read_splits(folder: Path, manifest: Manifest) -> Splits:
 
     Raises what read_split does, and DataError where no row can choose the best epoch.
     """
-    train = read_split(folder, manifest, TRAIN)
-    dev, test = (_read_labelled(folder, manifest, name) for name in (DEV, TEST))
+    kept = [TRAIN, *(name for name in (DEV, TEST) if manifest.shards_of(name))]
+    read = {name: read_split(folder, manifest, name) for name in kept}
+    by_teacher = manifest.kind == "classification" and not any(split.labelled.any() for split in read.values())
+    if by_teacher:
+        read = {name: label_by_teacher(split) for name, split in read.items()}
+    return replace(_share_out(folder, manifest, read), by_teacher=by_teacher)
+
+
+def _share_out(folder: Path, manifest: Manifest, read: Mapping[str, Split]) -> Splits:
+    """Choose what each row is for; `read` are the splits by name."""
+    train = read[TRAIN]
+    dev, test = (read[name] if name in read and mark_scored(read[name]).any() else None for name in (DEV, TEST))
     if test is None and dev is not None and mark_scored(dev).sum() >= SMALL:
         held = mark_held_out(dev, 0.0, OF_VALIDATION)
         return Splits(train, _leave_labels(dev, ~held), _leave_labels(dev, held), DEV, DEV)
@@ -189,7 +205,12 @@ def choose_visible(split: Split, labels: int | None, seed: int, *, distinct: boo
     """
     visible = split.labelled & split.answered if labels is None else keep_labels(split, labels, seed)
     if not visible.any():
-        raise DataError(f"the split {split.name} has no row that has both a label and an answer (status ok)")
+        why = (
+            "; the teacher gave no label probabilities either, which would stand in: name the file's label column, or "
+            "harvest a teacher that answers with labels"
+        )
+        why = "" if split.labelled.any() else why
+        raise DataError(f"the split {split.name} has no row that has both a label and an answer (status ok){why}")
     if distinct and np.ptp(split.target[visible]) == 0:
         raise DataError(
             f"the {int(visible.sum()):,} labels of the split {split.name} that training may see are all the same: "

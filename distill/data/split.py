@@ -1,6 +1,6 @@
 """The rows of one split as training needs to know them before it reads them: which can be used, and their labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,19 @@ def _read_truth(group: RowGroup, table: pa.Table, manifest: Manifest) -> tuple[B
         row = int(np.argmin(usable))
         raise DataError(f"{describe_row(group, row)} has {column} {target[row]}, which is not {limit}")
     return labelled, target
+
+
+def label_by_teacher(split: Split) -> Split:
+    """Give every answered row the label that the teacher found most probable; rows without probabilities have none."""
+    import polars as pl
+
+    best = [
+        pl.DataFrame(pl.from_arrow(read_row_group(group, ["label_logprobs"])))["label_logprobs"].list.arg_max()
+        for group in split.groups
+    ]
+    label = pl.concat(best)
+    labelled = split.answered & label.is_not_null().to_numpy()
+    return replace(split, labelled=labelled, target=label.fill_null(0).cast(pl.Int64).to_numpy())
 
 
 def describe_row(group: RowGroup, row: int) -> str:

@@ -132,6 +132,11 @@ def _show_scores(metrics: Metrics) -> str:
     ]
     if head:
         lines += ["", _describe_head(head)]
+    if metrics.get("labels_from") == "teacher":
+        lines += [
+            "",
+            "No row had a label: the teacher's stood in, and the scores are agreement with it, not with the truth.",
+        ]
     lines += ["", f"The validation score chose the epoch, so it flatters. One run, seed {metrics['seed']}."]
     return "\n".join(lines)
 

@@ -110,6 +110,7 @@ def describe_run(
         },
         "dev_from": rows.splits.dev_from,
         "test_from": rows.splits.test_from,
+        "labels_from": "teacher" if rows.splits.by_teacher else "file",
         "device": str(device.device),
         "processes": device.processes.count,
         **device.describe_half(),

@@ -1,15 +1,17 @@
 """Which rows are learnt from, which choose, and which are reported: above all where the test split hides its labels."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from distill.compare.run import check_reported
 from distill.data.run_rows import Splits, find_scored, mark_scored, read_splits
 from distill.data.split import Bools, Split
 from shared.errors import DataError, ShardError
-from shared.schema import Status
+from shared.schema import Row, Status
 from shared.shards.manifest import choose_teacher, load_manifest
 from shared.shards.read import read_row_group
 from tests.distill.distill_rows import WriteFolder, make_rows, with_answer, without_label
@@ -93,3 +95,26 @@ def test_what_has_too_few_rows_to_hold_out_reports_nothing(write_folder: WriteFo
         read(write_folder({"train": [make_rows(50)]}, task="b"))
     with pytest.raises(DataError, match="no labelled rows in the split 'validation'"):
         read(write_folder({"train": [make_rows(50)], "validation": HIDDEN}, task="c"))
+
+
+def test_the_teachers_labels_stand_in_where_nobody_gave_any(write_folder: WriteFolder) -> None:
+    def ask(count: int, seed: int) -> list[Row]:
+        said = (math.log(0.9), math.log(0.1))
+        rows = [without_label(row) for row in make_rows(count, seed)]
+        return [with_answer(row, label_logprobs=said[:: 1 - 2 * (i % 2)]) for i, row in enumerate(rows)]
+
+    train = ask(60, 0)
+    train[:5] = [with_answer(row, status=Status.FAILED, label_logprobs=None) for row in train[:5]]
+    path = write_folder({"train": [train], "validation": [ask(30, 1)], "test": HIDDEN})
+    splits = read(path)
+    assert splits.by_teacher
+    assert (splits.dev_from, splits.test_from) == ("validation", None)
+    assert name_labelled(splits.train) == {row.example.sample_id for row in train[5:]}
+    assert splits.train.target.tolist()[5:] == [i % 2 for i in range(5, 60)]
+    assert "scores are agreement with the teacher" in (splits.describe() or "")
+    folder = choose_teacher(path)
+    with pytest.raises(DataError, match="no row with a label, so a comparison would only say"):
+        check_reported(folder, load_manifest(folder))
+
+    one_label = {"train": [[make_rows(1)[0], *train]], "validation": [ask(30, 1)]}
+    assert not read(write_folder({**one_label, "validation": [make_rows(30, 1)]}, task="b")).by_teacher
