@@ -79,7 +79,10 @@ def choose_device(name: str, precision: Precision, processes: Processes | None =
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        if reason.startswith("Expected one of"):  # torch lists every backend that anybody ever had
+            reason = "there is no such device"
+        raise UsageError(f"device {name!r} cannot be used: {reason}; give auto, cpu, cuda or cuda:0") from None
     if device.type == "cuda" and precision != "float32":
         torch.set_float32_matmul_precision("high")  # TF32, for what is not in bfloat16: heads, and the aligner
     if precision == "auto":
