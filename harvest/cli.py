@@ -251,7 +251,7 @@ def _describe_judgement(report: Any) -> list[str]:
 
         lines += describe_agreement(report.agreement)
     if report.stopped:
-        lines.append(f"stopped: {report.stopped}. What was answered is kept; the same command goes on from there")
+        lines.append(f"{report.stopped}. What was answered is kept; the same command goes on from there")
     return lines
 
 

@@ -98,7 +98,12 @@ MISTAKES = (
     Mistake("a path of the URL", f"{ASK} {{well}}/chat", "HTTP 404", 1),
     Mistake("no key", f"{ASK} https://api.openai.com/v1", "run: export OPENAI_API_KEY=..."),
     Mistake("the key itself", f"{ASK} http://h/v1 --api-key-env {KEY}", "Put the key into an environment variable"),
-    Mistake("a key that is refused", f"{ASK} {{refused}} {{known}}", "HTTP 401", 1),
+    Mistake(
+        "a key that is refused",
+        f"{ASK} {{refused}} {{known}}",
+        "no key was sent, for none is known for that host: --api-key-env",
+        1,
+    ),
     Mistake("a model that is not there", f"{ASK} {{absent}} {{known}} --name b", "HTTP 404", 1),
     Mistake("too many requests", f"{ASK} {{busy}} {{known}} --name c --patience 0.1", "HTTP 429", 1),
     Mistake("the scoring", f"{ASK} http://h/v1 --scoring vote", "did you mean votes?"),

@@ -65,8 +65,8 @@ def compare(first: Array, second: Array, span: float = inf) -> Difference:
     if seed_square > 0:
         upper = seed_square * (seeds - 1) / float(stats.chi2.ppf(CAUTION, seeds - 1))
         freedom = min(freedom, (seeds - 1) * (1 + row_excess / upper) ** 2)
-    half, p = 0.0, float(mean <= 0)
-    if error > 1e-12:  # else the two differ by a constant, or not at all
+    half, p = 0.0, 0.5 if abs(mean) < 1e-12 else float(mean < 0)
+    if error > 1e-12:  # else the two differ by a constant, or, p = .5, not at all
         half = error * float(stats.t.ppf((1 + COVERAGE) / 2, freedom))
         p = float(stats.t.sf(mean / error, freedom))
     low, high = max(float(mean - half), -span), min(float(mean + half), span)

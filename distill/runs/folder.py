@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.compute.processes import Processes
+from shared.console import say
 from shared.disk import explain_disk_errors, hold_folder
 from shared.errors import DiskError, UsageError
 from shared.shards.manifest import check_name
@@ -28,6 +29,7 @@ def choose_run_folder(out: Path, name: str | None, default: str, overwrite: bool
     number = 2
     while (numbered := out / f"{default}-{number}").exists():
         number += 1
+    say(f"{target} is a finished run, and is kept; this one is {numbered}. --overwrite would replace it")
     return numbered
 
 

@@ -12,9 +12,9 @@ from shared.shards import load_manifest, summarise_folder
 from shared.shards.manifest import MANIFEST_NAME
 
 
-def read_status(path: Path) -> dict[str, Any]:
+def read_status(path: Path | str) -> dict[str, Any]:
     """The status of one teacher folder, of all of a task's, or of all below data/: the object that `--json` prints."""
-    folders = _find_folders(path)
+    folders = _find_folders(Path(path))
     if not folders:
         raise ShardError(f"{path} holds no teacher's answers; `harvest run --teacher T --task K` makes some")
     teachers = [_read_teacher(folder) for folder in folders]

@@ -46,7 +46,7 @@ def guess_columns(path: str, splits: Mapping[str, str], options: FileOptions) ->
             raise UsageError(
                 "name a label column, a target column or a column of target texts; or, for rows that have none, the "
                 "labels to ask for, or a question that is answered in free text. Beside the text "
-                f"{path} has: {_list(columns)}"
+                f"{path} has: {_list(columns)} (--label-column, --labels, --question)"
             )
     said = ", ".join(f"{option.replace('_', ' ')} {column!r}" for option, column in guessed.items())
     return Guess(guessed, f"guessed: {said}; name others if that is wrong" if said else "")

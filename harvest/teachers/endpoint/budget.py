@@ -60,7 +60,7 @@ class Budget:
         return None
 
     def _explain_stop(self, cap: int, next_amount: int) -> str:
-        spent = f"${self.spent_usd:.4f} was spent"
+        spent = f"{_show_dollars(self.spent_usd)} was spent"
         if self._maybe_billed:
             spent += f", ${self.maybe_billed_usd:.4f} may be billed for broken requests"
         if self._spent + self._maybe_billed > cap:
@@ -71,7 +71,7 @@ class Budget:
             )
         return (
             f"stopped before --max-cost {self.max_cost:g}: {spent}, and the next request could cost "
-            f"${next_amount / _PER_DOLLAR:.4f}"
+            f"{_show_dollars(next_amount / _PER_DOLLAR)}"
         )
 
     def learn(self) -> None:
@@ -106,3 +106,8 @@ class Budget:
 
 def _count(usd: float) -> int:
     return math.ceil(usd * _PER_DOLLAR)
+
+
+def _show_dollars(amount: float) -> str:
+    """Four decimals, or two figures of less than that shows."""
+    return f"${amount:.4f}" if amount >= 0.01 or not amount else f"${amount:.2g}"

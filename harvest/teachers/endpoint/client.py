@@ -137,9 +137,17 @@ class Client:
         fault = None if exchange is None else exchange.fault
         if fault is not None and fault.kind is Kind.FATAL:
             self.end()
-            hint = "; a base URL mostly ends in /v1" if _lacks_version(fault, self._config.endpoint) else ""
-            raise TeacherError(f"{fault.message} (model {self._config.model} at {self._config.endpoint}){hint}")
+            where = f"(model {self._config.model} at {self._config.endpoint})"
+            raise TeacherError(f"{fault.message} {where}{self._hint(fault)}")
         return exchange
+
+    def _hint(self, fault: Fault) -> str:
+        """What to look at where no request can succeed."""
+        if fault.cause == "HTTP 404" and re.search(r"/v\d", urlsplit(self._config.endpoint).path) is None:
+            return "; a base URL mostly ends in /v1"
+        if fault.cause == "HTTP 401" and not self._secret.value:
+            return "; no key was sent, for none is known for that host: --api-key-env names the variable that holds it"
+        return f"; the key is that of {self._secret.name}" if fault.cause == "HTTP 401" else ""
 
     async def _ask_again(self, request: ChatRequest, first: _RetryError) -> Exchange | None:
         failed: list[_RetryError] = [first]
@@ -313,7 +321,3 @@ class Client:
     def clean_answer(self, answer: Answer) -> Answer:
         """An answer that does not hold the API key."""
         return self._secret.clean_answer(answer)
-
-
-def _lacks_version(fault: Fault, base_url: str) -> bool:
-    return fault.cause == "HTTP 404" and re.search(r"/v\d", urlsplit(base_url).path) is None

@@ -24,6 +24,12 @@ from tests.distill.compare.simulated_comparison import (
 TIED = FALSE[-1]
 
 
+def test_a_teacher_that_changes_no_row_is_told_apart_from_nothing() -> None:
+    rows = np.random.default_rng(0).random((3, 13)).round()
+    scores = dict.fromkeys(ROLES, rows)
+    assert {verdict.outcome for verdict in reach_verdicts([(None, scores)], ROLES)} == {"none"}
+
+
 @pytest.mark.parametrize("scenario", FALSE, ids=lambda each: each.name)
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_a_teacher_that_equals_its_hardest_rival_is_hardly_ever_said_to_help(scenario: Scenario, seeds: int) -> None:
