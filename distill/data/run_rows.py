@@ -92,7 +92,11 @@ def _share_out(folder: Path, manifest: Manifest, read: Mapping[str, Split]) -> S
         dev, dev_from = _take(train, OF_TRAIN, 2 * OF_TRAIN), TRAIN
         if dev is None:
             read_split(folder, manifest, DEV)  # says so where there is none
-            raise DataError(f"{folder} has no labelled rows in the split {DEV!r}, which chooses the best epoch")
+            raise DataError(
+                f"{folder} has no labelled rows in the split {DEV!r}, which chooses the best epoch: give some a label "
+                f"in the file, or about {round(FEWEST / OF_TRAIN)} rows of train, of which some then take their "
+                "place. `harvest run` follows the file, and asks nobody again"
+            )
     learnt = train
     for part, origin in ((dev, dev_from), (test, test_from)):
         if part is not None and origin == TRAIN:

@@ -320,7 +320,10 @@ def choose_teacher(path: Path, teacher: str | None = None) -> Path:
             raise ShardError(f"{path} holds no answers of teacher {teacher!r}; {suggest(teacher, found_names)}")
     if len(found) > 1:
         names = ", ".join(_teacher_of(p) for p in found)
-        raise ShardError(f"{path} holds the answers of several teachers ({names}); name one, for example {found[0]}")
+        raise ShardError(
+            f"{path} holds the answers of several teachers ({names}); name one of them, as the teacher or by its "
+            f"folder: {found[0]}"
+        )
     return found[0]
 
 
