@@ -81,7 +81,7 @@ def test_tasks_and_students_can_be_chosen_and_options_stand_over_all(tmp_path: P
     for chosen, message in ((["rte"], "tasks has no rte"), (["colla"], "has no colla; did you mean cola")):
         with pytest.raises(UsageError, match=message):
             make_table(recipe, chosen)
-    with pytest.raises(UsageError, match=r"students has no huge; it has: large, small"):
+    with pytest.raises(UsageError, match=r"students has no huge; it has: small, large"):
         make_table(recipe, [], ["huge"])
 
 
