@@ -233,7 +233,9 @@ def _describe_rows(report: Any) -> list[str]:
         lines.append("; ".join([f"to ask: {report.to_ask:,}", *told]))
     else:
         lines += ["; ".join(told)] if told and not report.stopped else []
-        lines.append(f"left to ask: {report.left:,}" if report.left else "nothing is left to ask")
+        known = report.kept + report.to_ask + report.to_copy + report.to_carry + report.unaskable
+        done = "nothing is left to ask" if known >= report.rows else "nothing is left for this worker to ask"
+        lines.append(f"left to ask: {report.left:,}" if report.left else done)
     if report.unaskable:
         lines.append(f"cannot be asked: {report.unaskable:,}")
     return lines

@@ -2,7 +2,7 @@
 
 What the engine guarantees, whichever teacher it drives: a reply is acknowledged only when it survives a crash; a
 request that is kept is never made again; one bad row never stops a run, a bad share of rows does; an interrupt lets
-what is in flight arrive; whatever ends a run, a reply of a remote teacher that has arrived is kept.
+what is in flight arrive; whatever but the disk ends a run, a reply of a remote teacher that has arrived is kept.
 """
 
 import asyncio
@@ -127,18 +127,20 @@ class Engine:
     async def _outlast_cancels(self, in_flight: InFlightLog) -> None:
         """Ask all. A cancel leaves behind what is in flight, and passes on when what has arrived is handed over."""
         asking = self._asking = asyncio.create_task(self._ask_all(in_flight))
+        cancelled = False
         try:
             while not asking.done():
                 try:
                     await asyncio.wait([asking])
                 except asyncio.CancelledError:
+                    cancelled = True
                     self._leave()
         finally:
             if self._leaving is not None:
                 self._leaving.cancel()
         if not asking.cancelled():
             asking.result()
-        if self._left:
+        if self._left or cancelled or asking.cancelled():
             self._say_left()
             raise asyncio.CancelledError
 
@@ -279,6 +281,7 @@ class Engine:
         if self._asking is None or self._asking.done():
             return  # nothing is
         self._left = True
+        self._note_stop(INTERRUPTED)  # nothing more is asked, though the teacher have not begun yet
         if self._remote is None:
             self._asking.cancel()
         else:

@@ -60,7 +60,7 @@ def run_loop(work: Coroutine[Any, Any, Result], interrupt: Interrupt) -> Result:
     """Run a coroutine to its end in an event loop of its own; give what it gives.
 
     Where the caller's thread runs a loop already, as that of a notebook does, it is another thread's: then
-    KeyboardInterrupt requests an interrupt, and is raised once the coroutine has ended.
+    KeyboardInterrupt requests an interrupt, and what the coroutine comes to by it is raised.
     """
     try:
         asyncio.get_running_loop()

@@ -50,7 +50,7 @@ def print_task(described: Mapping[str, Any]) -> None:
         ("source", described["source"]),
     )
     lines = [
-        f"{described['task']}: a {described['kind']}, every row of which was read and can be asked",
+        f"{described['task']}: a {described['kind']}, every row of which was read and checked",
         *(f"  {what}: {value}" for what, value in given if value),
         *(f"  {note}" for note in described["notes"]),
         f"What a teacher is asked about {described['sample_id']}, in words; one that sees gets the text as a picture:",

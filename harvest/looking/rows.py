@@ -19,8 +19,8 @@ def stream_tables(
     """Read the kept rows as Arrow tables of a row group or less, so that memory does not grow with the rows.
 
     `shards` is data/<task> or one teacher=<name> folder in it; `teacher` chooses where a task has several. `split` None
-    is every split but that of rows which left the file; `columns` None is all of them (docs/shards.md
-    look"). Rows that are not sealed yet are among them. Raises ShardError where nothing is kept or a shard is damaged,
+    is every split but that of rows which left the file; `columns` None is all of them (docs/shards.md).
+    Rows that are not sealed yet are among them. Raises ShardError where nothing is kept or a shard is damaged,
     and UsageError for a split or a column that there is not.
     """
     folder = choose_teacher(Path(shards), teacher)

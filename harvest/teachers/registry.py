@@ -65,6 +65,10 @@ class TeacherEntry:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     server: "TeacherEntry | None" = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.teacher, str) != isinstance(self.config, str):
+            raise ValueError(f"the teacher {self.name}: name both its class and its config's, or give both classes")
+
     def load(self) -> "tuple[Callable[..., Teacher], type]":
         """Import the teacher's class and its config's. Raises TeacherError where its module cannot be imported."""
         if not isinstance(self.teacher, str) and not isinstance(self.config, str):

@@ -300,6 +300,8 @@ class Client:
             elif fault is not None and fault.kind is Kind.SHORT:  # nothing was sent
                 request.attempts -= 1
                 self._budget.give_back(ticket)
+            elif fault is not None and fault.cause == NO_CONNECTION:
+                self._budget.give_back(ticket)
             elif fault is not None:
                 self._budget.settle(ticket, 0.0)
         return Exchange(

@@ -81,7 +81,7 @@ async def find_elicitation(
             assert asked is not None
             notices = [*(f"{p}; not used" for p in problems), *_notice(elicitation, asked)]
             if config.layout is not None:
-                notices += _check_picture(await ask(elicitation, False), asked)
+                notices += await _check_picture(ask, elicitation, asked)
             return Finding(elicitation, tuple(notices), asked)
         problems.append(f"{scoring}: {problem}")
     working = []
@@ -154,8 +154,12 @@ def find_problem(
     return None
 
 
-def _check_picture(alone: Asked | None, asked: Asked) -> list[str]:
+async def _check_picture(ask: Ask, elicitation: Elicitation, asked: Asked) -> list[str]:
     """Compare the prompt's tokens with those of its words alone. Raises TeacherError where they are the same."""
+    try:
+        alone = await ask(elicitation, False)
+    except TeacherError as error:  # the first reply is paid for, and kept: the run's next request says it again
+        return [f"whether the picture was read could not be found out: {error}"]
     without = None if alone is None else alone.answer.prompt_tokens
     with_picture = asked.answer.prompt_tokens
     if without is None or with_picture is None:

@@ -28,6 +28,9 @@ class Stream:
         where no request can succeed, and what reading the requests raised, after all that was in flight.
         """
         self._asking = asyncio.create_task(self._ask_all(requests))
+        self._asking.add_done_callback(self._end)  # no `finally` of its own: it may be cancelled before it begins
+        if self._abandoned:
+            self._asking.cancel()
         try:
             while (reply := await self._replies.get()) is not None:
                 self._room.release()
@@ -59,8 +62,9 @@ class Stream:
                     group.create_task(self._ask_one(request, slot))
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None  # a defect: what an endpoint or a source does wrong is in `_fatal`
-        finally:
-            self._replies.put_nowait(None)
+
+    def _end(self, _: asyncio.Task[None]) -> None:
+        self._replies.put_nowait(None)
 
     async def _pull(self, requests: AsyncIterator[Request]) -> Request | None:
         """The next request; None where there is none, or the source cannot be read on."""

@@ -7,7 +7,8 @@ import ssl
 import aiohttp
 import httpx
 
-_UNROUTED = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL})
+_UNROUTED = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
+_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 
 
 def explain_unconnected(error: httpx.TransportError) -> str:
@@ -23,6 +24,8 @@ def explain_unconnected(error: httpx.TransportError) -> str:
     why = _explain(cause.os_error, cause.host)
     if isinstance(cause, aiohttp.ClientProxyConnectionError):
         return f"the proxy {where}, which HTTPS_PROXY or HTTP_PROXY names, cannot be reached: {why}"
+    if isinstance(cause.os_error, ssl.SSLError) and cause.os_error.reason not in _NOT_TLS:
+        return f"no TLS connection to {where}: {cause.os_error.reason or cause.os_error}"
     if isinstance(cause.os_error, ssl.SSLError):
         return f"{where} does not speak TLS ({cause.os_error.reason}): is it http:// that --endpoint should begin with?"
     return f"no connection to {where}: {why}"
@@ -30,7 +33,7 @@ def explain_unconnected(error: httpx.TransportError) -> str:
 
 def _explain(error: OSError, host: str) -> str:
     if isinstance(error, socket.gaierror):
-        return f"the name {host} is not known here: look at --endpoint, the network, and whether a proxy is needed"
+        return f"the name {host} is not known here: look at --endpoint, the network, and HTTPS_PROXY and HTTP_PROXY"
     if error.errno == errno.ECONNREFUSED or f"[Errno {errno.ECONNREFUSED}]" in str(error):  # of several addresses
         return "nobody listens there: is the server running, and is that its port?"
     if error.errno in _UNROUTED:

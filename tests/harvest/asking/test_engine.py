@@ -288,6 +288,25 @@ def test_rows_that_are_being_written_outlast_a_cancel(tmp_path: Path, out: Path)
     assert set(read_rows(out)) == {"a", "b"}
 
 
+@pytest.mark.parametrize("steps", range(6))
+def test_a_cancel_at_any_step_of_the_beginning_ends_the_run(steps: int, tmp_path: Path, out: Path) -> None:
+    loaded, teacher = make_task(tmp_path, [f"text {i}" for i in range(50)]), ScriptedTeacher()
+
+    async def cancel() -> None:
+        running = asyncio.create_task(engine.run())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait_for(running, 10)
+
+    with TeacherFolder.open(out, make_manifest(loaded, teacher)) as folder, track("t", 50) as tracker:
+        plan = make_plan(loaded, teacher, Scope(tuple(loaded.splits), {}), {})
+        folder.plan(plan.planned)
+        engine = Engine(loaded, teacher, plan, folder, tracker, 0.5)
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(cancel())
+
+
 def test_an_engine_in_another_thread_is_interrupted_from_here(tmp_path: Path, out: Path) -> None:
     loaded = make_task(tmp_path, [f"text {i}" for i in range(50)])
     interrupt = Interrupt()

@@ -56,6 +56,22 @@ def test_what_has_arrived_is_handed_over_where_the_rest_is_broken_off() -> None:
     assert all(reply.answer.status is Status.OK for reply in replies)
 
 
+def test_what_is_left_before_anything_was_sent_ends() -> None:
+    async def leave() -> list[Reply]:
+        teacher = make_teacher(server)
+        async with aclosing(teacher.answer(stream_requests(teacher, make_examples(ASKED)))) as stream:
+            first = asyncio.ensure_future(anext(stream, None))
+            while not first.done():  # from before its first step on
+                teacher.abandon()
+                await asyncio.sleep(0)
+            reply = await first
+            return [] if reply is None else [reply, *[each async for each in stream]]
+
+    with FaultServer() as server:
+        assert asyncio.run(asyncio.wait_for(leave(), 10)) == []
+    assert not server.requests
+
+
 def test_a_run_that_is_left_keeps_the_rows_that_have_arrived(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,7 +94,7 @@ def test_a_run_that_is_left_keeps_the_rows_that_have_arrived(
 
 
 class Votes(FaultServer):
-    """Gives one vote a request, and to a row's second request what `second` names."""
+    """Gives one vote a request, and to a row's second request what `second` names; nothing, where that is empty."""
 
     def __init__(self, second: str) -> None:
         super().__init__(answer=lambda _: make_reply("positive", {}))
@@ -86,6 +102,12 @@ class Votes(FaultServer):
 
     def choose(self, key: str, attempt: int) -> str:
         return self._second if "-" in key else "ok"
+
+    def handle(self, connection: Any, asked: Asked) -> None:
+        if self._second or "-" not in asked.key:
+            super().handle(connection, asked)
+        else:
+            self.requests.append(asked)
 
 
 def collect(teacher: EndpointTeacher, examples: Iterable[Example]) -> tuple[list[Reply], Exception | None]:
@@ -112,6 +134,21 @@ def test_votes_that_came_are_used_where_a_later_one_ends_the_run() -> None:
     assert isinstance(error, TeacherError)
     assert "402" in str(error)
     (reply,) = replies
+    assert (reply.answer.status, reply.answer.label_logprobs) == (Status.OK, (-100.0, 0.0))
+
+
+def test_votes_that_came_are_used_where_the_next_is_broken_off() -> None:
+    async def leave() -> list[Reply]:
+        teacher = make_teacher(server, dialect="anthropic", scoring="votes", votes=3)
+        async with aclosing(teacher.answer(stream_requests(teacher, make_examples(1)))) as stream:
+            first = asyncio.ensure_future(anext(stream))
+            while len(server.requests) < 2:
+                await asyncio.sleep(0.01)
+            teacher.abandon()
+            return [await first, *[reply async for reply in stream]]
+
+    with Votes("") as server:
+        (reply,) = asyncio.run(leave())
     assert (reply.answer.status, reply.answer.label_logprobs) == (Status.OK, (-100.0, 0.0))
 
 
