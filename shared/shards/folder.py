@@ -39,6 +39,7 @@ from shared.shards.manifest import (
     Manifest,
     Shard,
     check_name,
+    check_own_folder,
     check_recipe,
     load_own_manifest,
     save_manifest,
@@ -67,12 +68,14 @@ def _take_worker_lock(folder: Path, lock: Path) -> int:
 class Claim:
     """One worker's right to write to a teacher folder, taken before its recipe is known. A context manager.
 
-    TeacherFolder.open takes it over. Raises LockedError if a living process writes under the same `worker` name.
+    TeacherFolder.open takes it over. Raises LockedError if a living process writes under the same `worker` name,
+    CorruptShardError where a file or folder inside is a link.
     """
 
     def __init__(self, task_folder: Path, teacher: str, worker: str = DEFAULT_WORKER) -> None:
         self.worker = check_name("worker", worker)
         self.path = task_folder / f"teacher={check_name('teacher', teacher)}"
+        check_own_folder(self.path)
         with explain_disk_errors(self.path):
             make_folder(self.path / "journal")
             self._descriptor: int | None = _take_worker_lock(self.path, self.path / "journal" / f"{worker}.lock")
@@ -136,6 +139,7 @@ class TeacherFolder:
         check_name("worker", worker)
         path = task_folder / f"teacher={check_name('teacher', manifest.teacher)}"
         folder = cls(path, worker, row_schema(vector_type, manifest.labels))
+        check_own_folder(path)
         if (path / MANIFEST_NAME).exists():
             check_recipe(path, load_own_manifest(path), manifest)  # before anything is written
         with folder._lock(), ExitStack() as undo:

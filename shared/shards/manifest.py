@@ -195,11 +195,20 @@ def load_manifest(folder: Path) -> Manifest:
 
 def load_own_manifest(folder: Path) -> Manifest:
     """Read the manifest of a folder that is to be written: as load_manifest, and no file or folder of it is a link."""
-    check_own_path(folder / MANIFEST_NAME)
-    manifest = load_manifest(folder)
-    for path in (*folder.glob("split=*"), *(folder / shard.path for shard in manifest.shards)):
+    check_own_folder(folder)
+    return load_manifest(folder)
+
+
+def check_own_folder(folder: Path) -> None:
+    """Raise CorruptShardError where a file or folder of `folder` is a link, whether or not it has a manifest.
+
+    The journals of all workers are looked at, and the files beside them: whoever opens a folder may seal and remove
+    another's journal, and a lock is written to.
+    """
+    patterns = ("split=*", "split=*/*.parquet", "journal/*", "journal/split=*/*")
+    inside = (path for pattern in patterns for path in folder.glob(pattern))
+    for path in (folder / MANIFEST_NAME, folder / "journal", *inside):
         check_own_path(path)
-    return manifest
 
 
 def _decode(content: bytes) -> Any:

@@ -20,6 +20,7 @@ from shared.errors import (
 )
 from shared.schema import Status
 from shared.shards import STATUSES, TeacherFolder, load_manifest, read_kept, verify_shards
+from shared.shards.folder import Claim
 from shared.shards.journal import JournalReader
 from shared.shards.manifest import save_manifest
 from tests.shared.shards.shard_rows import make_key, make_manifest, make_row, make_rows, read_parquet_files
@@ -359,8 +360,21 @@ def keep_elsewhere(path: Path, elsewhere: Path) -> None:
     path.symlink_to(os.path.relpath(target, path.parent), target_is_directory=target.is_dir())
 
 
-@pytest.mark.parametrize("place", ["*.json", "split=train", "split=train/*", "journal/*/*.arrows", "**/*.*"])
-def test_links_are_read_and_nothing_is_written_through_them(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("place", "worker"),
+    [
+        ("*.json", "w0"),
+        ("split=train", "w0"),
+        ("split=train/*", "w0"),
+        ("journal", "w0"),
+        ("journal/split=train", "w0"),
+        ("journal/*/*.arrows", "w0"),
+        ("journal/*/*.arrows", "w1"),
+        ("journal/*.lock", "w0"),
+        ("**/*.*", "w0"),
+    ],
+)
+def test_links_are_read_and_nothing_is_written_through_them(place: str, worker: str, tmp_path: Path) -> None:
     with open_folder(tmp_path / "films") as folder:
         folder.append("train", make_rows(0, 1))
         folder.seal()
@@ -372,8 +386,21 @@ def test_links_are_read_and_nothing_is_written_through_them(place: str, tmp_path
     assert read_kept(folder.path, load_manifest(folder.path), "train").request_keys.shape == (3,)
     assert verify_shards(folder.path).problems == ()
     with pytest.raises(CorruptShardError, match=r"is a link.*cp -rL"):
-        open_folder(tmp_path / "films")
+        open_folder(tmp_path / "films", worker=worker)
+    with pytest.raises(CorruptShardError, match=r"is a link.*cp -rL"):
+        Claim(tmp_path / "films", folder.manifest.teacher, worker)
     assert list_files(tmp_path) == before
     shutil.copytree(folder.path, tmp_path / "copy" / folder.path.name)
     with open_folder(tmp_path / "copy") as copy:
         assert kept_ids(copy, 0, 1, 2) == [True, True, True]
+
+
+def test_a_linked_journal_beside_no_manifest_is_left_alone(tmp_path: Path) -> None:
+    with open_folder(tmp_path / "films") as folder:
+        folder.append("train", make_rows(0, 1))
+    (folder.path / "manifest.json").unlink()
+    keep_elsewhere(folder.path / "journal", tmp_path / "elsewhere")
+    before = list_files(tmp_path)
+    with pytest.raises(CorruptShardError, match="journal is a link"):
+        open_folder(tmp_path / "films", worker="w1")
+    assert list_files(tmp_path) == before
