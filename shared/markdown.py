@@ -10,7 +10,7 @@ from pathlib import Path
 from shared.printable import make_printable
 
 _SPECIAL = re.compile(r"([\\`*\[\]<>#|~&$]|(?<!\w)_|_(?!\w))")
-_END = r"(?=[\s,;:'\"`()<>|/\\]|\.?$)"  # of a folder's name
+_END = r"(?![\w@-]|\.\w)"  # of a folder's name: a full stop may end the sentence
 _PATH = re.compile(r"(?<![\w:/.@])(?:~|/|[A-Za-z]:\\)[^\s,;:'\"`()<>|]*[\\/][^\s,;:'\"`()<>|]*")
 
 

@@ -8,7 +8,8 @@ from shared.suggestions import hint, suggest
 _CHOICE = re.compile(r"(?:Value error, )?'(?P<given>.*?)' is not one of (?P<choices>'.*')\.?", re.DOTALL)
 _COMMAND = re.compile(r"No such command '(?P<name>.*?)'", re.DOTALL)
 _VALUELESS = re.compile(r"Option '(?P<flag>.*?)' requires an argument")
-# What a flag takes, by a word in the message about a value that it does not take.
+# What a flag takes, as the message about a value says it; the value itself may be the word.
+_KIND = re.compile(r"(?:is not|should be) a valid (integer|float|number)\b")
 _KINDS = {"integer": "give a whole number", "float": "give a number", "number": "give a number"}
 
 
@@ -44,7 +45,6 @@ def _describe_value(message: str) -> str:
     if choice := _CHOICE.fullmatch(message):
         known = re.findall(r"'(.*?)'", choice["choices"])
         return f"{choice['given']!r} is none of its values; {suggest(choice['given'], known, there='it can be')}"
-    return next(
-        (said for word, said in _KINDS.items() if word in message),
-        message.removeprefix("Value error, ").replace("Input should be", "it must be"),
-    )
+    if kind := _KIND.search(message):
+        return _KINDS[kind[1]]
+    return message.removeprefix("Value error, ").replace("Input should be", "it must be")

@@ -130,12 +130,14 @@ def test_every_command_is_one_that_the_command_line_takes() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["harvest run --teacher reader --tsak mnli", "distill run --shards data/mnli --epoch 2"]
+    ("line", "flag"),
+    [("harvest run --teacher reader --tsak mnli", "--tsak"), ("distill run --shards data/mnli --epoch 2", "--epoch")],
 )
-def test_a_command_that_is_wrong_is_found(line: str) -> None:
+def test_a_command_that_is_wrong_is_found(line: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     program, name, *arguments = line.split()
-    with pytest.raises(Exception):  # noqa: B017
+    with pytest.raises(Exception) as raised:  # click's own, or the end of the command
         find_commands(program)[name].make_context(name, arguments)
+    assert flag in f"{getattr(raised.value, 'message', '')} {capsys.readouterr().err}"
 
 
 def test_the_options_that_prose_names_are_there() -> None:

@@ -136,8 +136,8 @@ MISTAKES = (
     Mistake("no recipe", f"{RECIPE} no.yaml", "there is no recipe no.yaml"),
     Mistake("a file that is none", f"{RECIPE} reviews.csv", "reviews.csv is not a recipe: it has no keys"),
     Mistake("a key of a recipe", f"{RECIPE} key.yaml", "key.yaml has no key harvst; did you mean harvest?"),
-    Mistake("an option of its harvest", f"{RECIPE} harvest.yaml", "limt"),
-    Mistake("an option of its students", f"{RECIPE} student.yaml", "epoch"),
+    Mistake("an option of its harvest", f"{RECIPE} harvest.yaml", "reader has no option limt (did you mean limit?)"),
+    Mistake("an option of its students", f"{RECIPE} student.yaml", "has no option epoch; did you mean epochs?"),
     Mistake("an assignment", f"{RECIPE} good.yaml --set epochs", "--set epochs: give NAME=VALUE"),
 )
 
@@ -210,7 +210,7 @@ def test_a_mistake_is_told_in_words(
 
 def make_page() -> str:
     """Write the table of mistakes as docs/messages.md."""
-    shown = dict.fromkeys(("well", *REFUSALS), "URL") | {"known": ""}
+    shown = dict.fromkeys(("well", *REFUSALS), "URL") | {"known": KNOWN}
     lines = [" ".join(one.line.format(**shown).split()).replace(KEY, "sk-...") for one in MISTAKES]
     rows = [f"| {one.what} | `{line}` | {one.said} | {one.code} |" for one, line in zip(MISTAKES, lines, strict=True)]
     return "\n".join(

@@ -16,7 +16,7 @@ import yaml
 
 from shared.errors import UsageError
 from shared.options import Option, check_options, make_config
-from shared.tasks.files import METRICS, FileOptions
+from shared.tasks.files import METRICS, FileOptions, spell_name
 from shared.tasks.frames import list_template_columns
 from shared.tasks.options import TaskOptions
 from shared.tasks.task import Source, Task
@@ -123,14 +123,17 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         raise UsageError(f"this is not a YAML file that can be read: {error}") from None
     if not isinstance(content, Mapping):
         raise UsageError("this is not a task: it has no keys. A task has a source: reviews.csv, and columns")
-    return {str(key).replace("-", "_"): value for key, value in content.items() if value != ""}
+    keys = [str(key).replace("-", "_") for key in content]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise UsageError(f"the key {twice[0]} stands there twice, with '-' and with '_': keep one of them")
+    return {key: value for key, value in zip(keys, content.values(), strict=True) if value != ""}
 
 
 def _locate(description: TaskDescription, path: Path) -> TaskDescription:
     folder = path.expanduser().parent
     source = None if description.source is None else _join(folder, description.source)
     sources = {split: _join(folder, file) for split, file in description.sources.items()}
-    return replace(description, source=source, sources=sources, name=description.name or path.stem)
+    return replace(description, source=source, sources=sources, name=description.name or spell_name(path.stem))
 
 
 def _join(folder: Path, path: str) -> str:

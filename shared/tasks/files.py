@@ -17,6 +17,11 @@ METRICS: Mapping[Kind, tuple[str, ...]] = {  # the first is the default
     "choice": ("accuracy",),
     "generation": ("exact_match", "rouge_l", "accuracy"),
 }
+TEXT_NEEDED = "name the column of {path} that holds the text"
+ANSWER_NEEDED = (
+    "name a label column, a target column or a column of target texts; or, for rows that have none, the labels to ask "
+    "for, or a question that is answered in free text"
+)
 _QUESTIONS: Mapping[Kind, str] = {
     "choice": "Which choice is right? Answer with it, and nothing else.",
     "generation": "Which text answers this one? Write the answer, and nothing else.",
@@ -77,7 +82,7 @@ def task_from_file(
     text, asked_as_it_is = text_column or prompt_column, bool(prompt_column or messages_column)
     _check_columns(text_column, prompt_column, messages_column, text_pair_column)
     if text is None and messages_column is None:
-        raise UsageError(f"name the column of {path} that holds the text")
+        raise UsageError(TEXT_NEEDED.format(path=path))
     _check_names(name, text, text_pair_column)
     source = Source(
         splits=find_splits(path) if splits is None else splits,
@@ -178,10 +183,7 @@ def _choose_kind(
     if target:
         return "regression"
     if not (target_text or question):
-        raise UsageError(
-            "name a label column, a target column or a column of target texts; or, for rows that have none, the labels "
-            "to ask for, or a question that is answered in free text"
-        )
+        raise UsageError(ANSWER_NEEDED)
     return "generation"
 
 
@@ -202,12 +204,13 @@ def _name_task(path: str) -> str:
     """The file's or folder's name, or that of the hub's data set, in letters that a folder of shards may bear."""
     match = HUB_FOLDER.fullmatch(path)
     if match is None or is_table(Path(path)):
-        named = _spell_name(name_stem(Path(path) if "://" in path else Path(path).expanduser().resolve()))
+        named = spell_name(name_stem(Path(path) if "://" in path else Path(path).expanduser().resolve()))
         if named or match is None:
             return named
     inside = match["path"] or ""
-    return _spell_name(f"{match['name']}_{inside.rpartition('/')[0] if '*' in inside else inside}")
+    return spell_name(f"{match['name']}_{inside.rpartition('/')[0] if '*' in inside else inside}")
 
 
-def _spell_name(name: str) -> str:
+def spell_name(name: str) -> str:
+    """`name` in letters that a folder of shards may bear."""
     return re.sub(r"[^\w.-]+", "_", name).strip("_-")

@@ -1,7 +1,8 @@
 """The lookup of a task by the name or path given on a command line."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -47,8 +48,7 @@ def find_task(
     elif is_description(name_or_path):
         if any(value is not None for value in options.values()):
             raise UsageError(f"{name_or_path} is a task with its own columns, labels and question: write those there")
-        task = read_description(name_or_path, _make_described)
-        task = task if task_file is None else _read_from(task, task_file)
+        task = read_description(name_or_path, partial(_make_described, task_file=task_file))
     elif task_file is not None:
         raise UsageError(f"a task file is one that a known task is read from; {name_or_path} is none")
     elif "/" in name_or_path or is_table(Path(name_or_path)) or Path(name_or_path).exists():
@@ -62,17 +62,21 @@ def find_task(
     return _set_replies(task, answer_rule, max_reply_tokens)
 
 
-def _make_described(description: TaskDescription) -> Task:
-    """The task of the files that a description names, and of what it says of them."""
+def _make_described(description: TaskDescription, task_file: str | None) -> Task:
+    """The task of the files that a description names, or of `task_file`, and of what it says of them."""
+    if task_file is not None:  # before those it names are opened: they may be gone
+        description = replace(description, source=task_file, sources={})
     path = description.source or next(iter(description.sources.values()))
-    task = _make_task(path, description.list_file_options(), description.sources)
+    task = _make_task(path, description.list_file_options(), description.sources, description.columns)
     return description.complete(_set_replies(task, description.answer_rule, description.max_reply_tokens))
 
 
-def _make_task(path: str, options: FileOptions, splits: Mapping[str, str] | None = None) -> Task:
+def _make_task(
+    path: str, options: FileOptions, splits: Mapping[str, str] | None = None, used: Collection[str] = ()
+) -> Task:
     """The task of a file or folder, with the columns that are not named where the file leaves one choice."""
     splits = splits or find_splits(path)
-    guess = guess_columns(path, splits, options)
+    guess = guess_columns(path, splits, options, used)
     chosen: FileOptions = {**options, **guess.columns}
     task = task_from_file(path, **chosen, splits=splits)
     return replace(task, sources=tuple(replace(source, note=guess.note) for source in task.sources))

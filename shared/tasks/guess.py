@@ -1,16 +1,18 @@
 """Which columns of a user's file are meant, where it leaves one choice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shared.errors import UsageError
 from shared.sources import find_data_files
-from shared.tasks.files import FileOptions
+from shared.tasks.files import ANSWER_NEEDED, TEXT_NEEDED, FileOptions
 from shared.tasks.tables import open_table
 
 _NUMBERS = frozenset({"", "id", "idx", "index", "unnamed: 0"})  # of rows, as spreadsheets and pandas write them
 _TEXT, _LABEL = "text", "label"
+_PROMPT, _COMPLETION, _MESSAGES = "prompt", "completion", "messages"
 _ASKED = frozenset({"text_column", "prompt_column", "messages_column"})
+_BESIDE_WHOLE = frozenset({"prompt_column", "completion_column", "id_column"})  # what may be named of such rows
 _ANSWERS = frozenset({"label_column", "target_column", "target_text_column", "prompt_column", "messages_column"})
 
 
@@ -22,49 +24,64 @@ class Guess:
     note: str = ""
 
 
-def guess_columns(path: str, splits: Mapping[str, str], options: FileOptions) -> Guess:
+def guess_columns(
+    path: str, splits: Mapping[str, str], options: FileOptions, used: Collection[str] = frozenset()
+) -> Guess:
     """Find the columns of texts and of labels that `options` leaves open.
 
-    `splits` are the files of `path`. Columns called messages, prompt and completion, text and label are what they are
-    called; else the only column that is left holds the texts. Labels or a question say what is to be answered, too.
-    Raises UsageError, which names the columns, where there are several, and where nothing says what is to be answered.
+    `splits` are the files of `path`, and `used` columns that are named elsewhere than in `options`. Columns called
+    messages, prompt and completion, text and label are what they are called, the first three where nothing that is
+    named speaks against it; else the only column that is left holds the texts. Labels or a question say what is to be
+    answered, too. Raises UsageError, which names the columns, where there are several, and where nothing says what is
+    to be answered.
     """
     named = {option: column for option, column in options.items() if option.endswith("_column") and column}
     answered = bool(options.get("labels") or options.get("question"))
     asked, told = not _ASKED.isdisjoint(named), not _ANSWERS.isdisjoint(named)
-    if asked and (told or answered):
+    whole = not (answered or options.get("label_words")) and named.keys() <= _BESIDE_WHOLE
+    if asked and (told or answered) and not (whole and "completion_column" not in named):
         return Guess()
-    columns = [column for column in _list_columns(splits) if column not in named.values()]
-    guessed: FileOptions = {}
-    if not asked:
-        guessed = _guess_asked(path, columns, told)
-        columns = [column for column in columns if column not in guessed.values()]
+    there = _list_columns(splits)
+    guessed = _guess_whole(there, named) if whole else {}
+    columns = [column for column in there if column not in {*named.values(), *used}]
+    if not asked and not guessed:
+        guessed = _guess_text(path, columns, told)
+    columns = [column for column in columns if column not in guessed.values()]
     if not told and _ANSWERS.isdisjoint(guessed):
         if _LABEL in columns and not (asked and answered):
             guessed["label_column"] = _LABEL
         elif not answered:
             raise UsageError(
-                "name a label column, a target column or a column of target texts; or, for rows that have none, the "
-                "labels to ask for, or a question that is answered in free text. Beside the text "
-                f"{path} has: {_list(columns)} (--label-column, --labels, --question)"
+                f"{ANSWER_NEEDED}. Beside the text {path} has: {_list(columns)} (--label-column, --labels, --question)"
             )
     said = ", ".join(f"{option.replace('_', ' ')} {column!r}" for option, column in guessed.items())
     return Guess(guessed, f"guessed: {said}; name others if that is wrong" if said else "")
 
 
-def _guess_asked(path: str, columns: Sequence[str], told: bool) -> FileOptions:
-    """The columns of what is asked: a conversation, a prompt with its completion, or a text."""
-    if not told and "messages" in columns:
-        return {"messages_column": "messages"}
-    if not told and {"prompt", "completion"} <= set(columns):
-        return {"prompt_column": "prompt", "completion_column": "completion"}
+def _guess_whole(columns: Sequence[str], named: Mapping[str, object]) -> FileOptions:
+    """The columns of what says by itself what is to be answered: a conversation, or what a prompt's pair lacks."""
+    pair = {"prompt_column": _PROMPT, "completion_column": _COMPLETION}
+    free = [column for column in columns if column != named.get("id_column")]
+    if _MESSAGES in free and pair.keys().isdisjoint(named):
+        return {"messages_column": _MESSAGES}
+    guessed: FileOptions = {}
+    if set(pair.values()) <= set(free) and all(named.get(option, column) == column for option, column in pair.items()):
+        if "prompt_column" not in named:
+            guessed["prompt_column"] = _PROMPT
+        if "completion_column" not in named:
+            guessed["completion_column"] = _COMPLETION
+    return guessed
+
+
+def _guess_text(path: str, columns: Sequence[str], told: bool) -> FileOptions:
+    """The column of the texts."""
     left = [column for column in columns if column.lower() not in _NUMBERS and (told or column != _LABEL)]
     if _TEXT in left:
         return {"text_column": _TEXT}
     if len(left) != 1:
         raise UsageError(
-            f"name the column of {path} that holds the text; it has: {_list(columns)}. The option is --text-column, "
-            "text_column in a recipe"
+            f"{TEXT_NEEDED.format(path=path)}; it has: {_list(columns)}. The option is --text-column, text_column in a "
+            "recipe"
         )
     return {"text_column": left[0]}
 

@@ -49,7 +49,8 @@ def _group(folder: str, names: Sequence[str]) -> dict[str, str]:
     splits: dict[str, str] = {}
     for split, known in _SPLIT_NAMES.items():
         mine = [Path(name) for name in names if _name_split(name) in known]
-        if len({file.suffix for file in mine}) > 1 or (len(mine) > 1 and any("-" not in file.name for file in mine)):
+        kinds = {(_name_split(file.name), file.suffix) for file in mine}  # val-0 and dev-0 are two of one split
+        if len(kinds) > 1 or (len(mine) > 1 and any("-" not in file.name for file in mine)):
             raise DataError(f"{folder} has more than one file for the {split} split: {', '.join(f.name for f in mine)}")
         if mine:
             first = mine[0].name
@@ -82,9 +83,9 @@ def _find_hub_splits(hub: HubFolder) -> dict[str, str]:
         splits = _group(f"{hub.root}/{place}".rstrip("/"), inside) or _group_folders(hub.root, place, tables)
         if "train" in splits:
             return splits
-    inside = [name for name in tables if name.startswith(f"{folder}/".lstrip("/"))]
-    if "*" in hub.path and inside:
+    if "*" in hub.path and tables:
         return {_ALL: f"{hub.root}/{hub.path}"}
+    inside = [name for name in tables if name.startswith(f"{folder}/".lstrip("/"))]
     if len(inside) == 1:
         return {_ALL: f"{hub.root}/{inside[0]}"}
     raise SourceError(_describe_missing(hub, inside))
@@ -99,12 +100,16 @@ def _group_folders(root: str, folder: str, names: Sequence[str]) -> dict[str, st
     """The splits whose files lie in folders of their names, as the hub converts them: default/train/0000.parquet."""
     splits = {}
     for split, known in _SPLIT_NAMES.items():
-        for place in (f"{folder}/{one}".strip("/") for one in known):
+        places = {f"{folder}/{one}".strip("/"): one for one in known}
+        mine = [place for place in places if _list_inside(names, place)]
+        if len(mine) > 1:
+            told = ", ".join(places[place] for place in mine)
+            raise DataError(f"{root}/{folder}".rstrip("/") + f" has more than one folder for the {split} split: {told}")
+        for place in mine:
             suffixes = {Path(name).suffix for name in _list_inside(names, place)}
             if len(suffixes) > 1:
                 raise DataError(f"{root}/{place} has files of several kinds: {', '.join(sorted(suffixes))}; name one")
-            if suffixes and split not in splits:
-                splits[split] = f"{root}/{place}/*{suffixes.pop()}"
+            splits[split] = f"{root}/{place}/*{suffixes.pop()}"
     return splits
 
 

@@ -26,6 +26,8 @@ def test_code_holds_backticks_too(text: str, code: str) -> None:
         ("org/name ./rel/a.csv", "org/name ./rel/a.csv"),
         ("/home/me", "~"),
         ("of /home/me.", "of ~."),
+        ("[/home/me] /home/me! In /home/me. Then", "[~] ~! In ~. Then"),
+        ("/home/me.old/a.csv", "a.csv"),
         ("file:///home/me/a.csv", "file://~/a.csv"),
         ("/home/meat", "meat"),
         ("a/b and/or c", "a/b and/or c"),

@@ -56,9 +56,27 @@ def test_targets_have_the_range_that_is_said(folder: Path) -> None:
     assert (task.kind, task.target_range) == ("regression", (0.0, 10.0))
 
 
+def test_a_task_file_is_read_where_the_source_is_gone(folder: Path) -> None:
+    (folder / "other.csv").write_text((folder / "films.csv").read_text())
+    (folder / "films.csv").unlink()
+    assert load(folder, f"{BASE}label_column: stars\n", task_file=str(folder / "other.csv")).task.name == "mine"
+
+
+def test_a_file_name_that_no_folder_may_bear(folder: Path) -> None:
+    (folder / "my task.yaml").write_text(f"{BASE}label_column: stars\n")
+    assert find_task(str(folder / "my task.yaml")).name == "my_task"
+
+
+def test_no_column_of_a_text_is_guessed_to_be_something_else(folder: Path) -> None:
+    (folder / "films.csv").write_text("text,label\na,b\nc,d\n")
+    with pytest.raises(UsageError, match="name a label column"):
+        load(folder, "source: films.csv\ntext: '{text}: {label}'\n")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (f"{BASE}label_column: stars\nlabel-column: stars\n", "the key label_column stands there twice"),
         (f"{BASE}label_colum: stars\n", "the task has no option label_colum; did you mean label_column?"),
         ("text_column: body\nlabel_column: stars\n", "source is a file or folder, and sources a file for each split"),
         (f"{BASE}text_column: body\nlabel_column: stars\n", "text and text_column say the same"),

@@ -36,6 +36,20 @@ def write(folder: Path, row: Mapping[str, Any]) -> str:
         ({"review": "a", "score": 0.5}, {"target_column": "score"}, {"text_column": "review"}),
         ({"prompt": "a", "completion": "b"}, {}, {"prompt_column": "prompt", "completion_column": "completion"}),
         ({"messages": MESSAGES, "source": "x"}, {}, {"messages_column": "messages"}),
+        ({"prompt": "a", "completion": "b"}, {"prompt_column": "prompt"}, {"completion_column": "completion"}),
+        ({"prompt": "a", "completion": "b"}, {"completion_column": "completion"}, {"prompt_column": "prompt"}),
+        ({"messages": MESSAGES, "text": "a"}, {"labels": ["good", "bad"]}, {"text_column": "text"}),
+        ({"messages": MESSAGES, "text": "a"}, {"question": "Who made it?"}, {"text_column": "text"}),
+        (
+            {"messages": MESSAGES, "text": "a", "options": ["x", "y"], "label": "c"},
+            {"choices_column": "options", "labels": ["good", "bad"]},
+            {"text_column": "text", "label_column": "label"},
+        ),
+        (
+            {"prompt": "p", "completion": "c", "text": "a", "title": "b", "label": "c"},
+            {"text_pair_column": "title"},
+            {"text_column": "text", "label_column": "label"},
+        ),
     ],
 )
 def test_what_leaves_one_choice_is_guessed_and_said(

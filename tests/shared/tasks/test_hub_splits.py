@@ -5,7 +5,7 @@ import io
 import polars as pl
 import pytest
 
-from shared.errors import SourceError
+from shared.errors import DataError, SourceError
 from shared.tasks import LoadedTask, find_task, load_task
 from tests.shared.hub_server import COMMIT, Hub
 from tests.shared.hub_server import hub as hub
@@ -47,6 +47,7 @@ def load(path: str) -> LoadedTask:
         (("one/train/0.parquet", "one/test/0.parquet"), "@refs%2Fconvert%2Fparquet/one", "train test", "data_one"),
         (("raw/train-0.parquet", "raw/test-0.csv", "raw/test-1.csv"), "/raw/*.parquet", "train", "data_raw"),
         (("raw/a.csv", "raw/b.csv", "c.csv"), "/raw/*.csv", "all=8", "data_raw"),
+        (("one/train.parquet", "two/train.parquet", "one/test.parquet"), "/*/train.parquet", "all=8", "train"),
         (("reviews.csv", "dataset_infos.json"), "", "all", "data"),
         (("raw/a.csv", "raw/b.csv"), "/raw/b.csv", "all", "b"),
     ],
@@ -85,6 +86,24 @@ def test_what_leaves_no_choice_says_what_there_is(
     offer(monkeypatch, *names)
     with pytest.raises(SourceError, match=message):
         load(f"{ROOT}{path}")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ("train-0.csv", "val-0.csv", "dev-0.csv"),
+            "more than one file for the validation split: dev-0",
+        ),
+        (("train/0.csv", "dev/0.csv", "validation/0.csv"), "more than one folder for .* split: validation, dev"),
+    ],
+)
+def test_two_names_for_one_split_are_refused(
+    hub: str, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], message: str
+) -> None:
+    offer(monkeypatch, *names)
+    with pytest.raises(DataError, match=message):
+        load(ROOT)
 
 
 def test_a_data_set_that_the_hub_has_not(hub: str) -> None:
