@@ -169,12 +169,15 @@ def export(
     require_extra("distill", "torch", "transformers", "safetensors")
     from distill.runs.export import export_rows, export_run
 
+    trusts_code = options.get("trust_remote_code", False)
     if to is not None:
+        if trusts_code:
+            raise UsageError("--trust-remote-code is for the student: --to writes rows, and opens none")
         say(f"{target}: {export_rows(run_folder, target, to, template, tokenizer)}")
         return
     if template is not None or tokenizer is not None:
         raise UsageError("--template and --tokenizer are for rows: name the program with --to, too")
-    export_run(run_folder, target, trusts_code=options.get("trust_remote_code", False))
+    export_run(run_folder, target, trusts_code=trusts_code)
     say(f"{target}: loads with from_pretrained of transformers' AutoModel classes")
 
 
@@ -202,6 +205,8 @@ def describe_score(result: Mapping[str, Any]) -> str:
     normed = "" if "acc_norm" not in result else f", acc_norm {result['acc_norm']:.4f}"
     how = "" if "decoding" not in result else f", {result['decoding']}; replies in {result['replies']}"
     rows = f"{result['rows']:,} rows of {result['split']}"
+    if result.get("labels_from") == "teacher":
+        rows += ": no row has a label, and this is agreement with the teacher"
     overlap = result.get("overlap")
     seen = "" if overlap is None else f"\n{overlap['said']}"
     return f"{result['metric']} {result['score']:.4f}{between}{normed} on {rows}{how}{seen}"

@@ -12,11 +12,14 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import distill
 import harvest
+from distill.cli import describe_score
+from shared.errors import UsageError
 from tests.distill.conftest import tiny_student as tiny_student
 from tests.harvest.fault_server import Asked, FaultServer, make_reply, spread_logprobs
 
@@ -149,3 +152,13 @@ def test_a_file_without_labels_becomes_a_student(server: FaultServer, tiny_stude
     folder, metrics = distill.run_distillation(config)
     assert (metrics["labels_from"], metrics["rows"]["labelled"]) == ("teacher", metrics["rows"]["train"])
     assert "agreement with it, not with the truth" in (folder / "README.md").read_text()
+    again = distill.evaluate_run(folder)
+    assert (again["labels_from"], again["score"]) == ("teacher", metrics["dev_best"])
+    assert "this is agreement with the teacher" in describe_score(again)
+    variants: list[dict[str, Any]] = [{"undistilled": True}, {"control": "self-training"}]
+    for variant in variants:
+        config = distill.make_distill_config(shards="data/bare", student=str(tiny_student), **variant)
+        with pytest.raises(UsageError, match=r"should know nothing of the teacher .* would learn from them"):
+            distill.run_distillation(config)
+    with pytest.raises(UsageError, match="is not a finished run"):
+        distill.load_student("nowhere")

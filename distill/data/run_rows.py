@@ -18,7 +18,7 @@ import numpy as np
 from distill.config import TEXT_KINDS, DistillConfig
 from distill.data.answers import Answers, TeacherShards, join_teachers
 from distill.data.split import Bools, Split, keep_labels, label_by_teacher, read_split
-from shared.errors import DataError
+from shared.errors import DataError, UsageError
 from shared.shards.manifest import Manifest
 from shared.shards.read import read_row_group
 
@@ -35,7 +35,7 @@ class Splits:
     """The rows that are learnt from, those that choose, and those that are reported; no row is in two of them.
 
     `test_from` and `dev_from` are the splits that `test` and `dev` were taken from. `test` is None where no split has
-    labelled rows to spare. `by_teacher` is whether the labels of all of them are the teacher's.
+    labelled rows to spare.
     """
 
     train: Split
@@ -43,7 +43,11 @@ class Splits:
     test: Split | None
     dev_from: str
     test_from: str | None
-    by_teacher: bool = False
+
+    @property
+    def by_teacher(self) -> bool:
+        """Whether the labels of all of them are the teacher's."""
+        return self.train.by_teacher
 
     @property
     def held_out(self) -> int:
@@ -52,7 +56,7 @@ class Splits:
         return sum(int(part.labelled.sum()) for part, name in parts if part is not None and name == TRAIN)
 
     def describe(self) -> str | None:
-        """Say in one line what was held out in the place of which split; None where nothing was."""
+        """Say in one line which labels and rows stand in for those that there are not; None where none do."""
         said = [BY_TEACHER] if self.by_teacher else []
         if self.test is not None and self.test_from not in (None, TEST):
             rest = "choose nothing" if self.test_from == DEV else "are not learnt from"
@@ -71,16 +75,15 @@ def read_splits(folder: Path, manifest: Manifest) -> Splits:
     """
     kept = [TRAIN, *(name for name in (DEV, TEST) if manifest.shards_of(name))]
     read = {name: read_split(folder, manifest, name) for name in kept}
-    by_teacher = manifest.kind == "classification" and not any(split.labelled.any() for split in read.values())
-    if by_teacher:
+    if manifest.kind == "classification" and not any(split.labelled.any() for split in read.values()):
         read = {name: label_by_teacher(split) for name, split in read.items()}
-    return replace(_share_out(folder, manifest, read), by_teacher=by_teacher)
+    return _share_out(folder, manifest, read)
 
 
 def _share_out(folder: Path, manifest: Manifest, read: Mapping[str, Split]) -> Splits:
     """Choose what each row is for; `read` are the splits by name."""
     train = read[TRAIN]
-    dev, test = (read[name] if name in read and mark_scored(read[name]).any() else None for name in (DEV, TEST))
+    dev, test = _keep_labelled(read.get(DEV)), _keep_labelled(read.get(TEST))
     if test is None and dev is not None and mark_scored(dev).sum() >= SMALL:
         held = mark_held_out(dev, 0.0, OF_VALIDATION)
         return Splits(train, _leave_labels(dev, ~held), _leave_labels(dev, held), DEV, DEV)
@@ -110,16 +113,18 @@ def find_scored(folder: Path, manifest: Manifest, name: str) -> Split:
 
     Raises what read_splits does.
     """
-    if name in (DEV, TEST) and manifest.shards_of(TRAIN) and _read_labelled(folder, manifest, TEST) is None:
-        splits = read_splits(folder, manifest)
-        found = splits.dev if name == DEV else splits.test
-        if found is not None:
-            return found
+    if name in (DEV, TEST) and manifest.shards_of(TRAIN):
+        test = read_split(folder, manifest, TEST) if manifest.shards_of(TEST) else None
+        if _keep_labelled(test) is None:
+            splits = read_splits(folder, manifest)
+            found = splits.dev if name == DEV else splits.test
+            if found is not None:
+                return found
     return read_split(folder, manifest, name)
 
 
-def _read_labelled(folder: Path, manifest: Manifest, name: str) -> Split | None:
-    split = read_split(folder, manifest, name) if manifest.shards_of(name) else None
+def _keep_labelled(split: Split | None) -> Split | None:
+    """Keep a split that has rows to score by; None for others."""
     return split if split is not None and mark_scored(split).any() else None
 
 
@@ -192,11 +197,17 @@ class RunRows:
 def read_rows(config: DistillConfig, teachers: tuple[TeacherShards, ...]) -> RunRows:
     """Look through the light columns of all splits.
 
-    Raises what read_splits and join_teachers do, and DataError where training may see no label, or labels of one kind
-    only.
+    Raises what read_splits and join_teachers do, DataError where training may see no label, or labels of one kind only,
+    and UsageError where the labels are the teacher's and the config is that of a student that should not know them.
     """
     manifest = teachers[0].manifest
     splits = read_splits(teachers[0].folder, manifest)
+    if splits.by_teacher and config.role in ("undistilled", "control"):
+        raise UsageError(
+            f"{teachers[0].folder} has no row with a label, so the teacher's stand in, and a student that should know "
+            f"nothing of the teacher ({config.name_variant(manifest.kind)}) would learn from them. Label some hundred "
+            "rows, or train one that learns from the teacher; nothing was trained"
+        )
     train, answers = join_teachers(teachers, splits.train)
     visible = choose_visible(train, config.data.labels, config.training.seed, distinct=manifest.kind not in TEXT_KINDS)
     return RunRows(teachers, splits, train, answers, visible)
@@ -210,8 +221,8 @@ def choose_visible(split: Split, labels: int | None, seed: int, *, distinct: boo
     visible = split.labelled & split.answered if labels is None else keep_labels(split, labels, seed)
     if not visible.any():
         why = (
-            "; the teacher gave no label probabilities either, which would stand in: name the file's label column, or "
-            "harvest a teacher that answers with labels"
+            ". Give some rows of it a label in the file: `harvest run` follows the file, and asks nobody again. "
+            "(Labels of the teacher stand in only where no split has any, and the teacher gave label probabilities)"
         )
         why = "" if split.labelled.any() else why
         raise DataError(f"the split {split.name} has no row that has both a label and an answer (status ok){why}")
@@ -234,8 +245,8 @@ def describe_rows(rows: RunRows, *, sees_unlabelled: bool) -> str:
     line = f"{rows.manifest.task}: {answered:,} training rows, {labelled:,} with a label"
     if dropped := len(rows.train) - answered - rows.splits.held_out:
         line += f"; {dropped:,} left out, because their answer is not whole (status is not ok)"
-    if held_out := rows.splits.describe():
-        line += f"; {held_out}"
+    if stands_in := rows.splits.describe():
+        line += f"; {stands_in}"
     if not sees_unlabelled:
         line += f"; no teacher: the student sees the {labelled:,} labelled rows"
     return line

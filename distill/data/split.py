@@ -27,6 +27,7 @@ class Split:
 
     `answered` is true where the teacher's answer is whole (status ok); `first` where the row is its example's first
     draw. `target` is a class index (int64) or a value (float32); it means nothing where `labelled` is false.
+    `by_teacher` is whether the labels are the teacher's.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Split:
     first: Bools
     labelled: Bools
     target: np.ndarray[Any, Any]
+    by_teacher: bool = False
 
     def __len__(self) -> int:
         return len(self.target)
@@ -105,7 +107,7 @@ def label_by_teacher(split: Split) -> Split:
     ]
     label = pl.concat(best)
     labelled = split.answered & label.is_not_null().to_numpy()
-    return replace(split, labelled=labelled, target=label.fill_null(0).cast(pl.Int64).to_numpy())
+    return replace(split, labelled=labelled, target=label.fill_null(0).cast(pl.Int64).to_numpy(), by_teacher=True)
 
 
 def describe_row(group: RowGroup, row: int) -> str:

@@ -30,7 +30,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Score runs/<name>/student again: on a split of the shards it was trained from, or of others of the same task.
 
-    Where the test split has no labels, "test" and "validation" are the rows that runs report and choose by.
+    Where the test split has no labels, "test" and "validation" are the rows that runs report and choose by. Where no
+    row has one, a classifier's score is agreement with the teacher, and `labels_from` is "teacher", else "file".
 
     `template` and `decoding` are for generative students: see evaluate_generator. `trusts_code` lets code that comes
     with the student run. Raises UsageError where the folder is no run, or the shards have other labels.
@@ -56,7 +57,8 @@ def evaluate_run(
             f"{folder} is a task of {outputs} outputs, and {run_folder} was trained for {model.config.num_labels}"
         )
     encoder = TextEncoder(tokenizer, tokenizer.model_max_length)
-    rows = scored_rows(find_scored(folder, manifest, split), encoder, DEFAULT_BUFFER_BYTES)
+    found = find_scored(folder, manifest, split)
+    rows = scored_rows(found, encoder, DEFAULT_BUFFER_BYTES)
     if not rows.rows:
         raise DataError(f"{folder} has no labelled rows in the split {split!r}")
     return {
@@ -64,6 +66,7 @@ def evaluate_run(
         "shards": str(folder),
         "split": split,
         "rows": rows.rows,
+        "labels_from": "teacher" if found.by_teacher else "file",
         "metric": manifest.metric,
         "score": score(manifest, predict(model, rows, device)),
     }

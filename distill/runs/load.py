@@ -6,7 +6,7 @@ from typing import Any
 from distill.models.generator import load_generator
 from distill.models.pretrained import load_classifier, load_tokenizer, open_tokenizer
 from distill.models.saving import is_generator
-from distill.runs.folder import find_run_student
+from distill.runs.folder import find_run_student, read_metrics
 
 
 def load_student(run_folder: Path | str, trusts_code: bool = False) -> tuple[Any, Any]:
@@ -17,6 +17,7 @@ def load_student(run_folder: Path | str, trusts_code: bool = False) -> tuple[Any
     where the folder is no finished run, and SourceError where the files cannot be loaded.
     """
     folder = Path(run_folder)
+    read_metrics(folder)
     source = find_run_student(folder, trusts_code)
     if is_generator(folder / "student"):
         return load_generator(source).eval(), open_tokenizer(source)

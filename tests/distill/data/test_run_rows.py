@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distill.compare.run import check_reported
-from distill.data.run_rows import Splits, find_scored, mark_scored, read_splits
+from distill.data.run_rows import Splits, choose_visible, find_scored, mark_scored, read_splits
 from distill.data.split import Bools, Split
 from shared.errors import DataError, ShardError
 from shared.schema import Row, Status
@@ -118,3 +118,7 @@ def test_the_teachers_labels_stand_in_where_nobody_gave_any(write_folder: WriteF
 
     one_label = {"train": [[make_rows(1)[0], *train]], "validation": [ask(30, 1)]}
     assert not read(write_folder({**one_label, "validation": [make_rows(30, 1)]}, task="b")).by_teacher
+
+    without = read(write_folder({"train": [train], "validation": [make_rows(30, 1)]}, task="c"))
+    with pytest.raises(DataError, match=r"Give some rows of it a label.*stand in only where no split has any"):
+        choose_visible(without.train, None, 0)

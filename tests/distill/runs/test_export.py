@@ -123,6 +123,9 @@ def test_export_refuses_what_it_cannot_do(shards: Path, tiny_student: Path, tmp_
     done = CliRunner().invoke(app, ["export", str(tmp_path / "none"), str(tmp_path / "new")])
     assert done.exit_code == 2
     assert "is not a finished run" in done.stderr
+    done = CliRunner().invoke(app, ["export", str(shards), str(tmp_path / "new"), "--to", "trl", "--trust-remote-code"])
+    assert done.exit_code == 2
+    assert "--trust-remote-code is for the student" in done.stderr
     folder, _ = run(shards, tiny_student)
     done = CliRunner().invoke(app, ["export", str(folder), str(tmp_path / "full")])
     assert done.exit_code == 2
