@@ -5,7 +5,7 @@ from statistics import stdev
 from typing import Any
 
 from distill.compare.charts import Bar, Line, draw_forest, draw_legend, draw_lines, pad_span
-from distill.compare.sentences import name_labels
+from distill.compare.sentences import count_seeds, name_labels
 
 HEAD = "the teacher's head"
 PATTERNS = ("", " second", " third")  # of the lines of variants that share a colour
@@ -24,7 +24,8 @@ def write_forests(result: Mapping[str, Any]) -> str:
     span = pad_span(min(ends), max(ends))
     parts = []
     for group in result["groups"]:
-        styles, amount = style_group(group, result["verdicts"]), name_labels(result["wording"], group["labels"])
+        styles = style_group(group, result["verdicts"])
+        amount = name_labels(result["wording"], group["labels"]).capitalize()
         undistilled = result["wording"]["undistilled"]
         forests = [
             _draw_forest(f"{amount}: each variant against {undistilled}", group["against_undistilled"], styles, span)
@@ -62,7 +63,7 @@ def write_efficiency(result: Mapping[str, Any]) -> str:
         lines.append(Line(HEAD, heads, "ceiling"))
         styles = {**styles, HEAD: "ceiling"}
     band = " A band is a standard deviation over seeds to either side." if any(line.band for line in lines) else ""
-    caption = f"Test {result['metric']} by number of labels, means over {len(result['seeds'])} seeds.{band}"
+    caption = f"Test {result['metric']} by number of labels, means over {count_seeds(result['seeds'])}.{band}"
     return _write_legend(styles) + draw_lines(_put_on_top(lines), caption, "labels", result["metric"], places)
 
 
@@ -89,7 +90,8 @@ def write_curves(result: Mapping[str, Any]) -> str:
         if epochs < 2:
             return ""
         names = {float(i + 1): str(i + 1) for i in range(epochs)}
-        caption = f"{name_labels(result['wording'], group['labels'])}: validation {result['metric']} by epoch."
+        amount = name_labels(result["wording"], group["labels"]).capitalize()
+        caption = f"{amount}: validation {result['metric']} by epoch, means over {count_seeds(result['seeds'])}."
         charts.append(draw_lines(_put_on_top(lines), caption, "epoch", f"validation {result['metric']}", names))
     legend = _write_legend(style_group(result["groups"][-1], result["verdicts"]))
     return f'{legend}<div class="beside">{"".join(charts)}</div>'
@@ -110,8 +112,11 @@ def write_calibration(result: Mapping[str, Any]) -> str:
         for v in shown
     ]
     ticks = {tick / 5: f"{tick / 5:g}" for tick in range(6)}
-    amount = name_labels(result["wording"], group["labels"])
-    caption = f"{amount}: how often the likeliest label is right, by its probability."
+    amount = name_labels(result["wording"], group["labels"]).capitalize()
+    caption = (
+        f"{amount}: how often the likeliest label is right, by its probability, over the test rows of all seeds. On "
+        "the dashed diagonal confidence is the share that is right."
+    )
     chart = draw_lines(lines, caption, "confidence", "share that is right", ticks, diagonal=True)
     return draw_legend([(v["variant"], styles[v["variant"]]) for v in shown]) + chart
 

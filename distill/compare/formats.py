@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
+_LEVELS = (0.025, 0.05)  # one-sided and two-sided
+
 
 def format_interval(found: Mapping[str, float] | None, sign: str = "") -> str:
     """Write a mean and its interval; nothing for None. With the sign + a mean has one always."""
@@ -24,13 +26,15 @@ def format_scores(scores: Sequence[float]) -> str:
 def format_p(p: float) -> str:
     """Write a p-value as papers do: three digits without the zero before them, <.001 below those, >.999 above.
 
-    Where three digits are those of a level that claims are made at, there is a fourth, to tell the sides apart.
+    Where they are those of a level that claims are made at, there are as many more as tell the side.
     """
     if p < 0.001:
         return "<.001"
     if p > 0.999:
         return ">.999"
-    digits = 4 if f"{p:.3f}" in ("0.025", "0.050") else 3
+    digits = 3
+    while p not in _LEVELS and float(f"{p:.{digits}f}") in _LEVELS:
+        digits += 1
     return f"{p:.{digits}f}".removeprefix("0")
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.compare.formats import format_range, format_scores, say_p
-from distill.compare.result_tables import find_group
+from distill.compare.result_tables import find_variants
+from distill.compare.sentences import name_labels, say_frozen
 
 _CLAIMS = {
     "helps": "It also beat {beaten}: {p} for all of them together{hardest}.",
@@ -19,19 +20,25 @@ _CLAIMS = {
 
 def quote_verdict(result: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
     """Write a verdict with means, deviations, n, intervals and tests. Only the outcome decides what is claimed."""
-    wording, variants = result["wording"], find_group(result, verdict["labels"])
+    wording, variants = result["wording"], find_variants(result, verdict["labels"])
     base = next(v for v in variants.values() if v["role"] == "undistilled")
-    amount = wording["everything"] if verdict["labels"] is None else f"{verdict['labels']:,} labels"
+    amount, frozen = name_labels(wording, verdict["labels"]), result["frozen_layers"]
+    student = f"the student, its {say_frozen(frozen)}," if frozen else "the student"
     own = format_scores(variants[verdict["variant"]]["scores"])
     tests = len(result["verdicts"])
     corrected = f", Holm-corrected over {tests} tests" if tests > 1 else ""
     return (
-        f"On {result['task']} with {amount}, the student that learns from {result['teacher']}'s answers "
-        f"({verdict['variant']}) reaches {own} {result['metric']} on {result['rows']['test']:,} test rows (mean ± SD, "
+        f"On {result['task']} with {amount}, {student} that learns from {result['teacher']}'s answers "
+        f"({verdict['variant']}) reaches {own} {result['metric']} on {_name_rows(result)} (mean ± SD, "
         f"n = {len(result['seeds'])} seeds), and {wording['undistilled']} {format_scores(base['scores'])}: a "
         f"difference of {_quote_interval(verdict['undistilled'])}, two-sided {say_p(verdict['p_undistilled'])}"
         f"{corrected}, in a two-way random-effects analysis of seeds and test rows. {_claim(verdict)}"
     )
+
+
+def _name_rows(result: Mapping[str, Any]) -> str:
+    count, origin = f"{result['rows']['test']:,}", result["test_from"]
+    return f"{count} test rows" if origin in (None, "test") else f"{count} rows held out from {origin}"
 
 
 def _claim(verdict: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from distill.compare.result_tables import (
     list_scores,
     list_scores_by_labels,
 )
-from distill.compare.sentences import name_labels
+from distill.compare.sentences import name_labels, say_frozen
 from distill.compare.statistics import FEWEST_SEEDS
 from distill.compare.style import STYLE
 from distill.compare.typeset import write_table
@@ -71,7 +71,7 @@ def _anchor(name: str) -> str:
 def _write_head(result: Mapping[str, Any]) -> str:
     rows = result["rows"]
     frozen = result["frozen_layers"]
-    student = f"{result['student']}, its embeddings and first {frozen} layers frozen" if frozen else result["student"]
+    student = f"{result['student']}, its {say_frozen(frozen)}" if frozen else result["student"]
     return (
         f"<h1>Did {escape(result['teacher'])} help, or was it regularisation?</h1>"
         f'<p class="soft">{escape(result["task"])} · student {escape(student)} · {len(result["seeds"])} seeds · '
@@ -92,7 +92,7 @@ def _write_verdicts(result: Mapping[str, Any]) -> str:
             f"{say_p(verdict['p_undistilled'])} against {undistilled} (two-sided)."
         )
         cards.append(
-            f'<div class="verdict {style}"><b>{escape(labels)}: {title}</b>{escape(sentence)} '
+            f'<div class="verdict {style}"><b>{escape(labels.capitalize())}: {title}</b>{escape(sentence)} '
             f"<small>{escape(tests)}</small><details><summary>A sentence to quote</summary>"
             f"<blockquote>{escape(quote_verdict(result, verdict))}</blockquote></details></div>"
         )

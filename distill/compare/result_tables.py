@@ -5,7 +5,7 @@ from typing import Any
 
 from distill.compare.figures import HEAD, list_coloured
 from distill.compare.formats import format_interval, format_number, format_p, format_range, format_scores, say_p
-from distill.compare.sentences import name_labels
+from distill.compare.sentences import count_seeds, name_labels
 from distill.compare.typeset import Entry, Table, drop_empty, make_entries
 
 CALIBRATION = ("nll", "brier", "error")
@@ -20,14 +20,14 @@ def list_main(result: Mapping[str, Any]) -> Table:
     caption = (
         f"The verdicts: the gain on {undistilled} in {result['metric']}, with its 95% interval and two-sided p; the "
         "one-sided p that all rivals are beaten; test scores, mean ± standard deviation over "
-        f"{_count_seeds(result)}. Both p are after Holm's correction, the intervals are not."
+        f"{count_seeds(result['seeds'])}. Both p are after Holm's correction, the intervals are not."
     )
     rows = tuple(_list_verdict(result, verdict) for verdict in result["verdicts"])
     return Table(caption, (*heads, "variant's score", undistilled), rows, texts=3)
 
 
 def _list_verdict(result: Mapping[str, Any], verdict: Mapping[str, Any]) -> tuple[Entry, ...]:
-    variants, labels = find_group(result, verdict["labels"]), verdict["labels"]
+    variants, labels = find_variants(result, verdict["labels"]), verdict["labels"]
     base = next(v for v in variants.values() if v["role"] == "undistilled")
     texts = [
         *(verdict["variant"], "all" if labels is None else f"{labels:,}", verdict["outcome"]),
@@ -38,7 +38,7 @@ def _list_verdict(result: Mapping[str, Any], verdict: Mapping[str, Any]) -> tupl
     return make_entries(texts, [2])
 
 
-def find_group(result: Mapping[str, Any], labels: int | None) -> dict[str, Mapping[str, Any]]:
+def find_variants(result: Mapping[str, Any], labels: int | None) -> dict[str, Mapping[str, Any]]:
     """Find the variants with a number of labels, by name."""
     group = next(group for group in result["groups"] if group["labels"] == labels)
     return {v["variant"]: v for v in group["variants"]}
@@ -59,8 +59,8 @@ def list_scores_by_labels(result: Mapping[str, Any]) -> Table:
     if any(group["teacher_head"] is not None for group in groups):
         rows.append(make_entries([HEAD, "ceiling", *(format_number(group["teacher_head"]) for group in groups)]))
     spread = " ± standard deviation" if len(result["seeds"]) > 1 else ""
-    caption = f"Test {result['metric']}: mean{spread} over {_count_seeds(result)}; the best student is bold."
-    heads = ("variant", "role", *(name_labels(result["wording"], group["labels"]) for group in groups))
+    caption = f"Test {result['metric']}: mean{spread} over {count_seeds(result['seeds'])}; the best student is bold."
+    heads = ("variant", "role", *(name_labels(result["wording"], group["labels"]).capitalize() for group in groups))
     return Table(caption, heads, tuple(rows), texts=2)
 
 
@@ -85,9 +85,12 @@ def list_differences(result: Mapping[str, Any]) -> list[Table]:
             rows.append(make_entries([name, *(f"{format_interval(d, '+')}, {say_p(d['p'])}" for d in found)]))
         caption = (
             f"By how much {teacher} is better than each of its rivals, in {result['metric']}: mean over "
-            f"{_count_seeds(result)}, 95% interval and one-sided p, not corrected for the number of tests."
+            f"{count_seeds(result['seeds'])}, 95% interval and one-sided p, not corrected for the number of tests."
         )
-        heads = ("variant", *(name_labels(result["wording"], group["labels"]) for group in result["groups"]))
+        heads = (
+            "variant",
+            *(name_labels(result["wording"], group["labels"]).capitalize() for group in result["groups"]),
+        )
         tables.append(Table(caption, heads, tuple(rows)))
     return tables
 
@@ -115,10 +118,11 @@ def list_scores(result: Mapping[str, Any], group: Mapping[str, Any]) -> Table:
     ]
     if group["teacher_head"] is not None:
         rows.append(make_entries([HEAD, "ceiling", format_number(group["teacher_head"]), *[""] * 7]))
+    calibrated = ", NLL, Brier score and ECE" if any(v["calibration"] for v in variants) else ""
     heads = ("variant", "role", "test", "by seed", "validation", "chosen", "aligner", "NLL", "Brier", "ECE")
     caption = (
-        f"{name_labels(result['wording'], group['labels'])}: {result['metric']}, mean and standard deviation over "
-        f"{_count_seeds(result)}. The best of a column is bold, but for the teacher's head."
+        f"{name_labels(result['wording'], group['labels']).capitalize()}: {result['metric']}, mean and standard "
+        f"deviation over {count_seeds(result['seeds'])}. Bold: the best test score{calibrated} of a student."
     )
     return drop_empty(Table(caption, heads, tuple(rows), texts=2))
 
@@ -132,8 +136,8 @@ def list_measures(result: Mapping[str, Any], group: Mapping[str, Any]) -> Table 
         for line in group["measures"]
     )
     caption = (
-        f"{name_labels(result['wording'], group['labels'])}: what else the test rows say, with 95% intervals. "
-        "It decides nothing."
+        f"{name_labels(result['wording'], group['labels']).capitalize()}: what else the test rows say, with 95% "
+        "intervals. It decides nothing."
     )
     return Table(caption, ("measure", "variant", "mean", f"against {result['wording']['undistilled']}"), rows, texts=2)
 
@@ -144,8 +148,8 @@ def list_confusions(result: Mapping[str, Any]) -> list[Table]:
     amount = name_labels(result["wording"], result["groups"][-1]["labels"])
     return [
         Table(
-            f"{v['variant']}, {amount.lower()}: rows of a label (line) that were called another (column), mean over "
-            f"{_count_seeds(result)}.",
+            f"{v['variant']}, {amount}: rows of a label (line) that were called another (column), mean over "
+            f"{count_seeds(result['seeds'])}.",
             ("label", *result["labels"]),
             tuple(
                 make_entries([name, *(f"{count:.0f}" for count in counts)])
@@ -154,8 +158,3 @@ def list_confusions(result: Mapping[str, Any]) -> list[Table]:
         )
         for v in shown
     ]
-
-
-def _count_seeds(result: Mapping[str, Any]) -> str:
-    count = len(result["seeds"])
-    return f"{count} seed{'s' if count > 1 else ''}"

@@ -1,7 +1,7 @@
 """What a comparison came to, in words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from distill.compare.statistics import FEWEST_SEEDS
 from distill.compare.verdict import Rival, Verdict
@@ -25,7 +25,17 @@ def choose_wording(kind: str) -> Wording:
 
 def name_labels(wording: Mapping[str, str], labels: int | None) -> str:
     """Name a number of labels; `wording` is a Wording's fields."""
-    return wording["everything"].capitalize() if labels is None else f"{labels:,} labels"
+    return wording["everything"] if labels is None else f"{labels:,} labels"
+
+
+def count_seeds(seeds: Sequence[int]) -> str:
+    """Say how many seeds there are."""
+    return f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+
+
+def say_frozen(layers: int) -> str:
+    """Say which part of a student stayed as it came."""
+    return f"embeddings and first {'layer' if layers == 1 else f'{layers} layers'} frozen"
 
 
 def say_untested(seeds: Sequence[int]) -> str:
@@ -53,7 +63,7 @@ def say_verdicts(verdicts: Sequence[Verdict], teacher: str, metric: str, wording
     sentences = []
     for verdict in verdicts:
         gain = verdict.undistilled
-        amount = wording.everything if verdict.labels is None else f"{verdict.labels:,} labels"
+        amount = name_labels(asdict(wording), verdict.labels)
         interval = f"95% interval {gain.low:+.3f} to {gain.high:+.3f}"
         against = [f"{gain.mean:+.3f} {metric} against {wording.undistilled} ({interval})"]
         for kind, rival in (("control", verdict.control), ("baseline", verdict.baseline)):

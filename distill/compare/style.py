@@ -12,7 +12,6 @@ body { margin:0; background:var(--page); color:var(--ink); font:16px/1.55 system
 main { max-width:920px; margin:0 auto; padding:32px 20px 64px; }
 h1 { font-size:1.6rem; line-height:1.25; margin:0 0 4px; }
 h2 { font-size:1.2rem; margin:44px 0 8px; padding-top:16px; border-top:1px solid var(--line); }
-h3 { font-size:1rem; margin:20px 0 4px; }
 p { margin:8px 0; } .soft { color:var(--soft); } small { color:var(--soft); }
 .verdict { background:var(--card); border-left:4px solid var(--control); border-radius:6px; padding:12px 16px;
   margin:12px 0; }

@@ -8,6 +8,7 @@ from distill.compare.formats import format_interval, format_scores
 from distill.compare.plan import name_cell
 from distill.compare.run import REPORT
 from distill.compare.runner import CELLS, STUDENT
+from distill.compare.sentences import name_labels
 from shared.console import print_table, results
 
 
@@ -28,7 +29,7 @@ def print_group(result: Mapping[str, Any], group: Mapping[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    labels = result["wording"]["everything"] if group["labels"] is None else f"{group['labels']:,} labels"
+    labels = name_labels(result["wording"], group["labels"])
     baseline = next(one for one in group["variants"] if one["role"] == "undistilled")
     table = Table(title=escape(f"{result['task']}, teacher {result['teacher']}, {labels}"))
     table.add_column("variant", no_wrap=True)

@@ -10,11 +10,12 @@ from shared.markdown import escape_markdown, put_on_line
 _LATEX: Mapping[str, str] = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     **{"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"},
-    **{"<": "$<$", ">": "$>$", "|": "\\textbar{}", "±": "$\\pm$", '"': "\\textquotedbl{}"},
+    **{"<": "$<$", ">": "$>$", "|": "\\textbar{}", "±": "$\\pm$", '"': "''"},
     **{"[": "{[}", "]": "{]}", "*": "{*}"},  # after the end of a row LaTeX reads these as an argument
     **{"“": "``", "”": "''", "’": "'", "…": "\\ldots{}", "·": "$\\cdot$"},
 }
 _MINUS = re.compile(r"(?<![\w.])-(?=\d)")
+_HYPHENS = re.compile("-(?=-)")  # two in a row would be set as one dash
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,8 @@ def _write_latex_entry(entry: Entry) -> str:
 def escape_latex(text: str) -> str:
     """Give `text` on one line, none of which is a command, with the minus of a number as one."""
     signed = _MINUS.sub("\N{MINUS SIGN}", put_on_line(text))
-    return "".join(_LATEX.get(sign, sign) for sign in signed).replace("\N{MINUS SIGN}", "$-$")
+    text = _HYPHENS.sub("-{}", "".join(_LATEX.get(sign, sign) for sign in signed))
+    return text.replace("\N{MINUS SIGN}", "$-$")
 
 
 def write_markdown(table: Table) -> str:

@@ -77,6 +77,7 @@ def test_a_hostile_name_of_a_variant_is_text_in_the_page_and_in_each_copy() -> N
     assert check_page(html).count("img") == 1  # the picture of a row
     latex = escape_latex(hostile)
     assert latex.startswith("$<$script$>$alert(1)$<$/script$>$ \\textbar{} 100\\% \\& \\$x\\_1\\textasciicircum{}2\\$")
+    assert escape_latex('a "b" --c---d') == "a ''b'' -{}-c-{}-{}-d"
     assert "\\textbackslash{}input\\{a\\} \\# {[}b{]}(c) {*}d{*} `e`" in latex
     assert escape(latex) in html
     assert escape(escape_markdown(hostile)) in html
@@ -96,7 +97,15 @@ def test_latex_has_booktabs_one_line_a_row_and_a_minus_for_a_minus() -> None:
 
 @pytest.mark.parametrize(
     ("p", "written"),
-    [(0.0004, "p < .001"), (0.0117, "p = .012"), (0.02496, "p = .0250"), (0.0501, "p = .0501"), (1.0, "p > .999")],
+    [
+        (0.0004, "p < .001"),
+        (0.0117, "p = .012"),
+        (0.02496, "p = .02496"),
+        (0.02503, "p = .02503"),
+        (0.0501, "p = .0501"),
+        (0.05, "p = .050"),
+        (1.0, "p > .999"),
+    ],
 )
 def test_a_p_is_written_as_papers_do(p: float, written: str) -> None:
     assert say_p(p) == written
@@ -106,7 +115,7 @@ def test_a_p_is_written_as_papers_do(p: float, written: str) -> None:
     ("outcome", "claimed", "unclaimed"),
     [
         ("helps", "It also beat every control and every baseline: one-sided p", "not"),
-        ("matched", "It also beat every control (one-sided p", "also beat every baseline"),
+        ("matched", "It also beat every control (one-sided p", "and every baseline"),
         ("explained", "not shown to beat every control", "also beat"),
         ("uncontrolled", "No control was trained", "beat"),
         ("none", "No effect of the teacher's answers is shown", "beat"),
@@ -124,9 +133,10 @@ def test_a_sentence_to_quote_claims_what_the_verdict_does(outcome: str, claimed:
         "95% CI +",
         "two-sided p < .001",
         "Holm-corrected over 2 tests",
-        "on 300 test rows",
+        "the student, its embeddings and first 5 layers frozen, that learns",
+        "on 300 rows held out from validation (mean",
     ):
-        assert part in first + " test rows"
+        assert part in first
     assert claimed in claim
     assert unclaimed not in claim.replace("not shown to beat every", "")
 
