@@ -16,14 +16,8 @@ from distill.data.answers import open_teachers
 from distill.data.run_rows import RunRows, describe_rows, read_rows
 from distill.methods.choose import check_task, make_method
 from distill.methods.materials import FoundModel, find_model
-from distill.runs.folder import CHECKPOINT, choose_run_folder, clear_folder, explain_unwritten, working_folder
-from distill.runs.record import (
-    RunLog,
-    describe_run,
-    identify_run,
-    open_log,
-    write_run,
-)
+from distill.runs.folder import CHECKPOINT, choose_run_folder, clear_folder, explain_unwritten, say_kept, working_folder
+from distill.runs.record import RunLog, describe_run, identify_run, open_log, write_run
 from distill.runs.trackers import check_trackers, open_trackers
 from distill.training.checkpoint import Checkpoints
 from distill.training.loop import Training
@@ -87,6 +81,7 @@ def run_distillation(
             identity = identify_run(config, run.rows, found.fingerprint)
             checkpoints = Checkpoints(work / CHECKPOINT, identity, checkpoint_steps, processes.is_first)
             checkpoints.settle(overwrite)
+            say_kept(out / (name or default), target)
             training, progress = run.train(work, checkpoints, trackers)
             try:
                 metrics = run.record(work, training, progress, started - checkpoints.seconds_before)

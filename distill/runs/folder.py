@@ -17,6 +17,7 @@ from shared.shards.manifest import check_name
 from shared.sources import ResolvedModel, resolve_model
 
 CHECKPOINT = "checkpoint.pt"
+_READ = {"config": dict, "shards": str}  # what every reader of a metrics.json needs of it
 
 
 def choose_run_folder(out: Path, name: str | None, default: str, overwrite: bool) -> Path:
@@ -29,11 +30,14 @@ def choose_run_folder(out: Path, name: str | None, default: str, overwrite: bool
     number = 2
     while (numbered := out / f"{default}-{number}").exists():
         number += 1
-    say(f"{target} is a finished run, and is kept; this one is {numbered}. --overwrite would replace it")
     return numbered
 
 
-_READ = {"config": dict, "shards": str}  # what every reader of a metrics.json needs of it
+def say_kept(taken: Path, target: Path) -> None:
+    """Say that a run goes to `target`, because there is one of its name; nothing where they are the same."""
+    if target != taken:
+        what = "is a finished run" if (taken / "metrics.json").exists() else "exists"
+        say(f"{taken} {what}, and is kept; this one is {target}. --overwrite would replace it")
 
 
 def read_metrics(run_folder: Path) -> dict[str, Any]:

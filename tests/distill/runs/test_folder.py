@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from distill.compute.processes import Processes
-from distill.runs.folder import CHECKPOINT, choose_run_folder, explain_unwritten, read_metrics, working_folder
+from distill.runs.folder import (
+    CHECKPOINT,
+    choose_run_folder,
+    explain_unwritten,
+    read_metrics,
+    say_kept,
+    working_folder,
+)
 from shared.errors import DiskError, LockedError, UsageError
 
 
@@ -61,11 +68,19 @@ def test_a_finished_run_is_replaced_when_the_new_one_is_done(tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["new"]
 
 
-def test_names(tmp_path: Path) -> None:
+def test_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert choose_run_folder(tmp_path, None, "x", False) == tmp_path / "x"
     for taken in ("x", "x-2"):
         (tmp_path / taken).mkdir()
+    capsys.readouterr()
     assert choose_run_folder(tmp_path, None, "x", False) == tmp_path / "x-3"
+    assert capsys.readouterr().err == "", "nothing has begun yet"
+    say_kept(tmp_path / "x", tmp_path / "x-3")
+    (tmp_path / "x/metrics.json").touch()
+    say_kept(tmp_path / "x", tmp_path / "x-3")
+    say_kept(tmp_path / "x", tmp_path / "x")
+    said = "".join(capsys.readouterr().err.split())
+    assert [said.count(what) for what in ("xexists,andiskept", "xisafinishedrun,", "thisoneis")] == [1, 1, 2]
     assert choose_run_folder(tmp_path, "x", "y", True) == tmp_path / "x"
     with pytest.raises(UsageError, match="exists already"):
         choose_run_folder(tmp_path, "x", "y", False)
