@@ -43,10 +43,10 @@ def main() -> None:
         seconds[name] = time.perf_counter() - started
         if name == "first rows":
             rows = found["total"]
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     started = time.perf_counter()
     write_page(RowIndex(folder).look(), ViewConfig())
     seconds["the file, opened anew"] = time.perf_counter() - started
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     rounded = {name: round(value, 2) for name, value in seconds.items()}
     print(json.dumps({"benchmark": "view", "rows": rows, "seconds": rounded, "megabytes": megabytes}))
 

@@ -107,7 +107,7 @@ class DialogueColumn:
     `learnt` names whose words the reply is. `same_tokenizer` says that the teacher's ids are the student's too: then
     they are taken as they are, with the top K where `with_top`. `shuffle` is a seed where the teacher's words, or with
     `with_top` its distributions, are to be those of others: of other rows of the row group, or of other tokens. Which
-    tokens the teacher's own K name stays then: what is learnt beside a distribution is learnt at the same tokens.
+    tokens the teacher's own K name stays then: what is learnt beside a distribution is learnt at no other tokens.
     `answers` weighs the tokens of a reply's final answer; all weigh alike without.
     """
 

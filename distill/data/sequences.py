@@ -6,7 +6,7 @@ token is told from padding by its id, because many tokenizers pad with their end
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from shared.topk import NO_TOKEN, TopK
 
 PLACES = "places"
 OF_REPLIES = ("top_ids", "top_logprobs", "tail", "has_top", "weights", "named")  # an entry a token of all replies
+_FILLS = {"top_ids": NO_TOKEN, "top_logprobs": -np.inf}  # of those that are K wide
 
 
 class Dialogue(NamedTuple):
@@ -147,14 +148,15 @@ def join_sequences(parts: Sequence[Sequences]) -> Sequences:
         np.concatenate([part.ids for part in parts]),
         np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))]),
         np.concatenate([part.prompts for part in parts]),
-        np.concatenate([_widen(part.top_ids, width, NO_TOKEN) for part in parts]),
-        np.concatenate([_widen(part.top_logprobs, width, -np.inf) for part in parts]),
-        np.concatenate([part.tail for part in parts]),
-        np.concatenate([part.has_top for part in parts]),
-        np.concatenate([part.weights for part in parts]),
-        np.concatenate([part.named for part in parts]),
+        *(
+            np.concatenate([_widen(getattr(part, name), width, _FILLS.get(name)) for part in parts])
+            for name in OF_REPLIES
+        ),
     )
 
 
-def _widen(array: Array, width: int, fill: Any) -> Array:
+def _widen(array: Array, width: int, fill: float | None) -> Array:
+    """Bring the second axis to `width`; nothing without a `fill`."""
+    if fill is None:
+        return array
     return np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=fill)

@@ -211,7 +211,7 @@ def make_targets(
 ) -> TokenTargets:
     """Make what a batch of dialogues is held to, each token with its share in the means over all.
 
-    `tail` counts where the teacher's own K lack the token, whatever distribution is learnt there.
+    `tail` counts only where the teacher's own K lack the token, whatever distribution is learnt there.
     """
     has_top = inputs["has_top"]
     return TokenTargets(

@@ -29,7 +29,8 @@ class Training:
     """One run of the loop. `on_epoch` is called for each epoch of the last phase, first for those of a checkpoint.
 
     A polite signal (shared.signals) ends it after the step, or in the score, that is under way: with a checkpoint, and
-    StoppedError. Of several processes the first one does so, and the others end with it.
+    StoppedError. Of several processes the first one does so, and the others end with it. While a phase is being made it
+    ends the run at once, and what is kept is the checkpoint of before, if any.
     """
 
     method: Method

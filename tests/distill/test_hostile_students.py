@@ -23,7 +23,7 @@ from distill.runs.card import make_card
 from distill.training.loop import Training
 from shared.errors import DiskError, SourceError
 from shared.signals import catch_signals, interrupt
-from tests.shared.shards.test_journal import limit_file_size
+from tests.shared.full_disk import limit_file_size
 
 
 def train(shards: Path, student: Path, out: Path, **options: Any) -> tuple[Path, dict[str, Any]]:

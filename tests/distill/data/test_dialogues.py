@@ -165,7 +165,7 @@ def test_shuffled_replies_are_those_of_other_rows_and_shuffled_tops_those_of_oth
     assert (text.ids != own.ids).any()
     tops = decode(replace(plain, shuffle=3), rows)
     assert (tops.ids == own.ids).all()
-    assert (tops.named == own.named).all(), "what is learnt beside the distributions is learnt at the same tokens"
+    assert (tops.named == own.named).all(), "what is learnt beside the distributions is learnt at no other tokens"
     assert sorted(map(tuple, tops.top_ids.tolist())) == sorted(map(tuple, own.top_ids.tolist()))
     assert (tops.top_ids[:, 0] != own.top_ids[:, 0]).mean() > 0.3
     again = decode(replace(plain, shuffle=3), rows)

@@ -1,9 +1,6 @@
 """The journal keeps every acknowledged batch, whatever a crash or a full disk leaves behind it."""
 
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +10,7 @@ import pytest
 from shared.errors import CorruptShardError, DiskError, ShardError
 from shared.schema import row_schema, rows_to_batch
 from shared.shards.journal import Journal, JournalReader
+from tests.shared.full_disk import limit_file_size
 from tests.shared.shards.shard_rows import make_rows
 
 SCHEMA = row_schema()
@@ -44,17 +42,6 @@ def read_tear(path: Path) -> tuple[int, int]:
         for _ in reader:
             pass
         return reader.torn, reader.damaged
-
-
-@contextmanager
-def limit_file_size(size: int) -> Iterator[None]:
-    """A disk that is full at `size` bytes a file: the kernel writes what fits and refuses the rest."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
