@@ -23,7 +23,8 @@ test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "not real and not vllm" --numprocesses 2
 
 test-real: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m real
+	$(BIN)/python -m pytest -m "real and not alone" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "real and alone"
 
 # vLLM brings its own torch and transformers, and so has an environment of its own.
 test-vllm: $(VLLM_VENV)/stamp

@@ -12,6 +12,7 @@ SETTLED = 10.0  # seconds after the first request
 
 
 @pytest.mark.real
+@pytest.mark.alone
 @pytest.mark.parametrize("retry_after", [None, "1"])
 @pytest.mark.parametrize("burst", [20, 200])
 def test_a_limit_of_200_a_second_is_used_and_not_stormed(burst: int, retry_after: str | None) -> None:
