@@ -188,13 +188,18 @@ def push(
     options: dict[str, Any],
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="runs/<name>/.")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="A model repository of the hub: name, or owner/name.")],
-    private: Annotated[bool, typer.Option("--private", help="Make it private, where it is new.")] = False,
+    public: Annotated[
+        bool, typer.Option("--public/--private", help="Let anybody read it. Private unless given; that stays so.")
+    ] = False,
 ) -> None:
-    """Export a trained student to the Hugging Face hub, with the token in HF_TOKEN."""
+    """Export a trained student, with its card, to the Hugging Face hub, with the token in HF_TOKEN.
+
+    Private, unless told otherwise. A push that was cut off goes on when the same command is given again.
+    """
     require_extra("distill", "torch", "transformers", "safetensors")
     from distill.runs.export import push_run
 
-    address = push_run(run_folder, repo, private, trusts_code=options.get("trust_remote_code", False))
+    address = push_run(run_folder, repo, public=public, trusts_code=options.get("trust_remote_code", False))
     say(f"{run_folder} is now {address}")
 
 

@@ -2,9 +2,10 @@
 
 import harvest.startup  # noqa: F401, I001  (before anything of `shared`)
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -206,6 +207,36 @@ def view(options: dict[str, Any], shards: Shards) -> None:
     config = make_view_config(options)
     folder = choose_teacher(shards, config.teacher)
     serve_rows(folder, config.port or 0) if config.serve else write_file(folder, config)
+
+
+@app.command()
+@command
+def push(
+    shards: Shards,
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="A data set of the hub: name, or owner/name.")],
+    public: Annotated[bool, typer.Option("--public/--private", help="Let anybody read it.")] = False,
+    raw: Annotated[
+        Literal["keep", "drop"] | None,
+        typer.Option(help="The teacher's replies as they came, in the column raw: send them too, or leave them out."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Push sealed shards, manifest and card to the Hugging Face hub as a data set, with the token in HF_TOKEN.
+
+    Private, unless told otherwise. A push that was cut off goes on when the same command is given again.
+    """
+    from dataclasses import asdict
+
+    from harvest.sharing.push import push_harvest
+
+    can_ask = sys.stdin.isatty() and not as_json
+    report = push_harvest(shards, repo, public=public, raw=raw, choose_raw=_ask_raw if can_ask else None)
+    print_json(asdict(report)) if as_json else say(f"{shards} is now {report.address}")
+
+
+def _ask_raw(question: str) -> Literal["keep", "drop"]:
+    say(question)
+    return "keep" if typer.confirm("Send them too?", default=False, err=True) else "drop"
 
 
 def _print_report(report: Any, as_json: bool) -> None:

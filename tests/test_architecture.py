@@ -23,7 +23,19 @@ MAY_IMPORT = {
 # A room of a stage imports itself and the rooms before it. A module may stand elsewhere than the folder it lies in: a
 # loss knows tensors and its own options, and stands before the config that lists them; the objective knows outputs.
 ROOMS = {
-    "harvest": ("startup", "chat", "rendering", "teachers", "asking", "looking", "config", "flags", "job", "cli"),
+    "harvest": (
+        "startup",
+        "chat",
+        "rendering",
+        "teachers",
+        "asking",
+        "looking",
+        "sharing",
+        "config",
+        "flags",
+        "job",
+        "cli",
+    ),
     "distill": (
         *("startup", "controls", "presets", "decoding", "losses", "config", "compute", "data", "models"),
         "losses.objective",

@@ -19,7 +19,7 @@ from distill.runs.formats.trl import write_trl
 from shared.console import say
 from shared.disk import explain_disk_errors
 from shared.errors import UsageError
-from shared.hub import make_repository, upload_folder
+from shared.hub import commit_files, find_changed, open_repository
 from shared.sources import resolve_model
 
 
@@ -92,17 +92,23 @@ def _new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def push_run(run_folder: Path, repo: str, private: bool, trusts_code: bool = False) -> str:
+def push_run(run_folder: Path, repo: str, *, public: bool = False, trusts_code: bool = False) -> str:
     """Export a run's student to the model repository `repo` of the hub, which is made if it is not there; its address.
 
     Raises UsageError where the run is not finished, and what shared.hub raises: a missing token before anything is
     loaded.
     """
     read_metrics(run_folder)
-    repository, address = make_repository(repo, private)
+    repository = open_repository(repo, "model", public=public)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "model")
-        export_run(run_folder, folder, repository, trusts_code)
-        say(f"uploading {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.1f} MB to {repository}")
-        upload_folder(repository, folder, run_folder.resolve().name)
-    return address
+        export_run(run_folder, folder, repository.id, trusts_code)
+        files: dict[str, Path | bytes] = {path.name: path for path in sorted(folder.iterdir())}
+        changed = find_changed(repository, files)
+        size = sum(path.stat().st_size for path in folder.iterdir() if path.name in changed)
+        say(
+            f"{repository.address}, {'private' if repository.private else 'public'}: {len(changed)} of {len(files)} "
+            f"files to send, {size / 1e6:.1f} MB"
+        )
+        commit_files(repository, files, (), run_folder.resolve().name)
+    return repository.address

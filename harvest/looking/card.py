@@ -1,6 +1,9 @@
 """The dataset card of a task's shards: a README.md that the Hugging Face hub reads as it is."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -11,26 +14,28 @@ from shared.schema import sum_costs
 from shared.shards import Manifest, find_teachers, load_manifest
 from shared.shards.manifest import REMOVED
 
+_CATEGORIES = {"generation": "text-generation", "choice": "multiple-choice"}
+_SIZES = (  # the hub's own names
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+    (10**9, "100M<n<1B"),
+)
+
 
 def write_card(task_folder: Path) -> None:
     """Write `task_folder`/README.md from the manifests of all teachers below it. Workers may do so at the same time."""
     with lock_file(task_folder / ".card.lock"):
         manifests = {path: load_manifest(path) for path in find_teachers(task_folder)}
-        replace_file(task_folder / "README.md", _make_card(task_folder, manifests).encode())
+        replace_file(task_folder / "README.md", make_card(manifests).encode())
 
 
-def _make_card(task_folder: Path, manifests: dict[Path, Manifest]) -> str:
-    configs = [
-        {
-            "config_name": manifest.teacher,
-            "data_files": [
-                {"split": split, "path": f"{path.relative_to(task_folder)}/split={split}/*.parquet"}
-                for split in _list_splits(manifest)
-            ],
-        }
-        for path, manifest in manifests.items()
-    ]
-    header = yaml.safe_dump({"configs": configs}, sort_keys=False, allow_unicode=True, width=1000)
+def make_card(manifests: Mapping[Path, Manifest]) -> str:
+    """Make the card of one task's teachers: their folders, in which the shards lie, with their manifests."""
+    header = yaml.safe_dump(_describe_data_set(manifests), sort_keys=False, allow_unicode=True, width=1000)
     first = next(iter(manifests.values()))
     lines = ["---", header.rstrip(), "---", "", f"# {escape_markdown(first.task)}: a teacher's answers", ""]
     lines.append(f"Texts: {escape_markdown(hide_place(first.source))}. {_describe_answers(first)}")
@@ -55,8 +60,40 @@ def _make_card(task_folder: Path, manifests: dict[Path, Manifest]) -> str:
         "`reply`, `label_logprobs` (natural logs, one a label, with the rest of the probability in `residual_mass`), "
         "`raw`, and the bill. `manifest.json` beside the shards has the recipe and their hashes.",
         "",
+        "Licence: not settled here; those of the texts and of the teacher's answers apply.",
+        "",
     ]
     return "\n".join(lines)
+
+
+def _describe_data_set(manifests: Mapping[Path, Manifest]) -> dict[str, Any]:
+    """The card's metadata: each teacher is a config, the first of several the one that is read unless another is named.
+
+    Source: https://huggingface.co/docs/hub/datasets-cards and datasets-manual-configuration.
+    """
+    first, *others = manifests.values()
+    rows = sum(shard.rows for manifest in manifests.values() for shard in manifest.shards)
+    configs: list[dict[str, Any]] = [
+        {
+            "config_name": manifest.teacher,
+            "data_files": [
+                {
+                    "split": re.sub(r"[^A-Za-z0-9_]", "_", split),
+                    "path": f"teacher={manifest.teacher}/split={split}/*.parquet",
+                }
+                for split in _list_splits(manifest)
+            ],
+        }
+        for manifest in manifests.values()
+    ]
+    if others:
+        configs[0]["default"] = True
+    return {
+        "tags": ["harvest-distill", "knowledge-distillation"],
+        "task_categories": [_CATEGORIES.get(first.kind, "text-classification")],
+        "size_categories": [next((name for most, name in _SIZES if rows < most), "1B<n<10B")],
+        "configs": configs,
+    }
 
 
 def _describe_answers(manifest: Manifest) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 from typer.testing import CliRunner
@@ -21,7 +22,8 @@ from shared.errors import UsageError
 from shared.shards.manifest import hash_recipe, load_manifest
 from shared.sources import resolve_model
 from tests.distill.distill_rows import WriteFolder, make_rows
-from tests.distill.runs.hub_server import serve_hub
+from tests.shared.loopback_hub import LoopbackHub
+from tests.shared.loopback_hub import loopback_hub as loopback_hub
 
 TEXTS = ["good film", "the plot and the actor so awful", "a"]
 
@@ -134,55 +136,61 @@ def test_export_refuses_what_it_cannot_do(shards: Path, tiny_student: Path, tmp_
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's, of httpx
-def test_push_to_a_hub(shards: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_to_a_hub(
+    shards: Path, tiny_student: Path, loopback_hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, metrics = run(shards, tiny_student, lora_rank=2)
-    with serve_hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("HF_TOKEN", hub.token)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # LFS: this server knows no Xet
-        done = CliRunner().invoke(app, ["push", str(folder), "mine", "--private"])
-        assert done.exit_code == 0, done.output
-        assert f"{hub.url}/me/mine" in done.stderr
-        assert "private" in (hub.repos["me/mine"].get("visibility"), *hub.repos["me/mine"])
-        assert {"model.safetensors", "config.json", "tokenizer.json", "README.md"} <= hub.files.keys()
-        card = hub.files["README.md"].decode()
-        assert 'model="me/mine"' in card
-        assert f"{metrics['dev_best']:.4f}" in card
-        assert hub.token not in done.output
-        assert hub.token.encode() not in b"".join(hub.files.values())
+    done = CliRunner().invoke(app, ["push", str(folder), "mine"])
+    assert done.exit_code == 0, done.output
+    assert f"{loopback_hub.url}/me/mine, private: " in done.stderr
+    repo = loopback_hub.repos["me/mine"]
+    assert repo.private
+    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md"} <= repo.files.keys()
+    card = ModelCard(repo.files["README.md"].decode())
+    assert 'model="me/mine"' in card.text
+    assert f"{metrics['dev_best']:.4f}" in card.text
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.ENDPOINT", loopback_hub.url)
+        card.validate()
+    assert loopback_hub.token not in done.output
+    assert loopback_hub.token.encode() not in b"".join(repo.files.values())
 
-        again = CliRunner().invoke(app, ["push", str(folder), "me/mine"])
-        assert again.exit_code == 0, again.output
+    uploads = loopback_hub.uploads
+    again = CliRunner().invoke(app, ["push", str(folder), "me/mine"])
+    assert again.exit_code == 0, again.output
+    assert (len(repo.commits), loopback_hub.uploads) == (2, uploads)
+    repo.private = False
+    public = CliRunner().invoke(app, ["push", str(folder), "me/mine"])
+    assert public.exit_code == 2
+    assert "is there already and public" in public.stderr
 
-        monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-        refused = CliRunner().invoke(app, ["push", str(folder), "me/other"])
-        assert refused.exit_code == 1
-        assert "did not take me/other: " in refused.stderr
-        assert "401" in refused.stderr
-        assert "hf_wrong" not in refused.output
-        assert "me/other" not in hub.repos
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    refused = CliRunner().invoke(app, ["push", str(folder), "me/other"])
+    assert refused.exit_code == 1
+    assert "did not take me/other: the token in HF_TOKEN is none that it knows" in refused.stderr
+    assert "401" in refused.stderr
+    assert "hf_wrong" not in refused.output
+    assert "me/other" not in loopback_hub.repos
 
 
 def test_push_refuses_before_anything_is_sent(
-    shards: Path, tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shards: Path, tmp_path: Path, loopback_hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "run"
-    with serve_hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        with pytest.raises(UsageError, match="not a finished run"):
-            push_run(folder, "me/mine", private=False)
-        folder.mkdir()
-        (folder / "metrics.json").write_text(json.dumps({"config": {}, "shards": "x"}))
-        monkeypatch.setenv("HF_HOME", str(tmp_path))  # a token that was kept on disk is not taken
-        (tmp_path / "token").write_text(hub.token)
-        with pytest.raises(UsageError, match="set HF_TOKEN"):
-            push_run(folder, "me/mine", private=False)
-        with pytest.raises(UsageError, match="cannot be the name of a repository"):
-            push_run(folder, "a/b/c", private=False)
-        monkeypatch.setenv("HF_TOKEN", hub.token)
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        with pytest.raises(UsageError, match="HF_HUB_OFFLINE is set"):
-            push_run(folder, "me/mine", private=False)
-        assert hub.paths == []
+    with pytest.raises(UsageError, match="not a finished run"):
+        push_run(folder, "me/mine")
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps({"config": {}, "shards": "x"}))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))  # a token that was kept on disk is not taken
+    (tmp_path / "token").write_text(loopback_hub.token)
+    with pytest.raises(UsageError, match="set HF_TOKEN"):
+        push_run(folder, "me/mine")
+    with pytest.raises(UsageError, match="cannot be the name of a repository"):
+        push_run(folder, "a/b/c")
+    monkeypatch.setenv("HF_TOKEN", loopback_hub.token)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UsageError, match="HF_HUB_OFFLINE is set"):
+        push_run(folder, "me/mine")
+    assert loopback_hub.asked == []
