@@ -1,6 +1,7 @@
 """The `distill` command."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -12,9 +13,10 @@ from distill.compare.plan import Comparison, make_comparison, read_plan
 from distill.config import DistillConfig, StudentConfig, TrainingConfig, make_distill_config
 from distill.decoding import parse_decoding
 from distill.losses.registry import LOSSES
-from shared.console import AsJson, ShowVersion, command, print_json, run_app, say
+from shared.console import AsJson, Quiet, ShowVersion, command, print_json, print_result, run_app, say
 from shared.errors import UsageError, require_extra
 from shared.options import make_config, make_parameters, spell_flags, take_options
+from shared.settings import name_variables, reads_file
 
 Program: TypeAlias = Literal["lm-eval", "trl", "distillkit", "axolotl"]
 TemplateName: TypeAlias = Annotated[
@@ -24,17 +26,21 @@ TemplateName: TypeAlias = Annotated[
 MACHINE = [each for each in make_parameters(TrainingConfig) if each.name in ("device", "precision")]
 TRUST = [each for each in make_parameters(StudentConfig) if each.name == "trust_remote_code"]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.callback()
 def main_options(show_version: ShowVersion = False) -> None:
-    """Stage 2: train a text-only student from a shard folder. Opens no connection to a teacher."""
+    """Stage 2: train a text-only student from a shard folder. Opens no connection to a teacher.
+
+    A flag can also be set by an environment variable: --student-lr by DISTILL_STUDENT_LR.
+    """
 
 
 @app.command()
 @command
 @take_options(make_parameters(DistillConfig))
+@reads_file
 def run(
     options: dict[str, Any],
     undistilled: Annotated[
@@ -52,6 +58,7 @@ def run(
     out: Out = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The run's name; <task>-<variant>-s<seed> unless given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Train one student; write runs/<name>/ with metrics.json, student/ (which transformers loads), aligner and log.
@@ -70,7 +77,7 @@ def run(
         print_json({"run": str(folder), **metrics})
     else:
         test = "" if metrics["test"] is None else f", test {metrics['test']:.4f}"
-        say(
+        print_result(
             f"{folder}: {metrics['metric']} dev {metrics['dev_best']:.4f} (epoch {metrics['best_epoch']}; last "
             f"{metrics['dev_last']:.4f}){test}, {metrics['examples_per_second']:.0f} rows a second"
         )
@@ -87,6 +94,7 @@ def compare(
     images: Images = None,
     out: Out = Path("runs"),
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Did the teacher help, or was it regularisation? Variants over seeds, with controls, tests and one HTML report.
@@ -141,7 +149,7 @@ def evaluate(
     if as_json:
         print_json(result)
     else:
-        say(f"{run_folder}: {describe_score(result)}")
+        print_result(f"{run_folder}: {describe_score(result)}")
 
 
 @app.command()
@@ -173,12 +181,12 @@ def export(
     if to is not None:
         if trusts_code:
             raise UsageError("--trust-remote-code is for the student: --to writes rows, and opens none")
-        say(f"{target}: {export_rows(run_folder, target, to, template, tokenizer)}")
+        print_result(f"{target}: {export_rows(run_folder, target, to, template, tokenizer)}")
         return
     if template is not None or tokenizer is not None:
         raise UsageError("--template and --tokenizer are for rows: name the program with --to, too")
     export_run(run_folder, target, trusts_code=trusts_code)
-    say(f"{target}: loads with from_pretrained of transformers' AutoModel classes")
+    print_result(f"{target}: loads with from_pretrained of transformers' AutoModel classes")
 
 
 @app.command()
@@ -200,7 +208,7 @@ def push(
     from distill.runs.export import push_run
 
     address = push_run(run_folder, repo, public=public, trusts_code=options.get("trust_remote_code", False))
-    say(f"{run_folder} is now {address}")
+    print_result(f"{run_folder} is now {address}")
 
 
 def describe_score(result: Mapping[str, Any]) -> str:
@@ -219,7 +227,7 @@ def describe_score(result: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Entry point."""
-    run_app(app)
+    run_app(app, partial(name_variables, prefix="DISTILL"))
 
 
 if __name__ == "__main__":

@@ -275,6 +275,7 @@ class ArmadaConfig:
         Option(
             f"L_m, which brings the student to the teacher's vectors; may be repeated. {_LOSSES}.{_BROKEN}",
             metavar="NAME[=WEIGHT]",
+            complete=lambda: [*LOSSES.entries, NONE],
             compared="variant",
         ),
     ] = (NONE,)
@@ -436,6 +437,7 @@ class GenerativeConfig:
             f"What is learnt, as a weighted sum; may be repeated. {'; '.join(f'{n}: {t}' for n, t in LEARNT.items())}. "
             "The reply, unless given; undistilled, the reference.",
             metavar="NAME[=WEIGHT]",
+            complete=lambda: LEARNT,
             compared="variant",
         ),
     ] = ()

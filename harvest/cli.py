@@ -4,6 +4,7 @@ import harvest.startup  # noqa: F401, I001  (before anything of `shared`)
 import inspect
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,17 +12,23 @@ import typer
 from typer.core import TyperCommand
 
 from harvest.looking.view.config import ViewConfig, make_view_config
-from shared.console import AsJson, ShowVersion, command, print_json, results, run_app, say, show_cost
+from shared.console import AsJson, Quiet, ShowVersion, command, print_json, print_result, run_app, say, show_cost
 from shared.options import make_parameters, take_options
+from shared.settings import name_variables
 
 # What a command needs beyond typer is imported when it runs: `harvest --help` answers at once.
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+VARIABLES = "HARVEST"  # HARVEST_MODEL is --model
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.callback()
 def main_options(show_version: ShowVersion = False) -> None:
-    """Stage 1: ask a multimodal teacher about every text of a task, once, and keep its answers as Parquet shards."""
+    """Stage 1: ask a multimodal teacher about every text of a task, once, and keep its answers as Parquet shards.
+
+    A flag can also be set by an environment variable: --max-cost by HARVEST_MAX_COST.
+    """
 
 
 Shards = Annotated[Path, typer.Argument(help="data/<task>, or one teacher=<name> folder in it.")]
@@ -35,7 +42,7 @@ class HarvestCommand(TyperCommand):
         from harvest.flags import make_context
 
         name = str(self.name)
-        return make_context(info_name or name, _BODIES[name], args, parent, extra)
+        return make_context(info_name or name, _BODIES[name], args, parent, extra, VARIABLES)
 
 
 _BODIES: dict[str, Callable[..., None]] = {}
@@ -56,6 +63,7 @@ def plan(
         int | None,
         typer.Option(help="Ask this many of the rows for real, keep them, and extrapolate from what they took.", min=1),
     ] = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what `run` would ask, and what that takes: tokens, dollars, bytes, minutes. Only --probe sends anything."""
@@ -70,7 +78,7 @@ def plan(
 
 
 @takes_harvest_flags
-def run(options: dict[str, Any], as_json: AsJson = False) -> None:
+def run(options: dict[str, Any], quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Ask the teacher about every row that is not kept yet. Resumes by itself; an answered row is never asked again."""
     from harvest.asking.interrupt import SignalInterrupts
     from harvest.flags import make_config
@@ -145,7 +153,7 @@ def verify(shards: Shards, as_json: AsJson = False) -> None:
     else:
         for problem in verification.problems:
             say(problem)
-        results.print(
+        print_result(
             f"{'ok' if verification.ok else f'{len(verification.problems)} problems'}: "
             f"{verification.rows:,} rows in {verification.shards} shards"
         )
@@ -175,8 +183,7 @@ def reparse(
         "asked 0",
         report.folder,
     ]
-    for line in lines:
-        results.print(line, markup=False, soft_wrap=True)
+    print_result(*lines)
 
 
 @app.command()
@@ -231,7 +238,7 @@ def push(
 
     can_ask = sys.stdin.isatty() and not as_json
     report = push_harvest(shards, repo, public=public, raw=raw, choose_raw=_ask_raw if can_ask else None)
-    print_json(asdict(report)) if as_json else say(f"{shards} is now {report.address}")
+    print_json(asdict(report)) if as_json else print_result(f"{shards} is now {report.address}")
 
 
 def _ask_raw(question: str) -> Literal["keep", "drop"]:
@@ -245,8 +252,7 @@ def _print_report(report: Any, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
         return
-    for line in [*_describe_rows(report), *_describe_judgement(report), report.folder]:
-        results.print(line, markup=False, soft_wrap=True)
+    print_result(*_describe_rows(report), *_describe_judgement(report), report.folder)
 
 
 def _describe_rows(report: Any) -> list[str]:
@@ -290,7 +296,7 @@ def _describe_judgement(report: Any) -> list[str]:
 
 def main() -> None:
     """Entry point of the `harvest` command."""
-    run_app(app)
+    run_app(app, partial(name_variables, prefix=VARIABLES))
 
 
 if __name__ == "__main__":

@@ -57,13 +57,23 @@ def parse_statuses(texts: Sequence[str]) -> tuple[Status, ...]:
     return tuple(map(Status, names))
 
 
+def list_tasks() -> list[str]:
+    """List the names of the known tasks."""
+    from shared.tasks import TASKS
+
+    return [*TASKS]
+
+
 @dataclass(frozen=True, slots=True)
 class TaskChoice(TaskOptions):
     """Which texts: a registered task by name, or a file of the user's own with its columns."""
 
     task: Annotated[
         str,
-        Option("A task by name, a Parquet, JSONL or CSV file or folder, hf://datasets/org/name, or a task in YAML."),
+        Option(
+            "A task by name, a Parquet, JSONL or CSV file or folder, hf://datasets/org/name, or a task in YAML.",
+            complete=list_tasks,
+        ),
     ]
     task_file: Annotated[
         str | None, Option("A file or folder that a known task is read from, instead of the hub.", panel=FILE_PANEL)
@@ -112,6 +122,7 @@ class HarvestConfig:
             parse=parse_statuses,
             repeated=True,
             metavar="STATUS",
+            complete=lambda: RETRIED,
             panel=_ROWS,
         ),
     ] = ()

@@ -13,22 +13,32 @@ from harvest.teachers.registry import TeacherEntry, choose_entry, describe_unkno
 from shared.console import command, fail
 from shared.errors import Error, UsageError
 from shared.options import list_options, make_parameters, take_options
+from shared.settings import find_given, name_variables, reads_file
 
 # Of the copy of click that typer has: its own in newer versions.
 NoSuchOption: type[Exception] = import_module(typer.BadParameter.__module__).NoSuchOption
 
 
-def make_context(name: str, body: Callable[..., None], arguments: list[str], parent: Any, more: dict[str, Any]) -> Any:
+def make_context(
+    name: str,
+    body: Callable[..., None],
+    arguments: list[str],
+    parent: Any,
+    more: dict[str, Any],
+    prefix: str = "HARVEST",
+) -> Any:
     """Parse the arguments of a command whose flags depend on its --teacher; give the context that click runs.
 
-    `body` is called with the options that were given, a dict by name, before its own flags. Raises typer.Exit, the
-    message printed, for a teacher or an option that there is not.
+    `body` is called with the options that were given, a dict by name, before its own flags. `prefix` is that of the
+    environment variables. Raises typer.Exit, the message printed, for a teacher or an option that there is not.
     """
     try:
-        entry = _find_entry(arguments)
-        made = _make_command(name, body, entry)
+        entry = _find_entry(arguments, prefix)
+        made = _make_command(name, body, entry, prefix)
     except Error as error:
-        raise fail(error) from None
+        if not more.get("resilient_parsing"):  # else the shell completes, and there is nobody to tell
+            raise fail(error) from None
+        entry, made = None, _make_command(name, body, None, prefix)
     try:
         return made.make_context(name, list(arguments), parent, **more)
     except NoSuchOption as error:
@@ -57,21 +67,19 @@ def list_flags(entry: TeacherEntry | None) -> list[inspect.Parameter]:
     return [*flags, *make_parameters(config_class, panel=f"The teacher {entry.name}", defaults=entry.defaults)]
 
 
-def _find_entry(arguments: Sequence[str]) -> TeacherEntry | None:
-    """The entry of the teacher that the arguments name."""
-    given: dict[str, str] = {}
-    for place, argument in enumerate(arguments):
-        flag, equals, value = argument.partition("=")
-        if flag in ("--teacher", "--endpoint"):
-            given[flag[2:]] = value if equals else "".join(arguments[place + 1 : place + 2])
-    return choose_entry(given["teacher"], given) if given.get("teacher") else None
+def _find_entry(arguments: Sequence[str], prefix: str) -> TeacherEntry | None:
+    """The entry of the teacher that the arguments, the environment or the file of --config name."""
+    given = find_given(arguments, ("teacher", "endpoint"), prefix)
+    return choose_entry(str(given["teacher"]), given) if "teacher" in given else None
 
 
-def _make_command(name: str, body: Callable[..., None], entry: TeacherEntry | None) -> Any:
+def _make_command(name: str, body: Callable[..., None], entry: TeacherEntry | None, prefix: str) -> Any:
     app = typer.Typer(add_completion=False)
-    described = command(take_options(list_flags(entry))(body))
+    described = command(take_options(list_flags(entry))(reads_file(body)))
     app.command(name, help=inspect.getdoc(body), epilog=_describe_use(name, entry))(described)
-    return typer.main.get_command(app)
+    made = typer.main.get_command(app)
+    name_variables(made, prefix)
+    return made
 
 
 def _describe_use(name: str, entry: TeacherEntry | None) -> str:

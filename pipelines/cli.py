@@ -8,11 +8,11 @@ import typer
 import distill.startup  # noqa: F401  (before anything of `shared`)
 from distill.compare.flags import Images, Out, Overwrite
 from distill.compare.plan import Comparison
-from shared.console import AsJson, ShowVersion, command, print_json, run_app
+from shared.console import AsJson, Quiet, ShowVersion, command, print_json, run_app
 from shared.errors import require_extra
 from shared.options import make_parameters, take_options
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 ELSEWHERE = ("shards", "teacher", "name", "common", "variants")  # the recipe says them, or --set does
 
@@ -47,6 +47,7 @@ def run(
     images: Images = None,
     out: Out = Path("runs"),
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask the teacher what is not kept yet, train what is not finished, and compare.

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from shared.errors import UsageError
 from shared.options import parse_assignment
 from shared.suggestions import suggest
+from shared.yaml_files import read_mapping
 
 NAME, HARVEST, COMPARE, TABLE = KEYS = ("name", "harvest", "compare", "table")
 NEEDED = (NAME, HARVEST, COMPARE)
@@ -58,14 +57,7 @@ def split_assignments(texts: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 def read_recipe(path: Path) -> Recipe:
     """Read the recipe in a YAML file. Raises UsageError that names the file and the key."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UsageError(f"there is no recipe {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} is not a YAML file that can be read: {error}") from error
-    if not isinstance(content, Mapping):
-        raise UsageError(f"{path} is not a recipe: it has no keys")
+    content = read_mapping(path, "recipe")
     if "distill" in content:
         raise UsageError(
             f"{path} has the key distill, of an older version: it is {COMPARE} now, where labels stands beside seeds "

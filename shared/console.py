@@ -49,6 +49,17 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _be_quiet(asked: bool) -> None:
+    global _quiet
+    _quiet = asked
+
+
+Quiet: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Show neither progress nor notices: errors and the result only.", callback=_be_quiet
+    ),
+]
 ShowVersion: TypeAlias = Annotated[
     bool, typer.Option("--version", help="Print the version and end.", callback=_print_version, is_eager=True)
 ]
@@ -104,7 +115,8 @@ class SafeConsole(Console):
 
 messages = SafeConsole(stderr=True, highlight=False)
 results = SafeConsole(highlight=False)
-_silent = False
+_silent = False  # another process says the same
+_quiet = False  # the person wants neither progress nor notices
 
 
 class Tracker(Protocol):
@@ -117,7 +129,7 @@ class Tracker(Protocol):
 @contextmanager
 def track(description: str, total: int) -> Iterator[Tracker]:
     """Show the progress of `total` steps while the block runs; nothing of none."""
-    if _silent or not total:
+    if _silent or _quiet or not total:
         yield _SilentTracker()
     elif messages.is_terminal:
         with _make_bar() as progress:
@@ -191,9 +203,20 @@ def silence() -> None:
 
 
 def say(message: str) -> None:
-    """Print one message for the person at the keyboard, without any key."""
+    """Print one notice for the person at the keyboard, without any key."""
+    if not _quiet:
+        _tell(message)
+
+
+def _tell(message: str) -> None:
     if not _silent:
         messages.print(hide_secrets(message), markup=False, soft_wrap=True)
+
+
+def print_result(*lines: str) -> None:
+    """Print what a command came to, a line each, on standard output, without any key."""
+    for line in () if _silent else lines:
+        results.print(hide_secrets(line), markup=False, soft_wrap=True)
 
 
 def print_table(table: "Table") -> None:
@@ -243,10 +266,10 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
             if results.broken is not None:
                 raise results.broken
         except StoppedError as stop:
-            say(str(stop))
+            _tell(str(stop))
             raise typer.Exit(stop.exit_code) from None
         except KeyboardInterrupt:
-            say("interrupted: what was kept stays kept, and the same command goes on from there")
+            _tell("interrupted: what was kept stays kept, and the same command goes on from there")
             raise typer.Exit(130) from None
         except Exception as error:
             raise _end(error) from None
@@ -254,14 +277,20 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
     return run
 
 
-def run_app(app: typer.Typer) -> None:
-    """Run a command line to its end, and the process with it: every exception becomes a message and an exit code."""
+def run_app(app: typer.Typer, prepare: Callable[[Any], None] | None = None) -> None:
+    """Run a command line to its end, and the process with it: every exception becomes a message and an exit code.
+
+    `prepare` is called with click's command first.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal of another encoding shows escapes and stops nothing
             stream.reconfigure(errors="backslashreplace")
     code = 0
     try:
-        code = typer.main.get_command(app)(standalone_mode=False) or 0
+        made = typer.main.get_command(app)
+        if prepare is not None:
+            prepare(made)
+        code = made(standalone_mode=False) or 0
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = 130

@@ -15,7 +15,7 @@ import csv
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
 from functools import cache, reduce, update_wrapper
@@ -45,8 +45,9 @@ class Option:
     `name` and `flag` are what a user writes, where that is not the field's name and --name. `above`, `at_least` and
     `at_most` bound a number, or each of several. `parse` makes the value of a text, or of the list of texts of a flag
     that is `repeated`; it raises ValueError that says what to give. `show` makes a default readable. `panel` is the
-    group in --help. `compared` says what two runs are to each other that differ in this option: two variants that can
-    be held against each other, two settings that cannot, or nothing that matters.
+    group in --help. `complete` gives the names that a shell completes. `compared` says what two runs are to each other
+    that differ in this option: two variants that can be held against each other, two settings that cannot, or nothing
+    that matters.
     """
 
     help: str = ""
@@ -60,6 +61,7 @@ class Option:
     repeated: bool = False
     show: Callable[[Any], str] | None = None
     panel: str | None = None
+    complete: Callable[[], Iterable[str]] | None = None
     compared: Compared = "setting"
 
     @property
@@ -110,6 +112,11 @@ class ListedOption:
         if get_origin(kind) is Literal:
             return get_args(kind)
         return tuple(str(member.value) for member in kind) if _is_enum(kind) else ()
+
+    def complete(self, incomplete: str) -> list[str]:
+        """List the names that begin as `incomplete` does, for a shell."""
+        names = self.choices if self.option.complete is None else self.option.complete()
+        return [name for name in names if name.startswith(incomplete)]
 
     @property
     def shown_default(self) -> str:
@@ -357,6 +364,7 @@ def _annotate(one: ListedOption, panel: str | None, required: bool) -> Any:
         metavar=option.metavar,
         rich_help_panel=one.panel or panel,
         show_default=False,
+        autocompletion=one.complete if option.complete or (one.several and one.choices) else None,
     )
     return Annotated[kind if required and one.default is MISSING else kind | None, flag]
 

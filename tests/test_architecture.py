@@ -262,7 +262,7 @@ def test_typer_is_for_command_lines() -> None:
         for module, imports in list_imports(ROOT).items()
         if any(is_inside(imported, "typer") for imported in imports) and not module.endswith((".cli", ".flags"))
     }
-    assert users <= {"shared.console", "shared.options"}
+    assert users <= {"shared.console", "shared.options", "shared.settings"}
 
 
 def test_functions_are_short() -> None:

@@ -114,6 +114,8 @@ MISTAKES = (
     Mistake(
         "a teacher of shards", "harvest show data/toy --teacher x", "holds no answers of teacher 'x'; it has: t", 1
     ),
+    Mistake("a key of a config", "harvest run --config config.yaml", "run has no option limt; did you mean limit?"),
+    Mistake("no config", "distill run --config no.yaml", "there is no config no.yaml"),
     Mistake("no shards", "distill run", "distill run needs --shards"),
     Mistake("the wrong folder", "distill run --shards data", "data holds no teacher's answers", 1),
     Mistake("another teacher", f"{TRAIN} --teacher u", "data/toy holds no answers of teacher 'u'; it has: t", 1),
@@ -147,6 +149,7 @@ FILES = {
     "films.csv": "text,stars\ngood film,good\nbad film,bad\n",
     "three.csv": "a,b,c\ngood film,good,x\nbad film,bad,y\n",
     "good.yaml": GOOD,
+    "config.yaml": "teacher: reader\ntask: reviews.csv\nlimt: 3\n",
     "key.yaml": GOOD.replace("harvest", "harvst"),
     "harvest.yaml": GOOD.replace("reader}", "reader, limt: 3}"),
     "student.yaml": GOOD.replace("1]}", "1], common: {epoch: 1}}"),

@@ -10,6 +10,7 @@ from distill.config import TEXT_KINDS, UNDISTILLED, DistillConfig, Shards, Teach
 from distill.controls import CONTROLS, Control
 from shared.errors import ShardError, UsageError
 from shared.options import Option, check_options, make_config, parse_assignment, parse_value
+from shared.yaml_files import read_mapping
 
 CHOICES = "choices"
 OWN = ("seed", "labels")  # options that the comparison itself sets, for each cell
@@ -243,14 +244,4 @@ def make_comparison(content: Mapping[str, Any], owner: str, **changes: Any) -> C
 
 def read_plan(path: Path) -> dict[str, Any]:
     """Read the keys of a plan in a YAML file, its name that of the file unless it has one. Raises UsageError."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UsageError(f"there is no plan {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} is not a YAML file that can be read: {error}") from error
-    if not isinstance(content, Mapping):
-        raise UsageError(f"{path} is not a plan: it has no keys")
-    return {"name": path.stem, **content}
+    return {"name": path.stem, **read_mapping(path, "plan")}

@@ -31,6 +31,11 @@ _registered: dict[str, "TeacherEntry"] = {}  # by this process, for itself
 PATIENT_SECONDS, IMPATIENT_SECONDS = 3.0, 0.7  # for the hub to answer
 
 
+def list_teachers() -> list[str]:
+    """List the names of all teachers."""
+    return [*find_teachers().entries]
+
+
 @dataclass(frozen=True, slots=True)
 class TeacherChoice:
     """Which teacher, the name that its shards are kept under (None: the teacher's own), and options of its own.
@@ -38,7 +43,7 @@ class TeacherChoice:
     The options are those of the teacher's config class; `prepare_teacher` checks them.
     """
 
-    teacher: Annotated[str, Option("reader, endpoint, llava, ...: see `harvest teachers`.")]
+    teacher: Annotated[str, Option("reader, endpoint, llava, ...: see `harvest teachers`.", complete=list_teachers)]
     name: Annotated[str | None, Option("Keep the answers under teacher=<name>. Unless given, the teacher's.")] = None
     options: Annotated[Mapping[str, Any], Option("Options of the teacher's own, by name.", name="teacher_options")] = (
         field(default_factory=dict)
