@@ -38,22 +38,33 @@ class HarvestCommand(TyperCommand):
     """A command whose flags are made when it is called: they are those of the teacher that is named, too."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Parse the arguments with the flags of the teacher among them."""
-        from harvest.flags import make_context
+        """Parse the arguments with the flags of the teacher among them, or those of a config class."""
+        from harvest.flags import make_context, make_own_context
 
         name = str(self.name)
-        return make_context(info_name or name, _BODIES[name], args, parent, extra, VARIABLES)
+        body, config = _BODIES[name]
+        if config is not None:
+            return make_own_context(info_name or name, body, config, args, parent, extra, VARIABLES)
+        return make_context(info_name or name, body, args, parent, extra, VARIABLES)
 
 
-_BODIES: dict[str, Callable[..., None]] = {}
+_BODIES: dict[str, tuple[Callable[..., None], str | None]] = {}
 
 
 def takes_harvest_flags(body: Callable[..., None]) -> Callable[..., None]:
     """Register `body` as a HarvestCommand; it is called with the options that were given, before its own flags."""
-    name = body.__name__
-    _BODIES[name] = body
-    app.command(name, cls=HarvestCommand, help=inspect.getdoc(body))(lambda: None)
-    return body
+    return takes_flags_of(body.__name__, None)(body)
+
+
+def takes_flags_of(name: str, config: str | None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Do the same with the flags of a config class, "module:class", which is imported when the command is called."""
+
+    def register(body: Callable[..., None]) -> Callable[..., None]:
+        _BODIES[name] = body, config
+        app.command(name, cls=HarvestCommand, help=inspect.getdoc(body))(lambda: None)
+        return body
+
+    return register
 
 
 @takes_harvest_flags
@@ -88,6 +99,24 @@ def run(options: dict[str, Any], quiet: Quiet = False, as_json: AsJson = False) 
     _print_report(report, as_json)
     if report.stopped is not None:
         raise typer.Exit(1)
+
+
+@takes_flags_of("import", "harvest.importing.config:ImportConfig")
+def import_(options: dict[str, Any], quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Make a teacher's folder of vectors, replies or probabilities that you have already. Asks nobody."""
+    from dataclasses import asdict
+
+    from harvest.importing.config import ImportConfig
+    from harvest.importing.run import describe_import, import_answers
+    from harvest.looking.agreement import describe_agreement
+    from shared.options import make_config, spell_flags
+
+    report = import_answers(make_config(ImportConfig, options, "harvest import", spell_flags(ImportConfig)))
+    if as_json:
+        print_json(asdict(report))
+        return
+    for line in [*describe_import(report), *describe_agreement(report.agreement or {"splits": {}}), report.folder]:
+        print_result(line)
 
 
 @app.command()

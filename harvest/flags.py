@@ -46,6 +46,25 @@ def make_context(
         raise fail(UsageError(_refuse(flag, entry))) from None
 
 
+def make_own_context(
+    name: str,
+    body: Callable[..., None],
+    config: str,
+    arguments: list[str],
+    parent: Any,
+    more: dict[str, Any],
+    prefix: str = "HARVEST",
+) -> Any:
+    """Do the same for a command whose flags are those of a config class, "module:class"."""
+    module, _, class_name = config.partition(":")
+    flags = make_parameters(getattr(import_module(module), class_name))
+    app = typer.Typer(add_completion=False)
+    app.command(name, help=inspect.getdoc(body))(command(take_options(flags)(reads_file(body))))
+    made = typer.main.get_command(app)
+    name_variables(made, prefix)
+    return made.make_context(name, list(arguments), parent, **more)
+
+
 def make_config(options: dict[str, Any]) -> HarvestConfig:
     """The HarvestConfig of the options that were given as flags."""
     entry = choose_entry(options["teacher"], options)

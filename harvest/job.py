@@ -16,7 +16,7 @@ from harvest.asking.interrupt import Interrupt, run_loop
 from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import EVERY_SPLIT, Action, Plan, Scope, find_first, make_plan, request_key
 from harvest.asking.reserve import DiskReserve
-from harvest.config import NO_SPLIT, HarvestConfig
+from harvest.config import NO_SPLIT, HarvestConfig, TaskChoice
 from harvest.looking.agreement import judge_folder
 from harvest.looking.card import write_card
 from harvest.teachers.base import Remote, Teacher, find_draw_problem
@@ -251,11 +251,7 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None, *, sends: bool)
     """
     interrupt = interrupt or Interrupt()
     build_teacher = prepare_teacher(config.teacher)
-    choice = asdict(config.task)
-    loaded = load_task(find_task(choice.pop("task"), **choice))
-    say(f"{loaded.task.name}: {loaded.source}")
-    for note in loaded.notes:
-        say(f"  {note}")
+    loaded = load_choice(config.task)
     scope = _choose_scope(config, loaded)
     teacher = build_teacher(loaded.task)
     try:
@@ -271,6 +267,16 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None, *, sends: bool)
         yield _Harvest(loaded, teacher, path, scope, config.failure_limit, config.drain, interrupt)
     finally:
         run_loop(teacher.aclose(), interrupt)
+
+
+def load_choice(choice: TaskChoice) -> LoadedTask:
+    """Find and check the texts that a user chose, and say where they are from."""
+    options = asdict(choice)
+    loaded = load_task(find_task(options.pop("task"), **options))
+    say(f"{loaded.task.name}: {loaded.source}")
+    for note in loaded.notes:
+        say(f"  {note}")
+    return loaded
 
 
 def _choose_scope(config: HarvestConfig, loaded: LoadedTask) -> Scope:

@@ -34,6 +34,7 @@ ROOMS = {
         "config",
         "flags",
         "job",
+        "importing",
         "cli",
     ),
     "distill": (

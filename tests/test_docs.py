@@ -60,7 +60,7 @@ def list_flags() -> frozenset[str]:
         name
         for program in APPS
         for command in find_commands(program).values()
-        if program != "harvest" or command.name not in ("plan", "run")
+        if program != "harvest" or command.name not in ("plan", "run", "import")
         for parameter in command.params
         for name in (*parameter.opts, *parameter.secondary_opts)
     }
@@ -72,8 +72,9 @@ def list_flags() -> frozenset[str]:
         for flag in (one.flag, f"--no-{one.flag[2:]}")
     }
     from harvest.config import HarvestConfig
+    from harvest.importing.config import ImportConfig
 
-    harvest = {one.flag for one in list_options(HarvestConfig)}
+    harvest = {one.flag for config in (HarvestConfig, ImportConfig) for one in list_options(config)}
     return frozenset({*own, *teachers, *harvest, "--probe", "--version", "--help"})
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from harvest.chat.imported import IMPORTED, make_reader
 from harvest.teachers.base import Reread
 from harvest.teachers.registry import find_teacher
 from shared.errors import UsageError
@@ -17,6 +18,9 @@ def find_reread(recipe: Mapping[str, Any]) -> Reread | None:
     while "onto" in recipe:
         recipe = recipe["onto"]["recipe"]
     name = recipe.get("teacher", "")
+    if name == IMPORTED:
+        reader = make_reader(recipe)
+        return None if reader is None else reader.reread
     try:
         teacher, _ = find_teacher(name).load()
     except UsageError as error:

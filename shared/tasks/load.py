@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.errors import DataError, MissingExtraError, SourceError, UsageError
 from shared.example import Example, Message
@@ -32,6 +32,7 @@ from shared.tasks.tables import open_table
 from shared.tasks.task import Source, Task
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
 # Which rows a split is made of, by the digit of their hash, where the source has no such split.
@@ -64,6 +65,43 @@ class LoadedTask:
     notes: tuple[str, ...]
     _columns: Source
     _shares: Mapping[str, _Share]
+
+    @property
+    def label_values(self) -> tuple[str, ...]:
+        """The labels as the label column has them, in their order; () where there are none."""
+        return (self._columns.label_values or self.task.labels) if self.task.labels else ()
+
+    @property
+    def id_column(self) -> str | None:
+        """The column that names the rows; None where their numbers do."""
+        return self._columns.id
+
+    @property
+    def text_templates(self) -> tuple[str, ...]:
+        """The templates of a row's texts: see Source."""
+        return tuple(template for template in (self._columns.text, self._columns.text_pair) if template)
+
+    def number_rows(self, splits: Sequence[str]) -> "Mapping[str, np.ndarray[Any, np.dtype[np.int64]]]":
+        """Number the rows of several splits from 0 in the order of their files, also where a file was cut into splits.
+
+        Each split has the numbers of its rows, in their order.
+        """
+        import numpy as np
+
+        numbers: dict[str, np.ndarray[Any, np.dtype[np.int64]]] = {}
+        start = 0
+        for part in dict.fromkeys(self._shares[split].part for split in splits):
+            own = [split for split in splits if self._shares[split].part == part]
+            digits = self._shares[own[0]].row_digits
+            if self._shares[own[0]].digits is None:
+                numbers[own[0]] = np.arange(start, start + self.splits[own[0]])
+            else:
+                row_digits = np.frombuffer(digits, np.uint8)
+                owner = {split: np.isin(row_digits, list(self._shares[split].digits or ())) for split in own}
+                rank = np.cumsum(np.logical_or.reduce(list(owner.values()))) - 1 + start
+                numbers |= {split: rank[mask].astype(np.int64) for split, mask in owner.items()}
+            start += sum(self.splits[split] for split in own)
+        return numbers
 
     def examples(self, split: str) -> Iterator[Example]:
         """The split's examples in their order; each call starts anew. Raises UsageError: no such split."""
