@@ -14,8 +14,9 @@ from typing import Any
 import orjson
 
 from pipelines.table import Published, Table
-from shared.console import print_table, results
+from shared.console import results
 from shared.disk import replace_file
+from shared.printed_tables import print_table
 
 JSON, CSV, MARKDOWN = "table.json", "table.csv", "table.md"
 COLUMNS = ("task", "metric", "student", "labels", "variant", "published", "dev", "held out", "seeds", "verdict")

@@ -12,7 +12,8 @@ from harvest.config import HarvestConfig
 from harvest.job import Report, plan_harvest
 from harvest.teachers.registry import choose_entry
 from pipelines.runner import Experiment, follow_harvest
-from shared.console import print_table, results, show_cost
+from shared.console import results, show_cost
+from shared.printed_tables import print_table
 from shared.schema import sum_costs
 
 

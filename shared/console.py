@@ -21,7 +21,6 @@ import typer
 import typer.main
 from rich.console import Console, ConsoleDimensions
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.segment import Segment
 
 from shared.errors import Error, StoppedError, UsageError
@@ -33,7 +32,6 @@ from shared.signals import ENDING, catch_signals, interrupt
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType
     from rich.progress import Progress
-    from rich.table import Table
     from rich.text import Text
 
 Parameters = ParamSpec("Parameters")
@@ -217,21 +215,6 @@ def print_result(*lines: str) -> None:
     """Print what a command came to, a line each, on standard output, without any key."""
     for line in () if _silent else lines:
         results.print(hide_secrets(line), markup=False, soft_wrap=True)
-
-
-def print_table(table: "Table") -> None:
-    """Print a table on standard output, whole: where the terminal is narrower, its lines go on below."""
-    options = results.options.update(max_width=PIPED_WIDTH)
-    needed = Measurement.get(results, options, table).maximum
-    if needed <= results.width:
-        results.print(table)
-        return
-    before = results._width
-    results.width = needed
-    try:
-        results.print(table, crop=False)
-    finally:
-        results._width = before
 
 
 def show_cost(cost_usd: float | None) -> str:

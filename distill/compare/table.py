@@ -9,7 +9,8 @@ from distill.compare.plan import name_cell
 from distill.compare.run import REPORT
 from distill.compare.runner import CELLS, STUDENT
 from distill.compare.sentences import name_labels
-from shared.console import print_table, results
+from shared.console import results
+from shared.printed_tables import print_table
 
 
 def print_comparison(folder: Path, result: Mapping[str, Any]) -> None:

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-
 from harvest.teachers.registry import find_teachers
 from harvest.teachers.requirements import Requirements, find_missing_locally
-from shared.console import print_table, results
+from shared.console import results
+from shared.printed_tables import print_table
 
 _WORDS = {
     "embedding": "vector",
@@ -39,7 +38,7 @@ def print_teachers() -> None:
     """Print the same as a table; and what installed packages would bring, but for an error."""
     from rich.table import Table
 
-    table = Table("teacher", "gives", "needs", "here", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table("teacher", "gives", "needs", "here")
     table.add_column("what it does", overflow="fold")
     for entry in find_teachers().entries.values():
         table.add_row(

@@ -5,11 +5,14 @@ from typing import Any
 
 from harvest.asking.inflight import read_in_flight
 from harvest.looking.agreement import describe_agreement, judge_folder
-from shared.console import print_table, results
+from shared.console import results
 from shared.errors import ShardError
+from shared.printed_tables import print_table
 from shared.schema import Status, sum_costs
 from shared.shards import load_manifest, summarise_folder
 from shared.shards.manifest import MANIFEST_NAME
+
+HEADINGS = ("split", "planned", "kept", "ok", "failed", "unasked", "not sealed", "dollars", "MB")
 
 
 def read_status(path: Path | str) -> dict[str, Any]:
@@ -27,35 +30,8 @@ def read_status(path: Path | str) -> dict[str, Any]:
 
 def print_status(status: dict[str, Any]) -> None:
     """Print what read_status gave as tables for a person."""
-    from rich.markup import escape
-    from rich.table import Table
-
     for teacher in status["teachers"]:
-        table = Table(
-            "split",
-            "planned",
-            "kept",
-            "ok",
-            "failed",
-            "unasked",
-            "not sealed",
-            "dollars",
-            "MB",
-            title=escape(teacher["folder"]),
-        )
-        for split, counts in teacher["splits"].items():
-            table.add_row(
-                split,
-                f"{counts['planned']:,}",
-                f"{counts['kept']:,}",
-                f"{counts['statuses'].get(Status.OK, 0):,}",
-                f"{counts['failed']:,}",
-                f"{counts['statuses'].get(Status.UNASKED, 0):,}",
-                f"{counts['unsealed']:,}",
-                _show_dollars(counts["known_cost_usd"], counts["unpriced"]),
-                f"{counts['bytes'] / 1e6:.1f}",
-            )
-        print_table(table)
+        _print_splits(teacher)
         for split, counts in teacher["splits"].items():
             for cause, rows in counts["failures"]:
                 results.print(f"  {split}: {rows:,} x {cause}", markup=False, soft_wrap=True)
@@ -66,6 +42,36 @@ def print_status(status: dict[str, Any]) -> None:
                 f"  {teacher['in_flight']:,} requests had left and were not answered when a run was killed: they will "
                 "be asked again, and a paid endpoint may bill them twice"
             )
+
+
+def _print_splits(teacher: dict[str, Any]) -> None:
+    """Print a line for each split; what no split has, unasked rows say, has no column."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows = [_describe_split(split, counts) for split, counts in teacher["splits"].items()]
+    table = Table(title=escape(teacher["folder"]))
+    optional = ("unasked", "not sealed")
+    headings = [name for name in HEADINGS if name not in optional or any(row[name] != "0" for row in rows)]
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for row in rows:
+        table.add_row(*(row[heading] for heading in headings))
+    print_table(table)
+
+
+def _describe_split(split: str, counts: dict[str, Any]) -> dict[str, str]:
+    return {
+        "split": split,
+        "planned": f"{counts['planned']:,}",
+        "kept": f"{counts['kept']:,}",
+        "ok": f"{counts['statuses'].get(Status.OK, 0):,}",
+        "failed": f"{counts['failed']:,}",
+        "unasked": f"{counts['statuses'].get(Status.UNASKED, 0):,}",
+        "not sealed": f"{counts['unsealed']:,}",
+        "dollars": _show_dollars(counts["known_cost_usd"], counts["unpriced"]),
+        "MB": f"{counts['bytes'] / 1e6:.1f}",
+    }
 
 
 def _show_dollars(known: float, unpriced: int) -> str:

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-
-from shared.console import print_table, results
+from shared.console import results
+from shared.printed_tables import print_table
 from shared.tasks import TASKS
 from shared.tasks.sizes import KNOWN_ROWS
 from shared.tasks.task import Task
@@ -36,7 +35,7 @@ def print_tasks() -> None:
     """Print the same as a table."""
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table()
     table.add_column("task", no_wrap=True)
     table.add_column("kind", overflow="fold")
     table.add_column("metric", overflow="fold")

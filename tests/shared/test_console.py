@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from shared import console
 from shared.errors import DataError, MissingExtraError, StoppedError, UsageError, require_extra
+from shared.printed_tables import print_table
 from shared.signals import ENDING
 
 HOSTILE = "\x1b]0;title\x07 \x1b[2J \x9b31m \u202eabc \x00 \udcff \r fine"
@@ -83,7 +84,7 @@ def test_a_missing_extra_is_named_with_the_way_to_get_it() -> None:
 def test_nothing_that_steers_a_terminal_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     table = Table("a", HOSTILE, title=HOSTILE)
     table.add_row(HOSTILE, "b")
-    console.print_table(table)
+    print_table(table)
     console.results.print(HOSTILE, markup=False)
     console.say(HOSTILE)
     console.fail(DataError(HOSTILE))
@@ -95,20 +96,27 @@ def test_nothing_that_steers_a_terminal_is_printed(capsys: pytest.CaptureFixture
     assert printed.count("fine") == 8
 
 
-@pytest.mark.parametrize("columns", [None, "30"])
-def test_a_table_is_whole_where_it_is_piped_or_narrow(
+@pytest.mark.parametrize("columns", [None, "30", "120"])
+def test_a_table_is_whole_and_no_wider_than_there_is_room(
     columns: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns is not None:
         monkeypatch.setenv("COLUMNS", columns)
-    table = Table(*("a heading of some words" for _ in range(8)), title="data/films/teacher=endpoint")
-    table.add_row(*(f"a cell of some more words {number}" for number in range(8)))
-    console.print_table(table)
+    wide = Table(*("a heading of some words" for _ in range(8)), title="data/films/teacher=endpoint")
+    wide.add_row(*(f"a cell of some more words {number}" for number in range(8)))
+    narrow = Table("variant", "against plain fine-tuning", title="films")
+    narrow.add_row("distilled", "+0.012")
+    print_table(wide)
+    print_table(narrow)
     printed = capsys.readouterr().out
-    assert all(f"a cell of some more words {number}" in printed for number in range(8))
+    words = " ".join(printed.split())
+    assert all(f"heading of some words: a cell of some more words {number}" in words for number in range(1, 8))
     assert "data/films/teacher=endpoint" in printed
     assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= int(columns or 80)
+    (row,) = (line for line in printed.splitlines() if "distilled" in line)
+    assert row.split() == ["distilled", "+0.012"], "a row is a line, where its columns have room"
 
 
 @pytest.mark.parametrize(
