@@ -71,6 +71,7 @@ def run(
         say(problem)
     require_extra("distill", "torch", "transformers", "safetensors", "scipy")
     from distill.run import run_distillation
+    from distill.runs.next_step import suggest_use
 
     folder, metrics = run_distillation(config, out, name, overwrite, checkpoint_steps, trackers or ())
     if as_json:
@@ -81,6 +82,7 @@ def run(
             f"{folder}: {metrics['metric']} dev {metrics['dev_best']:.4f} (epoch {metrics['best_epoch']}; last "
             f"{metrics['dev_last']:.4f}){test}, {metrics['examples_per_second']:.0f} rows a second"
         )
+        print_result(*suggest_use(folder, metrics))
 
 
 @app.command()

@@ -282,6 +282,17 @@ def _print_report(report: Any, as_json: bool) -> None:
         print_json(asdict(report))
         return
     print_result(*_describe_rows(report), *_describe_judgement(report), report.folder)
+    answered = report.kept_statuses.get("ok", 0) + report.asked - report.failed
+    if report.forecast is None and not report.left and _knows_all(report) and answered > 0:
+        from harvest.looking.next_step import suggest_training
+
+        print_result(f"next: {suggest_training(Path(report.folder))}")
+
+
+def _knows_all(report: Any) -> bool:
+    """Whether no planned row is another worker's."""
+    known: int = report.kept + report.to_ask + report.to_copy + report.to_carry + report.unaskable
+    return known >= report.rows
 
 
 def _describe_rows(report: Any) -> list[str]:
@@ -299,8 +310,7 @@ def _describe_rows(report: Any) -> list[str]:
         lines.append("; ".join([f"to ask: {report.to_ask:,}", *told]))
     else:
         lines += ["; ".join(told)] if told and not report.stopped else []
-        known = report.kept + report.to_ask + report.to_copy + report.to_carry + report.unaskable
-        done = "nothing is left to ask" if known >= report.rows else "nothing is left for this worker to ask"
+        done = "nothing is left to ask" if _knows_all(report) else "nothing is left for this worker to ask"
         lines.append(f"left to ask: {report.left:,}" if report.left else done)
     if report.unaskable:
         lines.append(f"cannot be asked: {report.unaskable:,}")

@@ -77,13 +77,13 @@ def _make_header(name: str, metrics: Metrics, adapter: bool) -> str:
     scores = [("validation", metrics["dev_best"]), (_name_test(metrics), metrics["test"])]
     data = ModelCardData(
         library_name="peft" if adapter else "transformers",
-        pipeline_tag=_name_pipeline(metrics),
+        pipeline_tag=name_pipeline(metrics),
         base_model=base if _HUB_ID.fullmatch(metrics["student"]) and not Path(base).exists() else None,
         tags=["knowledge-distillation", "harvest-distill"],
         model_name=put_on_line(name),
         eval_results=[
             EvalResult(
-                task_type=_name_pipeline(metrics),
+                task_type=name_pipeline(metrics),
                 dataset_type=task,
                 dataset_name=task,
                 dataset_split=split,
@@ -253,7 +253,7 @@ def _show_use(metrics: Metrics, folder: str, adapter: bool) -> str:
         verb = "write" if _writes(metrics) else "classify"
         code = [
             "from transformers import pipeline",
-            f'{verb} = pipeline("{_name_pipeline(metrics)}", model={json.dumps(folder)})',
+            f'{verb} = pipeline("{name_pipeline(metrics)}", model={json.dumps(folder)})',
         ]
     else:
         lines += [f"This is a LoRA adapter of {_name_student(metrics)}; `distill export` merges the two.", ""]
@@ -276,7 +276,8 @@ def _writes(metrics: Metrics) -> bool:
     return metrics.get("template") is not None
 
 
-def _name_pipeline(metrics: Metrics) -> str:
+def name_pipeline(metrics: Metrics) -> str:
+    """Name the pipeline of transformers that a run's student is for."""
     return "text-generation" if _writes(metrics) else "text-classification"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -55,8 +56,12 @@ def test_undistilled_is_a_word(toy: Path, tiny_student: Path, tmp_path: Path) ->
     arguments = ["--student", str(tiny_student), "--epochs", "1", "--undistilled", "--out", str(tmp_path / "runs")]
     done = CliRunner().invoke(app, ["run", "--shards", str(toy), *arguments, "--quiet"])
     assert done.exit_code == 0, done.output
-    assert "toy-undistilled-s0: accuracy dev" in done.stdout
+    result, again, use = done.stdout.splitlines()
+    assert "toy-undistilled-s0: accuracy dev" in result
     assert done.stderr == ""
+    words = shlex.split(again.removeprefix("score it again: distill "))
+    assert CliRunner().invoke(app, words).stdout.startswith(f"{words[1]}: accuracy ")
+    assert f"{words[1]}/student" in use
     config = json.loads((tmp_path / "runs/toy-undistilled-s0/metrics.json").read_text())["config"]
     assert (config["loss"], config["alpha"], config["gamma"]) == (["none"], 0.0, 0.0)
 

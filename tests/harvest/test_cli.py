@@ -58,6 +58,8 @@ def test_what_a_run_says_at_its_end(server: FaultServer, texts: Path) -> None:
     done = say("run")
     assert "40 rows planned, 10 kept before (10 ok) asked 30, failed 0" in done
     assert "nothing is left to ask" in done
+    assert done.endswith("next: distill run --shards data/films/")
+    assert "next:" not in stopped
 
 
 def test_a_harvest_from_plan_to_rows(server: FaultServer, texts: Path) -> None:

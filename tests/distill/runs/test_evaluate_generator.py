@@ -99,7 +99,7 @@ def test_the_line_that_an_export_prints_gives_the_saved_student_the_same_score(
     run = write_run(tmp_path, tiny_generator, shards, template="alpaca")
     ours = evaluate(run)
     done = CliRunner().invoke(app, ["export", str(run), str(tmp_path / "task"), "--to", "lm-eval"])
-    said = re.search(r"run: lm_eval (.*)", done.stderr)
+    said = re.search(r"run: lm_eval (.*)", done.stdout)
     assert said is not None, done.stderr
     flags = said[1].replace("runs/NAME", str(run)).split()
     subprocess.run(
