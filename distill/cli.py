@@ -53,7 +53,7 @@ def run(
     ] = None,
     trackers: Annotated[
         list[str] | None,
-        typer.Option("--tracker", help="tensorboard, wandb or trackio: log the epochs there, too; may be repeated."),
+        typer.Option("--tracker", help="tensorboard, wandb or trackio: its curves go there, too; may be repeated."),
     ] = None,
     out: Out = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The run's name; <task>-<variant>-s<seed> unless given.")] = None,

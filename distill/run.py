@@ -18,7 +18,7 @@ from distill.methods.choose import check_task, make_method
 from distill.methods.materials import FoundModel, find_model
 from distill.runs.folder import CHECKPOINT, choose_run_folder, clear_folder, explain_unwritten, say_kept, working_folder
 from distill.runs.record import RunLog, describe_run, identify_run, open_log, write_run
-from distill.runs.trackers import check_trackers, open_trackers
+from distill.runs.trackers import Curves, TrackedRun, check_trackers, open_trackers
 from distill.training.checkpoint import Checkpoints
 from distill.training.loop import Training
 from distill.training.progress import Progress
@@ -82,14 +82,16 @@ def run_distillation(
             checkpoints = Checkpoints(work / CHECKPOINT, identity, checkpoint_steps, processes.is_first)
             checkpoints.settle(overwrite)
             say_kept(out / (name or default), target)
-            training, progress = run.train(work, checkpoints, trackers)
-            try:
-                metrics = run.record(work, training, progress, started - checkpoints.seconds_before)
-            except DiskError:  # which says what is kept
-                raise
-            except BaseException:  # a signal, say, or want of memory for scores: what was trained can be scored again
-                training.save_end()
-                raise
+            with open_trackers(trackers if processes.is_first else (), run.describe(checkpoints, work)) as curves:
+                training, progress = run.train(work, checkpoints, curves)
+                try:
+                    metrics = run.record(work, training, progress, started - checkpoints.seconds_before)
+                except DiskError:  # which says what is kept
+                    raise
+                except BaseException:  # a signal, or want of memory for scores: what was trained can be scored again
+                    training.save_end()
+                    raise
+                curves.log_result(metrics)
     return target, metrics
 
 
@@ -108,18 +110,19 @@ class _Run:
     def processes(self) -> Processes:
         return self.device.processes
 
-    def train(self, work: Path, checkpoints: Checkpoints, trackers: Sequence[str]) -> tuple[Training, Progress]:
-        """Make the method and train it; the epochs go to log.jsonl and to the trackers."""
-        config, first = self.config, self.processes.is_first
+    def describe(self, checkpoints: Checkpoints, work: Path) -> TrackedRun:
+        """Give what trackers know the run by."""
+        task, named = self.rows.manifest.task, (checkpoints.run_id, checkpoints.goes_on)
+        return TrackedRun(self.target.name, task, *named, work / "trackers", flatten(self.config))
+
+    def train(self, work: Path, checkpoints: Checkpoints, curves: Curves) -> tuple[Training, Progress]:
+        """Make the method and train it; the epochs go to log.jsonl, and the curves to the trackers, too."""
+        config = self.config
         method = make_method(config, self.rows, self.found, self.device, work, self.keep.frozen)
         say(describe_rows(self.rows, sees_unlabelled=config.method.sees_unlabelled_rows))
-        shown = trackers if first else ()
-        with (
-            open_log(work, writes=first) as file,
-            open_trackers(shown, self.target.name, work / "trackers", flatten(config)) as report,
-        ):
-            log = RunLog(method, file, report)
-            training = Training(method, self.target.name, checkpoints, self.processes, log.write)
+        with open_log(work, writes=self.processes.is_first) as file:
+            log, name = RunLog(method, file, curves), self.target.name
+            training = Training(method, name, checkpoints, self.processes, log.write, curves.log_point)
             return training, training.run()
 
     def record(self, work: Path, training: Training, progress: Progress, started: float) -> dict[str, Any]:

@@ -129,7 +129,6 @@ MISTAKES = (
     Mistake("memory", f"{TRAIN} --buffer-bytes lots", "give bytes: 512MB, 2GB, 1GiB"),
     Mistake("the device", f"{TRAIN} --device cudda", "give auto, cpu, cuda or cuda:0"),
     Mistake("a tracker", f"{TRAIN} --tracker tensorbord", "did you mean tensorboard?"),
-    Mistake("a tracker's package", f"{TRAIN} --tracker wandb", "run: pip install wandb", 1),
     Mistake("the student", f"{TRAIN} --student org/nothing", "run: hf download org/nothing", 1),
     Mistake("the student's path", f"{TRAIN} --student ./nothing", "there is no model at ./nothing", 1),
     Mistake("the run's name", f"{TRAIN} --name a/b", "use letters, digits and . _ + - only"),

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,8 +19,9 @@ from distill.compute.devices import Device
 from distill.config import DistillConfig
 from distill.data.run_rows import RunRows
 from distill.runs.card import find_comparable, make_card
+from distill.runs.trackers import Curves
 from distill.training.method import Method, RowScores
-from distill.training.progress import EpochRecord, Progress
+from distill.training.progress import CurvePoint, EpochRecord, Progress
 from distill.training.step import SKIPPED
 from shared.options import flatten
 from shared.shards.manifest import hash_manifest, hash_recipe
@@ -42,17 +43,24 @@ def hash_manifests(rows: RunRows) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class RunLog:
-    """Writes each epoch of a method's last phase to a file, and reports it to trackers at the step that it ended."""
+    """Writes each epoch of a method's last phase to a file, and has trackers log its curve."""
 
     method: Method
     file: TextIO
-    report: Callable[[EpochRecord, int], None]
+    curves: Curves
 
     def write(self, record: EpochRecord) -> None:
-        """Write one epoch."""
-        self.file.write(json.dumps(self.method.describe_epoch(record)) + "\n")
+        """Write one epoch, with its curve."""
+        curve = [describe_step(point) for point in record.curve]
+        self.file.write(json.dumps({**self.method.describe_epoch(record), "curve": curve}) + "\n")
         self.file.flush()
-        self.report(record, record.done)
+        for point in record.curve:
+            self.curves.log_point(point)
+
+
+def describe_step(point: CurvePoint) -> dict[str, Any]:
+    """Give a point of a curve as the run's log has it: what depends on no clock."""
+    return {"step": point.step, "dev": next(iter(point.scores.values()), None), **point.terms}
 
 
 @contextmanager

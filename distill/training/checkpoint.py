@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 import torch
 
@@ -28,7 +29,8 @@ class Checkpoints:
     """The one checkpoint of a run, replaced again and again: every `steps` steps of a phase, or every SECONDS.
 
     `identity` is what a run must share with another to go on from its checkpoint: names and plain values. `writes` is
-    false in all but one of several processes.
+    false in all but one of several processes. `run_id` is the same in all processes that train one run, one after the
+    other; `goes_on` is whether there was one before this.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], steps: int | None = None, writes: bool = True) -> None:
@@ -36,6 +38,7 @@ class Checkpoints:
         self._identity, self._steps, self._writes = dict(identity), steps, writes
         self._started = self._saved_at = time.monotonic()
         self.seconds_before = 0.0  # of this run, in processes that ended
+        self.run_id, self.goes_on = uuid4().hex[:12], False
 
     def is_due(self, step: int) -> bool:
         """Tell whether to save after that many steps of a phase."""
@@ -57,7 +60,8 @@ class Checkpoints:
         try:
             with write_whole(self.path) as temporary, temporary.open("wb") as file:
                 writer: Any = _HashingWriter(file)
-                torch.save({"identity": self._identity, "spent": self._measure(), **state}, writer)
+                begun = {"identity": self._identity, "run_id": self.run_id, "spent": self._measure()}
+                torch.save({**begun, **state}, writer)
                 file.write(MARK + writer.digest)
         except (OSError, RuntimeError) as error:
             say(f"the checkpoint {self.path} cannot be written ({error}); training goes on without it")
@@ -85,6 +89,7 @@ class Checkpoints:
             return
         differences = self._compare(state["identity"])
         if not differences:
+            self.run_id, self.goes_on = state["run_id"], True
             say(f"{self.path.parent} holds this run, unfinished: going on from its checkpoint")
         elif discard:
             self.remove()
@@ -117,7 +122,7 @@ class Checkpoints:
             state = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # whatever unpickling raises
             raise Error(f"{self.path} cannot be read ({type(error).__name__}: {error}); {way_out}") from error
-        if not isinstance(state, dict) or not {"identity", "spent"} <= state.keys():
+        if not isinstance(state, dict) or not {"identity", "run_id", "spent"} <= state.keys():
             raise Error(f"{self.path} is no checkpoint of a run; {way_out}")
         return state
 

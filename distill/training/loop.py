@@ -12,21 +12,26 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from distill.compute.processes import Processes
 from distill.compute.weights import copy_trained
 from distill.training.checkpoint import Checkpoints
 from distill.training.method import Method, Phase, Result
-from distill.training.progress import Best, EpochRecord, Evaluation, Progress, capture, restore
+from distill.training.progress import Best, CurvePoint, EpochRecord, Evaluation, Progress, capture, restore
 from shared.console import Tracker, track
 from shared.errors import Error, StoppedError
 from shared.signals import Stop, interrupt
+
+POINTS_OF_AN_EPOCH = 20  # of its curve, at least, where it has as many steps
 
 
 @dataclass(slots=True)
 class Training:
     """One run of the loop. `on_epoch` is called for each epoch of the last phase, first for those of a checkpoint.
+
+    `on_point` is called for each point of the curve of an epoch that goes on, first for those of a checkpoint.
 
     A polite signal (shared.signals) ends it after the step, or in the score, that is under way: with a checkpoint, and
     StoppedError. Of several processes the first one does so, and the others end with it. While a phase is being made it
@@ -38,6 +43,7 @@ class Training:
     checkpoints: Checkpoints
     processes: Processes = Processes()
     on_epoch: Callable[[EpochRecord], None] | None = None
+    on_point: Callable[[CurvePoint], None] | None = None
     results: dict[str, Result] = field(default_factory=dict)
     stop: Stop = field(default_factory=Stop)
     last_phase: tuple[str, Phase[Any], Progress] | None = field(default=None, init=False)  # once it was trained
@@ -64,10 +70,10 @@ class Training:
         for name in before:
             if name not in self.results:
                 title = f"{self.title}, {name}"
-                phase, progress = self._train(name, title, state, None)
+                phase, progress = self._train(name, title, state)
                 self.results[name] = phase.finish(progress)
                 self.checkpoints.save({"results": self.results, "phase": None})
-        phase, progress = self._train(last, self.title, state, self.on_epoch)
+        phase, progress = self._train(last, self.title, state)
         self.last_phase = (last, phase, progress)
         self.results[last] = phase.finish(progress)
         return progress
@@ -84,9 +90,7 @@ class Training:
         with self.stop.heard():
             return self.checkpoints.save({"results": results, "phase": name, **capture(progress, phase.learners)})
 
-    def _train(
-        self, name: str, title: str, state: Mapping[str, Any], on_epoch: Callable[[EpochRecord], None] | None
-    ) -> tuple[Phase[Any], Progress]:
+    def _train(self, name: str, title: str, state: Mapping[str, Any]) -> tuple[Phase[Any], Progress]:
         with self._at_once():  # reading and encoding take long, and there is nothing of the phase to keep yet
             phase = self.method.make_phase(name, self.results)
         for learner in phase.learners.values():
@@ -94,26 +98,36 @@ class Training:
                 self.processes.copy_weights(learner)
         progress = restore(state, phase.learners) if state["phase"] == name else Progress()
         with track(title, phase.epochs * phase.steps) as tracker:
-            tracker.advance((progress.epoch - 1) * phase.steps + progress.step)
-            if on_epoch is not None:
-                for record in progress.epochs:
-                    on_epoch(record)
+            tracker.advance(count_done(phase, progress))
+            self._report(name, progress)
             while progress.epoch <= phase.epochs and not is_patience_over(phase, progress):
                 self._train_epoch(name, phase, progress, tracker)
                 if not is_scored(progress):
                     self._score(name, phase, progress)
                 record = close_epoch(phase, progress)
-                if on_epoch is not None:
-                    on_epoch(record)
+                if self.on_epoch is not None and name == self.method.phases[-1]:
+                    self.on_epoch(record)
                 if self.stop.told is not None:
                     self._leave(name, phase, progress)
         return phase, progress
+
+    def _report(self, name: str, progress: Progress) -> None:
+        """Tell of the epochs and points that a checkpoint brought, where the phase is the last one."""
+        if name != self.method.phases[-1]:
+            return
+        if self.on_epoch is not None:
+            for record in progress.epochs:
+                self.on_epoch(record)
+        if self.on_point is not None:
+            for point in progress.curve:
+                self.on_point(point)
 
     def _train_epoch(self, name: str, phase: Phase[Any], progress: Progress, tracker: Tracker) -> None:
         started = time.perf_counter() - progress.seconds
         if progress.step == 0:
             for terms in phase.begin_epoch(progress.epoch):
                 progress.add_terms(terms)
+            progress.drawn.seconds = time.perf_counter() - started  # the pace is that of the steps
         started = self._train_steps(name, phase, progress, tracker, started)
         means = {term: mean.value() for term, mean in progress.terms.items()}  # waits for the device
         progress.seconds = time.perf_counter() - started
@@ -131,22 +145,30 @@ class Training:
                 started += self._score(name, phase, progress)  # a signal broke it off in the last process
                 if is_patience_over(phase, progress):
                     return started
+                self._draw(name, phase, progress)
             for batch in batches:
                 progress.add_terms(phase.step(batch, progress.epoch, progress.step))
                 progress.step += 1
                 progress.rows += len(batch)
                 tracker.advance(1, f"epoch {progress.epoch}/{phase.epochs}{_describe(progress.best)}")
+                progress.seconds = time.perf_counter() - started
                 if phase.evaluation.is_due(progress.step, phase.steps):
-                    progress.seconds = time.perf_counter() - started
                     started += self._score(name, phase, progress)
                     if is_patience_over(phase, progress):
                         break
-                progress.seconds = time.perf_counter() - started
+                    self._draw(name, phase, progress)
+                elif is_point_due(progress.step, phase.steps):
+                    self._draw(name, phase, progress)
                 if self.stop.told is not None:
                     self._leave(name, phase, progress)
-                if self.checkpoints.is_due((progress.epoch - 1) * phase.steps + progress.step):
+                if self.checkpoints.is_due(count_done(phase, progress)):
                     self._save(name, phase, progress)
         return started
+
+    def _draw(self, name: str, phase: Phase[Any], progress: Progress) -> None:
+        point = progress.draw_point(count_done(phase, progress), read_rates(phase))
+        if self.on_point is not None and name == self.method.phases[-1]:
+            self.on_point(point)
 
     def _score(self, name: str, phase: Phase[Any], progress: Progress) -> float:
         """Score the weights; give the seconds that it took. A signal breaks it off, and the weights are kept unscored.
@@ -196,6 +218,22 @@ def count_scores(phase: Phase[Any], progress: Progress, scores: dict[str, float]
         progress.stale = 0
 
 
+def count_done(phase: Phase[Any], progress: Progress) -> int:
+    """Count the steps of a phase so far."""
+    return (progress.epoch - 1) * phase.steps + progress.step
+
+
+def is_point_due(step: int, steps: int) -> bool:
+    """Tell whether the curve has a point after `step` steps of an epoch of so many `steps`, before its end."""
+    return step % max(1, steps // POINTS_OF_AN_EPOCH) == 0 and step < steps
+
+
+def read_rates(phase: Phase[Any]) -> dict[str, float]:
+    """Read the learning rates of a phase's optimisers as they are now, by the name of each."""
+    optimizers = {name: each for name, each in phase.learners.items() if isinstance(each, torch.optim.Optimizer)}
+    return {name: float(each.param_groups[0]["lr"]) for name, each in optimizers.items()}
+
+
 def is_scored(progress: Progress) -> bool:
     """Tell whether the weights of the last step were scored."""
     return bool(progress.evaluations) and progress.evaluations[-1].step == progress.step
@@ -209,6 +247,8 @@ def is_patience_over(phase: Phase[Any], progress: Progress) -> bool:
 
 def close_epoch(phase: Phase[Any], progress: Progress) -> EpochRecord:
     """Turn from an epoch whose last weights were scored to the next."""
+    done = count_done(phase, progress)
+    progress.draw_point(done, read_rates(phase))
     record = EpochRecord(
         progress.epoch,
         progress.evaluations[-1].scores,
@@ -217,8 +257,9 @@ def close_epoch(phase: Phase[Any], progress: Progress) -> EpochRecord:
         progress.step,
         progress.rows,
         progress.seconds,
-        (progress.epoch - 1) * phase.steps + progress.step,
+        done,
         progress.evaluations,
+        progress.curve,
     )
     progress.epochs.append(record)
     progress.start_epoch()

@@ -27,11 +27,28 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """What a phase was like from one point of its curve to the next, which is after `step` of the phase's steps.
+
+    `terms` are means over the steps between the two, `rates` the learning rates by optimiser, `rows` those that were
+    learnt from, in so many `seconds`; `scores` are of the dev rows, empty where the weights were not scored there.
+    """
+
+    step: int
+    epoch: int
+    terms: dict[str, float]
+    scores: dict[str, float]
+    rates: dict[str, float]
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class EpochRecord:
     """One epoch of a phase: the dev `scores` at its end, and the means of its `terms` over the `counts` of steps.
 
     A phase that is not scored has no scores. `evaluations` are all of the epoch, the one at its end among them. `rows`
-    are those of its `steps`; `done` are the phase's steps so far.
+    are those of its `steps`; `done` are the phase's steps so far. `curve` has a point for each part of the epoch.
     """
 
     epoch: int
@@ -43,6 +60,7 @@ class EpochRecord:
     seconds: float
     done: int
     evaluations: list[Evaluation]
+    curve: list[CurvePoint] = field(default_factory=list)
 
     @property
     def dev(self) -> float | None:
@@ -78,11 +96,20 @@ class Mean:
 
 
 @dataclass(slots=True)
+class Drawn:
+    """What an epoch came to by the last point of its curve: sums and counts of its terms, rows and seconds."""
+
+    terms: dict[str, tuple[Any, int]] = field(default_factory=dict)
+    rows: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
 class Progress:
     """How far a phase is: `step` steps in epoch `epoch`, which starts from 1; and what they gave.
 
-    The means, `rows`, `seconds` and `evaluations` are those of the epoch so far; `stale` are the scores since the best
-    one. With the weights and the optimisers' states it is all that a phase goes on from.
+    The means, `rows`, `seconds`, `evaluations` and `curve` are those of the epoch so far; `stale` are the scores since
+    the best one. With the weights and the optimisers' states it is all that a phase goes on from.
     """
 
     epoch: int = 1
@@ -91,6 +118,8 @@ class Progress:
     rows: int = 0
     seconds: float = 0.0
     evaluations: list[Evaluation] = field(default_factory=list)
+    curve: list[CurvePoint] = field(default_factory=list)
+    drawn: Drawn = field(default_factory=Drawn)
     stale: int = 0
     best: Best | None = None
     epochs: list[EpochRecord] = field(default_factory=list)
@@ -100,10 +129,27 @@ class Progress:
         for name, term in terms.items():
             self.terms.setdefault(name, Mean()).add(term.detach())
 
+    def draw_point(self, done: int, rates: dict[str, float]) -> CurvePoint:
+        """Add a point to the curve, after `done` steps of the phase. Waits for the device."""
+        drawn = self.drawn
+        terms = {}
+        for name, mean in self.terms.items():
+            total, count = drawn.terms.get(name, (0.0, 0))
+            if mean.count > count:
+                terms[name] = float(mean.total - total) / (mean.count - count)
+        scored = bool(self.evaluations) and self.evaluations[-1].step == self.step
+        scores = dict(self.evaluations[-1].scores) if scored else {}
+        rows, seconds = self.rows - drawn.rows, self.seconds - drawn.seconds
+        point = CurvePoint(done, self.epoch, terms, scores, rates, rows, seconds)
+        self.curve.append(point)
+        sums = {name: (mean.total, mean.count) for name, mean in self.terms.items()}
+        self.drawn = Drawn(sums, self.rows, self.seconds)
+        return point
+
     def start_epoch(self) -> None:
         """Turn to the next epoch."""
         self.epoch, self.step, self.rows, self.seconds = self.epoch + 1, 0, 0, 0.0
-        self.terms, self.evaluations = {}, []
+        self.terms, self.evaluations, self.curve, self.drawn = {}, [], [], Drawn()
 
 
 def capture(progress: Progress, learners: Learners) -> dict[str, Any]:
@@ -118,6 +164,8 @@ def capture(progress: Progress, learners: Learners) -> dict[str, Any]:
             "rows": progress.rows,
             "seconds": progress.seconds,
             "evaluations": [asdict(evaluation) for evaluation in progress.evaluations],
+            "curve": [asdict(point) for point in progress.curve],
+            "drawn": {name: getattr(progress.drawn, name) for name in Drawn.__dataclass_fields__},
             "stale": progress.stale,
             "epochs": [asdict(record) for record in progress.epochs],
             "best": None if best is None else {name: getattr(best, name) for name in Best.__dataclass_fields__},
@@ -137,10 +185,18 @@ def restore(state: Mapping[str, Any], learners: Learners) -> Progress:
         rows=kept["rows"],
         seconds=kept["seconds"],
         evaluations=_read_evaluations(kept["evaluations"]),
+        curve=_read_curve(kept["curve"]),
+        drawn=Drawn(**kept["drawn"]),
         stale=kept["stale"],
         best=None if kept["best"] is None else Best(**kept["best"]),
         epochs=[
-            EpochRecord(**{**record, "evaluations": _read_evaluations(record["evaluations"])})
+            EpochRecord(
+                **{
+                    **record,
+                    "evaluations": _read_evaluations(record["evaluations"]),
+                    "curve": _read_curve(record["curve"]),
+                }
+            )
             for record in kept["epochs"]
         ],
     )
@@ -148,6 +204,10 @@ def restore(state: Mapping[str, Any], learners: Learners) -> Progress:
 
 def _read_evaluations(kept: Sequence[Mapping[str, Any]]) -> list[Evaluation]:
     return [Evaluation(**each) for each in kept]
+
+
+def _read_curve(kept: Sequence[Mapping[str, Any]]) -> list[CurvePoint]:
+    return [CurvePoint(**each) for each in kept]
 
 
 def _read(learner: Learner) -> dict[str, Any]:
