@@ -93,6 +93,11 @@ def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: 
     started = time.monotonic()
     with _prepare(config, interrupt, sends=probe is not None) as harvest:
         loaded, teacher, path, scope = harvest.loaded, harvest.teacher, harvest.path, harvest.scope
+        if probe is not None and teacher.remote is not None and teacher.remote.deferred is not None:
+            raise UsageError(
+                "plan --probe asks at once, and --batch within a day: leave --batch out of this plan; the rows that it "
+                "asks are kept for a run with --batch, too"
+            )
         spent, changes = Outcome(), Changes()
         if probe is not None:
             with _open_folder(harvest) as (folder, answer):

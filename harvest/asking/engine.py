@@ -95,6 +95,7 @@ class Engine:
         self._useless = frozenset((Status.FAILED, Status.UNPARSABLE, *cut))
         self._too_many: TooManyFailuresError | None = None
         self._remote = teacher.remote
+        self._is_deferred = self._remote is not None and self._remote.deferred is not None
         self.outcome = Outcome()
 
     async def run(self) -> Outcome:
@@ -109,6 +110,8 @@ class Engine:
                 self._folder.prepare(split)
         kept_free = RESERVE_BYTES if self._plan.count(Action.ASK) else 0
         path, worker = self._folder.path, self._folder.worker
+        if self._remote is not None:
+            self._remote.use_folder(path)
         with closing(DiskReserve(path, worker, kept_free)) as self._reserve, closing(InFlightLog(path, worker)) as log:
             self._writer = GroupCommit(self._folder, self._reserve, self._stop_full)
             with self._interrupt.heard_by(self._stop):
@@ -191,6 +194,8 @@ class Engine:
         """Note that a request leaves; false where it must not, for its row might find no room."""
         if not self._reserve.covers(len(self._splits) + 1):
             return False
+        if self._is_deferred:  # the teacher keeps account itself of what it has sent
+            return True
         try:
             in_flight.add(key)
         except DiskError:
@@ -272,7 +277,7 @@ class Engine:
                 self._remote.end()
         if told in ENDING and self._leaving is None:
             self._leaving = asyncio.get_running_loop().call_later(self._drain, self._leave)
-        if self._splits:
+        if self._splits and not self._is_deferred:
             until = "another Ctrl-C leaves them behind" if self._leaving is None else f"for {self._drain:g} s, --drain"
             say(f"{told.name}: nothing more is asked; {len(self._splits):,} requests in flight may arrive ({until})")
 
@@ -289,7 +294,7 @@ class Engine:
 
     def _say_left(self) -> None:
         """Say how many requests a run has left behind, and what that means."""
-        if self._splits:
+        if self._splits and not self._is_deferred:
             twice = " and may be paid twice" if self._remote is not None else ""
             say(
                 f"{len(self._splits):,} requests were left behind in flight: the next run asks them again{twice}. "

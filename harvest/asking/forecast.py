@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from harvest.asking.plan import Action, Plan
-from harvest.teachers.base import Estimate, Teacher
+from harvest.teachers.base import Deferred, Estimate, Teacher
 from shared.errors import DataError
 from shared.example import Example
 from shared.schema import Status
@@ -48,8 +48,9 @@ class Forecast:
 
     `image_tokens` are those of the pictures alone, not part of `input_tokens`. `cost_usd` is None where no price is
     known, and `price` says which it is. `minutes` is None where nothing is known of the pace; for an endpoint it is the
-    least under the ceilings that were set. `measured_rows` is how many kept rows the figures are from: 0 is an estimate
-    from the texts alone. `bytes_measured` is whether bytes a row are those of the folder's own shards.
+    least under the ceilings that were set. `deferred` is for a teacher whose answers come hours later, for a share of
+    the price. `measured_rows` is how many kept rows the figures are from: 0 is an estimate from the texts alone.
+    `bytes_measured` is whether bytes a row are those of the folder's own shards.
     """
 
     requests: int
@@ -62,6 +63,7 @@ class Forecast:
     bytes_measured: bool
     minutes: float | None
     measured_rows: int
+    deferred: Deferred | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,9 @@ def measure(folder: Path, manifest: Manifest, teacher: Teacher) -> Measurement:
                 guess = teacher.estimate(example)
             except DataError:
                 continue
-            rows.append((*(row[name] for name in _BILL), guess.input_tokens + guess.image_tokens, guess.cost_usd))
+            share = _find_usual_share(teacher, row["latency_ms"])
+            bill = {**row, "cost_usd": None if row["cost_usd"] is None or share is None else row["cost_usd"] * share}
+            rows.append((*(bill[name] for name in _BILL), guess.input_tokens + guess.image_tokens, guess.cost_usd))
     prompt, completion, cost, latency, guessed_prompt, guessed_cost = (
         np.array(rows, np.float64).reshape(-1, len(_BILL) + 2).T
     )
@@ -104,6 +108,17 @@ def measure(folder: Path, manifest: Manifest, teacher: Teacher) -> Measurement:
     size = sum(shard.bytes for shard in manifest.shards)
     bytes_a_row = size / sealed if sealed >= LEAST_ROWS_FOR_BYTES else None
     return Measurement(prompt, completion, cost, latency, guessed_prompt, guessed_cost, bytes_a_row)
+
+
+def _find_usual_share(teacher: Teacher, latency_ms: float | None) -> float | None:
+    """What the cost of a kept row is to be multiplied by for this teacher's route; None where nobody knows.
+
+    A row that came at once, and has a latency, cost the usual price; one of a job has none, and cost its share.
+    """
+    deferred = None if teacher.remote is None else teacher.remote.deferred
+    if deferred is None:
+        return 1.0 if teacher.remote is None or latency_ms is not None else None
+    return 1.0 if latency_ms is None else deferred.share
 
 
 def _iterate_rows(folder: Path, manifest: Manifest) -> Iterator[Mapping[str, Any]]:
@@ -159,6 +174,7 @@ def make_forecast(plan: Plan, teacher: Teacher, measured: Measurement | None) ->
         bytes_measured=measured is not None and measured.bytes_a_row is not None,
         minutes=None if seconds is None else seconds / 60,
         measured_rows=rows,
+        deferred=None if remote is None else remote.deferred,
     )
 
 
@@ -177,8 +193,12 @@ def describe_forecast(forecast: Forecast) -> list[str]:
     dollars = "unknown: no price is known (--price-in, --price-out)" if cost is None else _show(cost, "${:,.4f}")
     if cost is not None and forecast.price is not None:
         dollars += f" at {forecast.price}"
+    if cost is not None and forecast.deferred is not None:
+        dollars += f"; without --batch {_show(_scale(cost, 1 / forecast.deferred.share), '${:,.4f}')}"
     on_disk = "measured" if forecast.bytes_measured else "estimated"
-    if forecast.minutes is None:
+    if forecast.deferred is not None:
+        minutes = f"up to {forecast.deferred.hours:g} hours a job, often less; a run may be left and taken up again"
+    elif forecast.minutes is None:
         minutes = "unknown before rows were asked: --probe 5 measures"
     else:
         minutes = (
@@ -191,7 +211,7 @@ def describe_forecast(forecast: Forecast) -> list[str]:
         f"  output tokens  {_show(forecast.output_tokens)}",
         f"  dollars        {dollars}",
         f"  on disk        {forecast.bytes.likely / 1e6:,.1f} MB ({on_disk})",
-        f"  minutes        {minutes}",
+        f"  {'wait   ' if forecast.deferred is not None else 'minutes'}        {minutes}",
     ]
 
 

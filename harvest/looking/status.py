@@ -5,6 +5,7 @@ from typing import Any
 
 from harvest.asking.inflight import read_in_flight
 from harvest.looking.agreement import describe_agreement, judge_folder
+from harvest.teachers.batch.ledger import Job, Step, read_jobs
 from shared.console import results
 from shared.errors import ShardError
 from shared.printed_tables import print_table
@@ -37,6 +38,8 @@ def print_status(status: dict[str, Any]) -> None:
                 results.print(f"  {split}: {rows:,} x {cause}", markup=False, soft_wrap=True)
         for line in describe_agreement(teacher["agreement"] or {"splits": {}}):
             results.print(f"  {line}", markup=False, soft_wrap=True)
+        for job in teacher["jobs"]:
+            results.print(f"  {_describe_job(job)}", markup=False, soft_wrap=True)
         if teacher["in_flight"]:
             results.print(
                 f"  {teacher['in_flight']:,} requests had left and were not answered when a run was killed: they will "
@@ -74,6 +77,19 @@ def _describe_split(split: str, counts: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _describe_job(job: dict[str, Any]) -> str:
+    """A job of a batch route: where it is, and who takes it up."""
+    where = {
+        Step.WRITTEN: "is on this disk, and was not submitted yet",
+        Step.CREATING: "may have been submitted just before a run was killed; the next one looks for it",
+        Step.CREATED: f"is at the provider, as {job['provider']}",
+        Step.ENDED: "has ended, and its results are on this disk",
+    }
+    began = job["asked_at"][:16].replace("T", " ")
+    taken = "the next `harvest run --batch` takes it up"
+    return f"a job of {job['requests']:,} requests, made {began} UTC, {where[Step(job['step'])]}: {taken}"
+
+
 def _show_dollars(known: float, unpriced: int) -> str:
     """Dollars of a split, of which `unpriced` rows have a price that nobody knows."""
     if not unpriced:
@@ -101,7 +117,7 @@ def _read_teacher(folder: Path) -> dict[str, Any]:
         task, teacher = folder.parent.name, folder.name.removeprefix("teacher=")
         nothing: dict[str, Any] = dict.fromkeys(("rows", "kept", "asked", "failed", "cost_usd", "seconds"), 0)
         about = {"folder": str(folder), "task": task, "teacher": teacher, "source": ""}
-        return {**about, **nothing, "in_flight": len(in_flight), "splits": {}, "agreement": None}
+        return {**about, **nothing, "in_flight": len(in_flight), "jobs": [], "splits": {}, "agreement": None}
     summary = summarise_folder(folder)
     splits = {}
     for name, split in summary.splits.items():
@@ -134,9 +150,15 @@ def _read_teacher(folder: Path) -> dict[str, Any]:
         "cost_usd": summary.cost_usd,
         "seconds": 0.0,
         "in_flight": _count_in_flight(folder),
+        "jobs": [_read_job(job) for job in read_jobs(folder)],
         "splits": splits,
         "agreement": None if agreement is None else agreement.describe(),
     }
+
+
+def _read_job(job: Job) -> dict[str, Any]:
+    state = job.state
+    return {"provider": state.remote, "step": str(state.step), "asked_at": state.asked_at, "requests": state.keys}
 
 
 def _count_in_flight(folder: Path) -> int:

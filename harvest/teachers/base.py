@@ -7,6 +7,7 @@ are its own affair; durability, resume, budget and progress are the engine's.
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from shared.example import Example
@@ -123,8 +124,23 @@ class Probe:
     answer: Answer
 
 
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Of a teacher whose answers come hours later: they take at most `hours`, and cost `share` of the usual price.
+
+    What was asked goes on while no run waits for it, and a later run takes it up.
+    """
+
+    share: float
+    hours: float
+
+
 class Remote(Protocol):
     """The part of a teacher behind a network and a bill: what it may cost, and how it is going."""
+
+    @property
+    def deferred(self) -> Deferred | None:
+        """What is other where its answers come hours later; None where they come at once."""
 
     @property
     def resolved(self) -> bool:
@@ -137,6 +153,9 @@ class Remote(Protocol):
     @property
     def unsettled(self) -> Collection[str]:
         """Keys of requests that may be billed, and whose next attempt an end of the run forbade."""
+
+    def use_folder(self, folder: Path) -> None:
+        """Keep in `folder`, its own, what must outlast a kill. Called before `answer`."""
 
     def check_access(self) -> None:
         """Raise UsageError where nothing can be sent, for want of a key. Sends nothing."""

@@ -94,6 +94,7 @@ _ENDPOINT = TeacherEntry(
     gives=("reply", "label_logprobs"),
     requirements=Requirements(memory="a server", given="--endpoint URL --model NAME"),
 )
+_BATCH_TEACHER = "harvest.teachers.batch.teacher:BatchTeacher"
 _VLLM = TeacherEntry(
     name="vllm",
     summary="asks any vision-language model that vLLM runs, in this process, about the drawn text",
@@ -245,10 +246,13 @@ def find_teacher(name: str) -> TeacherEntry:
     )
 
 
-def choose_entry(name: str, options: Collection[str]) -> TeacherEntry:
-    """The entry of a name, given which of its own options are given: with an endpoint, that of the server."""
+def choose_entry(name: str, options: Mapping[str, Any]) -> TeacherEntry:
+    """The entry of a name, given its own options: with an endpoint that of the server, with batch its jobs' teacher."""
     entry = find_teacher(name)
-    return entry.server if entry.server is not None and "endpoint" in options else entry
+    entry = entry.server if entry.server is not None and "endpoint" in options else entry
+    if entry.teacher == _ENDPOINT.teacher and options.get("batch"):
+        return replace(entry, teacher=_BATCH_TEACHER)
+    return entry
 
 
 def check_teacher_options(

@@ -59,6 +59,27 @@ class Budget:
                 await self._settled.wait()
         return None
 
+    def fits(self, worst: Worst, requests: int = 1) -> bool:
+        """Whether `reserve` would give tickets for so many requests, which cost `worst` together, without waiting."""
+        if self.stopped is not None or (self.max_requests is not None and self.requests + requests > self.max_requests):
+            return False
+        return self._cap is None or self._spent + self._maybe_billed + self._reserved + _count(worst()) <= self._cap
+
+    def stop(self, worst: Worst) -> None:
+        """End here: there is no room for what costs at most `worst`, and nothing will make any."""
+        if self._cap is not None and self._spent + self._maybe_billed + self._reserved + _count(worst()) > self._cap:
+            self.stopped = self._explain_stop(self._cap, _count(worst()))
+        else:
+            self.stopped = f"stopped at --max-requests {self.max_requests}: each attempt counts"
+
+    def hold(self, worst: Worst) -> int:
+        """A ticket for a request that an earlier run has sent. It counts under the caps, and no cap can forbid it."""
+        self._last_ticket += 1
+        amount = _count(worst())
+        self._open[self._last_ticket] = (worst, amount)
+        self._reserved += amount
+        return self._last_ticket
+
     def _explain_stop(self, cap: int, next_amount: int) -> str:
         spent = f"{_show_dollars(self.spent_usd)} was spent"
         if self._maybe_billed:

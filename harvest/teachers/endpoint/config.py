@@ -18,6 +18,7 @@ from shared.suggestions import suggest
 AUTO = "auto"
 _ASKED = "What is asked"
 _PACE = "Pace and money"
+_BATCH = "By jobs, within a day and for less"
 # Of a query parameter whose value is a secret: key, api-key, x_token, access_token, password, sig, ...
 _SECRET_PARAMETER = re.compile(
     r"key|token(?!s)|secret|passw|pwd|credential|auth|bearer|jwt|^sig|signature", re.IGNORECASE
@@ -120,6 +121,23 @@ class EndpointConfig:
         int | None,
         Option("Stop before more requests than this are sent; each attempt counts.", at_least=1, panel=_PACE),
     ] = None
+
+    batch: Annotated[
+        bool,
+        Option(
+            "Ask by the provider's batch route: half the price, answers within a day. See docs/endpoints.md.",
+            panel=_BATCH,
+        ),
+    ] = False
+    jobs: Annotated[int, Option("Most jobs at the provider at once.", at_least=1, panel=_BATCH)] = 4
+    job_rows: Annotated[
+        int | None, Option("Most requests in one job. Unless given, the provider's limit.", at_least=1, panel=_BATCH)
+    ] = None
+    queue_tokens: Annotated[
+        int | None,
+        Option("Most prompt tokens in the provider's queue, where your account has a limit.", at_least=1, panel=_BATCH),
+    ] = None
+    poll: Annotated[float, Option("Seconds between two looks at a job.", above=0, panel=_BATCH)] = 60.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "endpoint", normalise_url(self.endpoint))

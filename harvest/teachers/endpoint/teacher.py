@@ -4,10 +4,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from harvest.chat.dialects import DIALECTS, Scoring, recognise_host
@@ -32,6 +33,7 @@ from harvest.teachers.endpoint.config import AUTO, EndpointConfig
 from harvest.teachers.endpoint.elicitation import build_parameters, count_logprobs, describe_scoring, limit_tokens
 from harvest.teachers.endpoint.limiter import Limiter
 from harvest.teachers.endpoint.probe import find_elicitation
+from harvest.teachers.endpoint.questions import Questions
 from harvest.teachers.endpoint.secret import check_variable, read_secret
 from harvest.teachers.endpoint.stream import Stream
 from harvest.teachers.tokenizers import PromptTokenizer
@@ -134,6 +136,26 @@ class EndpointTeacher:
         return self._budget.stopped
 
     @property
+    def deferred(self) -> None:
+        """Its answers come at once."""
+        return None
+
+    @property
+    def elicitation(self) -> Elicitation | None:
+        """How it asks, None where that is to be found out."""
+        return self._elicitation
+
+    @property
+    def budget(self) -> Budget:
+        """The caps of its run."""
+        return self._budget
+
+    @property
+    def key_variable(self) -> str | None:
+        """The environment variable that holds its API key; None where it has none."""
+        return self._key_variable
+
+    @property
     def unsettled(self) -> Collection[str]:
         """Keys of requests that may be billed, and whose next attempt an end of the run forbade."""
         return frozenset() if self._client is None else self._client.unsettled
@@ -151,6 +173,13 @@ class EndpointTeacher:
         """Break off what is in flight; `answer` yields what has arrived, and ends."""
         if self._stream is not None:
             self._stream.abandon()
+
+    def use_folder(self, folder: Path) -> None:
+        """Nothing of its own outlasts a run."""
+
+    def make_questions(self, elicitation: Elicitation, pool: Executor, pictures: bool = True) -> Questions:
+        """What makes its examples questions, asked so; it draws in `pool`."""
+        return Questions(self._task, self._config, elicitation, self._words, pool, pictures)
 
     def recipe(self) -> Mapping[str, Any]:
         """All that changes any answer, as JSON. Where not resolved, no folder holds it."""
@@ -319,18 +348,8 @@ class EndpointTeacher:
         with ThreadPoolExecutor(os.cpu_count(), "draw") as pool:
 
             def make_asker(elicitation: Elicitation, pictures: bool) -> Asker:
-                return Asker(
-                    self._task,
-                    self._config,
-                    elicitation,
-                    self._words,
-                    client,
-                    self._budget,
-                    self._bill,
-                    pool,
-                    self._model_check,
-                    pictures,
-                )
+                questions = self.make_questions(elicitation, pool, pictures)
+                return Asker(questions, self._config, elicitation, client, self._budget, self._bill, self._model_check)
 
             yield make_asker
 

@@ -1,0 +1,347 @@
+"""Batch routes of four providers over real HTTP that go wrong on purpose, from a seed, and count what was asked twice.
+
+It runs in a thread with its own event loop. A job's requests are answered when it is made, and told once it has been
+looked at a few times.
+"""
+
+import asyncio
+import json
+import random
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import sleep, time
+from typing import Any, Self
+
+from aiohttp import web
+
+from tests.harvest.fault_server import make_reply, spread_logprobs
+
+# What becomes of a request to a route, and how often in a thousand; "lost" is carried out, and not answered.
+ROUTE_FAULTS: Mapping[str, Mapping[str, int]] = {
+    "upload": {"500": 100, "lost": 100, "429": 50},
+    "create": {"500": 100, "lost": 200, "500 after": 100, "429": 50},
+    "look": {"500": 50, "lost": 50},
+    "list": {"500": 50, "lost": 50},
+    "content": {"500": 100, "torn": 150, "cut": 100},
+}
+# What becomes of a job; the rest are completed.
+JOB_FAULTS = {"expired": 80, "cancelled": 40, "queue full": 60, "failed": 20}
+# What becomes of a request of a job that is worked on; the rest are answered.
+LINE_FAULTS = {"400": 10, "500": 20, "content": 5, "missing": 5}
+PROMPT_TOKENS, SAID_TOKENS = 40, 1
+
+
+@dataclass(slots=True)
+class MadeJob:
+    """One job as the server keeps it: what it brings, by custom id, and how many looks it is from its end."""
+
+    name: str
+    fate: str
+    custom_ids: list[str]
+    outcomes: dict[str, str]
+    looks: int
+    upload: str | None
+    metadata: Mapping[str, str] | None
+    created: float = field(default_factory=time)
+
+    @property
+    def ended(self) -> bool:
+        return self.looks <= 0
+
+
+@dataclass(slots=True)
+class Count:
+    """What the server has seen. `answered` counts the requests it ran, and `doubled` those that it was asked again.
+
+    Again is: though they are in a job that is under way, or were answered.
+    """
+
+    calls: Counter[str] = field(default_factory=Counter)
+    answered: Counter[str] = field(default_factory=Counter)
+    doubled: list[str] = field(default_factory=list)
+    jobs: int = 0
+    bodies: dict[str, Any] = field(default_factory=dict)
+    largest: int = 0
+    most_at_once: int = 0
+
+
+class BatchServer:
+    """A context manager; `url` is the base URL of the chat route of `dialect`.
+
+    `faults` is whether anything goes wrong, and `looks` how often a job must be looked at. `stop_at` is the number of
+    the call (from 0) at which the server falls silent, as for a client that is killed: it is carried out first where
+    `stop_after`. `revive` has it answer again.
+    """
+
+    def __init__(self, dialect: str = "openai", faults: bool = False, seed: int = 0, looks: int = 2) -> None:
+        self.count = Count()
+        self.jobs: dict[str, MadeJob] = {}
+        self.files: dict[str, bytes] = {}
+        self.stop_at: int | None = None
+        self.stop_after = False
+        self.on_silence: Callable[[], None] = lambda: None
+        self._dialect, self._faults, self._seed, self._looks = dialect, faults, seed, looks
+        self._random = random.Random(seed)
+        self._calls = 0
+        self._silent = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._ready = threading.Event()
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def revive(self) -> None:
+        """Answer again, from call 0 on."""
+        self._silent, self._calls, self.stop_at = False, 0, None
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._run())
+        self._loop.close()
+
+    async def _run(self) -> None:
+        self._stop = asyncio.Event()
+        application = web.Application(client_max_size=2**30)
+        application.add_routes(_ROUTES[self._dialect](self))
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{port}{'/v1beta/openai' if self._dialect == 'gemini' else '/v1'}"
+        self._ready.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+    def route(self, kind: str, work: "Work") -> "Handler":
+        """A handler that does `work`, or goes wrong."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            self.count.calls[kind] += 1
+            number, self._calls = self._calls, self._calls + 1
+            if self._silent or (number == self.stop_at and not self.stop_after):
+                return self._fall_silent(request)
+            fault = self._choose(ROUTE_FAULTS.get(kind, {}))
+            if fault in ("500", "429"):
+                await request.read()
+                error = {"error": {"message": f"fault {fault}", "code": "server_error"}}
+                return web.json_response(error, status=int(fault))
+            response = await work(request)
+            if number == self.stop_at:
+                return self._fall_silent(request)
+            if fault == "500 after":
+                return web.json_response({"error": {"message": "fault after"}}, status=500)
+            if fault == "lost":
+                return _drop(request)
+            if fault == "cut" and isinstance(response.body, bytes):  # a download that ends early, and does not say so
+                return web.Response(body=response.body[: len(response.body) * 2 // 3])
+            if fault == "torn" and isinstance(response.body, bytes):
+                return await _tear(request, response.body)
+            return response
+
+        return handle
+
+    def wait_for_jobs(self, jobs: int, then: Callable[[], None]) -> None:
+        """Call `then` once so many jobs were made and looked at."""
+        while len(self.jobs) < jobs or self.count.calls["look"] < 2 * jobs:
+            sleep(0.005)
+        then()
+
+    def silence(self) -> None:
+        """Answer nothing more, and carry nothing out."""
+        self._silent = True
+
+    def _fall_silent(self, request: web.Request) -> web.StreamResponse:
+        if not self._silent:
+            self.silence()
+            self.on_silence()
+        return _drop(request)
+
+    def _choose(self, shares: Mapping[str, int]) -> str:
+        point = self._random.randrange(1000) if self._faults else 1000
+        for name, share in shares.items():
+            point -= share
+            if point < 0:
+                return name
+        return "ok"
+
+    def make_job(self, requests: Mapping[str, Any], upload: str | None, metadata: Mapping[str, str] | None) -> MadeJob:
+        """Make a job of requests, by custom id."""
+        count = self.count
+        fate = self._choose(JOB_FAULTS)
+        under_way = {each for job in self.jobs.values() if not job.ended for each in job.custom_ids}
+        count.doubled += [each for each in requests if count.answered[each] or each in under_way]
+        count.bodies.update(requests)
+        count.largest = max(count.largest, len(requests))
+        outcomes = {}
+        for custom_id in requests if fate not in ("queue full", "failed") else ():
+            outcome = "unrun" if fate != "ok" and self._random.random() < 0.5 else self._choose(LINE_FAULTS)
+            outcomes[custom_id] = outcome
+            if outcome in ("ok", "400", "content"):
+                count.answered[custom_id] += 1
+        count.jobs += 1
+        name = f"batches/b{count.jobs}" if self._dialect == "gemini" else f"batch_{count.jobs}"
+        job = MadeJob(name, fate, list(requests), outcomes, self._looks, upload, metadata)
+        self.jobs[name] = job
+        count.most_at_once = max(count.most_at_once, sum(not each.ended for each in self.jobs.values()))
+        return job
+
+    def write_reply(self, custom_id: str) -> dict[str, Any]:
+        """The chat completion of a request."""
+        draw = random.Random(f"{self._seed} {custom_id}").random()
+        reply = make_reply("positive" if draw > 0.5 else "negative", spread_logprobs(draw * 0.98 + 0.01))
+        choices = self.count.bodies[custom_id].get("n", 1)
+        return {**reply, "choices": reply["choices"] * choices}
+
+    def shuffle(self, lines: list[Any]) -> bytes:
+        """Lines in any order; with faults some of them doubled, and one that belongs to nobody."""
+        if self._faults:
+            lines = [*lines, *self._random.sample(lines, len(lines) // 10)]
+            if lines:
+                lines.append(json.loads(json.dumps(lines[0]).replace(lines[0]["custom_id"], "nobody")))
+        self._random.shuffle(lines)
+        return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+Work = Callable[[web.Request], Awaitable[web.Response]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _drop(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.close()
+    return web.Response(status=500)
+
+
+async def _tear(request: web.Request, body: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": str(len(body) + 100)})
+    await response.prepare(request)
+    await response.write(body[: len(body) // 2])
+    return _drop(request)
+
+
+class _Files:
+    """OpenAI's routes, and Together's with their differences."""
+
+    def __init__(self, server: BatchServer) -> None:
+        self.server = server
+
+    async def chat(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.server.count.bodies["probe"] = body
+        return web.json_response(self.server.write_reply("probe"))
+
+    async def upload(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        part = form["file"]
+        assert isinstance(part, web.FileField)
+        assert form["purpose"] == self.purpose
+        return web.json_response({"id": self.keep(part.file.read())})
+
+    purpose = "batch"
+
+    def keep(self, content: bytes) -> str:
+        name = f"file-{len(self.server.files)}"
+        self.server.files[name] = content
+        return name
+
+    async def create(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        lines = [json.loads(line) for line in self.server.files[body["input_file_id"]].splitlines()]
+        requests = {line["custom_id"]: line["body"] for line in lines}
+        assert len(requests) == len(lines)
+        job = self.server.make_job(requests, body["input_file_id"], body.get("metadata"))
+        return web.json_response(self.wrap(self.describe(job)))
+
+    def wrap(self, described: dict[str, Any]) -> dict[str, Any]:
+        return described
+
+    async def look(self, request: web.Request) -> web.Response:
+        job = self.server.jobs[request.match_info["job"]]
+        job.looks -= 1
+        if job.ended:
+            self.publish(job)
+        return web.json_response(self.describe(job))
+
+    async def list_all(self, request: web.Request) -> web.Response:
+        jobs = [self.describe(job) for job in reversed(self.server.jobs.values())]
+        names = [job["id"] for job in jobs]
+        start = names.index(request.query["after"]) + 1 if "after" in request.query else 0
+        page = jobs[start : start + 2]  # small pages, so that they are turned
+        return web.json_response({"data": page, "has_more": start + 2 < len(jobs)})
+
+    async def content(self, request: web.Request) -> web.Response:
+        return web.Response(body=self.server.files[request.match_info["file"]])
+
+    def publish(self, job: MadeJob) -> None:
+        output, errors = [], []
+        for custom_id, outcome in job.outcomes.items():
+            line: dict[str, Any] = {"id": f"r-{custom_id}", "custom_id": custom_id, "error": None}
+            if outcome == "ok":
+                body: Any = self.server.write_reply(custom_id)
+                output.append({**line, "response": {"status_code": 200, "body": body}})
+            elif outcome == "unrun":
+                errors.append({**line, "response": None, "error": {"code": f"batch_{job.fate}", "message": job.fate}})
+            elif outcome != "missing":
+                code = "content_filter" if outcome == "content" else "x"
+                body = {"error": {"message": f"line {outcome}", "code": code}}
+                errors.append({**line, "response": {"status_code": 400 if code != "x" else int(outcome), "body": body}})
+        for kind, lines in (("output", output), ("errors", errors)):
+            if lines:
+                self.server.files[f"{kind}-{job.name.replace('/', '-')}"] = self.server.shuffle(lines)
+
+    statuses: Mapping[str, str] = {"ok": "completed", "queue full": "failed"}
+
+    def describe(self, job: MadeJob) -> dict[str, Any]:
+        described: dict[str, Any] = {
+            "id": job.name,
+            "status": self.statuses.get(job.fate, job.fate) if job.ended else "in_progress",
+            "input_file_id": job.upload,
+            "created_at": int(job.created),
+            "request_counts": {"total": len(job.custom_ids), "completed": 0, "failed": 0},
+        }
+        if job.metadata:
+            described["metadata"] = job.metadata
+        for kind, field_name in (("output", "output_file_id"), ("errors", "error_file_id")):
+            name = f"{kind}-{job.name.replace('/', '-')}"
+            described[field_name] = name if name in self.server.files else None
+        if job.ended and job.fate in ("queue full", "failed"):
+            code = "token_limit_exceeded" if job.fate == "queue full" else "invalid_request"
+            described["errors"] = {"data": [{"code": code, "message": f"job {job.fate}"}]}
+        if job.ended:
+            told = [outcome for outcome in job.outcomes.values() if outcome != "missing"]
+            described["request_counts"]["completed"] = told.count("ok")
+            described["request_counts"]["failed"] = len(told) - told.count("ok") - told.count("unrun")
+        return described
+
+
+def route_openai(server: BatchServer) -> list[web.RouteDef]:
+    """The routes of OpenAI."""
+    files = _Files(server)
+    return [
+        web.post("/v1/chat/completions", server.route("chat", files.chat)),
+        web.post("/v1/files", server.route("upload", files.upload)),
+        web.get("/v1/files/{file}/content", server.route("content", files.content)),
+        web.post("/v1/batches", server.route("create", files.create)),
+        web.get("/v1/batches", server.route("list", files.list_all)),
+        web.get("/v1/batches/{job}", server.route("look", files.look)),
+    ]
+
+
+_ROUTES: dict[str, Callable[[BatchServer], list[web.RouteDef]]] = {"openai": route_openai}
+
+
+def stamp(seconds: float) -> str:
+    """A time as the providers write it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
