@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from harvest.chat.dialects import recognise_host
 from shared.errors import UsageError
 
 CHAT_OVERHEAD_TOKENS = 64  # a chat template's own tokens around one question, generously
@@ -59,9 +60,15 @@ def find_price(
     from genai_prices import Usage as TokenCounts
     from genai_prices import __version__, calc_price
 
+    host = recognise_host(base_url)
+    provider = None if host is None else host.price_provider
+    named = model if provider is None else model.rpartition("/")[2]
+
     def dollars(**tokens: int) -> float:
         # A thousand tokens: the lowest tier, which one question never leaves.
-        return float(calc_price(TokenCounts(**tokens), model, provider_api_url=base_url).total_price) / 1000
+        if provider is not None:
+            return float(calc_price(TokenCounts(**tokens), named, provider_id=provider).total_price) / 1000
+        return float(calc_price(TokenCounts(**tokens), named, provider_api_url=base_url).total_price) / 1000
 
     try:
         fresh = dollars(input_tokens=1000)

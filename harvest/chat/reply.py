@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from harvest.chat.dialects import Dialect, Scoring
+from harvest.chat.dialects import COMPATIBLE, Dialect, Scoring
 from harvest.chat.errors import read_error, shorten
 from harvest.chat.pricing import Usage
 from harvest.chat.scoring import (
@@ -31,7 +31,8 @@ FIRST_TOKENS = "first_tokens"  # the field of a reply that brings those of Form 
 LOWEST = -9999.0  # of a token that cannot be, as vLLM's server says it: JSON has no infinity, nor has float16 much room
 MAX_TOKEN_COUNT = 2**31 - 1  # what the row's schema holds
 _REFUSALS = frozenset({"content_filter", "safety", "refusal", "prohibited_content", "blocklist", "recitation"})
-_CUTS = frozenset({"length", "max_tokens"})
+_CUTS = frozenset({"length", "max_tokens", "model_length"})
+_BREAKS = frozenset({"insufficient_system_resource", "abort", "error"})  # an answer that its server gave up
 _THINKING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 _ANSWER_PARTS = frozenset({"text", "output_text", "refusal"})
 # Less probability than this on all labels together, and the reply was about something else.
@@ -79,8 +80,11 @@ def parse(raw: bytes, form: Form) -> Reading:
     try:
         body = _load(raw)
         if isinstance(body, list) and body and all(isinstance(part, str) for part in body):
-            body = _merge_votes(body)
-        usage = read_usage(body)
+            body = _merge_votes(body, form.dialect)
+            usage = read_usage(body)
+        else:
+            body = _read_own(body, form.dialect)
+            usage = read_usage(body, form.dialect)
         return _read_body(raw, body, usage, form)
     except Exception as error:
         return Reading(
@@ -100,22 +104,31 @@ def join_votes(replies: Sequence[bytes]) -> bytes:
     return json.dumps([reply.decode("utf-8", "replace") for reply in replies], ensure_ascii=False).encode()
 
 
-def read_usage(body: Any) -> Usage | None:
-    """The usage that a reply's body reports, None where it reports none that can be one."""
+def _read_own(body: Any, dialect: Dialect) -> Any:
+    """A body as chat completions have it."""
+    return body if dialect.read_reply is None or not isinstance(body, dict) else dialect.read_reply(body)
+
+
+def read_usage(body: Any, dialect: Dialect = COMPATIBLE) -> Usage | None:
+    """The usage that a body of chat completions reports in `dialect`, None where it reports none that can be one."""
     usage = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(usage, dict):
         return None
     prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
     if prompt is None or completion is None:
         return None
-    details = usage.get("prompt_tokens_details")
-    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    total = _count(usage.get("total_tokens"))
+    if dialect.thinks_beside and total is not None:
+        completion = max(completion, total - prompt)
+    cached: Any = usage
+    for name in dialect.cached_tokens:
+        cached = cached.get(name) if isinstance(cached, dict) else None
     cost = usage.get("cost")
     if not isinstance(cost, int | float) or isinstance(cost, bool):
         cost = None
     elif not 0 <= cost < math.inf:
         cost = math.nan
-    return Usage(prompt, completion, cached or 0, cost)
+    return Usage(prompt, completion, _count(cached) or 0, cost)
 
 
 def _count(value: Any) -> int | None:
@@ -124,18 +137,18 @@ def _count(value: Any) -> int | None:
     return None
 
 
-def _merge_votes(bodies: Sequence[str]) -> Mapping[str, Any]:
+def _merge_votes(bodies: Sequence[str], dialect: Dialect) -> Mapping[str, Any]:
     choices: list[Any] = []
     usages: list[Usage | None] = []
     merged: dict[str, Any] = {}
     for text in bodies:
         try:
-            body = json.loads(text)
+            body = _read_own(json.loads(text), dialect)
         except ValueError:
             continue  # one broken vote: the others count
         merged = merged or body
         choices.extend(body.get("choices") or ())
-        usages.append(read_usage(body))
+        usages.append(read_usage(body, dialect))
     known = [usage for usage in usages if usage is not None]
     usage = {
         "prompt_tokens": sum(u.prompt_tokens for u in known),
@@ -166,6 +179,8 @@ def _read_body(raw: bytes, body: Any, usage: Usage | None, form: Form) -> Readin
     if refusal or finish.lower() in _REFUSALS:
         why = shorten(str(refusal)) if refusal else f"finish_reason is {finish}"
         verdict = _Verdict(Status.REFUSED, f"the endpoint refused to answer: {why}")
+    elif finish.lower() in _BREAKS and form.scoring not in _WITH_LOGPROBS:  # a label's were told by its beginning
+        verdict = _Verdict(Status.FAILED, f"the endpoint gave the answer up: finish_reason is {finish}")
     else:
         if form.scoring is Scoring.TOKEN_IDS and not form.first_tokens:
             form = replace(form, first_tokens=body.get(FIRST_TOKENS) or ())

@@ -129,7 +129,16 @@ class Count:
     in_flight: int = 0
 
 
-Answer = Callable[[Asked], dict[str, Any] | bytes]
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """An answer other than 200, as JSON."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Answer = Callable[[Asked], dict[str, Any] | bytes | ErrorReply]
 
 
 class FaultServer:
@@ -137,7 +146,7 @@ class FaultServer:
 
     `faults` maps names of ALL_FAULTS or FATAL to their share in a thousand. `latency` is in seconds. `limit` answers
     429 beyond that many requests a second (a bucket of `burst`), with `retry_after` as its header. `answer` makes the
-    reply of a request that nothing happens to. `routes` are further paths and what they give.
+    reply of a request that nothing happens to, at `chat_path`. `routes` are further paths and what they give.
     """
 
     def __init__(
@@ -151,6 +160,7 @@ class FaultServer:
         retry_after: str | None = None,
         answer: Answer | None = None,
         routes: Mapping[str, Any] | None = None,
+        chat_path: str = "/v1/chat/completions",
         price_in: float = 0.0,
         price_out: float = 0.0,
     ) -> None:
@@ -163,6 +173,7 @@ class FaultServer:
         self._bucket, self._bucket_at = burst, monotonic()
         self._answer = answer or self._answer_well
         self._routes = dict(routes or {})
+        self.chat_path = chat_path
         self._price_in, self._price_out = price_in, price_out
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -257,7 +268,10 @@ class FaultServer:
             # Counted as answered even if the client is gone: the work was done and is billed.
             self.count.answered[asked.key] += 1
             reply = self._answer(asked)
-            if isinstance(reply, dict):
+            if isinstance(reply, ErrorReply):
+                connection.send_error(reply)
+                return
+            if isinstance(reply, dict) and self._price_in + self._price_out:
                 self.bill(reply)
             connection.answer(fault, reply, asked)
         else:
@@ -295,13 +309,17 @@ class _Connection(asyncio.Protocol):
         body = bytes(self._buffer[end + 4 : end + 4 + length])
         del self._buffer[: end + 4 + length]
         _, path, _ = lines[0].split(" ")
-        if path.partition("?")[0] == "/v1/chat/completions":
+        if path.partition("?")[0] == self._server.chat_path:
             asked = Asked(headers.get("idempotency-key", ""), json.loads(body), headers, monotonic())
             self._server.handle(self, asked)
             return
         value = self._server._routes.get(path)
         value = value(json.loads(body)) if callable(value) else value
         self._send(200 if value is not None else 404, json.dumps(value or {"detail": "Not Found"}).encode())
+
+    def send_error(self, reply: ErrorReply) -> None:
+        """Answer as `reply` says."""
+        self._send(reply.status, json.dumps(reply.body).encode(), reply.headers)
 
     def refuse(self, fault: str, asked: Asked, retry_after: str | None) -> None:
         """Answer anything but 200, or nothing."""

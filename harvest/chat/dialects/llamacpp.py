@@ -3,15 +3,21 @@
 Any number of log-probabilities, each with its token `id`; output constrained by a GBNF grammar; one answer a request.
 """
 
-import json
 from collections.abc import Sequence
 
-from harvest.chat.dialects.base import Dialect, Json
+from harvest.chat.dialects.base import Dialect, Json, write_grammar
 
 
 def _ask_choice(words: Sequence[str]) -> Json:
-    # A JSON string is a GBNF literal: the same quotes and escapes.
-    return {"grammar": "root ::= " + " | ".join(json.dumps(word, ensure_ascii=False) for word in words)}
+    return {"grammar": write_grammar(words)}
 
 
-LLAMACPP = Dialect("llamacpp", top_logprobs=50, several=False, seeds=True, ask_choice=_ask_choice)
+LLAMACPP = Dialect(
+    "llamacpp",
+    owners=("llamacpp",),
+    example="http://localhost:8080/v1",
+    top_logprobs=50,
+    several=False,
+    seed_field="seed",
+    ask_choice=_ask_choice,
+)

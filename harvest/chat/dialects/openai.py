@@ -1,4 +1,4 @@
-"""OpenAI. Source: platform.openai.com, "Create chat completion".
+"""OpenAI. Source: platform.openai.com, "Create chat completion" and "Error codes".
 
 `max_tokens` is deprecated there and refused by reasoning models. Reasoning models also refuse log-probabilities.
 """
@@ -7,10 +7,11 @@ from harvest.chat.dialects.base import Dialect
 
 OPENAI = Dialect(
     "openai",
-    hosts=("api.openai.com", "openai.azure.com"),
+    hosts=("api.openai.com",),
+    example="https://api.openai.com/v1",
     key_variable="OPENAI_API_KEY",
     max_tokens_field="max_completion_tokens",
-    seeds=True,
+    seed_field="seed",
 )
 # Whatever else speaks chat completions, by the oldest names of the fields.
 COMPATIBLE = Dialect("compatible")

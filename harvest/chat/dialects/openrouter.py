@@ -9,6 +9,7 @@ from harvest.chat.dialects.base import Dialect
 OPENROUTER = Dialect(
     "openrouter",
     hosts=("openrouter.ai",),
+    example="https://openrouter.ai/api/v1",
     key_variable="OPENROUTER_API_KEY",
     several=False,
     extra={"provider": {"require_parameters": True}, "usage": {"include": True}},

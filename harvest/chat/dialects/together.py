@@ -6,7 +6,7 @@ OpenAI's shape.
 
 from collections.abc import Sequence
 
-from harvest.chat.dialects.base import Dialect, Json, ask_json_choice, read_positions
+from harvest.chat.dialects.base import Dialect, Json, make_schema, read_positions
 from harvest.chat.scoring import Alternative, Position
 
 
@@ -32,15 +32,15 @@ def _read_positions(choice: Json) -> list[Position]:
 
 
 def _ask_choice(words: Sequence[str]) -> Json:
-    wanted = ask_json_choice(words)["response_format"]["json_schema"]["schema"]
-    return {"response_format": {"type": "json_schema", "schema": wanted}}
+    return {"response_format": {"type": "json_schema", "schema": make_schema(words)}}
 
 
 TOGETHER = Dialect(
     "together",
     hosts=("api.together.xyz", "api.together.ai"),
     key_variable="TOGETHER_API_KEY",
-    seeds=True,
+    example="https://api.together.xyz/v1",
+    seed_field="seed",
     ask_logprobs=_ask_logprobs,
     ask_choice=_ask_choice,
     read_positions=_read_positions,

@@ -24,7 +24,9 @@ def _ask_choice(words: Sequence[str]) -> Json:
 
 VLLM = Dialect(
     "vllm",
-    seeds=True,
+    owners=("vllm",),
+    example="http://localhost:8000/v1",
+    seed_field="seed",
     scorings=(Scoring.TOKEN_IDS, Scoring.TOP_LOGPROBS, Scoring.CHOICE, Scoring.VOTES),
     tell_said_ids={"return_token_ids": True},
     tell_ids={"return_tokens_as_token_ids": True},

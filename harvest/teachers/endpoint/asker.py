@@ -136,7 +136,7 @@ class Asker:
         if exchange is None or exchange.fault is not None:
             return exchange, None, 0.0
         reading = None if exchange.problem is not None else parse(exchange.raw or b"", self._questions.form)
-        if reading is not None:
+        if reading is not None and self._elicitation.dialect.names_model:
             self._model_check.see(reading.model)
         usage = None if reading is None else reading.usage
         cost = self._bill.settle(self._budget, exchange.ticket, usage, question.prompt_bound, said)

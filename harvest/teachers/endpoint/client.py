@@ -19,6 +19,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from harvest.chat.dialects import Dialect
 from harvest.teachers.endpoint.budget import Budget, Worst
 from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.faults import NO_CONNECTION, Fault, Kind
@@ -79,7 +80,8 @@ class _RetryError(Exception):
 class Client:
     """Sends requests under one limiter and one budget. An asynchronous context manager, bound to one event loop.
 
-    `faults` counts what goes wrong, by cause. `http` is the session that it sends with.
+    `faults` counts what goes wrong, by cause. `http` is the session that it sends with, `dialect` and `key_header` are
+    what that asks with.
 
     A reply that was answered 200 is final, whatever became of its body. 429 waits in the limiter and is asked again
     without end (but see `patience`); what may succeed on another attempt goes through tenacity's jittered backoff, with
@@ -87,11 +89,18 @@ class Client:
     """
 
     def __init__(
-        self, config: EndpointConfig, secret: Secret, limiter: Limiter, budget: Budget, faults: Counter[str]
+        self,
+        config: EndpointConfig,
+        secret: Secret,
+        limiter: Limiter,
+        budget: Budget,
+        faults: Counter[str],
+        dialect: Dialect,
+        key_header: str,
     ) -> None:
-        self._config, self._secret = config, secret
+        self._config, self._secret, self._dialect = config, secret, dialect
         self._limiter, self._budget, self._faults = limiter, budget, faults
-        self.http = HttpSession(config, secret)
+        self.http = HttpSession(config, secret, dialect, key_header)
         self._retry_wait = wait_random_exponential(multiplier=0.5, max=LONGEST_BACKOFF_SECONDS)
         self.unsettled: set[str] = set()
         self.unconnected: str | None = None  # why the last attempt found no connection, if it found none
@@ -143,11 +152,21 @@ class Client:
 
     def _hint(self, fault: Fault) -> str:
         """What to look at where no request can succeed."""
-        if fault.cause == "HTTP 404" and re.search(r"/v\d", urlsplit(self._config.endpoint).path) is None:
-            return "; a base URL mostly ends in /v1"
-        if fault.cause == "HTTP 401" and not self._secret.value:
+        if fault.cause == "HTTP 404":
+            return self._hint_at_path()
+        if fault.cause not in ("HTTP 401", "HTTP 403"):
+            return ""
+        if not self._secret.value:
             return "; no key was sent, for none is known for that host: --api-key-env names the variable that holds it"
-        return f"; the key is that of {self._secret.name}" if fault.cause == "HTTP 401" else ""
+        note = f"; {self._dialect.key_hint}" if self._dialect.key_hint else ""
+        return f"; the key is that of {self._secret.name}{note}"
+
+    def _hint_at_path(self) -> str:
+        dialect = self._dialect
+        if dialect.hosts and dialect.example:
+            return f"; a base URL of {dialect.name} looks like {dialect.example}"
+        has_version = re.search(r"/v\d", urlsplit(self._config.endpoint).path) is not None
+        return "" if has_version or dialect.beside_v1 else "; a base URL mostly ends in /v1"
 
     async def _ask_again(self, request: ChatRequest, first: _RetryError) -> Exchange | None:
         failed: list[_RetryError] = [first]

@@ -27,12 +27,12 @@ _SECRET_PARAMETER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class EndpointConfig:
-    """An endpoint that speaks OpenAI's chat completions, what is asked of it, and how hard it may be driven.
+    """An endpoint that speaks OpenAI's chat completions, or nearly, what is asked of it, and how hard it may be driven.
 
     Raises UsageError where a value cannot be meant.
     """
 
-    endpoint: Annotated[str, Option("Base URL, with its /v1.", panel=_ASKED, metavar="URL")]
+    endpoint: Annotated[str, Option("Base URL, with its /v1 if it has one.", panel=_ASKED, metavar="URL")]
     model: Annotated[str, Option("The endpoint's name of the model.", panel=_ASKED)]
     api_key_env: Annotated[
         str | None,
@@ -158,7 +158,9 @@ class EndpointConfig:
         return None if self.draw is Draw.NONE else Layout(*self.size)
 
 
-_OWN_FIELDS = frozenset({"model", "messages", "n", "max_tokens", "max_completion_tokens", "stream"})
+_OWN_FIELDS = frozenset(
+    {"model", "messages", "input", "n", "max_tokens", "max_completion_tokens", "max_output_tokens", "stream"}
+)
 
 
 def normalise_url(url: str) -> str:

@@ -39,7 +39,7 @@ def count_logprobs(elicitation: Elicitation, config: EndpointConfig) -> int:
 
 def limit_tokens(elicitation: Elicitation, config: EndpointConfig) -> int:
     """How many tokens one answer may have."""
-    return config.max_tokens or _MAX_TOKENS[elicitation.scoring]
+    return config.max_tokens or max(_MAX_TOKENS[elicitation.scoring], elicitation.dialect.least_tokens)
 
 
 def build_parameters(elicitation: Elicitation, config: EndpointConfig, words: LabelWords | None) -> dict[str, Any]:
@@ -79,10 +79,11 @@ def build_spelling(elicitation: Elicitation, config: EndpointConfig) -> Mapping[
     return {name: value for name, value in told.items() if name not in config.body}
 
 
-def takes_seed(elicitation: Elicitation, config: EndpointConfig) -> bool:
-    """Whether each request is sent a seed of its own: of text that is sampled, where the server has such a field."""
+def find_seed_field(elicitation: Elicitation, config: EndpointConfig) -> str | None:
+    """Where each request is sent a seed of its own: of text that is sampled, where the server has such a field."""
     is_sampled = elicitation.scoring is Scoring.TEXT and bool(config.temperature)
-    return is_sampled and elicitation.dialect.seeds and "seed" not in config.body
+    name = elicitation.dialect.seed_field
+    return name if is_sampled and name not in config.body else None
 
 
 async def find_first_tokens(client: Client, model: str, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:

@@ -9,7 +9,8 @@ fatal             no request will be answered (a wrong key, no such model, no cr
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -17,7 +18,7 @@ from enum import Enum, auto
 
 import httpx
 
-from harvest.chat.errors import MAX_ERROR_LENGTH, read_error
+from harvest.chat.errors import MAX_ERROR_LENGTH, Refusal, Sign, find_refusal, read_error
 from harvest.teachers.endpoint.unconnected import explain_unconnected
 from shared.descriptors import SHORTAGE
 
@@ -69,14 +70,6 @@ def _is_shortage(cause: BaseException | None) -> bool:
     return isinstance(cause, OSError) and cause.errno in SHORTAGE
 
 
-# An error's code or type that means: not this text, by the endpoint's content rules.
-_CONTENT_CODES = frozenset(
-    {"content_filter", "content_policy_violation", "moderation_blocked", "safety", "prohibited_content"}
-)
-# A 429 that no waiting mends (OpenAI: a spent quota).
-_SPENT_CODES = frozenset(
-    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated"}
-)
 _FATAL_STATUSES = {
     401: "the endpoint does not accept the API key",
     402: "the endpoint asks for payment: the credit is used up",
@@ -87,15 +80,27 @@ _FATAL_STATUSES = {
 _RETRIED_STATUSES = frozenset({408, 409, 425})
 
 
-def classify_response(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
-    """The fault that a reply other than 200 stands for. `headers` are read without regard to case."""
-    code, text = read_error(body)
+# Google's errors say in their details how long to wait, and in no header (google.rpc.RetryInfo).
+_RETRY_DELAY = re.compile(rb'"retryDelay": ?"([0-9]+(?:\.[0-9]+)?)s"')
+
+
+def classify_response(status: int, headers: Mapping[str, str], body: bytes, signs: Sequence[Sign] = ()) -> Fault:
+    """The fault that a reply other than 200 stands for; `signs` are those of the endpoint's dialect.
+
+    `headers` are read without regard to case.
+    """
+    _, text = read_error(body)
     message = f"HTTP {status}: {text}" if text else f"HTTP {status}"
+    refusal = find_refusal(status, body, signs)
     retry_after = read_retry_after(headers)
-    if code in _CONTENT_CODES and status < 500:
+    if retry_after is None and status == 429 and (told := _RETRY_DELAY.search(body)):
+        retry_after = float(told[1])
+    if refusal is Refusal.CONTENT:
         return Fault(Kind.REFUSED, "content refused", message, content=True)
-    if status == 429 and code in _SPENT_CODES:
+    if refusal is Refusal.QUOTA:
         return Fault(Kind.FATAL, "quota used up", f"{message}; the quota is used up: see the provider's billing page")
+    if refusal is Refusal.CONTEXT:
+        return Fault(Kind.REFUSED, "too long", f"{message}; the text is longer than the model's context")
     if status == 429 or (status in (503, 529) and retry_after is not None) or status == 529:
         return Fault(Kind.BUSY, f"HTTP {status}", message, retry_after)
     if status >= 500 or status in _RETRIED_STATUSES:

@@ -13,7 +13,7 @@ from harvest.chat.scoring import LabelWords
 from harvest.rendering import Layout, Page, render
 from harvest.teachers.base import make_seed
 from harvest.teachers.endpoint.config import EndpointConfig
-from harvest.teachers.endpoint.elicitation import build_parameters, build_spelling, limit_tokens, takes_seed
+from harvest.teachers.endpoint.elicitation import build_parameters, build_spelling, find_seed_field, limit_tokens
 from shared.example import Example
 from shared.tasks import Task
 
@@ -49,7 +49,7 @@ class Questions:
         self.max_tokens = limit_tokens(elicitation, config)
         parameters = {**build_spelling(elicitation, config), **build_parameters(elicitation, config, words)}
         self._parameters = json.dumps(parameters, ensure_ascii=False)
-        self._takes_seed = takes_seed(elicitation, config)
+        self._seed_field = find_seed_field(elicitation, config)
         self._pictures, self._layout = pictures, config.layout
 
     async def prepare(self, example: Example) -> Question:
@@ -70,8 +70,10 @@ class Questions:
     def write_body(self, question: Question, key: str, answers: int) -> bytes:
         """The body of a request for so many answers, whose key is `key`."""
         several = f', "n": {answers}' if answers > 1 else ""
-        seed = f', "seed": {make_seed(key)}' if self._takes_seed else ""
+        seed = f', "{self._seed_field}": {make_seed(key)}' if self._seed_field else ""
         body = f'{self._parameters[:-1]}{several}{seed}, "messages": {question.messages}}}'
+        if (write_request := self._elicitation.dialect.write_request) is not None:
+            body = _encode(write_request(json.loads(body)))
         return body.encode("utf-8", "replace")
 
     def _draw(self, drawn: str, written: str, layout: Layout) -> tuple[list[Page], str]:

@@ -9,6 +9,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
+from harvest.chat.dialects import BEARER, Dialect
 from harvest.teachers.endpoint.bodies import Body
 from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.faults import Fault, classify_exception, classify_response
@@ -30,12 +31,15 @@ class Received:
 class HttpSession:
     """The connections to one endpoint, under its API key, which no body or message that it gives holds.
 
+    It is asked at the route of `dialect`, and shown the key in `key_header` (see Dialect).
+
     An asynchronous context manager, bound to one event loop.
     """
 
-    def __init__(self, config: EndpointConfig, secret: Secret) -> None:
-        self._config, self._secret = config, secret
-        self._url = httpx.URL(join_path(config.endpoint, "/chat/completions"))
+    def __init__(self, config: EndpointConfig, secret: Secret, dialect: Dialect, key_header: str) -> None:
+        self._config, self._secret, self._dialect, self._key_header = config, secret, dialect, key_header
+        base_url = strip_version(config.endpoint) if dialect.beside_v1 else config.endpoint
+        self._url = httpx.URL(join_path(base_url, dialect.chat_path))
         self._timeout = httpx.Timeout(None, connect=config.connect_timeout, read=config.read_timeout).as_dict()
 
     async def __aenter__(self) -> "HttpSession":
@@ -44,8 +48,9 @@ class HttpSession:
             "Accept-Encoding": "identity",  # replies are short, and there are many
             "User-Agent": "harvest-distill",
         }
-        if self._secret.value:  # httpx does not show this header where it shows headers
-            headers["Authorization"] = f"Bearer {self._secret.value}"
+        if self._secret.value:
+            bearer = self._key_header == BEARER
+            headers[self._key_header] = f"Bearer {self._secret.value}" if bearer else self._secret.value
         self._headers = httpx.Headers(headers).raw
         self._transport = AiohttpTransport(find_proxy(self._config.endpoint))
         self._http = httpx.AsyncClient(transport=self._transport, headers=headers, trust_env=False)
@@ -55,20 +60,20 @@ class HttpSession:
         await self._http.aclose()
 
     async def post(self, body: bytes, key: str, read_timeout: float) -> Received:
-        """Ask the chat route once. `key` is that of idempotency; the reply is waited for `read_timeout` seconds."""
+        """Ask the route once. `key` is that of idempotency; the reply is waited for `read_timeout` seconds."""
         try:
             response = await self._transport.handle_async_request(self._build_request(body, key, read_timeout))
             raw, problem = await self._read(response)
             if response.is_success:
                 return Received(raw, problem)
-            fault = classify_response(response.status_code, response.headers, raw)
+            fault = classify_response(response.status_code, response.headers, raw, self._dialect.signs)
         except Exception as error:
             fault = classify_exception(error)
         return Received(fault=self._clean(fault))
 
     async def fetch_json(self, path: str, body: Any = None) -> Any:
         """The JSON at `path`, a free route beside the chat's "/v1", None where the server has none. One attempt."""
-        url = join_path(self._config.endpoint.removesuffix("/v1"), path)
+        url = join_path(strip_version(self._config.endpoint), path)
         try:
             request = self._http.build_request("GET" if body is None else "POST", url, json=body)
             request.extensions["timeout"] = self._timeout
@@ -112,6 +117,12 @@ class HttpSession:
     def _clean(self, fault: Fault) -> Fault:
         message = hide_secrets(self._secret.clean(fault.message, cut=True))
         return Fault(fault.kind, fault.cause, message, fault.retry_after, fault.content)
+
+
+def strip_version(base_url: str) -> str:
+    """The base URL without the /v1 that its path ends with."""
+    parts = urlsplit(base_url)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.removesuffix("/v1"), parts.query, ""))
 
 
 def join_path(base_url: str, path: str) -> str:

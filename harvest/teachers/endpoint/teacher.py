@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harvest.chat.dialects import DIALECTS, Scoring, recognise_host
+from harvest.chat.dialects import COMPATIBLE, DIALECTS, Scoring, recognise_host
 from harvest.chat.elicitation import (
     Elicitation,
     explain_draws,
@@ -106,7 +106,8 @@ class EndpointTeacher:
     @property
     def why_no_draws(self) -> str | None:
         """Why a second draw would be no other than the first; None where it may be."""
-        if "seed" in self._config.body:
+        known = None if self._elicitation is None else self._elicitation.dialect.seed_field
+        if "seed" in self._config.body or known in self._config.body:
             return "--body sets one seed for all"
         return explain_draws(self._config.temperature, self._words is not None)
 
@@ -341,7 +342,14 @@ class EndpointTeacher:
         return Elicitation(dialect, Scoring(scoring))
 
     def _open_client(self, config: EndpointConfig) -> Client:
-        return Client(config, read_secret(self._key_variable), self._limiter, self._budget, self._faults)
+        named = None if config.dialect == AUTO else DIALECTS[config.dialect]
+        known = None if self._elicitation is None else self._elicitation.dialect
+        host = recognise_host(config.endpoint)
+        # A folder's dialect says what is asked; how a key is shown is the host's, unless the user names another.
+        key_header = (named or host or known or COMPATIBLE).key_header
+        secret = read_secret(self._key_variable)
+        dialect = known or named or host or COMPATIBLE
+        return Client(config, secret, self._limiter, self._budget, self._faults, dialect, key_header)
 
     @contextmanager
     def _open_askers(self, client: Client) -> Iterator[Callable[[Elicitation, bool], Asker]]:

@@ -27,6 +27,19 @@ def parameters(dialect: str, scoring: Scoring, first_tokens: Any = (), **options
         ("https://api.together.xyz/v1", "together"),
         ("https://generativelanguage.googleapis.com/v1beta/openai", "gemini"),
         ("https://api.anthropic.com/v1", "anthropic"),
+        ("https://ours.openai.azure.com/openai/deployments/d?api-version=2024-10-21", "azure"),
+        ("https://ours.services.ai.azure.com/openai/v1", "azure"),
+        ("https://europe-west1-aiplatform.googleapis.com/v1/projects/p/locations/l/endpoints/openapi", "vertex"),
+        ("https://aiplatform.googleapis.com/v1/projects/p/locations/global/endpoints/openapi", "vertex"),
+        ("https://bedrock-runtime.us-west-2.amazonaws.com/openai/v1", "bedrock"),
+        ("https://bedrock-mantle.us-west-2.api.aws/v1", "bedrock"),
+        ("https://api.groq.com/openai/v1", "groq"),
+        ("https://api.mistral.ai/v1", "mistral"),
+        ("https://api.deepseek.com", "deepseek"),
+        ("https://api.fireworks.ai/inference/v1", "fireworks"),
+        ("https://bedrock-runtime.us-west-2.amazonaws.com.elsewhere.com/v1", None),
+        ("https://bedrock-runtime.a.b.amazonaws.com/v1", None),
+        ("https://my-aiplatform.googleapis.com.elsewhere.com/v1", None),
         ("https://notopenrouter.ai/v1", None),
         ("http://localhost:8000/v1", None),
     ],
@@ -41,6 +54,9 @@ def test_well_known_hosts(url: str, name: str | None) -> None:
     [
         ({"object": "list", "data": [{"id": "x", "owned_by": "vllm"}]}, "vllm"),
         ({"data": [{"id": "x", "owned_by": "llamacpp"}]}, "llamacpp"),
+        ({"data": [{"id": "x", "owned_by": "sglang"}]}, "sglang"),
+        ({"data": [{"id": "x", "owned_by": "library"}]}, "ollama"),
+        ({"data": [{"id": "x", "owned_by": "organization_owner"}]}, "lmstudio"),
         ({"data": [{"id": "x", "owned_by": "somebody"}]}, "compatible"),
         ({"data": "x"}, "compatible"),
         (None, "compatible"),
@@ -146,6 +162,23 @@ def test_missing_log_probabilities_are_no_positions(logprobs: Any) -> None:
 def test_a_picture_is_a_data_url() -> None:
     part = DIALECTS["openai"].make_image_part(b"\x89PNG")
     assert base64.b64decode(part["image_url"]["url"].removeprefix("data:image/png;base64,")) == b"\x89PNG"
+
+
+def test_a_picture_takes_the_form_of_each_route() -> None:
+    url = "data:image/png;base64,iVBORw=="
+    assert DIALECTS["mistral"].make_image_part(b"\x89PNG") == {"type": "image_url", "image_url": url}
+    parts = [DIALECTS["openai"].make_image_part(b"\x89PNG"), {"type": "text", "text": "Which?"}]
+    chat = {"model": "m", "messages": [{"role": "user", "content": parts}]}
+    write_ollama, write_response = (DIALECTS[name].write_request for name in ("ollama-chat", "responses"))
+    assert write_ollama is not None
+    assert write_response is not None
+    own = {**chat, "max_tokens": 8, "options": {"num_ctx": 8192}}
+    assert write_ollama(own) == {
+        **{"model": "m", "stream": False, "options": {"num_predict": 8, "num_ctx": 8192}},
+        "messages": [{"role": "user", "content": "Which?", "images": ["iVBORw=="]}],
+    }
+    told = [{"type": "input_image", "image_url": url}, {"type": "input_text", "text": "Which?"}]
+    assert write_response(chat) == {"model": "m", "input": [{"role": "user", "content": told}]}
 
 
 def test_votes_are_sampled_and_everything_else_is_not() -> None:

@@ -25,6 +25,13 @@ def test_given_prices_are_dollars_a_million_tokens() -> None:
         ("claude-sonnet-4-5", "https://api.anthropic.com/v1"),
         ("openai/gpt-4o-mini", "https://openrouter.ai/api/v1"),
         ("gemini-2.5-flash", "https://generativelanguage.googleapis.com/v1beta/openai"),
+        ("google/gemini-2.5-flash", "https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/l"),
+        ("openai.gpt-oss-20b-1:0", "https://bedrock-mantle.us-west-2.api.aws/v1"),
+        ("gpt-4o", "https://ours.openai.azure.com/openai/v1"),
+        ("deepseek-chat", "https://api.deepseek.com"),
+        ("mistral-small-latest", "https://api.mistral.ai/v1"),
+        ("openai/gpt-oss-20b", "https://api.groq.com/openai/v1"),
+        ("accounts/fireworks/models/gpt-oss-20b", "https://api.fireworks.ai/inference/v1"),
     ],
 )
 def test_known_models_have_a_price_and_its_source(model: str, url: str) -> None:
