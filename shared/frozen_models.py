@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.console import say
-from shared.errors import SourceError
+from shared.errors import SourceError, UsageError
 from shared.sources import ResolvedModel, fingerprint_model, resolve_model
 
 
@@ -79,6 +79,19 @@ def choose_inference_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_device(name: str, instead: str) -> None:
+    """Raise UsageError where the device `name` cannot be computed on; `instead` says what can be given."""
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        if reason.startswith("Expected one of"):  # torch lists every backend that anybody ever had
+            reason = "there is no such device"
+        raise UsageError(f"device {name!r} cannot be used: {reason}; give {instead}") from None
 
 
 @contextmanager

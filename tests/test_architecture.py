@@ -65,6 +65,7 @@ NEVER: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("harvest.teachers.endpoint", ("harvest.teachers.vllm", "harvest.teachers.diffusion"), ()),
     ("harvest.teachers.vllm", ("harvest.teachers.endpoint", "harvest.teachers.diffusion"), ()),
     ("harvest.teachers.diffusion", ("harvest.teachers.endpoint", "harvest.teachers.vllm"), ()),
+    ("harvest.teachers.transformers", ("harvest.teachers.endpoint", "harvest.teachers.vllm"), ()),
     ("distill", HTTP_CLIENTS, ()),
     ("distill.config", ("distill.losses",), ("distill.losses.registry",)),
     ("distill.training", ("distill.models", "distill.losses"), ()),

@@ -10,7 +10,7 @@ import torch
 
 from distill.compute.processes import Processes, local_rank
 from distill.config import Precision
-from shared.errors import UsageError
+from shared.frozen_models import check_device
 
 Array = np.ndarray[Any, Any]
 
@@ -75,14 +75,8 @@ def choose_device(name: str, precision: Precision, processes: Processes | None =
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and processes.count > 1:
         name = f"cuda:{local_rank()}"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].partition(". ")[0]
-        if reason.startswith("Expected one of"):  # torch lists every backend that anybody ever had
-            reason = "there is no such device"
-        raise UsageError(f"device {name!r} cannot be used: {reason}; give auto, cpu, cuda or cuda:0") from None
+    check_device(name, "auto, cpu, cuda or cuda:0")
+    device = torch.device(name)
     if device.type == "cuda" and precision != "float32":
         torch.set_float32_matmul_precision("high")  # TF32, for what is not in bfloat16: heads, and the aligner
     if precision == "auto":

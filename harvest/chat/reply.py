@@ -22,12 +22,14 @@ from harvest.chat.scoring import (
     score_positions,
     score_token_ids,
     score_votes,
+    score_words,
 )
 from shared.answers.thinking import split_thinking
 from shared.schema import Answer, Status
 
 BROKEN = "answered 200 but "  # how the error of a reply begins that was billed and did not arrive whole
 FIRST_TOKENS = "first_tokens"  # the field of a reply that brings those of Form itself
+WORD_SCORES = "label_logprobs"  # the field of a choice that brings the scores of whole label words, one a label
 LOWEST = -9999.0  # of a token that cannot be, as vLLM's server says it: JSON has no infinity, nor has float16 much room
 MAX_TOKEN_COUNT = 2**31 - 1  # what the row's schema holds
 _REFUSALS = frozenset({"content_filter", "safety", "refusal", "prohibited_content", "blocklist", "recitation"})
@@ -288,6 +290,19 @@ def _read_logprobs(form: Form, choices: Sequence[Any], positions: Sequence[Posit
     return _require_mass(score_positions(form.words, found))
 
 
+def _read_words(form: Form, choices: Sequence[Any], positions: Sequence[Position], cut: bool) -> _Verdict:
+    assert form.words is not None
+    message = choices[0].get("message") or {}
+    if _is_cut_thinking(message) or _has_thought(message):
+        return _Verdict(
+            Status.UNPARSABLE, f"the model thinks first: its first tokens are no answer; {_INSTEAD_OF_THINKING}"
+        )
+    scores = choices[0].get(WORD_SCORES)
+    if not isinstance(scores, list) or len(scores) != len(form.words):
+        return _Verdict(Status.UNPARSABLE, "no scores of the label words came back")
+    return _require_mass(score_words(scores))
+
+
 def _require_mass(distribution: Distribution) -> _Verdict:
     """A distribution that has next to nothing on any label is no answer."""
     mass = 1.0 - distribution.residual_mass
@@ -331,6 +346,7 @@ _WITH_LOGPROBS = frozenset({Scoring.TOKEN_IDS, Scoring.TOP_LOGPROBS})
 Reader = Callable[[Form, Sequence[Any], Sequence[Position], bool], _Verdict]
 _READERS: Mapping[Scoring, Reader] = {
     Scoring.TOKEN_IDS: _read_logprobs,
+    Scoring.WORDS: _read_words,
     Scoring.TOP_LOGPROBS: _read_logprobs,
     Scoring.CHOICE: _read_votes,  # a constrained answer is one vote
     Scoring.VOTES: _read_votes,

@@ -235,7 +235,7 @@ def score_positions(words: LabelWords, positions: Sequence[Position]) -> Distrib
             ambiguous += path
         else:
             mass[ended] += path
-    return _distribute(mass, ambiguous)
+    return make_distribution(mass, ambiguous)
 
 
 def spell_word(word: str) -> list[str]:
@@ -276,16 +276,25 @@ def score_token_ids(first_tokens: Sequence[Sequence[int]], position: Position) -
     missing = [token for tokens in first_tokens for token in tokens if token not in scores]
     if missing:
         raise ValueError(f"no score came back for the label tokens {missing}")
-    return _distribute([sum(_exp(scores[token]) for token in tokens) for tokens in first_tokens], 0.0)
+    return make_distribution([sum(_exp(scores[token]) for token in tokens) for tokens in first_tokens])
 
 
 def score_votes(words: LabelWords, answers: Sequence[str]) -> Distribution:
     """The label distribution as the share of votes: `answers` are samples of the same request."""
     votes = Counter(words.match_answer(answer) for answer in answers)
-    return _distribute([votes[label] / len(answers) for label in range(len(words))], 0.0)
+    return make_distribution([votes[label] / len(answers) for label in range(len(words))])
 
 
-def _distribute(mass: Sequence[float], ambiguous: float) -> Distribution:
+def score_words(logprobs: Sequence[float]) -> Distribution:
+    """The label distribution of scores of whole words, one a label. Raises ValueError where one of them is none."""
+    return make_distribution([_exp(logprob) for logprob in logprobs])
+
+
+def make_distribution(mass: Sequence[float], ambiguous: float = 0.0) -> Distribution:
+    """The label distribution of each label's probability, and what lies on beginnings of several of their words.
+
+    Raises ValueError where they are more than 1 together.
+    """
     total = math.fsum(mass)
     if total + ambiguous > 1.01:
         raise ValueError(f"the log-probabilities that came back add up to {total + ambiguous:.3f}, more than 1")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from harvest.teachers.registry import find_teachers
+from harvest.teachers.registry import TeacherEntry, choose_entry, find_teachers
 from harvest.teachers.requirements import Requirements, find_missing_locally
 from shared.console import results
 from shared.printed_tables import print_table
@@ -30,7 +30,7 @@ def describe_teachers() -> Mapping[str, Any]:
             "model": entry.defaults.get(entry.requirements.weights or ""),
             "summary": entry.summary,
         }
-        for entry in find_teachers().entries.values()
+        for entry in _list_entries()
     }
 
 
@@ -40,7 +40,7 @@ def print_teachers() -> None:
 
     table = Table("teacher", "gives", "needs", "here")
     table.add_column("what it does", overflow="fold")
-    for entry in find_teachers().entries.values():
+    for entry in _list_entries():
         table.add_row(
             entry.name,
             " ".join(_WORDS.get(name, name) for name in entry.gives),
@@ -56,6 +56,11 @@ def print_teachers() -> None:
         "A vision-language model that a server of yours runs: --teacher llava --endpoint URL, say.",
         markup=False,
     )
+
+
+def _list_entries() -> list[TeacherEntry]:
+    """Each teacher as it would run here, where no endpoint is named."""
+    return [choose_entry(name, {}) for name in find_teachers().entries]
 
 
 def _describe_requirements(requirements: Requirements) -> str:

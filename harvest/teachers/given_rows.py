@@ -4,7 +4,6 @@ Shared by the teachers that score such rows, so that the same row is the same to
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -118,8 +117,8 @@ class GivenRows:
         self._texts.close()
 
 
-def make_answer(given: Given, scores: Scores, latency_ms: float, asked_at: datetime) -> Answer:
-    """The answer of a row whose reply was given: no `raw`, for nothing was said that could be read again."""
+def make_answer(given: Given, scores: Scores) -> Answer:
+    """The answer of a row whose reply was given, without its time: no `raw`, for nothing was said to be read again."""
     return Answer(
         Status.OK,
         reply=given.text,
@@ -131,7 +130,4 @@ def make_answer(given: Given, scores: Scores, latency_ms: float, asked_at: datet
         topk_tail=scores.tail.tolist(),
         prompt_tokens=len(given.prompt),
         completion_tokens=len(given.scored),
-        latency_ms=latency_ms,
-        asked_at=asked_at,
-        attempts=1,
     )

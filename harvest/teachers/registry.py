@@ -14,8 +14,9 @@ from importlib.metadata import EntryPoint, entry_points
 from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any
 
-from harvest.teachers.requirements import Requirements, find_missing, find_missing_locally
+from harvest.teachers.requirements import Requirements, find_absent, find_missing, find_missing_locally
 from harvest.teachers.vision_models import VISION_MODELS, VisionModel, find_vision_model
+from shared.console import say
 from shared.errors import TeacherError, UsageError
 from shared.options import Option, list_options, make_config, spell_flags
 from shared.sources import MPNET, check_hub
@@ -58,7 +59,8 @@ class TeacherEntry:
     module, whose fields are the teacher's options; both are imported when it is chosen. Either may be the class itself,
     of a program that has it at hand. `gives` are the columns that
     its rows fill, and "image" where it makes pictures. `defaults` are options its name stands for. `server` is what it
-    is when the user gives --endpoint: the same model behind a server, None where that means nothing.
+    is when the user gives --endpoint: the same model behind a server, None where that means nothing. `local` is what it
+    is where its packages are not installed: the same model by other packages, None where there are none.
     """
 
     name: str
@@ -69,6 +71,7 @@ class TeacherEntry:
     requirements: Requirements = field(default_factory=Requirements)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     server: "TeacherEntry | None" = None
+    local: "TeacherEntry | None" = None
 
     def __post_init__(self) -> None:
         if isinstance(self.teacher, str) != isinstance(self.config, str):
@@ -105,23 +108,31 @@ _VLLM = TeacherEntry(
         "vllm", ("vllm",), "model", memory="the model and some GB", gpu=True, given="--model NAME"
     ),
 )
+_TRANSFORMERS = TeacherEntry(
+    name="transformers",
+    summary="asks any language or vision-language model of transformers, in this process; slower than vLLM",
+    teacher="harvest.teachers.transformers:TransformersTeacher",
+    config="TransformersConfig",
+    gives=("embedding", "reply", "label_logprobs", "topk_logprobs"),
+    requirements=Requirements("distill", ("torch", "transformers"), "model", memory="the model", given="--model NAME"),
+)
 
 
 def _name_model(model: VisionModel) -> TeacherEntry:
     """The entry of a vision-language model: in this process, or behind a server that runs it."""
     asked = {"model": model.model, "draw": "fields", "size": model.size}
+    named: dict[str, Any] = {"name": model.name, "defaults": asked}
+    gb = ceil(model.weights_gb)
+    server = replace(_ENDPOINT, **named, requirements=Requirements(memory="a server", given="--endpoint URL"))
+    needs = replace(_TRANSFORMERS.requirements, memory=f"{gb} GB in 16 bits, twice that in 32", given="")
+    summary = f"{model.model}: {model.limits}"
     return replace(
         _VLLM,
-        name=model.name,
-        requirements=replace(_VLLM.requirements, memory=f"{ceil(model.weights_gb)} GB and some", given=""),
-        summary=f"{model.model}: {model.limits}",
-        defaults=asked,
-        server=replace(
-            _ENDPOINT,
-            name=model.name,
-            requirements=Requirements(memory="a server", given="--endpoint URL"),
-            defaults=asked,
-        ),
+        **named,
+        requirements=replace(_VLLM.requirements, memory=f"{gb} GB and some", given=""),
+        summary=summary,
+        server=server,
+        local=replace(_TRANSFORMERS, **named, requirements=needs, summary=f"{summary}; by transformers", server=server),
     )
 
 
@@ -169,15 +180,13 @@ ENTRIES = (
         ),
         defaults={"model": "microsoft/speecht5_tts"},
     ),
-    TeacherEntry(
+    _TRANSFORMERS,
+    replace(
+        _TRANSFORMERS,
         name="scorer",
         summary="a causal language model that scores given texts, token by token (--score-given), and writes nothing",
-        teacher="harvest.teachers.scorer:ScorerTeacher",
-        config="ScorerConfig",
         gives=("reply", "topk_logprobs"),
-        requirements=Requirements(
-            "distill", ("torch", "transformers"), "model", memory="the model", given="--model NAME"
-        ),
+        defaults={"score_given": "reference"},
     ),
     _ENDPOINT,
     _VLLM,
@@ -247,9 +256,15 @@ def find_teacher(name: str) -> TeacherEntry:
 
 
 def choose_entry(name: str, options: Mapping[str, Any]) -> TeacherEntry:
-    """The entry of a name, given its own options: with an endpoint that of the server, with batch its jobs' teacher."""
+    """The entry of a name, given its own options: with an endpoint that of the server, with batch its jobs' teacher.
+
+    Where its packages are not installed, and those of its `local` are, it is that one.
+    """
     entry = find_teacher(name)
-    entry = entry.server if entry.server is not None and "endpoint" in options else entry
+    if entry.server is not None and "endpoint" in options:
+        entry = entry.server
+    elif entry.local is not None and find_absent(entry.requirements) and not find_absent(entry.local.requirements):
+        entry = entry.local
     if entry.teacher == _ENDPOINT.teacher and options.get("batch"):
         return replace(entry, teacher=_BATCH_TEACHER)
     return entry
@@ -306,7 +321,8 @@ def prepare_teacher(choice: TeacherChoice) -> "Callable[[Task], Teacher]":
     factory, config_class = entry.load()
     options = {**entry.defaults, **choice.options}
     spell = spell_flags(config_class)
-    if entry.teacher == _VLLM.teacher and (known := find_vision_model(options.get("model", ""))) is not None:
+    local = (_VLLM.teacher, _TRANSFORMERS.teacher)
+    if entry.teacher in local and (known := find_vision_model(options.get("model", ""))) is not None:
         options = {"size": known.size, **options}
     config: object = make_config(config_class, options, f"the teacher {entry.name}", spell)
     # Where something else is missing anyway, nobody should have to wait for a silent hub too.
@@ -314,6 +330,11 @@ def prepare_teacher(choice: TeacherChoice) -> "Callable[[Task], Teacher]":
     find_hub_problem = cache(partial(check_hub, seconds))
     if missing := find_missing(entry.requirements, options, find_hub_problem):
         raise TeacherError(_describe_missing(entry, missing, find_hub_problem))
+    if entry is (named := find_teacher(choice.teacher)).local:
+        say(
+            f"{', '.join(find_absent(named.requirements))} is not installed: {options['model']} runs by transformers, "
+            f"slower, in {entry.requirements.memory}"
+        )
     return partial(factory, config, name=choice.name or entry.name)
 
 

@@ -53,7 +53,7 @@ def find_missing(
 def find_missing_locally(requirements: Requirements) -> list[str]:
     """As find_missing, but for the model: nobody is asked."""
     missing = []
-    if absent := [name for name in requirements.packages if find_spec(name) is None]:
+    if absent := find_absent(requirements):
         missing.append(
             f"the {'package' if len(absent) == 1 else 'packages'} {', '.join(absent)}: "
             f"pip install 'harvest-distill[{requirements.extra}]'"
@@ -63,6 +63,11 @@ def find_missing_locally(requirements: Requirements) -> list[str]:
             f"a GPU ({requirements.memory}): none is to be seen here; vLLM's build for CPUs needs none, but is slow"
         )
     return missing
+
+
+def find_absent(requirements: Requirements) -> list[str]:
+    """The packages that are not installed."""
+    return [name for name in requirements.packages if find_spec(name) is None]
 
 
 def has_gpu() -> bool:

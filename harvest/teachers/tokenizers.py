@@ -87,6 +87,12 @@ class PromptTokenizer:
         ids = self.tokenizer(after, add_special_tokens=False).input_ids if after else []
         return int(ids[0]) if ids and ids[0] in self.tokenizer.all_special_ids else self.end_of_text
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end a text; none where the tokenizer names none."""
+        found = self.tokenizer.eos_token_id
+        return frozenset() if found is None else frozenset([int(found)])
+
     def encode(self, text: str) -> list[int]:
         """The token ids of `text` alone: nothing is put before or after it."""
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)

@@ -11,7 +11,7 @@ from harvest.asking.plan import Share
 from harvest.cli import app
 from harvest.config import COMMON_OPTIONS, HarvestConfig, make_harvest_config
 from harvest.flags import list_flags, make_config, make_context
-from harvest.teachers.registry import ENTRIES, TeacherEntry, prepare_teacher
+from harvest.teachers.registry import ENTRIES, TeacherEntry, choose_entry, prepare_teacher
 from shared.errors import UsageError
 from shared.options import flatten, list_options
 from shared.schema import Status
@@ -19,7 +19,8 @@ from shared.tasks import TASKS
 
 # What must be given: a value for each option without a default.
 NEEDED = {"task": "rte", "endpoint": "http://127.0.0.1:9/v1", "model": "m"}
-ALL = [*ENTRIES, *(entry.server for entry in ENTRIES if entry.server is not None)]
+ALL = [choose_entry(entry.name, {}) for entry in ENTRIES]
+ALL += [entry.server for entry in ENTRIES if entry.server is not None]
 
 
 def parse(arguments: list[str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ class Scoring(StrEnum):
     """How a teacher's answer becomes a label distribution, best first."""
 
     TOKEN_IDS = "token_ids"  # exact scores of the label words' first tokens, by id
+    WORDS = "words"  # exact scores of the whole label words, token by token
     TOP_LOGPROBS = "top_logprobs"  # the most probable tokens of the first positions
     CHOICE = "choice"  # the answer is constrained to the label words: all mass on the one chosen
     VOTES = "votes"  # shares of sampled answers

@@ -1,14 +1,15 @@
 """A pipeline of diffusers, loaded: pictures and latents of prompts, each row's noise its own."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from harvest.teachers import memory
 from harvest.teachers.diffusion.config import EDGE, STRENGTH, DiffusionConfig, DiffusionVector
-from shared.errors import SourceError, TeacherError
+from shared.errors import SourceError
 from shared.frozen_models import FrozenModel, choose_inference_device
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -161,21 +162,8 @@ def _to_bytes(picture: Any) -> Picture:
     return array
 
 
-@contextmanager
-def explain_memory(config: DiffusionConfig) -> Iterator[None]:
+def explain_memory(config: DiffusionConfig) -> AbstractContextManager[None]:
     """Turn an error of too little memory in the block into a TeacherError that says what to lower."""
-    import torch
-
-    try:
-        yield
-    except RuntimeError as error:
-        # torch.OutOfMemoryError is of a GPU; the CPU's allocator has no error of its own.
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-            raise
-        ways = [f"--batch {config.batch // 2}"] if config.batch > 1 else []
-        ways += ["a smaller --size"] + (["--dtype float16"] if choose_dtype(config) == "float32" else [])
-        raise TeacherError(
-            f"the memory did not suffice to paint {config.batch} pictures at a time with {config.model}: "
-            f"{' '.join(str(error).split())[:200]}. Give {' or '.join(ways)}. What was answered is kept, and the batch "
-            "and the run go on from there"
-        ) from error
+    ways = [f"--batch {config.batch // 2}"] if config.batch > 1 else []
+    ways += ["a smaller --size"] + (["--dtype float16"] if choose_dtype(config) == "float32" else [])
+    return memory.explain_memory(f"paint {config.batch} pictures at a time with {config.model}", ways)

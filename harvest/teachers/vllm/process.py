@@ -10,16 +10,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple
 
-import orjson
-
-from harvest.chat.reply import FIRST_TOKENS
 from harvest.chat.scoring import separate_first_tokens, spell_word
+from harvest.chat.written import SaidToken, write_chat_completion
 from harvest.teachers.vllm.config import DEFAULT_TOPK
 from harvest.teachers.vllm.messages import Failure, Pixels, Question, Ready, Result, Settings
 from harvest.teachers.vllm.scores import read_scores
@@ -266,33 +264,28 @@ def _open_page(pixels: Pixels) -> Any:
 
 
 def write_reply(scored: Any, said: Any, first_tokens: Sequence[Sequence[int]], topk: int | None) -> bytes:
-    """What vLLM's server would have answered: the JSON of a chat completion, tokens named by id.
+    """What vLLM's server would have answered (harvest.chat.written).
 
     `scored` is the output of the pass that scores `first_tokens`, those of each label, and `said` that of the pass that
-    gives the reply; they may be the same. The most probable tokens are there where `topk` of them were
-    asked for. `first_tokens` go into the reply, which is read again without an engine.
+    gives the reply; they may be the same. The most probable tokens are there where `topk` of them were asked for.
     """
     label_tokens = [token for tokens in first_tokens for token in tokens]
     (completion,) = said.outputs
-    positions = []
+    tokens = []
     for index, (token, logprobs) in enumerate(zip(completion.token_ids, completion.logprobs or (), strict=False)):
         top = {} if topk is None else dict(logprobs)
         if index == 0:
             top |= {label: scored.outputs[0].logprobs[0][label] for label in label_tokens}
-        positions.append({**_write_token(token, logprobs), "top_logprobs": [_write_token(t, top) for t in top]})
-    choice = {
-        "message": {"role": "assistant", "content": completion.text},
-        "finish_reason": completion.finish_reason,
-        "logprobs": {"content": positions} if positions else None,
-    }
-    prompt, said_tokens = len(said.prompt_token_ids), len(completion.token_ids)
-    usage = {"prompt_tokens": prompt, "completion_tokens": said_tokens}
-    return orjson.dumps({"choices": [choice], "usage": usage, FIRST_TOKENS: first_tokens})
-
-
-def _write_token(token: int, logprobs: Mapping[int, Any]) -> Mapping[str, Any]:
-    # -9999 stands for minus infinity, which JSON has not, as on the server.
-    return {"token": f"token_id:{token}", "logprob": max(float(logprobs[token].logprob), -9999.0)}
+        shown = {each: float(one.logprob) for each, one in top.items()}
+        tokens.append(SaidToken(token, float(logprobs[token].logprob), shown))
+    return write_chat_completion(
+        completion.text,
+        completion.finish_reason,
+        tokens,
+        len(said.prompt_token_ids),
+        said_tokens=len(completion.token_ids),
+        first_tokens=first_tokens,
+    )
 
 
 if __name__ == "__main__":

@@ -300,7 +300,7 @@ class VllmTeacher:
         if result.problem is not None:
             answer = Answer(Status.FAILED, error=result.problem)
         elif asked.given is not None and result.scores is not None:
-            answer = make_answer(asked.given, result.scores, latency_ms, asked.asked_at)
+            answer = make_answer(asked.given, result.scores)
         elif result.reply is not None:
             answer = parse(result.reply, self._form).answer
         else:

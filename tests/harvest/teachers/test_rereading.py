@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harvest.chat.elicitation import READ_COLUMNS
+from harvest.chat.written import SaidToken, write_chat_completion
 from harvest.looking.reparse import reparse
 from harvest.teachers.base import Reply, Request, Teacher
 from harvest.teachers.registry import ENTRIES, TeacherEntry
@@ -86,6 +87,26 @@ def make_vllm_row() -> tuple[Mapping[str, Any], Answer]:
     return VLLM_RECIPE, answer
 
 
+def make_transformers_row() -> tuple[Mapping[str, Any], Answer]:
+    """Whole label words, whose scores stand in a field of their own."""
+    recipe = {**VLLM_RECIPE, "teacher": "transformers", "scoring": {"mode": "words"}}
+    raw = write_chat_completion("yes", "length", [SaidToken(9, -0.5, {9: -0.5, 5: -2.0})], 9, word_scores=(-2.0, -3.0))
+    answer = Answer(
+        Status.OK,
+        reply="yes",
+        finish_reason="length",
+        label_logprobs=(-2.0, -3.0),
+        residual_mass=1 - 0.1353352832 - 0.0497870684,
+        reply_ids=[9],
+        reply_logprobs=[-0.5],
+        topk_ids=[[9, 5]],
+        topk_logprobs=[[-0.5, -2.0]],
+        topk_tail=TAIL[:1],
+        raw=raw,
+    )
+    return recipe, answer
+
+
 def make_reader_row() -> tuple[Mapping[str, Any], Answer]:
     pytest.importorskip("rapidocr")
     from harvest.teachers.reader import ReaderConfig, ReaderTeacher
@@ -110,6 +131,7 @@ async def ask_one(teacher: Teacher, example: Example) -> Reply:
 ROWS: Mapping[str, Callable[[], tuple[Mapping[str, Any], Answer]]] = {
     "harvest.teachers.endpoint:EndpointTeacher": make_endpoint_row,
     "harvest.teachers.vllm:VllmTeacher": make_vllm_row,
+    "harvest.teachers.transformers:TransformersTeacher": make_transformers_row,
     "harvest.teachers.reader:ReaderTeacher": make_reader_row,
 }
 BY_CLASS = {entry.teacher: entry for entry in reversed(ENTRIES)}
@@ -117,8 +139,9 @@ BY_CLASS = {entry.teacher: entry for entry in reversed(ENTRIES)}
 
 @pytest.mark.parametrize("entry", BY_CLASS.values(), ids=lambda entry: entry.name)
 def test_the_raw_of_every_teacher_says_what_its_row_says(entry: TeacherEntry) -> None:
-    if "reply" not in entry.gives or entry.name == "scorer":
-        assert find_reread({"teacher": entry.name}) is None  # a vector is no reply, nor is a text that was given
+    assert find_reread({"teacher": "scorer"}) is None  # a text that was given is no reply
+    if "reply" not in entry.gives:
+        assert find_reread({"teacher": entry.name}) is None  # nor is a vector
         return
     recipe, answer = ROWS[str(entry.teacher)]()
     reread = find_reread(json.loads(json.dumps(recipe)))

@@ -1,0 +1,153 @@
+"""The words of all labels as one tree of tokens, and the walk that finds each word's probability.
+
+The probability that an answer begins with a word is the product of its tokens' probabilities, each given those before
+it. Words that begin alike share the work for what they share. An engine is asked for the tokens that follow a node, and
+only for nodes that can still change a label's score.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from harvest.chat.dialects import Scoring
+from harvest.chat.scoring import Distribution, make_distribution, separate_first_tokens, spell_word
+from shared.errors import UsageError
+
+# Spellings that hold no more of a label's probability than this share are not followed to their end, each of them.
+NEGLIGIBLE = 1e-5
+ROOT = 0
+
+Encode: TypeAlias = Callable[[str], Sequence[int]]
+
+
+def encode_spellings(words: Sequence[str], encode: Encode) -> dict[str, tuple[int, ...]]:
+    """The tokens of each way of writing each word (spell_word). Raises UsageError where one has none."""
+    encoded = {}
+    for word in words:
+        for text in spell_word(word):
+            encoded[text] = tuple(int(token) for token in encode(text))
+            if not encoded[text]:
+                raise UsageError(f"the model's tokenizer has no token for {text!r}; give other words: --label-words")
+    return encoded
+
+
+def find_first_tokens(words: Sequence[str], encode: Encode) -> tuple[tuple[int, ...], ...]:
+    """The first tokens by which the words are told apart. Raises UsageError, naming them, where two begin alike."""
+    return separate_first_tokens(words, {text: ids[0] for text, ids in encode_spellings(words, encode).items()})
+
+
+def choose_scoring(words: Sequence[str], encode: Encode) -> Scoring:
+    """By first tokens, where those tell the words apart, and else by whole words."""
+    try:
+        find_first_tokens(words, encode)
+    except UsageError:
+        return Scoring.WORDS
+    return Scoring.TOKEN_IDS
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A beginning of one or more words: `path` are its tokens, `parent` is the node before the last of them.
+
+    `children` are nodes by their place in the tree, one for each token that may follow. `ends` is the label whose word
+    it completes, and `after` that of the last word completed before it; `labels` are all that it completes or begins.
+    """
+
+    path: tuple[int, ...]
+    parent: int
+    children: tuple[int, ...]
+    ends: int | None
+    after: int | None
+    labels: frozenset[int]
+
+
+class LabelTrie:
+    """The tree of all ways of writing the words. Raises UsageError where two words are the same tokens."""
+
+    def __init__(self, words: Sequence[str], encode: Encode) -> None:
+        encoded = encode_spellings(words, encode)
+        self.count = len(words)
+        places: dict[tuple[int, ...], int] = {(): ROOT}
+        children: list[list[int]] = [[]]
+        ends: dict[int, int] = {}
+        for label, word in enumerate(words):
+            for ids in dict.fromkeys(encoded[text] for text in spell_word(word)):
+                for length in range(1, len(ids) + 1):
+                    if ids[:length] not in places:
+                        places[ids[:length]] = len(children)
+                        children[places[ids[: length - 1]]].append(len(children))
+                        children.append([])
+                other = ends.setdefault(places[ids], label)
+                if other != label:
+                    raise UsageError(
+                        f"the label words {words[other]!r} and {word!r} are the same tokens to this model; give other "
+                        "words with --label-words"
+                    )
+        below: list[set[int]] = [set() for _ in children]
+        for path, place in places.items():
+            if place in ends:
+                for length in range(len(path) + 1):
+                    below[places[path[:length]]].add(ends[place])
+        self.nodes = tuple(
+            Node(
+                path,
+                places[path[:-1]],
+                tuple(children[place]),
+                ends.get(place),
+                next((ends[places[path[:n]]] for n in range(len(path) - 1, 0, -1) if places[path[:n]] in ends), None),
+                frozenset(below[place]),
+            )
+            for path, place in places.items()
+        )
+
+    def list_tokens(self, node: int) -> list[int]:
+        """The tokens that may follow a node, in the order of its children."""
+        return [self.nodes[child].path[-1] for child in self.nodes[node].children]
+
+
+class TrieWalk:
+    """One prompt's walk down the tree: ask for the nodes that `choose` names, `tell` what came, until it names none."""
+
+    def __init__(self, trie: LabelTrie) -> None:
+        self._trie = trie
+        self._logprobs = {ROOT: 0.0}
+        self._open = {ROOT}  # reached, with children that are not
+        self._mass = [0.0] * trie.count
+
+    def choose(self) -> list[int]:
+        """The nodes whose following tokens are wanted next, the most probable first; none at the end.
+
+        Of each label the most probable open one: what is found there may make the others negligible.
+        """
+        best: dict[int, int] = {}
+        for node in sorted(self._open):
+            for label in self._trie.nodes[node].labels:
+                if label not in best or self._logprobs[node] > self._logprobs[best[label]]:
+                    best[label] = node
+        chosen = {
+            node for label, node in best.items() if math.exp(self._logprobs[node]) > NEGLIGIBLE * self._mass[label]
+        }
+        return sorted(chosen, key=lambda node: (-self._logprobs[node], node))
+
+    def tell(self, node: int, logprobs: Sequence[float]) -> None:
+        """Take the natural log-probabilities of the tokens that may follow `node`, in the order of its children."""
+        self._open.discard(node)
+        before = self._logprobs[node]
+        for child, logprob in zip(self._trie.nodes[node].children, logprobs, strict=True):
+            self._logprobs[child] = before + min(float(logprob), 0.0)
+            self._count(child)
+            if self._trie.nodes[child].children:
+                self._open.add(child)
+
+    def _count(self, place: int) -> None:
+        """Add a node's probability to its label; what goes on to a longer word does not count for the shorter."""
+        node, probability = self._trie.nodes[place], math.exp(self._logprobs[place])
+        if node.ends is not None:
+            self._mass[node.ends] += probability
+            if node.after is not None:
+                self._mass[node.after] -= probability
+
+    def distribute(self) -> Distribution:
+        """The label distribution by what was told."""
+        return make_distribution([max(value, 0.0) for value in self._mass])  # of rounding it may be less

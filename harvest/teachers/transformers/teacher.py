@@ -1,0 +1,280 @@
+"""Asks a model of transformers in this process: replies, label scores, top K and the hidden vector in one pass.
+
+With `score_given` it writes nothing and says of each token of a given text how probable it is.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from typing import Any
+
+from harvest.chat.dialects import Scoring
+from harvest.chat.elicitation import explain_draws, make_words, read_words, reread, wants_number
+from harvest.chat.pricing import TEMPLATE_TOKENS, guess_image_tokens, guess_tokens
+from harvest.chat.prompts import Draw, build_prompt, describe_prompt
+from harvest.chat.reply import Form
+from harvest.rendering import prepare_text
+from harvest.rendering.ahead import RenderPool
+from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes
+from harvest.teachers.given_rows import GivenRows, make_answer
+from harvest.teachers.tokenizers import PromptTokenizer, hash_tokenizer
+from harvest.teachers.transformers.asking import Asker, find_length_problem, limit_tokens, make_form
+from harvest.teachers.transformers.config import TransformersConfig
+from harvest.teachers.transformers.labels import LabelScorer
+from harvest.teachers.transformers.model import LocalModel
+from harvest.teachers.transformers.prompts import Prompts, Ready
+from harvest.teachers.transformers.scores import score_given
+from shared.errors import DataError, UsageError, require_extra
+from shared.example import Example
+from shared.keys import TOKENIZER
+from shared.schema import Answer, Status
+from shared.tasks import Task
+from shared.topk import estimate_topk_bytes
+
+SCORER = "scorer"  # rows of given texts are kept under this name: they had a teacher of their own
+WINDOW_ROWS = 256  # sorted by length, so that a batch holds little padding
+WINDOW_DRAWN = 64  # with their pages
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1024, 8192
+LOGPROB_BYTES = 14  # on disk, of one alternative in a raw reply: mostly the digits of its log-probability
+
+
+class TransformersTeacher:
+    """See the module. Keeps the protocol of harvest.teachers.base.Teacher."""
+
+    remote = None
+
+    def __init__(self, config: TransformersConfig, task: Task, *, name: str = "transformers") -> None:
+        require_extra("distill", "torch", "transformers")
+        self.name = name
+        if config.max_tokens is None and config.score_given is None and task.max_reply_tokens is not None:
+            config = replace(config, max_tokens=task.max_reply_tokens)
+        self._config, self._task = config, task
+        self._tokenizer = PromptTokenizer(config.model)
+        self._model = LocalModel(config.model, config.device, config.dtype)
+        self._rows = self._make_rows()
+        self._words = make_words(task) if self._rows is None else None
+        words, scoring = None if self._words is None else self._words.words, config.scoring
+        self._labels = LabelScorer(words, None if scoring is None else Scoring(str(scoring)), self._tokenizer.encode)
+        self._renderer: RenderPool | None = None
+
+    def _make_rows(self) -> GivenRows | None:
+        """The rows whose reply is given; None where the model says it."""
+        config = self._config
+        if config.score_given is None:
+            return None
+        template, score_end = config.template or "chat", config.score_end
+        return GivenRows(
+            config.score_given, template, config.topk or 0, self._task, self._tokenizer, score_end=score_end
+        )
+
+    @staticmethod
+    def make_reread(recipe: Mapping[str, Any]) -> Reread | None:
+        """What reads a kept reply of `recipe` again; None where nothing was said: of given texts."""
+        if recipe["teacher"] == SCORER or "scoring" not in recipe:
+            return None
+        topk = recipe["parameters"].get("topk")
+        form = make_form(
+            Scoring(recipe["scoring"]["mode"]), read_words(recipe), numeric=wants_number(recipe), topk=topk
+        )
+        return partial(reread, form=form)
+
+    @property
+    def why_no_draws(self) -> str | None:
+        """Why a second draw would be no other than the first; None where it may be."""
+        if self._rows is not None:
+            return self._rows.why_no_draws
+        return explain_draws(self._config.temperature, self._words is not None)
+
+    def recipe(self) -> Mapping[str, Any]:
+        """Model, tokenizer, prompt, layout, and what is had of them. Loads the tokenizer, and no weights.
+
+        Raises UsageError for pictures that the model does not see, a layer that it has not, and words that are alike.
+        """
+        config = self._config
+        common = {"model": self._model.files.fingerprint, "dtype": self._model.dtype}
+        if self._rows is not None:
+            return {
+                "teacher": SCORER,
+                **common,
+                TOKENIZER: self._tokenizer.description,
+                **self._rows.describe(),
+            }
+        layout = config.make_layout(self._draw)
+        prompt = describe_prompt(self._task, self._draw)
+        if self._prompts.template is not None:
+            prompt = {**prompt, "template": self._prompts.template.describe()}
+        parameters = {"max_tokens": self._max_tokens, "temperature": config.temperature}
+        if config.top_p is not None:
+            parameters["top_p"] = config.top_p
+        if config.topk is not None:
+            parameters["topk"] = config.topk
+        recipe = {
+            "teacher": "transformers",
+            **common,
+            "tokenizer_sha256": hash_tokenizer(self._model.files),
+            "prompt": prompt,
+            "layout": None if layout is None else layout.fingerprint(),
+            "scoring": self._labels.describe(),
+            "parameters": parameters,
+        }
+        if config.topk is not None:
+            recipe[TOKENIZER] = self._tokenizer.description
+        if config.vector is not None:
+            layer = self._model.describe_layer(config.layer)
+            recipe["vector"] = {"layer": layer, "pooling": str(config.vector)}
+        return recipe
+
+    def content(self, example: Example) -> Mapping[str, Any]:
+        """All of one request that changes its answer.
+
+        Raises DataError for a character that cannot be drawn, a row without the text that is to be scored, and a
+        template that does not fit the row.
+        """
+        if self._rows is not None:
+            return self._rows.content(example)
+        if self._prompts.template is not None:
+            return {"prompt": self._prompts.template.render(example, self._task.question).describe()}
+        prompt = build_prompt(self._task.question, example, self._draw)
+        return {"text": prompt.written} if prompt.drawn is None else {"draw": prepare_text(prompt.drawn)}
+
+    def estimate(self, example: Example) -> Estimate:
+        """Free; about how many tokens it computes, and the bytes of what is kept."""
+        if self._rows is not None:
+            return self._rows.estimate(example)
+        config, layout = self._config, self._config.make_layout(self._draw)
+        prompt = build_prompt(self._task.question, example, self._draw)
+        images = 0
+        if layout is not None and prompt.drawn is not None:
+            images = layout.guess_pages(prompt.drawn) * guess_image_tokens(config.model, *config.size)
+        said = self._max_tokens
+        answer: float = 4 * said + (0 if config.vector is None else 2 * self._model.width)
+        if config.topk is not None:
+            answer += said * LOGPROB_BYTES * config.topk + estimate_topk_bytes(said, config.topk)
+        return Estimate(
+            guess_tokens(prompt.written) + TEMPLATE_TOKENS, images, said, 0.0, estimate_bytes(example, answer)
+        )
+
+    async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
+        """Answer in batches of about the same length; one row that cannot be asked does not stop the others."""
+        most = WINDOW_ROWS if self._draw is Draw.NONE else WINDOW_DRAWN
+        window: list[Ready] = []
+        async with aclosing(self._prepare(requests)) as prepared:
+            async for one in prepared:
+                if isinstance(one, Reply):
+                    yield one
+                    continue
+                window.append(one)
+                if len(window) == most:
+                    for batch in self._make_batches(window):
+                        for reply in await asyncio.to_thread(self._answer_batch, batch):
+                            yield reply
+                    window = []
+        for batch in self._make_batches(window):
+            for reply in await asyncio.to_thread(self._answer_batch, batch):
+                yield reply
+
+    async def aclose(self) -> None:
+        """Let go of the model, of the replies that were read, and of what renders."""
+        if self._renderer is not None:
+            self._renderer.close()
+        self._model.close()
+        if self._rows is not None:
+            self._rows.close()
+
+    @cached_property
+    def _draw(self) -> Draw:
+        """What is drawn. Raises UsageError where the model sees no pictures."""
+        config = self._config
+        if config.draw is None:
+            wants_text = config.template is not None or config.score_given is not None
+            return Draw.NONE if wants_text or not self._model.sees_pictures else Draw.FIELDS
+        if config.draw is not Draw.NONE and not self._model.sees_pictures:
+            raise UsageError(f"--draw {config.draw}: {config.model} sees no pictures; leave --draw out")
+        return config.draw
+
+    @cached_property
+    def _prompts(self) -> Prompts:
+        return Prompts(self._config, self._draw, self._task, self._model, self._tokenizer)
+
+    @cached_property
+    def _asker(self) -> Asker:
+        return Asker(self._config, self._model, self._prompts, self._tokenizer, self._labels, self._form)
+
+    @property
+    def _form(self) -> Form:
+        is_number = self._task.kind == "regression"
+        return make_form(self._labels.scoring, self._words, numeric=is_number, topk=self._config.topk)
+
+    @property
+    def _max_tokens(self) -> int:
+        return limit_tokens(self._config, self._labels.scoring)
+
+    async def _prepare(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Ready | Reply, None]:
+        """The requests as they are asked, or the replies of those that cannot be."""
+        layout = None if self._rows is not None else self._config.make_layout(self._draw)
+        if layout is None:
+            async for request in requests:
+                yield await asyncio.to_thread(self._write, request)
+            return
+        if self._renderer is None:
+            self._renderer = RenderPool(layout)
+        async with aclosing(self._renderer.render_ahead(requests, self._find_drawn, WINDOW_DRAWN)) as rendered:
+            async for request, pages in rendered:
+                if isinstance(pages, DataError):
+                    yield _fail(request, str(pages))
+                else:
+                    yield self._prompts.show(request, pages)
+
+    def _find_drawn(self, request: Request) -> str:
+        return build_prompt(self._task.question, request.example, self._draw).drawn or ""
+
+    def _write(self, request: Request) -> Ready | Reply:
+        """A request without pages."""
+        try:
+            if self._rows is None:
+                ready = self._prompts.write(request)
+                problem = find_length_problem(ready.length, self._model.context)
+                return ready if problem is None else _fail(request, problem)
+            given = self._rows.encode(request)
+        except DataError as error:
+            return _fail(request, str(error))
+        if given.tokens > self._model.context:
+            return _fail(request, f"prompt and text have {given.tokens} tokens; the model takes {self._model.context}")
+        return Ready(request, given.tokens, given=given)
+
+    def _make_batches(self, ready: Sequence[Ready]) -> Iterator[list[Ready]]:
+        """The rows by length, as many at a time as the batch's tokens allow, padding included."""
+        device = self._model.device
+        most = self._config.batch_tokens or (CPU_BATCH_TOKENS if device == "cpu" else GPU_BATCH_TOKENS)
+        batch: list[Ready] = []
+        for one in sorted(ready, key=lambda one: one.length):
+            if batch and (len(batch) + 1) * one.length > most:
+                yield batch
+                batch = []
+            batch.append(one)
+        if batch:
+            yield batch
+
+    def _answer_batch(self, batch: Sequence[Ready]) -> list[Reply]:
+        asked_at, started = datetime.now(UTC), time.perf_counter()
+        if self._rows is None:
+            answers = self._asker.ask(batch)
+        else:
+            given = [one.given for one in batch if one.given is not None]
+            scores = score_given(self._model, given, self._config.topk or 0)
+            answers = [make_answer(one, found) for one, found in zip(given, scores, strict=True)]
+        latency_ms = (time.perf_counter() - started) * 1000 / len(batch)
+        replies = []
+        for one, answer in zip(batch, answers, strict=True):
+            hashes = tuple(page.sha256 for page in one.pages) or None
+            bill = replace(answer, image_sha256=hashes, latency_ms=latency_ms, asked_at=asked_at, attempts=1)
+            replies.append(Reply(one.request, bill))
+        return replies
+
+
+def _fail(request: Request, problem: str) -> Reply:
+    return Reply(request, Answer(Status.FAILED, error=problem))
