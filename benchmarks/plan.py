@@ -55,7 +55,7 @@ COMMAND = [
 ]
 SCAN = """
 import polars as pl
-pl.scan_parquet("data/pairs/teacher=endpoint/**/*.parquet").select("sample_id", "request_key").collect()
+pl.scan_parquet("data/pairs/teacher=m/**/*.parquet").select("sample_id", "request_key").collect()
 """
 
 

@@ -291,8 +291,8 @@ def _print_report(report: Any, as_json: bool) -> None:
 
 def _knows_all(report: Any) -> bool:
     """Whether no planned row is another worker's."""
-    known: int = report.kept + report.to_ask + report.to_copy + report.to_carry + report.unaskable
-    return known >= report.rows
+    known = report.kept + report.to_ask + report.to_copy + report.to_carry + report.unaskable
+    return bool(known >= report.rows)
 
 
 def _describe_rows(report: Any) -> list[str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from harvest.asking.interrupt import Interrupt, run_loop
 from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import EVERY_SPLIT, Action, Plan, Scope, find_first, make_plan, request_key
 from harvest.asking.reserve import DiskReserve
-from harvest.config import NO_SPLIT, HarvestConfig, TaskChoice
+from harvest.config import NO_SPLIT, HarvestConfig, TaskChoice, TeacherChoice
 from harvest.looking.agreement import judge_folder
 from harvest.looking.card import write_card
 from harvest.teachers.base import Remote, Teacher, find_draw_problem
@@ -30,6 +30,7 @@ from shared.shards import Claim, Kept, Manifest, TeacherFolder, load_manifest, r
 from shared.shards.manifest import MANIFEST_NAME, REMOVED, check_name, check_recipe
 from shared.suggestions import suggest
 from shared.tasks import LoadedTask, find_task, load_task
+from shared.tasks.task import Task
 
 SHOWN_CAUSES = 5
 
@@ -258,13 +259,14 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None, *, sends: bool)
     build_teacher = prepare_teacher(config.teacher)
     loaded = load_choice(config.task)
     scope = _choose_scope(config, loaded)
-    teacher = build_teacher(loaded.task)
+    folder = config.out or Path("data") / loaded.task.name
+    teacher = _make_teacher(config.teacher, build_teacher, loaded.task, folder)
     try:
         if config.onto is not None:
             teacher = OntoAnswers(teacher, config.onto, loaded.task)
         if config.draws > 1 and (problem := find_draw_problem(teacher)) is not None:
             raise UsageError(f"--draws {config.draws}: all would be alike, for {problem}")
-        path = (config.out or Path("data") / loaded.task.name) / f"teacher={check_name('teacher', teacher.name)}"
+        path = folder / f"teacher={check_name('teacher', teacher.name)}"
         if teacher.remote is not None:
             if sends:
                 teacher.remote.check_access()
@@ -282,6 +284,21 @@ def load_choice(choice: TaskChoice) -> LoadedTask:
     for note in loaded.notes:
         say(f"  {note}")
     return loaded
+
+
+def _make_teacher(choice: TeacherChoice, build: Callable[..., Teacher], task: Task, folder: Path) -> Teacher:
+    """Make the teacher; under the name of its kind where a folder of that name holds answers of the same model.
+
+    So older versions named it, and what it was paid for is not asked again.
+    """
+    teacher = build(task)
+    older = folder / f"teacher={choice.teacher}"
+    if choice.name is not None or teacher.name == choice.teacher or not (older / MANIFEST_NAME).exists():
+        return teacher
+    kept, recipe = load_manifest(older).recipe, teacher.recipe()
+    if any(kept.get(key) != recipe.get(key) for key in ("teacher", "model")):
+        return teacher
+    return build(task, name=choice.teacher)
 
 
 def _choose_scope(config: HarvestConfig, loaded: LoadedTask) -> Scope:

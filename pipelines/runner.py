@@ -12,6 +12,7 @@ from distill.compare.table import print_comparison
 from harvest.asking.interrupt import Interrupt
 from harvest.config import HarvestConfig, make_harvest_config
 from harvest.job import Report, run_harvest
+from harvest.teachers.registry import name_teacher
 from pipelines.recipe import COMPARE, HARVEST, Recipe, split_assignments
 from shared.console import results, say, show_cost
 from shared.errors import Error, UsageError
@@ -60,7 +61,7 @@ def make_experiment(
             **{**(changes or {}), "common": students},
             name=recipe.name,
             shards=harvest.out or Path("data"),
-            teacher=harvest.teacher.name or harvest.teacher.teacher,
+            teacher=name_teacher(harvest.teacher),
         )
     except UsageError as error:
         raise UsageError(f"{recipe.place}: {error}") from None

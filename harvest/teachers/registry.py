@@ -6,6 +6,7 @@ A package brings a teacher by an entry point in the group `harvest_distill.teach
     shout = "my_teachers:SHOUT"
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -24,7 +25,6 @@ from shared.suggestions import find_near, suggest
 
 if TYPE_CHECKING:
     from harvest.teachers.base import Teacher
-    from shared.tasks import Task
 
 GROUP = "harvest_distill.teachers"
 _registered: dict[str, "TeacherEntry"] = {}  # by this process, for itself
@@ -39,13 +39,16 @@ def list_teachers() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class TeacherChoice:
-    """Which teacher, the name that its shards are kept under (None: the teacher's own), and options of its own.
+    """Which teacher, the name that its shards are kept under (None: see name_teacher), and options of its own.
 
     The options are those of the teacher's config class; `prepare_teacher` checks them.
     """
 
     teacher: Annotated[str, Option("reader, endpoint, llava, ...: see `harvest teachers`.", complete=list_teachers)]
-    name: Annotated[str | None, Option("Keep the answers under teacher=<name>. Unless given, the teacher's.")] = None
+    name: Annotated[
+        str | None,
+        Option("Keep the answers under teacher=<name>. Unless given, the teacher's; the model's, where it takes any."),
+    ] = None
     options: Annotated[Mapping[str, Any], Option("Options of the teacher's own, by name.", name="teacher_options")] = (
         field(default_factory=dict)
     )
@@ -311,8 +314,8 @@ def _list_names(entry: TeacherEntry) -> list[str]:
         return []
 
 
-def prepare_teacher(choice: TeacherChoice) -> "Callable[[Task], Teacher]":
-    """What makes the chosen teacher for a task, before a task is looked at.
+def prepare_teacher(choice: TeacherChoice) -> "Callable[..., Teacher]":
+    """What makes the chosen teacher for a task, before a task is looked at; `name` overrides name_teacher's.
 
     Raises UsageError, naming the option; and TeacherError, saying what is missing and which teachers would do, where
     this machine cannot run it. Downloads nothing.
@@ -335,7 +338,20 @@ def prepare_teacher(choice: TeacherChoice) -> "Callable[[Task], Teacher]":
             f"{', '.join(find_absent(named.requirements))} is not installed: {options['model']} runs by transformers, "
             f"slower, in {entry.requirements.memory}"
         )
-    return partial(factory, config, name=choice.name or entry.name)
+    return partial(factory, config, name=name_teacher(choice))
+
+
+def name_teacher(choice: TeacherChoice) -> str:
+    """The name that a choice's answers are kept under: the one given, or the teacher's.
+
+    Answers of a teacher that takes any model have the model's, the last part of its id or path: so a second model has a
+    folder of its own.
+    """
+    entry, model = choose_entry(choice.teacher, choice.options), choice.options.get("model")
+    if choice.name is not None or "model" in entry.defaults or not isinstance(model, str):
+        return choice.name or entry.name
+    last = model.rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9._+-]", "-", last).lstrip("._+-") or entry.name
 
 
 def _describe_missing(entry: TeacherEntry, missing: Sequence[str], find_hub_problem: Callable[[], str | None]) -> str:

@@ -76,7 +76,7 @@ def test_a_harvest_from_plan_to_rows(server: FaultServer, texts: Path) -> None:
     assert run("plan", *flags(server))["to_ask"] == 0
     assert sum(server.count.attempts.values()) == asked_before + 40
 
-    rows = pl.read_parquet("data/films/teacher=endpoint/**/*.parquet")
+    rows = pl.read_parquet("data/films/teacher=m/**/*.parquet")
     assert sorted(rows["text"]) == sorted(TEXTS)
     assert set(rows["status"]) == {"ok"}
     mass = rows["label_logprobs"].list.eval(pl.element().exp()).list.sum() + rows["residual_mass"]
@@ -90,7 +90,20 @@ def test_a_harvest_from_plan_to_rows(server: FaultServer, texts: Path) -> None:
     verification = run("verify", "data/films")
     assert verification == {"ok": True, "rows": 40, "shards": 3, "problems": []}
     card = Path("data/films/README.md").read_text()
-    assert "    path: teacher=endpoint/split=train/*.parquet\n" in card
+    assert "    path: teacher=m/split=train/*.parquet\n" in card
+
+
+def test_a_second_model_has_a_folder_of_its_own_and_an_older_one_is_gone_on_with(
+    server: FaultServer, texts: Path
+) -> None:
+    first = run("run", *flags(server, "--limit", "8", "--name", "endpoint"))  # as older versions named it
+    again = run("run", *flags(server, "--limit", "9"))
+    assert (again["folder"], again["kept"]) == (first["folder"], first["rows"])
+    assert again["asked"] == again["rows"] - first["rows"]
+    second = run("run", *flags(server, "--limit", "8", "--model", "org/b:7b"))
+    assert (second["folder"], second["asked"]) == ("data/films/teacher=b-7b", second["rows"])
+    refused = CliRunner().invoke(app, ["run", *flags(server, "--model", "b:7b", "--question", "Is it good?")])
+    assert (refused.exit_code, "--name" in refused.output) == (1, True)
 
 
 def test_a_task_of_ones_own_is_checked_and_then_asked(server: FaultServer, texts: Path) -> None:
@@ -103,7 +116,7 @@ def test_a_task_of_ones_own_is_checked_and_then_asked(server: FaultServer, texts
     assert all(line in shown for line in (f"  | {described['prompt'].splitlines()[-1]}\n", *described["notes"]))
     assert not Path("data").exists()
     asked = flags(server)[: flags(server).index("--task")]
-    assert run("run", *asked, "--task", "mine.yaml")["folder"] == "data/mine/teacher=endpoint"
+    assert run("run", *asked, "--task", "mine.yaml")["folder"] == "data/mine/teacher=m"
 
 
 def test_tables_for_a_person(server: FaultServer, texts: Path) -> None:
@@ -128,7 +141,7 @@ def test_the_picture_that_the_teacher_saw_is_drawn_again(server: FaultServer, te
     assert shown.exit_code == 0, shown.output
     (picture,) = Path("pictures").iterdir()
     assert "not the bytes" not in shown.output
-    rows = pl.read_parquet("data/films/teacher=endpoint/split=train/*.parquet")
+    rows = pl.read_parquet("data/films/teacher=m/split=train/*.parquet")
     row = rows.filter(pl.col("sample_id") == picture.stem.rsplit("-", 1)[0]).row(0, named=True)
     drawn = row["text"] if draw == "fields" else f"Is it good?\n\n{row['text']}"
     (page,) = render(drawn, Layout(336, 336))
@@ -138,7 +151,7 @@ def test_the_picture_that_the_teacher_saw_is_drawn_again(server: FaultServer, te
 
 def test_a_damaged_folder_fails_verification(server: FaultServer, texts: Path) -> None:
     run("run", *flags(server))
-    (shard,) = Path("data/films/teacher=endpoint/split=train").glob("*.parquet")
+    (shard,) = Path("data/films/teacher=m/split=train").glob("*.parquet")
     content = bytearray(shard.read_bytes())
     content[100] ^= 1
     shard.write_bytes(content)
@@ -190,7 +203,7 @@ def test_another_recipe_is_refused_and_another_name_is_the_way(server: FaultServ
     assert "question" in result.output
     assert "--name" in result.output
     assert run("run", *other, "--name", "second")["asked"] == 40
-    assert {teacher["teacher"] for teacher in run("status")["teachers"]} == {"endpoint", "second"}
+    assert {teacher["teacher"] for teacher in run("status")["teachers"]} == {"m", "second"}
 
 
 def test_what_is_asked_and_for_how_long_is_said_by_flags(server: FaultServer, texts: Path) -> None:

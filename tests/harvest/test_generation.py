@@ -143,7 +143,7 @@ def test_choices_and_conversations_are_asked_and_kept(
     rows = {row["sample_id"]: row for row in pl.read_parquet("data/rows/**/*.parquet").to_dicts()}
     third = rows["rows-3"]
     assert third["status"] == "ok"
-    manifest = load_manifest(Path("data/rows/teacher=endpoint"))
+    manifest = load_manifest(Path("data/rows/teacher=m"))
     if content is CHOICES:
         assert (third["choices"], third["label"], third["messages"]) == (["3", "4", "none"], 0, None)
         assert (manifest.kind, manifest.answer_rule, manifest.labels) == ("choice", "choice", ())

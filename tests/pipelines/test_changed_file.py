@@ -59,7 +59,7 @@ class Loop:
 
     def read(self, split: str) -> dict[str, int | None]:
         """The labels by text, as a reader of the Parquet files alone sees them."""
-        rows = pl.read_parquet(self.root / "out" / "teacher=endpoint" / f"split={split}" / "*.parquet")
+        rows = pl.read_parquet(self.root / "out" / "teacher=m" / f"split={split}" / "*.parquet")
         assert rows.filter(pl.col("status") != "ok").is_empty()
         return dict(zip(rows["text"].to_list(), rows["label"].to_list(), strict=True))
 
@@ -115,7 +115,7 @@ def test_rows_that_left_come_back_and_are_added(loop: Loop) -> None:
     loop.write("train", lines)
     assert loop.harvest_without_asking().rows == 36
     assert loop.train()["answered"] == 24
-    assert not list(loop.root.glob("out/teacher=endpoint/split=removed/*.parquet"))
+    assert not list(loop.root.glob("out/teacher=m/split=removed/*.parquet"))
     loop.write("train", make_lines(26))
     assert loop.harvest().asked == 2
     assert loop.train()["answered"] == 26
@@ -149,7 +149,7 @@ def test_rows_without_ids_are_known_by_their_texts(tmp_path: Path, tiny_student:
 def test_nothing_follows_while_another_worker_writes(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     lines = make_lines(24)
     loop.write("train", [{**line, "verdict": WORDS[0]} for line in lines[:20]])
-    with Claim(loop.root / "out", "endpoint", "w7"):
+    with Claim(loop.root / "out", "m", "w7"):
         assert loop.harvest().changed == {"relabelled": 0, "moved": 0, "removed": 0}
     assert "The worker w7 writes to this folder too" in capsys.readouterr().err
     assert loop.harvest_without_asking().changed == {"relabelled": 10, "moved": 0, "removed": 4}

@@ -160,7 +160,7 @@ def test_a_harvest_gives_the_distributions_of_the_model_itself(
     report = harvest(server, reviews, tmp_path / "out", top_logprobs=500)
     assert (report.rows, report.asked, report.failed) == (len(REVIEWS), len(REVIEWS), 0)
     assert verify_shards(tmp_path / "out").ok
-    rows = pl.read_parquet(f"{tmp_path}/out/teacher=endpoint/**/*.parquet")
+    rows = pl.read_parquet(f"{tmp_path}/out/teacher=smollm2/**/*.parquet")
     expected = score_with_transformers(reference, server, rows["text"].to_list(), LabelWords(["yes", "no"]))
     got = [[math.exp(value) for value in row] for row in rows["label_logprobs"].to_list()]
     assert np.abs(np.array(got) - np.array(expected)).max() < 1e-3
@@ -172,7 +172,7 @@ def test_a_harvest_gives_the_distributions_of_the_model_itself(
 def test_a_grammar_leaves_only_the_label_words(server: str, reviews: Path, tmp_path: Path) -> None:
     report = harvest(server, reviews, tmp_path / "out", scoring="choice")
     assert (report.asked, report.failed) == (len(REVIEWS), 0)
-    rows = pl.read_parquet(f"{tmp_path}/out/teacher=endpoint/**/*.parquet")
+    rows = pl.read_parquet(f"{tmp_path}/out/teacher=smollm2/**/*.parquet")
     assert set(rows["reply"]) <= {"yes", "no"}
     assert all(sorted(row) == [-100.0, 0.0] for row in rows["label_logprobs"].to_list())
 
@@ -195,7 +195,7 @@ def test_the_ids_of_a_reply_decode_to_it(server: str, reference: Any, tmp_path: 
         )
     )
     assert report.asked == 4
-    rows = pl.read_parquet(f"{tmp_path}/out/teacher=endpoint/**/*.parquet")
+    rows = pl.read_parquet(f"{tmp_path}/out/teacher=smollm2/**/*.parquet")
     assert set(rows["status"]) <= {"ok", "truncated"}
     outside = check_said_tokens(rows, reference[1])
     assert outside > 0
@@ -222,7 +222,7 @@ def test_the_top_k_of_a_reply_is_that_of_transformers(server: str, tmp_path: Pat
             out=tmp_path / "out",
         )
     )
-    folder = tmp_path / "out" / "teacher=endpoint"
+    folder = tmp_path / "out" / "teacher=smollm2"
     location = resolve_model(own).location
     tokenizer = AutoTokenizer.from_pretrained(location)
     assert load_manifest(folder).recipe["tokenizer"]["sha256"] == fingerprint_tokenizer(tokenizer.get_vocab())

@@ -213,7 +213,7 @@ def test_the_ids_of_a_reply_decode_to_it(
         teacher, own = "vllm", {"model": str(model), "engine": ENGINE}
     choice = TaskChoice(str(topics), text_column="topic", question="Write one sentence about it.")
     report = run_harvest(
-        HarvestConfig(choice, TeacherChoice(teacher, options={**options, "temperature": 1.5, **own}), out=tmp_path)
+        HarvestConfig(choice, TeacherChoice(teacher, teacher, {**options, "temperature": 1.5, **own}), out=tmp_path)
     )
     assert report.asked == 12
     rows = read_rows(tmp_path, teacher)
@@ -322,8 +322,18 @@ def test_label_words_that_begin_alike_are_refused_before_the_model_is_loaded(
 
 def make_command(model: Path, reviews: Path, out: Path) -> list[str]:
     """As `in_process` harvests, but for few rows at a time in the engine."""
-    command = [sys.executable, "-m", "harvest.cli", "run", "--teacher", "vllm", "--model", str(model), "--json"]
-    command += ["--task", str(reviews), "--text-column", "text", "--label-column", "label", "--question", QUESTION]
+    command = [sys.executable, "-m", "harvest.cli", "run", "--teacher", "vllm", "--name", "vllm", "--model", str(model)]
+    command += [
+        "--json",
+        "--task",
+        str(reviews),
+        "--text-column",
+        "text",
+        "--label-column",
+        "label",
+        "--question",
+        QUESTION,
+    ]
     command += ["--label-words", ",".join(WORDS), "--size", "x".join(map(str, SIZE)), "--out", str(out)]
     command += [
         "--max-tokens",

@@ -42,7 +42,7 @@ def choose_task(reviews: Path) -> TaskChoice:
 
 def harvest(reviews: Path, out: Path, teacher: str, /, name: str | None = None, **options: Any) -> Report:
     """Harvest all rows of `reviews`, drawn at SIZE."""
-    choice = TeacherChoice(teacher, name, {"draw": "fields", "size": SIZE, **options})
+    choice = TeacherChoice(teacher, name or teacher, {"draw": "fields", "size": SIZE, **options})
     return run_harvest(HarvestConfig(choose_task(reviews), choice, out=out))
 
 

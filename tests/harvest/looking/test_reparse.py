@@ -72,13 +72,13 @@ def test_a_new_parser_reads_what_was_paid_for_and_asks_nothing(monkeypatch: pyte
     assert after["error"].null_count() == ROWS
     # The bill, the raw replies and the requests are what they were.
     assert after.drop(READ_BEFORE).equals(before.drop(READ_BEFORE))
-    manifest = load_manifest(Path("data/films/teacher=endpoint"))
+    manifest = load_manifest(Path("data/films/teacher=m"))
     assert sum_costs(shard.cost_usd for shard in manifest.shards) == pytest.approx(before["cost_usd"].sum())
     assert manifest.superseded.rows == 0
     assert verify_shards(Path("data/films")).ok
     again = reparse(Path("data/films"))
     assert (again.rows, again.reread, again.changed, again.statuses) == (ROWS, ROWS, 0, {})
-    assert load_manifest(Path("data/films/teacher=endpoint")) == manifest
+    assert load_manifest(Path("data/films/teacher=m")) == manifest
 
 
 @pytest.mark.parametrize("more", [("--scoring", "top_logprobs", "--keep-topk"), ("--scoring", "votes")])

@@ -91,7 +91,7 @@ def test_references_are_scored_as_the_model_itself_scores_them(
         assert tokenizer.decode(row["reply_ids"][:-1]) == row["reply"]
         said = f"<|user|>Answer.\n\n{row['text']}<|end|><|assistant|>"
         check_row(row, top, reference, tokenizer(said, add_special_tokens=False).input_ids, tolerance)
-    recipe = load_manifest(tmp_path / "out" / "teacher=scorer").recipe
+    recipe = load_manifest(tmp_path / "out" / f"teacher={model.name}").recipe
     assert recipe["tokenizer"] == {"name": str(model), "sha256": fingerprint_tokenizer(tokenizer.get_vocab())}
     assert harvest(model, rows, tmp_path / "out", dtype=dtype).asked == 0
 
@@ -108,7 +108,7 @@ def test_a_text_is_scored_as_the_continuation_of_nothing(model: Path, rows: Path
 
 def test_the_replies_of_another_folder_are_scored(model: Path, rows: Path, tmp_path: Path) -> None:
     harvest(model, rows, tmp_path / "out")
-    given = tmp_path / "out" / "teacher=scorer"
+    given = tmp_path / "out" / f"teacher={model.name}"
     harvest(model, rows, tmp_path / "again", score_given=str(given), top_logprobs=2)
     first, again = (
         {row["sample_id"]: row for row in read_table(tmp_path / out).to_pylist()} for out in ("out", "again")

@@ -44,7 +44,7 @@ def harvest(model: Path, rows: Path, out: Path, **more: Any) -> Report:
 
 
 def read_rows(out: Path) -> pl.DataFrame:
-    return pl.read_parquet(f"{out}/teacher=transformers/**/*.parquet").sort("sample_id")
+    return pl.read_parquet(f"{out}/teacher=*/**/*.parquet").sort("sample_id")
 
 
 def gather(column: pl.Series) -> np.ndarray[Any, Any]:
@@ -89,7 +89,7 @@ def test_one_pass_gives_labels_replies_top_k_and_the_vector_of_the_model_itself(
     assert harvest(model, rows, tmp_path / "all", **wished).asked == len(TEXTS)
     found, again = read_rows(tmp_path / "alone"), read_rows(tmp_path / "all")
     assert verify_shards(tmp_path / "all").ok
-    recipe = load_manifest(tmp_path / "all" / "teacher=transformers").recipe
+    recipe = load_manifest(tmp_path / "all" / f"teacher={model.name}").recipe
     assert (recipe["scoring"], recipe["vector"]) == ({"mode": "words"}, {"layer": 1, "pooling": "last"})
     assert found["reply"].to_list() == again["reply"].to_list()
     assert np.abs(gather(found["label_logprobs"]) - gather(again["label_logprobs"])).max() < 1e-3
@@ -110,7 +110,7 @@ def test_one_pass_gives_labels_replies_top_k_and_the_vector_of_the_model_itself(
             row["topk_logprobs"], np.sort(logprobs)[:, : -TOPK - 1 : -1], rtol=1 / 256, atol=2e-3
         )
         np.testing.assert_allclose(row["embedding"], output.hidden_states[1][0, len(prompt) - 1], rtol=1e-3, atol=1e-3)
-    result = reparse(tmp_path / "all" / "teacher=transformers")
+    result = reparse(tmp_path / "all" / f"teacher={model.name}")
     assert (result.reread, result.changed) == (len(TEXTS), 0)
 
 

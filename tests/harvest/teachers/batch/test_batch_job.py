@@ -22,7 +22,7 @@ from tests.harvest.batch_server import BatchServer
 
 ROWS = 40
 USUAL = (40 * 1.0 + 1 * 1.0) / 1e6  # US dollars a row, by the ordinary route
-FOLDER = Path("out/teacher=endpoint")
+FOLDER = Path("out/teacher=fault")
 
 
 @pytest.fixture(autouse=True)

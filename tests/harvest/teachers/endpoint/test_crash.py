@@ -75,7 +75,7 @@ def harvest_with_kills(tmp_path: Path, rows: int, kills: int, seed: int) -> None
     """
     moments = random.Random(seed)
     texts, out = write_texts(tmp_path, rows), tmp_path / "out"
-    folder = out / "teacher=endpoint"
+    folder = out / "teacher=m"
     maybe_billed_twice: set[str] = set()
     said = []
     kept = 0

@@ -52,7 +52,7 @@ def waits_for_a_lock(process: int) -> bool:
 
 
 def read_rows() -> pl.DataFrame:
-    return pl.read_parquet("data/films/teacher=endpoint/**/*.parquet")
+    return pl.read_parquet("data/films/teacher=m/**/*.parquet")
 
 
 def test_what_the_probe_paid_for_is_a_row_and_is_not_asked_again() -> None:
@@ -65,13 +65,13 @@ def test_what_the_probe_paid_for_is_a_row_and_is_not_asked_again() -> None:
     rows = read_rows()
     assert rows.height == ROWS
     assert report["cost_usd"] == pytest.approx(rows["cost_usd"].sum())
-    assert load_manifest(Path("data/films/teacher=endpoint")).recipe["scoring"]["mode"] == "top_logprobs"
+    assert load_manifest(Path("data/films/teacher=m")).recipe["scoring"]["mode"] == "top_logprobs"
     (teacher,) = read_status(Path("data"))["teachers"]
     assert teacher["in_flight"] == 0
 
 
 def test_a_second_writer_is_refused_before_anything_is_paid() -> None:
-    with FaultServer() as server, Claim(Path("data/films"), "endpoint", "w0"):
+    with FaultServer() as server, Claim(Path("data/films"), "m", "w0"):
         result = run(server)
         assert result.exit_code == 1
         assert "is being written by process" in result.output
@@ -124,7 +124,7 @@ def test_a_worker_that_knows_the_recipe_waits_for_the_row_of_another_ones_probe(
     with FaultServer() as server:
         assert run(server, "--worker", "1/2").exit_code == 0
         asked = len(server.requests)
-        with Claim(Path("data/films"), "endpoint", "prober") as claim, claim.hold_recipe():
+        with Claim(Path("data/films"), "m", "prober") as claim, claim.hold_recipe():
             child = start(server, "--worker", "2/2")
             while not waits_for_a_lock(child.pid):
                 assert child.poll() is None, child.communicate()
@@ -142,7 +142,7 @@ def test_many_workers_write_the_card_at_once() -> None:
     write += "\nfor _ in range(100): write_card(folder)"
     children = [subprocess.Popen([sys.executable, "-c", write]) for _ in range(4)]
     assert [child.wait() for child in children] == [0] * 4
-    assert "## endpoint" in Path("data/films/README.md").read_text()
+    assert "## m\n" in Path("data/films/README.md").read_text()
     assert not list(Path("data/films").glob(".*.tmp"))
 
 

@@ -62,7 +62,7 @@ def harvest_with_signals(tmp_path: Path, rows: int, signals: int, seed: int) -> 
     """
     moments = random.Random(seed)
     texts, out = write_texts(tmp_path, rows), tmp_path / "out"
-    folder = out / "teacher=endpoint"
+    folder = out / "teacher=m"
     cut_off: set[str] = set()
     with FaultServer(ALL_FAULTS, seed, latency=0.1) as server:
         for number, moment in enumerate(sorted(moments.sample(range(1, rows * 9 // 10), signals))):
