@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from harvest.looking.rows import stream_rows as stream_rows
     from harvest.looking.rows import stream_tables as stream_tables
     from harvest.looking.status import read_status as read_status
+    from harvest.sharing.pull import pull_harvest as pull_harvest
+    from harvest.sharing.push import push_harvest as push_harvest
     from harvest.teachers.base import Estimate as Estimate
     from harvest.teachers.base import Reply as Reply
     from harvest.teachers.base import Request as Request
@@ -37,6 +39,8 @@ else:
         "harvest.job": ("Report", "plan_harvest", "run_harvest"),
         "harvest.looking.rows": ("stream_rows", "stream_tables"),
         "harvest.looking.status": ("read_status",),
+        "harvest.sharing.pull": ("pull_harvest",),
+        "harvest.sharing.push": ("push_harvest",),
         "harvest.teachers.base": ("Estimate", "Reply", "Request", "Teacher"),
         "harvest.teachers.registry": ("TeacherEntry", "register_teacher"),
         "shared.errors": ("Error",),

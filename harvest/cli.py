@@ -31,7 +31,9 @@ def main_options(show_version: ShowVersion = False) -> None:
     """
 
 
-Shards = Annotated[Path, typer.Argument(help="data/<task>, or one teacher=<name> folder in it.")]
+Shards = Annotated[
+    Path, typer.Argument(help="data/<task>, one teacher=<name> folder in it, or hf://datasets/owner/name.")
+]
 
 
 class HarvestCommand(TyperCommand):
@@ -152,7 +154,8 @@ def tasks(
 @command
 def status(
     shards: Annotated[
-        Path, typer.Argument(help="data/<task>, one teacher=<name> folder in it, or all of data/.")
+        Path,
+        typer.Argument(help="data/<task>, one teacher=<name> folder in it, all of data/, or hf://datasets/owner/name."),
     ] = Path("data"),
     as_json: AsJson = False,
 ) -> None:
@@ -268,6 +271,28 @@ def push(
     can_ask = sys.stdin.isatty() and not as_json
     report = push_harvest(shards, repo, public=public, raw=raw, choose_raw=_ask_raw if can_ask else None)
     print_json(asdict(report)) if as_json else print_result(f"{shards} is now {report.address}")
+
+
+@app.command()
+@command
+def pull(
+    repo: Annotated[
+        str, typer.Argument(metavar="REPO", help="owner/name, or hf://datasets/owner/name[@revision][/teacher=<name>].")
+    ],
+    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="data/<task>, unless given.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a harvest that somebody pushed to a folder of one's own; `harvest run` there asks nothing that it holds."""
+    from dataclasses import asdict
+
+    from harvest.sharing.pull import pull_harvest
+
+    report = pull_harvest(repo, folder)
+    if as_json:
+        print_json(asdict(report))
+        return
+    say(f"{report.rows:,} rows of {', '.join(report.teachers)}, verified; {report.copied} files were written")
+    print_result(report.folder)
 
 
 def _ask_raw(question: str) -> Literal["keep", "drop"]:

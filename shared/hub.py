@@ -8,6 +8,7 @@ from hashlib import file_digest, sha1, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from shared.console import say
 from shared.errors import Error, UsageError, require_extra
 from shared.sources import hub_endpoint, hub_errors
 
@@ -84,6 +85,8 @@ def open_repository(name: str, kind: Kind, *, public: bool) -> Repository:
             f"{made} is there already and public: anybody can read what is sent to it. Say so with --public, or name "
             "another repository; nothing was sent"
         )
+    if info.private and public:
+        say(f"{made} is there already and private, and stays so: its settings on the hub make it public")
     files = {
         file.path: HubFile(file.size, file.lfs.sha256 if file.lfs else file.blob_id)
         for file in tree

@@ -43,9 +43,10 @@ def _ask_hub(address: str, repo: str, revision: str | None) -> list[str]:
     try:
         found = HfApi(endpoint=hub_endpoint()).dataset_info(repo, revision=revision, timeout=10)
     except hub_errors() as error:
+        reason = str(error).splitlines()[0].rstrip(".")
         raise SourceError(
-            f"{address}: the hub gives no such data set: {str(error).splitlines()[0]}. Check the spelling; a private "
-            "or gated one needs HF_TOKEN"
+            f"{address}: the hub gives no such data set: {reason}. Check the spelling; a private or gated one needs "
+            "HF_TOKEN"
         ) from None
     return [file.rfilename for file in found.siblings or ()]
 

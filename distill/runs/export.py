@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from distill.models.adapters import merge_adapter
 from distill.models.pretrained import load_classifier, load_tokenizer, open_tokenizer, save_student
 from distill.models.saving import is_generator
@@ -108,7 +110,7 @@ def push_run(run_folder: Path, repo: str, *, public: bool = False, trusts_code: 
         size = sum(path.stat().st_size for path in folder.iterdir() if path.name in changed)
         say(
             f"{repository.address}, {'private' if repository.private else 'public'}: {len(changed)} of {len(files)} "
-            f"files to send, {size / 1e6:.1f} MB"
+            f"files to send, {decimal(size)}"
         )
         commit_files(repository, files, (), run_folder.resolve().name)
     return repository.address

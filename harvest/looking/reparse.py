@@ -19,6 +19,8 @@ from harvest.chat.reply import BROKEN
 from harvest.looking.card import write_card
 from harvest.teachers.rereading import find_reread
 from shared.console import say, track
+from shared.errors import UsageError
+from shared.hub_shards import find_address
 from shared.schema import SCHEMA_VERSION, Status, make_column, read_version, upgrade_table
 from shared.shards import Manifest, TeacherFolder, choose_teacher, load_manifest
 
@@ -98,8 +100,10 @@ def reparse(path: Path, teacher: str | None = None) -> Reparsing:
 
     Sends nothing; after a crash at any point it can be run again.
 
-    Raises LockedError where a harvest is writing to the folder.
+    Raises LockedError where a harvest is writing to the folder, and UsageError for a hub's address.
     """
+    if (address := find_address(path)) is not None:
+        raise UsageError(f"{address} is read where it is and never written: harvest pull it, and reparse the folder")
     folder_path = choose_teacher(path, teacher)
     manifest = load_manifest(folder_path)
     rereader = Rereader(manifest)

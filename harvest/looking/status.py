@@ -8,6 +8,7 @@ from harvest.looking.agreement import describe_agreement, judge_folder
 from harvest.teachers.batch.ledger import Job, Step, read_jobs
 from shared.console import results
 from shared.errors import ShardError
+from shared.hub_shards import fetch_shards
 from shared.printed_tables import print_table
 from shared.schema import Status, sum_costs
 from shared.shards import load_manifest, summarise_folder
@@ -18,7 +19,7 @@ HEADINGS = ("split", "planned", "kept", "ok", "failed", "unasked", "not sealed",
 
 def read_status(path: Path | str) -> dict[str, Any]:
     """The status of one teacher folder, of all of a task's, or of all below data/: the object that `--json` prints."""
-    folders = _find_folders(Path(path))
+    folders = _find_folders(fetch_shards(path))
     if not folders:
         raise ShardError(f"{path} holds no teacher's answers; `harvest run --teacher T --task K` makes some")
     teachers = [_read_teacher(folder) for folder in folders]

@@ -14,7 +14,7 @@ from shared.console import say
 from shared.errors import CorruptShardError, LockedError, ShardError, UsageError
 from shared.secrets import hide_secrets, list_secrets
 from shared.shards import Manifest, TeacherFolder, count_unsealed, load_manifest, verify_shards
-from shared.shards.manifest import encode_manifest, save_manifest
+from shared.shards.manifest import encode_manifest, hash_recipe, save_manifest
 from shared.shards.seal import copy_shard
 
 Raw = Literal["keep", "drop"]
@@ -95,6 +95,17 @@ def list_columns(folder: Path, manifest: Manifest) -> Sequence[str]:
         return ()
     names: Sequence[str] = pq.read_schema(folder / manifest.shards[-1].path).names
     return names
+
+
+def has_same_questions(manifest: Manifest, other: Manifest) -> bool:
+    """Tell whether two manifests are of one task and one recipe, so that rows of one could be the other's."""
+    first, second = ((one.task, one.kind, one.labels, hash_recipe(one)) for one in (manifest, other))
+    return first == second
+
+
+def count_lost(kept: Manifest, follower: Manifest) -> int:
+    """How many rows of `kept` lie in shards that `follower` neither has nor knows to be superseded."""
+    return sum(shard.rows for shard in kept.shards if shard.id not in follower.sealed_ids())
 
 
 def _empty_raw(table: pa.Table) -> pa.Table:

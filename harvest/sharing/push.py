@@ -6,13 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from harvest.looking.card import make_card
 from harvest.sharing.contents import (
     Raw,
     check_secrets,
     check_whole,
+    count_lost,
     count_raw,
     drop_raw,
+    has_same_questions,
     list_columns,
     seal_folder,
 )
@@ -21,7 +25,7 @@ from shared.errors import ShardError, UsageError
 from shared.hub import Repository, check_repository_name, commit_files, download_file, find_changed, open_repository
 from shared.markdown import hide_place
 from shared.shards import Manifest, find_teachers, load_manifest
-from shared.shards.manifest import MANIFEST_NAME, encode_manifest, hash_recipe
+from shared.shards.manifest import MANIFEST_NAME, encode_manifest
 
 _MANIFEST = re.compile(r"(teacher=[^/]+)/manifest\.json")
 _SHARD = re.compile(r"(teacher=[^/]+)/split=[^/]+/part-[^/]+\.parquet")
@@ -157,7 +161,7 @@ def describe_push(report: PushReport) -> str:
     return (
         f"{report.address}, {'private' if report.private else 'PUBLIC'}: {report.rows:,} rows of "
         f"{', '.join(report.teachers)} in {report.shards} shards of {report.columns} columns, "
-        f"{report.bytes / 1e6:.1f} MB, {raw}; {what}"
+        f"{decimal(report.bytes)}, {raw}; {what}"
     )
 
 
@@ -180,14 +184,10 @@ def _check_follows(repository: Repository, own: Mapping[str, Manifest]) -> None:
     for name in sorted(there):
         kept = load_manifest(download_file(repository, f"{name}/{MANIFEST_NAME}").parent)
         manifest = own[name]
-        if _identify(kept) != _identify(manifest):
+        if not has_same_questions(kept, manifest):
             raise UsageError(f"{repository.address} holds, in {name}, the answers to another recipe. {wanted}")
-        if lost := sum(shard.rows for shard in kept.shards if shard.id not in manifest.sealed_ids()):
+        if lost := count_lost(kept, manifest):
             raise UsageError(
                 f"{repository.address} holds, in {name}, {lost:,} rows that were never in this folder: they would be "
                 f"taken away. {wanted}"
             )
-
-
-def _identify(manifest: Manifest) -> tuple[object, ...]:
-    return manifest.task, manifest.kind, manifest.labels, hash_recipe(manifest)

@@ -12,6 +12,7 @@ from typing import Any
 
 from shared.disk import check_own_path, check_readable_file, replace_file
 from shared.errors import CorruptShardError, RecipeMismatchError, SchemaVersionError, ShardError, UsageError
+from shared.hub_shards import fetch_shards
 from shared.keys import TOKENIZER, canonical_json
 from shared.options import show_names
 from shared.schema import SCHEMA_VERSION, sum_costs
@@ -307,7 +308,11 @@ def share_tokenizer(manifest: Manifest, other: Manifest) -> Manifest:
 
 
 def find_teachers(path: Path) -> list[Path]:
-    """The teacher folders in data/<task>/, or that one teacher=<name>/. Raises ShardError if none is."""
+    """The teacher folders in data/<task>/, or that one teacher=<name>/; of a hub's address, as fetched to its cache.
+
+    Raises ShardError if none is, and SourceError as fetch_shards does.
+    """
+    path = fetch_shards(path)
     if path.name.startswith("teacher=") or (path / MANIFEST_NAME).exists():
         found = [path] if path.is_dir() else []
     else:

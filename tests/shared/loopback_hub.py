@@ -168,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
             r"/api/validate-yaml": self.check_card,
             r"/api/repos/create": self.create,
             rf"{_API}(/revision/(?P<revision>[^/]+))?": self.describe,
-            rf"{_API}/tree/(?P<revision>[^/]+)": self.list_tree,
+            rf"{_API}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?": self.list_tree,
             rf"{_API}/paths-info/(?P<revision>[^/]+)": self.list_paths,
             rf"{_API}/preupload/(?P<revision>[^/]+)": self.choose_ways,
             rf"{_API}/commit/(?P<revision>[^/]+)": self.commit,
@@ -221,8 +221,16 @@ class _Handler(BaseHTTPRequestHandler):
             )
 
     def list_tree(self, parts: Mapping[str, Any], body: bytes) -> None:
-        if found := self.find(parts):
-            self.answer([self.show_file(name, content) for name, content in found[1].items()])
+        if not (found := self.find(parts)):
+            return
+        start = f"{parts['folder']}/" if parts["folder"] else ""
+        below = {name: content for name, content in found[1].items() if name.startswith(start)}
+        if "recursive=true" in self.path.lower():
+            self.answer([self.show_file(name, content) for name, content in below.items()])
+            return
+        folders = {name[: name.index("/", len(start))] for name in below if "/" in name[len(start) :]}
+        files = [self.show_file(name, content) for name, content in below.items() if "/" not in name[len(start) :]]
+        self.answer([*({"type": "directory", "path": name, "oid": "0" * 40} for name in sorted(folders)), *files])
 
     def list_paths(self, parts: Mapping[str, Any], body: bytes) -> None:
         if found := self.find(parts):

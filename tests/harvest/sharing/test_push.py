@@ -81,7 +81,9 @@ def test_what_is_pushed_is_private_verifies_and_is_not_sent_twice(
     assert b"hf_right" not in b"".join(repo.files.values())
 
     uploads = loopback_hub.uploads
-    again = json.loads(push(data, "me/mine", "--raw", "keep", "--json").stdout)
+    done = push(data, "me/mine", "--raw", "keep", "--public", "--json")
+    assert "is there already and private, and stays so" in done.stderr
+    again = json.loads(done.stdout)
     assert (again["sent"], again["removed"], again["commit"]) == (0, 0, f"{2:040x}")
     assert (len(repo.commits), loopback_hub.uploads) == (2, uploads)
 
