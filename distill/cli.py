@@ -1,6 +1,6 @@
 """The `distill` command."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -13,6 +13,7 @@ from distill.compare.plan import Comparison, make_comparison, read_plan
 from distill.config import DistillConfig, StudentConfig, TrainingConfig, make_distill_config
 from distill.decoding import parse_decoding
 from distill.losses.registry import LOSSES
+from distill.runs.trackers import check_trackers
 from shared.console import AsJson, Quiet, ShowVersion, command, print_json, print_result, run_app, say
 from shared.errors import UsageError, require_extra
 from shared.options import make_config, make_parameters, spell_flags, take_options
@@ -49,7 +50,7 @@ def run(
     ] = False,
     checkpoint_steps: Annotated[
         int | None,
-        typer.Option(help="Steps of the student between checkpoints; every five minutes, unless given."),
+        typer.Option(help="Steps of the student between checkpoints; every five minutes, unless given.", min=1),
     ] = None,
     trackers: Annotated[
         list[str] | None,
@@ -70,6 +71,8 @@ def run(
     for problem in LOSSES.broken.values():
         say(problem)
     require_extra("distill", "torch", "transformers", "safetensors", "scipy")
+    check_trackers(trackers or ())
+    find_shards(config.data.shards, config.data.teacher)
     from distill.run import run_distillation
     from distill.runs.next_step import suggest_use
 
@@ -106,6 +109,7 @@ def compare(
     content = {} if plan is None else read_plan(plan)
     comparison = make_comparison(content, "the comparison" if plan is None else str(plan), **options)
     require_extra("distill", "torch", "transformers", "safetensors", "scipy")
+    find_shards(comparison.shards, comparison.teacher)
     from distill.compare.run import run_comparison
     from distill.compare.table import print_comparison
 
@@ -211,6 +215,14 @@ def push(
 
     address = push_run(run_folder, repo, public=public, trusts_code=options.get("trust_remote_code", False))
     print_result(f"{run_folder} is now {address}")
+
+
+def find_shards(shards: Sequence[Path], teacher: str | None) -> None:
+    """Raise ShardError for a folder that holds no teacher's answers: before torch is imported, which takes seconds."""
+    from shared.shards.manifest import choose_teacher, load_manifest
+
+    for number, path in enumerate(shards):
+        load_manifest(choose_teacher(path, None if number else teacher))
 
 
 def describe_score(result: Mapping[str, Any]) -> str:

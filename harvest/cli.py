@@ -323,7 +323,8 @@ def _knows_all(report: Any) -> bool:
 def _describe_rows(report: Any) -> list[str]:
     """What becomes of the planned rows, or became of them in a run."""
     kept = ", ".join(f"{rows:,} {status}" for status, rows in report.kept_statuses.items())
-    lines = [f"{report.rows:,} rows planned, {report.kept:,} kept before{f' ({kept})' if kept else ''}"]
+    before = "kept" if report.forecast is not None and report.asked else "kept before"  # a probe's are among them
+    lines = [f"{report.rows:,} rows planned, {report.kept:,} {before}{f' ({kept})' if kept else ''}"]
     if report.asked or report.forecast is None:
         lines.append(
             f"asked {report.asked:,}, failed {report.failed:,}, {show_cost(report.cost_usd)}, {report.seconds:.1f} s"

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harvest.asking.engine import INTERRUPTED, Engine, Outcome
@@ -25,7 +27,7 @@ from harvest.teachers.registry import prepare_teacher
 from shared.console import say, track
 from shared.errors import UsageError
 from shared.keys import RequestKeys
-from shared.schema import Answer, Row, sum_costs
+from shared.schema import Answer, Row, Status, sum_costs
 from shared.shards import Claim, Kept, Manifest, TeacherFolder, load_manifest, read_kept
 from shared.shards.manifest import MANIFEST_NAME, REMOVED, check_name, check_recipe
 from shared.suggestions import suggest
@@ -138,7 +140,8 @@ def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None) ->
         with _open_folder(harvest) as (folder, answer):
             plan, changes = _plan_in(folder, harvest)
             folder.plan(plan.planned)
-            _say_plan(plan, harvest.loaded)
+            fresh = _count_fresh(plan, answer)
+            _say_plan(plan, harvest.loaded, sum(fresh.values()))
             outcome = _run_engine(harvest, plan, folder, answer)
             if not outcome.disk_full:
                 drop_found(folder)
@@ -148,7 +151,7 @@ def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None) ->
             raise KeyboardInterrupt
         agreement = judge_folder(harvest.path)
         left = plan.count(Action.ASK) - outcome.asked
-        report = _report(harvest.loaded, harvest.teacher, harvest.path, plan, outcome, started, changes, left)
+        report = _report(harvest.loaded, harvest.teacher, harvest.path, plan, outcome, started, changes, left, fresh)
         return replace(report, agreement=None if agreement is None else agreement.describe())
 
 
@@ -321,8 +324,13 @@ def _choose_scope(config: HarvestConfig, loaded: LoadedTask) -> Scope:
     )
 
 
-def _say_plan(plan: Plan, loaded: LoadedTask) -> None:
-    kept, to_ask = plan.count(Action.KEEP), plan.count(Action.ASK)
+def _count_fresh(plan: Plan, probed: Answer | None) -> Counter[Status]:
+    """Count by status the rows that the plan finds kept, and that this run itself has asked: that of the probe."""
+    return Counter() if probed is None or not plan.kept.get(probed.status) else Counter([probed.status])
+
+
+def _say_plan(plan: Plan, loaded: LoadedTask, fresh: int) -> None:
+    kept, to_ask = plan.count(Action.KEEP) - fresh, plan.count(Action.ASK) + fresh
     say(f"{sum(plan.planned.values()):,} rows planned, {kept:,} kept already, {to_ask:,} to ask the teacher")
     if unaskable := plan.count(Action.FAIL):
         say(f"{unaskable:,} rows cannot be asked and are kept as failed rows; the first: {plan.first_failure}")
@@ -337,7 +345,9 @@ def _report(
     started: float,
     changes: Changes,
     left: int,
+    fresh: Mapping[Status, int] = MappingProxyType({}),
 ) -> Report:
+    kept = {status: rows - fresh.get(status, 0) for status, rows in plan.kept.items()}
     return Report(
         task=loaded.task.name,
         teacher=teacher.name,
@@ -345,9 +355,9 @@ def _report(
         source=loaded.source,
         rows=sum(plan.planned.values()),
         splits=dict(plan.planned),
-        kept=plan.count(Action.KEEP),
-        kept_statuses={str(status): rows for status, rows in plan.kept.items()},
-        to_ask=plan.count(Action.ASK),
+        kept=plan.count(Action.KEEP) - sum(fresh.values()),
+        kept_statuses={str(status): rows for status, rows in kept.items() if rows},
+        to_ask=plan.count(Action.ASK) + sum(fresh.values()),
         to_copy=plan.count(Action.COPY),
         to_carry=plan.count(Action.CARRY),
         unaskable=plan.count(Action.FAIL),

@@ -218,8 +218,10 @@ def print_result(*lines: str) -> None:
 
 
 def show_cost(cost_usd: float | None) -> str:
-    """US dollars for a person: "$0.1234", or "unknown dollars" where no price is known."""
-    return "unknown dollars" if cost_usd is None else f"${cost_usd:,.4f}"
+    """US dollars for a person: "$0.1234"; "unknown dollars" where no price is known, "no cost" where there is none."""
+    if not cost_usd:
+        return "unknown dollars" if cost_usd is None else "no cost"
+    return f"${cost_usd:,.4f}" if cost_usd >= 0.0001 else "less than $0.0001"
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -19,6 +19,8 @@ from distill.scoring.intervals import Estimate, estimate_mean
 
 Array = np.ndarray[Any, Any]
 
+AGREEMENT = "agreement"  # the share of a row's tokens
+
 
 def read_measures(folders: Sequence[Path], split: str) -> dict[str, Array]:
     """Read the further measures of a split's rows by name, each (seeds, rows); those that all runs have alike."""
@@ -32,12 +34,22 @@ def read_measures(folders: Sequence[Path], split: str) -> dict[str, Array]:
     return found
 
 
-def estimate(scores: Array) -> Estimate:
-    """Estimate a mean of scores (seeds, rows). The interval counts the seeds as a sample where they are not too few."""
+def estimate(scores: Array, least: float = -np.inf, most: float = np.inf) -> Estimate:
+    """Estimate a mean of scores (seeds, rows), which is between `least` and `most`, and so is its interval.
+
+    The interval counts the seeds as a sample where they are not too few.
+    """
     if len(scores) < FEWEST_SEEDS:
-        return estimate_mean(scores.mean(axis=0))
-    found = compare(scores, np.zeros_like(scores))
-    return Estimate(found.mean, found.low, found.high)
+        found = estimate_mean(scores.mean(axis=0))
+    else:
+        tested = compare(scores, np.zeros_like(scores))
+        found = Estimate(tested.mean, tested.low, tested.high)
+    return Estimate(found.mean, max(found.low, least), min(found.high, most))
+
+
+def find_bounds(measure: str, scores: Array) -> tuple[float, float]:
+    """Find what a measure's mean cannot pass: 0 and 1 where it is a share, of rows or of each row's tokens."""
+    return (0.0, 1.0) if measure == AGREEMENT or np.isin(scores, (0.0, 1.0)).all() else (-np.inf, np.inf)
 
 
 def describe_measures(measures: Mapping[str, Mapping[str, Array]], baseline: str) -> list[dict[str, Any]]:
@@ -46,13 +58,16 @@ def describe_measures(measures: Mapping[str, Mapping[str, Array]], baseline: str
     for variant, own in measures.items():
         for name, scores in own.items():
             other = measures[baseline].get(name)
+            least, most = find_bounds(name, scores)
             comparable = variant != baseline and other is not None and other.shape == scores.shape
             lines.append(
                 {
                     "variant": variant,
                     "measure": name,
-                    **asdict(estimate(scores)),
-                    "against": asdict(estimate(scores - other)) if comparable and other is not None else None,
+                    **asdict(estimate(scores, least, most)),
+                    "against": asdict(estimate(scores - other, -most, most))
+                    if comparable and other is not None
+                    else None,
                 }
             )
     return lines

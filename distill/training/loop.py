@@ -104,6 +104,7 @@ class Training:
                 self._train_epoch(name, phase, progress, tracker)
                 if not is_scored(progress):
                     self._score(name, phase, progress)
+                tracker.advance(0, _describe(phase, progress))  # its score, which came behind the step
                 record = close_epoch(phase, progress)
                 if self.on_epoch is not None and name == self.method.phases[-1]:
                     self.on_epoch(record)
@@ -150,7 +151,7 @@ class Training:
                 progress.add_terms(phase.step(batch, progress.epoch, progress.step))
                 progress.step += 1
                 progress.rows += len(batch)
-                tracker.advance(1, f"epoch {progress.epoch}/{phase.epochs}{_describe(progress.best)}")
+                tracker.advance(1, _describe(phase, progress))
                 progress.seconds = time.perf_counter() - started
                 if phase.evaluation.is_due(progress.step, phase.steps):
                     started += self._score(name, phase, progress)
@@ -266,5 +267,7 @@ def close_epoch(phase: Phase[Any], progress: Progress) -> EpochRecord:
     return record
 
 
-def _describe(best: Best | None) -> str:
-    return "" if best is None else f", best dev {best.dev:.4f} (epoch {best.epoch})"
+def _describe(phase: Phase[Any], progress: Progress) -> str:
+    best = progress.best
+    scored = "" if best is None else f", best dev {best.dev:.4f} (epoch {best.epoch})"
+    return f"epoch {progress.epoch}/{phase.epochs}{scored}"

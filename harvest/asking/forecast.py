@@ -191,6 +191,8 @@ def describe_forecast(forecast: Forecast) -> list[str]:
     )
     cost = forecast.cost_usd
     dollars = "unknown: no price is known (--price-in, --price-out)" if cost is None else _show(cost, "${:,.4f}")
+    if cost is not None and not cost.likely and forecast.price is None:
+        dollars = "none: this teacher costs nothing"
     if cost is not None and forecast.price is not None:
         dollars += f" at {forecast.price}"
     if cost is not None and forecast.deferred is not None:

@@ -6,7 +6,7 @@ from typing import Any
 from harvest.asking.inflight import read_in_flight
 from harvest.looking.agreement import describe_agreement, judge_folder
 from harvest.teachers.batch.ledger import Job, Step, read_jobs
-from shared.console import results
+from shared.console import print_result, results
 from shared.errors import ShardError
 from shared.hub_shards import fetch_shards
 from shared.printed_tables import print_table
@@ -14,19 +14,22 @@ from shared.schema import Status, sum_costs
 from shared.shards import load_manifest, summarise_folder
 from shared.shards.manifest import MANIFEST_NAME
 
+NOTHING_KEPT = "nothing is kept there: a run ended before its first answer; the same command begins anew"
 HEADINGS = ("split", "planned", "kept", "ok", "failed", "unasked", "not sealed", "dollars", "MB")
 
 
 def read_status(path: Path | str) -> dict[str, Any]:
     """The status of one teacher folder, of all of a task's, or of all below data/: the object that `--json` prints."""
-    folders = _find_folders(fetch_shards(path))
+    folders, empty = _find_folders(fetch_shards(path))
     if not folders:
-        raise ShardError(f"{path} holds no teacher's answers; `harvest run --teacher T --task K` makes some")
+        begun = "".join(f"\n{folder}: {NOTHING_KEPT}" for folder in empty)
+        raise ShardError(f"{path} holds no teacher's answers; `harvest run --teacher T --task K` makes some{begun}")
     teachers = [_read_teacher(folder) for folder in folders]
     return {
         **{key: sum(teacher[key] for teacher in teachers) for key in ("rows", "kept", "asked", "failed", "seconds")},
         "cost_usd": sum_costs(teacher["cost_usd"] for teacher in teachers),
         "teachers": teachers,
+        "empty": list(map(str, empty)),
     }
 
 
@@ -46,6 +49,7 @@ def print_status(status: dict[str, Any]) -> None:
                 f"  {teacher['in_flight']:,} requests had left and were not answered when a run was killed: they will "
                 "be asked again, and a paid endpoint may bill them twice"
             )
+    print_result(*(f"{folder}: {NOTHING_KEPT}" for folder in status["empty"]))
 
 
 def _print_splits(teacher: dict[str, Any]) -> None:
@@ -98,13 +102,16 @@ def _show_dollars(known: float, unpriced: int) -> str:
     return f"at least {known:.4f}" if known else "unknown"
 
 
-def _find_folders(path: Path) -> list[Path]:
-    """The teacher folders at `path` or below it that hold something, if it is only requests that were in flight."""
+def _find_folders(path: Path) -> tuple[list[Path], list[Path]]:
+    """The teacher folders at `path` or below it: those that hold something, if only requests in flight, and others."""
+    empty: list[Path] = []
     for folders in ([path], path.glob("teacher=*/"), path.glob("*/teacher=*/")):
-        found = [folder for folder in sorted(folders) if _holds_something(folder)]
-        if found:
-            return found
-    return []
+        found = [folder for folder in sorted(folders) if folder.is_dir()]
+        full = [folder for folder in found if _holds_something(folder)]
+        empty += [folder for folder in found if folder not in full and folder.name.startswith("teacher=")]
+        if full:
+            return full, empty
+    return [], empty
 
 
 def _holds_something(folder: Path) -> bool:

@@ -73,7 +73,7 @@ def test_undistilled_is_a_word(toy: Path, tiny_student: Path, tmp_path: Path) ->
         (["run", "--shards", "x", "--alpha", "2"], 2, "alpha is 2.0"),
         (["run", "--shards", "x", "--loss", "kl"], 2, "loss is 'kl'; it can be"),
         (["run", "--shards", "x", "--tracker", "mlflow"], 2, "there is no tracker 'mlflow'"),
-        (["run", "--shards", "x", "--checkpoint-steps", "0"], 2, "checkpoint_steps is 0"),
+        (["run", "--shards", "x", "--checkpoint-steps", "0"], 2, "--checkpoint-steps"),
         (["run"], 2, "--shards"),
         (["eval", "nowhere"], 2, "is not a finished run"),
     ],
@@ -109,7 +109,10 @@ def test_vectors_of_the_command_are_those_of_the_run(toy: Path, tiny_student: Pa
     arguments = ["run", "--shards", str(toy), "--student", str(tiny_student), "--epochs", "1", "--out", str(tmp_path)]
     done = CliRunner().invoke(app, [*arguments, "--vectors", "embedding"])
     assert done.exit_code == 0, done.output
-    assert json.loads((tmp_path / "toy-distilled-s0/metrics.json").read_text())["config"]["vectors"] == ["embedding"]
+    metrics = json.loads((tmp_path / "toy-distilled-s0/metrics.json").read_text())
+    assert metrics["config"]["vectors"] == ["embedding"]
+    *_, last = (line for line in done.stderr.splitlines() if line.startswith("toy-distilled-s0: "))
+    assert last.endswith(f"epoch 1/1, best dev {metrics['dev_best']:.4f} (epoch 1)"), "with the last score"
     done = CliRunner().invoke(app, [*arguments, "--vectors", "embedding", "--vectors", "label_logprobs"])
     assert done.exit_code == 1
     assert "has no label_logprobs: its teacher gave none" in done.output.replace("\n", "")

@@ -125,6 +125,8 @@ def test_tables_for_a_person(server: FaultServer, texts: Path) -> None:
     status = runner.invoke(app, ["status"])
     assert status.exit_code == 0
     assert "train" in status.stdout
+    Path("data/films/teacher=begun/journal").mkdir(parents=True)
+    assert "data/films/teacher=begun: nothing is kept there" in runner.invoke(app, ["status"]).stdout
     shown = runner.invoke(app, ["show", "data/films", "--rows", "2"])
     assert shown.exit_code == 0
     assert shown.stdout.count("status: ok") == 2

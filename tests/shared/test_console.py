@@ -159,6 +159,11 @@ def test_any_exception_becomes_a_message_and_an_exit_code(
     assert all("Traceback" in path.read_text() for path in kept)
 
 
+def test_what_costs_nothing_shows_no_dollars() -> None:
+    shown = [console.show_cost(cost) for cost in (None, 0.0, 0.00002, 0.01234)]
+    assert shown == ["unknown dollars", "no cost", "less than $0.0001", "$0.0123"]
+
+
 def test_where_nothing_can_be_printed_any_more_what_is_done_goes_on() -> None:
     with suppress(OSError), Path("/dev/full").open("w") as full:  # closed, it would still write the line
         log = console.SafeConsole(file=full)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from distill.compare.measures import describe_measures
 from distill.compare.statistics import compare, correct_holm
 from tests.distill.compare.simulated_comparison import Made, simulate
 
@@ -89,3 +90,14 @@ def test_the_interval_covers_the_truth() -> None:
         found = compare(right["a"], right["b"])
         covered += found.low <= 0.03 <= found.high
     assert covered >= 400 * 0.93
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_the_interval_of_a_share_ends_at_1_among_further_measures(seeds: int) -> None:
+    right = np.ones((seeds, 12))
+    right[0, :1] = 0
+    lines = describe_measures({"a": {"head": right, "nll": 3 * right}, "b": {"head": 0 * right}}, "b")
+    share, nll = lines[0], lines[1]
+    assert share["low"] < share["mean"] < share["high"] == 1
+    assert share["against"]["high"] == 1
+    assert nll["high"] > 3
