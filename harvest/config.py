@@ -90,6 +90,9 @@ class HarvestConfig:
     task: TaskChoice
     teacher: TeacherChoice
     out: Annotated[Path | None, Option("Folder of the task's shards. Unless given, data/<task>.")] = None
+    letters: Annotated[
+        bool, Option("Ask for a letter in place of a label's word: the question lists the words with letters.")
+    ] = False
     onto: Annotated[
         Path | None, Option("A teacher=<name> folder: its answers and this teacher's vectors make one row.")
     ] = None

@@ -18,6 +18,7 @@ from harvest.asking.interrupt import Interrupt, run_loop
 from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import EVERY_SPLIT, Action, Plan, Scope, find_first, make_plan, request_key
 from harvest.asking.reserve import DiskReserve
+from harvest.chat.prompts import use_letters
 from harvest.config import NO_SPLIT, HarvestConfig, TaskChoice, TeacherChoice
 from harvest.looking.agreement import judge_folder
 from harvest.looking.card import write_card
@@ -263,7 +264,8 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None, *, sends: bool)
     loaded = load_choice(config.task)
     scope = _choose_scope(config, loaded)
     folder = config.out or Path("data") / loaded.task.name
-    teacher = _make_teacher(config.teacher, build_teacher, loaded.task, folder)
+    task = use_letters(loaded.task) if config.letters else loaded.task
+    teacher = _make_teacher(config.teacher, build_teacher, task, folder)
     try:
         if config.onto is not None:
             teacher = OntoAnswers(teacher, config.onto, loaded.task)

@@ -86,6 +86,17 @@ def adapt(dialect: Dialect, problem: str) -> Dialect | None:
     return None
 
 
+def make_local_form(scoring: Scoring, words: LabelWords | None, *, numeric: bool, topk: int | None) -> Form:
+    """What a reply of a model that runs here must bring: it is written and read as that of vLLM's server."""
+    elicitation = Elicitation(DIALECTS["vllm"], scoring)
+    return elicitation.make_form(words, numeric=numeric, keep_topk=topk is not None, topk=topk)
+
+
+def limit_local_tokens(scoring: Scoring) -> int:
+    """How many tokens its reply may have, unless the user says: the labels' scores need no more than one."""
+    return 512 if scoring is Scoring.TEXT else 1
+
+
 def explain_draws(temperature: float | None, is_scored: bool) -> str | None:
     """Why several draws of one prompt would be alike, None where they may differ.
 

@@ -6,26 +6,48 @@ only for nodes that can still change a label's score.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Any, TypeAlias
 
 from harvest.chat.dialects import Scoring
 from harvest.chat.scoring import Distribution, make_distribution, separate_first_tokens, spell_word
 from shared.errors import UsageError
+from shared.options import Option
 
 # Spellings that hold no more of a label's probability than this share are not followed to their end, each of them.
 NEGLIGIBLE = 1e-5
 ROOT = 0
 
+# First tokens that are scored together: vLLM takes no more (vllm.sampling_params.MAX_LOGPROB_TOKEN_IDS).
+MOST_TOKENS = 128
+
 Encode: TypeAlias = Callable[[str], Sequence[int]]
 
 
-def encode_spellings(words: Sequence[str], encode: Encode) -> dict[str, tuple[int, ...]]:
+class LabelScoring(StrEnum):
+    """How label words are scored exactly."""
+
+    TOKEN_IDS = str(Scoring.TOKEN_IDS)  # by their first tokens
+    WORDS = str(Scoring.WORDS)  # to their end
+
+
+ScoringOption: TypeAlias = Annotated[
+    LabelScoring | None,
+    Option(
+        "How label words are scored: token_ids (their first tokens) or words (the whole words). Unless given, "
+        "token_ids where the words' first tokens differ and are few, else words."
+    ),
+]
+
+
+def encode_spellings(words: Sequence[str], encode: Encode, *, capitals: bool) -> dict[str, tuple[int, ...]]:
     """The tokens of each way of writing each word (spell_word). Raises UsageError where one has none."""
     encoded = {}
     for word in words:
-        for text in spell_word(word):
+        for text in spell_word(word, capitals=capitals):
             encoded[text] = tuple(int(token) for token in encode(text))
             if not encoded[text]:
                 raise UsageError(f"the model's tokenizer has no token for {text!r}; give other words: --label-words")
@@ -34,16 +56,8 @@ def encode_spellings(words: Sequence[str], encode: Encode) -> dict[str, tuple[in
 
 def find_first_tokens(words: Sequence[str], encode: Encode) -> tuple[tuple[int, ...], ...]:
     """The first tokens by which the words are told apart. Raises UsageError, naming them, where two begin alike."""
-    return separate_first_tokens(words, {text: ids[0] for text, ids in encode_spellings(words, encode).items()})
-
-
-def choose_scoring(words: Sequence[str], encode: Encode) -> Scoring:
-    """By first tokens, where those tell the words apart, and else by whole words."""
-    try:
-        find_first_tokens(words, encode)
-    except UsageError:
-        return Scoring.WORDS
-    return Scoring.TOKEN_IDS
+    encoded = encode_spellings(words, encode, capitals=True)
+    return separate_first_tokens(words, {text: ids[0] for text, ids in encoded.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +77,19 @@ class Node:
 
 
 class LabelTrie:
-    """The tree of all ways of writing the words. Raises UsageError where two words are the same tokens."""
+    """The tree of all ways of writing the words, but in capitals: those are many tokens, and hold next to nothing.
+
+    Raises UsageError where two words are the same tokens.
+    """
 
     def __init__(self, words: Sequence[str], encode: Encode) -> None:
-        encoded = encode_spellings(words, encode)
+        encoded = encode_spellings(words, encode, capitals=False)
         self.count = len(words)
         places: dict[tuple[int, ...], int] = {(): ROOT}
         children: list[list[int]] = [[]]
         ends: dict[int, int] = {}
         for label, word in enumerate(words):
-            for ids in dict.fromkeys(encoded[text] for text in spell_word(word)):
+            for ids in dict.fromkeys(encoded[text] for text in spell_word(word, capitals=False)):
                 for length in range(1, len(ids) + 1):
                     if ids[:length] not in places:
                         places[ids[:length]] = len(children)
@@ -151,3 +168,57 @@ class TrieWalk:
     def distribute(self) -> Distribution:
         """The label distribution by what was told."""
         return make_distribution([max(value, 0.0) for value in self._mass])  # of rounding it may be less
+
+
+class LabelScorer:
+    """How the labels of a task are scored: `words` are None for a task that has none.
+
+    `scoring` is what the user chose, None for first tokens where they tell the words apart and are few, and else whole
+    words.
+    """
+
+    def __init__(self, words: Sequence[str] | None, scoring: LabelScoring | None, encode: Encode) -> None:
+        self._words, self._chosen, self._encode = words, scoring, encode
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        """What is scored. Loads the tokenizer."""
+        if self._words is None:
+            return Scoring.TEXT
+        if self._chosen is not None:
+            return Scoring(str(self._chosen))
+        try:
+            found = find_first_tokens(self._words, self._encode)
+        except UsageError:
+            return Scoring.WORDS
+        return Scoring.TOKEN_IDS if sum(map(len, found)) <= MOST_TOKENS else Scoring.WORDS
+
+    @cached_property
+    def first_tokens(self) -> tuple[tuple[int, ...], ...]:
+        """The first tokens of each label's word, where they are what is scored.
+
+        Raises UsageError, naming the words, where two begin alike.
+        """
+        if self._words is None or self.scoring is not Scoring.TOKEN_IDS:
+            return ()
+        try:
+            found = find_first_tokens(self._words, self._encode)
+        except UsageError as error:
+            raise UsageError(f"{error}: --scoring words scores them to their end") from None
+        if sum(map(len, found)) > MOST_TOKENS:
+            raise UsageError(
+                f"{len(self._words)} label words have more than {MOST_TOKENS} first tokens, which are not scored "
+                "together: --scoring words scores them to their end"
+            )
+        return found
+
+    @cached_property
+    def trie(self) -> LabelTrie | None:
+        """The tokens of all words, where whole words are scored. Raises UsageError where two are the same tokens."""
+        is_scored = self._words is not None and self.scoring is Scoring.WORDS
+        return LabelTrie(self._words or (), self._encode) if is_scored else None
+
+    def describe(self) -> Mapping[str, Any]:
+        """What a recipe says of it. Raises UsageError for words that cannot be told apart so."""
+        assert self.trie is not None or self.first_tokens or self.scoring is Scoring.TEXT
+        return {"mode": str(self.scoring)}

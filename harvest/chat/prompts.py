@@ -1,11 +1,12 @@
 """What is said to a teacher that answers in words: the task's question and the text's fields, drawn or written."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from string import ascii_uppercase
 from typing import Any
 
+from shared.errors import UsageError
 from shared.example import Example
 from shared.tasks import Task
 
@@ -29,6 +30,26 @@ class Prompt:
 
     drawn: str | None
     written: str
+
+
+def use_letters(task: Task) -> Task:
+    """Make of `task` one that asks for the letter of an option: the question lists label words with letters.
+
+    Letters are single tokens that differ, where the words may begin alike. Raises UsageError for a task without labels,
+    and for more labels than letters.
+    """
+    if task.kind != "classification":
+        raise UsageError(f"--letters: the answers of {task.name} are no labels")
+    if len(task.label_words) > len(ascii_uppercase):
+        raise UsageError(
+            f"--letters: {task.name} has {len(task.label_words)} labels, and there are {len(ascii_uppercase)} letters; "
+            "--teacher transformers and vllm score whole label words, however many"
+        )
+    letters = tuple(ascii_uppercase[: len(task.label_words)])
+    options = "\n".join(f"{letter}. {word}" for letter, word in zip(letters, task.label_words, strict=True))
+    asked = f"Answer with the letter only: {', '.join(letters[:-1])} or {letters[-1]}."
+    question = "\n\n".join(part for part in (task.question, options, asked) if part)
+    return replace(task, question=question, label_words=letters)
 
 
 def build_prompt(question: str, example: Example, draw: Draw) -> Prompt:

@@ -238,9 +238,9 @@ def score_positions(words: LabelWords, positions: Sequence[Position]) -> Distrib
     return make_distribution(mass, ambiguous)
 
 
-def spell_word(word: str) -> list[str]:
+def spell_word(word: str, *, capitals: bool = True) -> list[str]:
     """How an answer may begin with a word: as it is, capitalised or in capitals, at the start or after a space."""
-    spellings = dict.fromkeys((word, word.capitalize(), word.upper()))
+    spellings = dict.fromkeys((word, word.capitalize(), *([word.upper()] if capitals else [])))
     return [text for spelling in spellings for text in (spelling, f" {spelling}")]
 
 

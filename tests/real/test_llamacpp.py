@@ -246,6 +246,27 @@ def test_the_top_k_of_a_reply_is_that_of_transformers(server: str, tmp_path: Pat
         assert row["finish_reason"] != "stop" or row["reply_ids"][-1] == tokenizer.eos_token_id
 
 
+def test_the_teacher_of_transformers_says_what_the_server_says(server: str, tmp_path: Path) -> None:
+    """The same weights, as float32 on both sides: replies, and the probability of each of their tokens."""
+    path = tmp_path / "topics.jsonl"
+    path.write_text("".join(json.dumps({"topic": topic}) + "\n" for topic in ("the sea", "bread", "snow")))
+    own = {
+        "endpoint": {"endpoint": server, "model": "smollm2", "concurrency": 1, "temperature": 0.0, "top_logprobs": 5},
+        "transformers": {"model": str(find_model()), "dtype": "float32", "device": "cpu", "top_logprobs": 5},
+    }
+    found = []
+    for name, options in own.items():
+        choice = TaskChoice(str(path), text_column="topic", question="Say one word about it.")
+        teacher = TeacherChoice(name, name, {**options, "keep_topk": True, "max_tokens": 10})
+        run_harvest(HarvestConfig(choice, teacher, out=tmp_path / "out"))
+        found.append(pl.read_parquet(f"{tmp_path}/out/teacher={name}/**/*.parquet").sort("sample_id"))
+    ours, theirs = found
+    for column in ("reply", "reply_ids", "finish_reason", "prompt_tokens", "completion_tokens"):
+        assert ours[column].to_list() == theirs[column].to_list(), column
+    for one, other in zip(ours["reply_logprobs"], theirs["reply_logprobs"], strict=True):
+        assert np.abs(one.to_numpy() - other.to_numpy()).max() < 1e-3
+
+
 def test_the_dialect_is_recognised_and_a_model_that_cannot_see_is_named(server: str) -> None:
     task = Task("reviews", "classification", (), labels=("yes", "no"), label_words=("yes", "no"), question=QUESTION)
     teacher = EndpointTeacher(EndpointConfig(server, "smollm2"), task)

@@ -22,11 +22,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from harvest.chat.label_trie import LabelScoring
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import run_harvest
 from harvest.looking.reparse import reparse
 from harvest.rendering import Layout, render
-from harvest.teachers.base import Reply, Request
+from harvest.teachers.base import Reply, Request, Teacher
+from harvest.teachers.transformers import TransformersConfig, TransformersTeacher
+from harvest.teachers.transformers.config import HiddenPosition
 from harvest.teachers.vllm import Vector, VllmConfig, VllmTeacher
 from shared.errors import TeacherError, UsageError
 from shared.example import Example
@@ -230,12 +233,49 @@ def test_the_ids_of_a_reply_decode_to_it(
     assert (result.reread, result.changed) == (12, 0)
 
 
+def test_transformers_gives_the_same_rows_without_vllm(
+    in_process: Path, model: Path, reviews: Path, tmp_path: Path
+) -> None:
+    """Label scores, replies and the most probable tokens; with words that begin alike to their end."""
+    options: dict[str, Any] = {"model": str(model), "max_tokens": REPLY_TOKENS, "keep_topk": True, "top_logprobs": TOP}
+    local = {**options, "dtype": "float32"}
+    assert harvest(reviews, tmp_path, "transformers", **local).failed == 0
+    compare_engines(read_rows(in_process, "vllm"), read_rows(tmp_path, "transformers"))
+    folders = []
+    for teacher, own in (("vllm", {**options, "engine": ENGINE}), ("transformers", local)):
+        folders.append(tmp_path / "words" / f"teacher={teacher}")
+        harvest(reviews, tmp_path / "words", teacher, **own, scoring="words")
+        result = reparse(folders[-1])
+        assert (result.reread, result.changed) == (ROWS, 0)
+    compare_engines(*(read_rows(tmp_path / "words", name) for name in ("vllm", "transformers")))
+    whole, first = (read_rows(out, "vllm") for out in (tmp_path / "words", in_process))
+    assert np.abs(gather(whole["label_logprobs"]) - gather(first["label_logprobs"])).max() > 1e-2
+
+
+def compare_engines(ours: pl.DataFrame, theirs: pl.DataFrame) -> None:
+    for column in (
+        "sample_id",
+        "text",
+        "status",
+        "reply",
+        "finish_reason",
+        "image_sha256",
+        "prompt_tokens",
+        "reply_ids",
+    ):
+        assert ours[column].to_list() == theirs[column].to_list(), column
+    assert np.abs(gather(ours["label_logprobs"]) - gather(theirs["label_logprobs"])).max() < 1e-3
+    for column in ("reply_logprobs", "topk_logprobs", "topk_tail"):
+        for one, other in zip(ours[column], theirs[column], strict=True):
+            np.testing.assert_allclose(one.to_list(), other.to_list(), rtol=1 / 128, atol=1e-3)
+
+
 async def make_requests(texts: Sequence[str]) -> AsyncIterator[Request]:
     for i, text in enumerate(texts):
         yield Request(f"{i:064}", Example(str(i), text))
 
 
-async def ask(teacher: VllmTeacher, texts: Sequence[str]) -> list[Reply]:
+async def ask(teacher: Teacher, texts: Sequence[str]) -> list[Reply]:
     """The replies to `texts`, in their order."""
     replies = [reply async for reply in teacher.answer(make_requests(texts))]
     return sorted(replies, key=lambda reply: int(reply.request.example.sample_id))
@@ -257,17 +297,23 @@ def teacher(model: Path, runner: asyncio.Runner, request: pytest.FixtureRequest)
 
 
 def test_the_vector_is_the_hidden_state_of_the_model_itself(
-    teacher: VllmTeacher, runner: asyncio.Runner, reviews: Path, reference: Any
+    teacher: VllmTeacher, model: Path, runner: asyncio.Runner, reviews: Path, reference: Any
 ) -> None:
     texts = pl.read_ndjson(reviews)["text"].to_list()[:20]
     replies = runner.run(ask(teacher, texts))
     assert [reply.answer.error for reply in replies] == [None] * len(texts)
     pooling = teacher.recipe()["vector"]["pooling"]
-    for text, reply in zip(texts, replies, strict=True):
+    local = TransformersTeacher(
+        TransformersConfig(str(model), size=SIZE, vector=HiddenPosition(pooling), dtype="float32"), TASK
+    )
+    for text, reply, other in zip(texts, replies, runner.run(ask(local, texts)), strict=True):
         _, states = compute(reference, text)
         expected = states[-1] if pooling == "last" else states.mean(0)
         assert reply.answer.embedding is not None
+        assert other.answer.embedding is not None
         assert np.abs(reply.answer.embedding - expected).max() < 1e-4
+        assert np.abs(reply.answer.embedding - other.answer.embedding).max() < 1e-3
+    runner.run(local.aclose())
     assert teacher.recipe()["vector"]["layer"] == "last, after the final norm"
 
 
@@ -312,7 +358,8 @@ def test_label_words_that_begin_alike_are_refused_before_the_model_is_loaded(
     model: Path, runner: asyncio.Runner
 ) -> None:
     task = Task("reviews", "classification", (), labels=("a", "b"), label_words=("zqa", "zqb"), question=QUESTION)
-    teacher = VllmTeacher(VllmConfig(str(model), size=SIZE, engine=ENGINE), task)
+    config = VllmConfig(str(model), size=SIZE, engine=ENGINE, scoring=LabelScoring.TOKEN_IDS)
+    teacher = VllmTeacher(config, task)
     try:
         with pytest.raises(UsageError, match="'zqa' and 'zqb' begin with the same token"):
             runner.run(ask(teacher, ["a text"]))

@@ -25,6 +25,9 @@ _SECRET_PARAMETER = re.compile(
 )
 
 
+_SCORINGS = tuple(scoring for scoring in Scoring if scoring is not Scoring.WORDS)
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointConfig:
     """An endpoint that speaks OpenAI's chat completions, or nearly, what is asked of it, and how hard it may be driven.
@@ -48,7 +51,7 @@ class EndpointConfig:
     scoring: Annotated[
         str,
         Option(
-            f"Where label probabilities come from: {', '.join(Scoring)}; auto finds out. See docs/endpoints.md.",
+            f"Where label probabilities come from: {', '.join(_SCORINGS)}; auto finds out. See docs/endpoints.md.",
             panel=_ASKED,
         ),
     ] = AUTO
@@ -145,8 +148,13 @@ class EndpointConfig:
             raise UsageError("no model was named; give --model")
         if self.dialect != AUTO and self.dialect not in DIALECTS:
             raise UsageError(f"--dialect {self.dialect}: {suggest(self.dialect, [AUTO, *DIALECTS], there='there are')}")
-        if self.scoring != AUTO and self.scoring not in set(Scoring):
-            raise UsageError(f"--scoring {self.scoring}: {suggest(self.scoring, [AUTO, *Scoring], there='there are')}")
+        if self.scoring == Scoring.WORDS:
+            raise UsageError(
+                "--scoring words: an endpoint scores first tokens only; --letters asks for a letter instead of a word, "
+                "and --teacher transformers and vllm score whole words"
+            )
+        if self.scoring not in (names := [AUTO, *_SCORINGS]):
+            raise UsageError(f"--scoring {self.scoring}: {suggest(self.scoring, names, there='there are')}")
         check_options(self)
         check_json(self.body, "--body")
         if taken := _OWN_FIELDS.intersection(self.body):

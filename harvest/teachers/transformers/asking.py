@@ -3,33 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harvest.chat.dialects import DIALECTS, Scoring
-from harvest.chat.elicitation import Elicitation
+from harvest.chat.elicitation import limit_local_tokens
+from harvest.chat.label_trie import LabelScorer
 from harvest.chat.reply import Form, parse
-from harvest.chat.scoring import LabelWords
 from harvest.chat.written import write_chat_completion
 from harvest.teachers.base import make_seed
 from harvest.teachers.tokenizers import PromptTokenizer
 from harvest.teachers.transformers.config import TransformersConfig
-from harvest.teachers.transformers.labels import LabelScorer, score_tokens, score_words
+from harvest.teachers.transformers.labels import score_tokens, score_words
 from harvest.teachers.transformers.model import LocalModel, Prefill
 from harvest.teachers.transformers.prompts import Prompts, Ready
 from harvest.teachers.transformers.saying import Said, Sampling, say
 from shared.schema import Answer, Status
 
 _OWN_SAMPLING = ("top_k", "min_p", "repetition_penalty")
-_MAX_TOKENS = {Scoring.TEXT: 512}
-
-
-def make_form(scoring: Scoring, words: LabelWords | None, *, numeric: bool, topk: int | None) -> Form:
-    """What a reply must bring: it is read as that of vLLM's server."""
-    elicitation = Elicitation(DIALECTS["vllm"], scoring)
-    return elicitation.make_form(words, numeric=numeric, keep_topk=topk is not None, topk=topk)
-
-
-def limit_tokens(config: TransformersConfig, scoring: Scoring) -> int:
-    """How many tokens a reply may have: a task with labels needs one."""
-    return config.max_tokens or _MAX_TOKENS.get(scoring, 1)
 
 
 def find_length_problem(tokens: int, context: int) -> str | None:
@@ -98,7 +85,7 @@ class Asker:
         config, generation, most = self._config, self._model.generation, self._model.context
         own = {name: generation[name] for name in _OWN_SAMPLING if generation.get(name) is not None}
         top_p = generation.get("top_p") if config.top_p is None else config.top_p
-        longest = limit_tokens(config, self._labels.scoring)
+        longest = config.max_tokens or limit_local_tokens(self._labels.scoring)
         return say(
             self._model,
             prefill,

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
-from harvest.chat.dialects import Scoring
+from harvest.chat.label_trie import ScoringOption
 from harvest.chat.prompts import Draw
 from harvest.rendering import Layout
 from harvest.teachers.given import EndOption, GivenOption
 from harvest.teachers.pages import PAGE_SIZE
+from harvest.teachers.transformers.quantization import Quantization
 from shared.errors import UsageError
 from shared.options import Option, check_options
 from shared.suggestions import suggest
@@ -22,13 +23,6 @@ class HiddenPosition(StrEnum):
 
     LAST = "last"  # the last of the prompt: the one from which the first token of the answer is predicted
     MEAN = "mean"  # the mean over all positions of the prompt, pictures included
-
-
-class LabelScoring(StrEnum):
-    """How label words are scored exactly."""
-
-    TOKEN_IDS = str(Scoring.TOKEN_IDS)  # by their first tokens
-    WORDS = str(Scoring.WORDS)  # to their end
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +41,7 @@ class TransformersConfig:
         ),
     ] = None
     size: Annotated[tuple[int, int], PAGE_SIZE] = (512, 512)
-    scoring: Annotated[
-        LabelScoring | None,
-        Option(
-            "How label words are scored: token_ids (their first tokens) or words (the whole words). Unless given, "
-            "token_ids where the words' first tokens differ, else words."
-        ),
-    ] = None
+    scoring: ScoringOption = None
     vector: Annotated[
         HiddenPosition | None,
         Option("Beside the answer, the hidden state of the prompt: that of its last position, or the mean of all."),
@@ -95,6 +83,10 @@ class TransformersConfig:
     dtype: Annotated[
         str | None,
         Option(f"Of the weights: {', '.join(DTYPES)}. Unless given, bfloat16 where the device has it, else float32."),
+    ] = None
+    quantize: Annotated[
+        Quantization | None,
+        Option("Round the weights while they load, so that they take less memory, and answers change a little."),
     ] = None
     batch_tokens: Annotated[
         int | None,

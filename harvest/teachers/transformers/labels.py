@@ -6,57 +6,13 @@ arXiv:2305.09781). Where a model does not allow that, prompt and beginning are c
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
-from harvest.chat.dialects import Scoring
-from harvest.chat.label_trie import ROOT, Encode, LabelTrie, TrieWalk, choose_scoring, find_first_tokens
+from harvest.chat.label_trie import ROOT, LabelTrie, TrieWalk
 from harvest.chat.scoring import Distribution
 from harvest.teachers.transformers.model import LocalModel, Prefill
-from shared.errors import UsageError
 
 _MOST_LOGITS = 1 << 26  # numbers that are held at a time: 256 MB
-
-
-class LabelScorer:
-    """How the labels of a task are scored: `words` are None for a task that has none.
-
-    `scoring` is what the user chose, None for first tokens where they differ, and else whole words.
-    """
-
-    def __init__(self, words: Sequence[str] | None, scoring: Scoring | None, encode: Encode) -> None:
-        self._words, self._chosen, self._encode = words, scoring, encode
-
-    @cached_property
-    def scoring(self) -> Scoring:
-        """What is scored. Loads the tokenizer."""
-        if self._words is None:
-            return Scoring.TEXT
-        return self._chosen or choose_scoring(self._words, self._encode)
-
-    @cached_property
-    def first_tokens(self) -> tuple[tuple[int, ...], ...]:
-        """The first tokens of each label's word, where they are what is scored.
-
-        Raises UsageError, naming the words, where two begin alike.
-        """
-        if self._words is None or self.scoring is not Scoring.TOKEN_IDS:
-            return ()
-        try:
-            return find_first_tokens(self._words, self._encode)
-        except UsageError as error:
-            raise UsageError(f"{error}: --scoring words scores them to their end") from None
-
-    @cached_property
-    def trie(self) -> LabelTrie | None:
-        """The tokens of all words, where whole words are scored. Raises UsageError where two are the same tokens."""
-        is_scored = self._words is not None and self.scoring is Scoring.WORDS
-        return LabelTrie(self._words or (), self._encode) if is_scored else None
-
-    def describe(self) -> Mapping[str, Any]:
-        """What a recipe says of it. Raises UsageError for words that cannot be told apart so."""
-        assert self.trie is not None or self.first_tokens or self.scoring is Scoring.TEXT
-        return {"mode": str(self.scoring)}
 
 
 def score_tokens(prefill: Prefill, tokens: Sequence[int]) -> list[Mapping[int, float]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harvest.teachers.memory import explain_memory
+from harvest.teachers.transformers.quantization import Quantization
 from shared.errors import UsageError
 from shared.frozen_models import FrozenModel, check_device
 
@@ -40,9 +41,11 @@ class Prefill:
 class LocalModel:
     """The model that `source` names. The weights load when they are first needed."""
 
-    def __init__(self, source: str, device: str | None, dtype: str | None) -> None:
+    def __init__(
+        self, source: str, device: str | None, dtype: str | None, quantization: Quantization | None = None
+    ) -> None:
         self.files = FrozenModel(source)
-        self._name, self._device, self._dtype = source, device, dtype
+        self._name, self._device, self._dtype, self._quantization = source, device, dtype, quantization
         self._model: Any = None
 
     @cached_property
@@ -112,25 +115,25 @@ class LocalModel:
 
             loader = AutoModelForImageTextToText if self.sees_pictures else AutoModelForCausalLM
             with self.watch_memory():
-                model = self.files.load(loader, dtype=getattr(torch, self.dtype))
+                options: Mapping[str, Any] = {}
+                if self._quantization is not None:
+                    options = self._quantization.make_options(self.device, self.dtype)
+                model = self.files.load(loader, dtype=getattr(torch, self.dtype), **options)
                 _widen_head(model)
-                self._model = model.to(self.device).eval()
+                self._model = (model if options else model.to(self.device)).eval()  # laid there by what rounds them
         return self._model
 
     @property
     def shares_prompts(self) -> bool:
         """Whether many continuations of a prompt can be computed at once, each seeing the prompt and itself only.
 
-        So they can where every layer attends to all that came before, and positions are numbers that we can give.
+        So they can where every layer attends to all that came before, and rotates by positions that are given it.
         """
         config = self.network.config.get_text_config()
         layers = set(getattr(config, "layer_types", None) or ["full_attention"])
-        return layers == {"full_attention"} and not self._has_own_positions and self._is_attentive
-
-    @property
-    def _is_attentive(self) -> bool:
-        config = self.network.config.get_text_config()
-        return bool(getattr(config, "num_attention_heads", None)) and not getattr(config, "sliding_window", None)
+        rotates = getattr(config, "rope_parameters", None) or getattr(config, "rope_theta", None)
+        is_whole = layers == {"full_attention"} and not getattr(config, "sliding_window", None)
+        return bool(rotates) and is_whole and not self._has_own_positions
 
     @property
     def _has_own_positions(self) -> bool:
@@ -168,7 +171,9 @@ class LocalModel:
         """One pass of the model; `cache` keeps keys and values, None for none."""
         network = self.network
         parameters = inspect.signature(network.forward).parameters
-        name = "cache" if "cache" in parameters else "past_key_values"  # before version 5.2x of transformers
+        name = "cache" if "cache" in parameters else "past_key_values"  # in versions before 5.20
+        if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+            inputs = {key: value for key, value in inputs.items() if key in parameters}  # some count for themselves
         return network(**inputs, **({} if cache is None else {name: cache}), use_cache=cache is not None)
 
     def number(self, mask: Any) -> Mapping[str, Any]:
@@ -187,6 +192,7 @@ class LocalModel:
         ways = ["--batch-tokens 1" if rows is None else "a smaller --batch-tokens"] if rows != 1 else []
         ways += ["a smaller --size"] if self.sees_pictures else []
         ways += ["--dtype bfloat16"] if self.dtype == "float32" else []
+        ways += ["--quantize bitsandbytes-4bit"] if self._quantization is None else []
         what = f"load {self._name}" if rows is None else f"compute {rows} rows at a time with {self._name}"
         with explain_memory(what, [*ways, "a smaller --model"] if rows is None else ways):
             yield
@@ -214,7 +220,9 @@ def _widen_head(model: Any) -> None:
     head = model.get_output_embeddings()
     if head is None or type(head) is not torch.nn.Linear or head.weight.dtype == torch.float32:
         return
-    wide = torch.nn.Linear(head.in_features, head.out_features, head.bias is not None, dtype=torch.float32)
+    wide = torch.nn.Linear(
+        head.in_features, head.out_features, head.bias is not None, device=head.weight.device, dtype=torch.float32
+    )
     wide.load_state_dict(head.state_dict())
     wide.register_forward_pre_hook(_widen_input)
     model.set_output_embeddings(wide)

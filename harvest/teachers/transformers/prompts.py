@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 from harvest.chat.pricing import TEMPLATE_TOKENS, guess_image_tokens, guess_tokens
@@ -13,6 +14,7 @@ from harvest.teachers.given_rows import Given
 from harvest.teachers.tokenizers import PromptTokenizer
 from harvest.teachers.transformers.config import TransformersConfig
 from harvest.teachers.transformers.model import LocalModel, pad_left
+from shared.errors import SourceError
 from shared.example import Message
 from shared.tasks import Task
 from shared.templates import Rendered, Template, find_template
@@ -45,10 +47,15 @@ class Prompts:
 
     @cached_property
     def processor(self) -> Any:
-        """What prepares text and pictures for a model that sees."""
+        """What prepares text and pictures for a model that sees. Raises SourceError where it cannot be loaded."""
         from transformers import AutoProcessor
 
-        processor = self._model.files.load(AutoProcessor)
+        try:
+            processor = self._model.files.load(AutoProcessor)
+        except SourceError as error:
+            if find_spec("torchvision") is not None:
+                raise
+            raise SourceError(f"{error}. It may need torchvision, which is not installed") from error
         tokenizer = processor.tokenizer
         tokenizer.padding_side = "left"
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -86,10 +93,14 @@ class Prompts:
         )
 
     def decode(self, prompt: Sequence[int], said: Sequence[int]) -> str:
-        """The text of `said`, tokens that follow `prompt`: with its first space, which some tokenizers drop alone."""
+        """The text of `said`, tokens that follow `prompt`: with its first space, which some tokenizers drop alone.
+
+        Without half a letter at its end, where the reply was cut inside one.
+        """
         tail = list(prompt[-4:])
         before, whole = self._decode(tail), self._decode([*tail, *said])
-        return whole[len(before) :] if whole.startswith(before) else self._decode(said)
+        text = whole[len(before) :] if whole.startswith(before) else self._decode(said)
+        return text.rstrip("\N{REPLACEMENT CHARACTER}")
 
     def _decode(self, ids: Sequence[int]) -> str:
         tokenizer = self._tokenizer.tokenizer

@@ -13,7 +13,16 @@ from functools import cached_property, partial
 from typing import Any
 
 from harvest.chat.dialects import Scoring
-from harvest.chat.elicitation import explain_draws, make_words, read_words, reread, wants_number
+from harvest.chat.elicitation import (
+    explain_draws,
+    limit_local_tokens,
+    make_local_form,
+    make_words,
+    read_words,
+    reread,
+    wants_number,
+)
+from harvest.chat.label_trie import LabelScorer
 from harvest.chat.pricing import TEMPLATE_TOKENS, guess_image_tokens, guess_tokens
 from harvest.chat.prompts import Draw, build_prompt, describe_prompt
 from harvest.chat.reply import Form
@@ -22,9 +31,8 @@ from harvest.rendering.ahead import RenderPool
 from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes
 from harvest.teachers.given_rows import GivenRows, make_answer
 from harvest.teachers.tokenizers import PromptTokenizer, hash_tokenizer
-from harvest.teachers.transformers.asking import Asker, find_length_problem, limit_tokens, make_form
+from harvest.teachers.transformers.asking import Asker, find_length_problem
 from harvest.teachers.transformers.config import TransformersConfig
-from harvest.teachers.transformers.labels import LabelScorer
 from harvest.teachers.transformers.model import LocalModel
 from harvest.teachers.transformers.prompts import Prompts, Ready
 from harvest.teachers.transformers.scores import score_given
@@ -54,11 +62,13 @@ class TransformersTeacher:
             config = replace(config, max_tokens=task.max_reply_tokens)
         self._config, self._task = config, task
         self._tokenizer = PromptTokenizer(config.model)
-        self._model = LocalModel(config.model, config.device, config.dtype)
+        if config.quantize is not None:
+            config.quantize.require()
+        self._model = LocalModel(config.model, config.device, config.dtype, config.quantize)
         self._rows = self._make_rows()
         self._words = make_words(task) if self._rows is None else None
-        words, scoring = None if self._words is None else self._words.words, config.scoring
-        self._labels = LabelScorer(words, None if scoring is None else Scoring(str(scoring)), self._tokenizer.encode)
+        words = None if self._words is None else self._words.words
+        self._labels = LabelScorer(words, config.scoring, self._tokenizer.encode)
         self._renderer: RenderPool | None = None
 
     def _make_rows(self) -> GivenRows | None:
@@ -77,7 +87,7 @@ class TransformersTeacher:
         if recipe["teacher"] == SCORER or "scoring" not in recipe:
             return None
         topk = recipe["parameters"].get("topk")
-        form = make_form(
+        form = make_local_form(
             Scoring(recipe["scoring"]["mode"]), read_words(recipe), numeric=wants_number(recipe), topk=topk
         )
         return partial(reread, form=form)
@@ -96,6 +106,8 @@ class TransformersTeacher:
         """
         config = self._config
         common = {"model": self._model.files.fingerprint, "dtype": self._model.dtype}
+        if config.quantize is not None:
+            common["quantized"] = str(config.quantize)
         if self._rows is not None:
             return {
                 "teacher": SCORER,
@@ -207,11 +219,11 @@ class TransformersTeacher:
     @property
     def _form(self) -> Form:
         is_number = self._task.kind == "regression"
-        return make_form(self._labels.scoring, self._words, numeric=is_number, topk=self._config.topk)
+        return make_local_form(self._labels.scoring, self._words, numeric=is_number, topk=self._config.topk)
 
     @property
     def _max_tokens(self) -> int:
-        return limit_tokens(self._config, self._labels.scoring)
+        return self._config.max_tokens or limit_local_tokens(self._labels.scoring)
 
     async def _prepare(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Ready | Reply, None]:
         """The requests as they are asked, or the replies of those that cannot be."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
 
+from harvest.chat.label_trie import ScoringOption
 from harvest.chat.prompts import Draw
 from harvest.rendering import Layout
 from harvest.teachers.given import EndOption, GivenOption
@@ -75,6 +76,7 @@ class VllmConfig:
         Draw.FIELDS
     )
     size: Annotated[tuple[int, int], PAGE_SIZE] = (512, 512)
+    scoring: ScoringOption = None
     vector: Annotated[
         Vector | None,
         Option(
@@ -126,8 +128,8 @@ class VllmConfig:
         if not self.model:
             raise UsageError("no model was named; give --model")
         check_options(self)
-        if self.vector is not None and (self.keep_topk or self.max_tokens is not None):
-            raise UsageError("--vector gives no reply: --max-tokens and --keep-topk belong to a run without it")
+        if self.vector is not None and (self.keep_topk or self.max_tokens is not None or self.scoring is not None):
+            raise UsageError("--vector gives no reply: --max-tokens, --keep-topk and --scoring belong to a run without")
         if self.top_logprobs is not None and not self.keep_topk and self.score_given is None:
             raise UsageError(
                 "--top-logprobs is of use with --keep-topk or --score-given only: label scores are exact without it"
@@ -151,6 +153,7 @@ class VllmConfig:
             raise UsageError("--score-given is empty: give reference, text or a teacher=<name> folder")
         said = {
             "--vector": self.vector is not None,
+            "--scoring": self.scoring is not None,
             "--max-tokens": self.max_tokens is not None,
             "--temperature": self.temperature > 0,
             "--top-p": self.top_p is not None,

@@ -20,15 +20,16 @@ Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 class Settings:
     """What the engine is to run. `revision` is None for a folder.
 
-    `label_words` are scored by their first tokens, where there are any. `vector` is the pooling, "LAST" or "MEAN", of
-    the pass that gives vectors, None of the one that gives replies. With `scores_given` the tokens of the questions
-    are scored, and nothing is said.
+    `label_words` are scored, where there are any: by their first tokens, or with `whole_words` to their end. `vector`
+    is the pooling, "LAST" or "MEAN", of the pass that gives vectors, None of the one that gives replies. With
+    `scores_given` the tokens of the questions are scored, and nothing is said.
     """
 
     model: str
     revision: str | None
     engine: Mapping[str, Any]
     label_words: Sequence[str] = ()
+    whole_words: bool = False
     vector: str | None = None
     max_tokens: int = 1
     temperature: float = 0.0

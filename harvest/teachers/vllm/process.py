@@ -11,16 +11,18 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple
 
-from harvest.chat.scoring import separate_first_tokens, spell_word
+from harvest.chat.label_trie import Encode, LabelTrie, find_first_tokens
 from harvest.chat.written import SaidToken, write_chat_completion
 from harvest.teachers.vllm.config import DEFAULT_TOPK
 from harvest.teachers.vllm.messages import Failure, Pixels, Question, Ready, Result, Settings
 from harvest.teachers.vllm.scores import read_scores
+from harvest.teachers.vllm.words import PromptWalk
 from shared.errors import UsageError
 
 SHUTDOWN_SECONDS = 15.0  # after that, what is left of the engine is killed
@@ -38,8 +40,14 @@ def main() -> None:
     Thread(target=_take_questions, args=(connection, questions), daemon=True).start()
     engine = None
     try:
-        first_tokens = find_first_tokens(settings)
-        engine = VllmEngine(settings, first_tokens)
+        first_tokens: tuple[tuple[int, ...], ...] = ()
+        trie = None
+        if settings.label_words:  # words that cannot be told apart are refused before the weights are loaded
+            if settings.whole_words:
+                trie = LabelTrie(settings.label_words, load_encode(settings))
+            else:
+                first_tokens = find_first_tokens(settings.label_words, load_encode(settings))
+        engine = VllmEngine(settings, first_tokens, trie)
         connection.send(engine.ready)
         engine.run(questions, connection)
     except UsageError as error:
@@ -65,13 +73,8 @@ def _take_questions(connection: Connection, questions: "SimpleQueue[Question | N
     os.killpg(0, signal.SIGKILL)  # loading, or hanging: this process leads a group of its own
 
 
-def find_first_tokens(settings: Settings) -> tuple[tuple[int, ...], ...]:
-    """The tokens that begin each label word, by the model's tokenizer; before its weights are loaded.
-
-    Raises UsageError, naming the words, where two begin alike.
-    """
-    if not settings.label_words:
-        return ()
+def load_encode(settings: Settings) -> Encode:
+    """What gives the tokens of a label word, by the model's tokenizer; before its weights are loaded."""
     from vllm.tokenizers import get_tokenizer
 
     options = {
@@ -79,27 +82,25 @@ def find_first_tokens(settings: Settings) -> tuple[tuple[int, ...], ...]:
     }
     name = settings.engine.get("tokenizer", settings.model)
     tokenizer = get_tokenizer(name, revision=settings.revision, **options)
-    first_tokens = {}
-    for word in settings.label_words:
-        for text in spell_word(word):
-            ids = tokenizer.encode(text, add_special_tokens=False)
-            if not ids:
-                raise UsageError(f"the model's tokenizer has no token for {text!r}; give other words: --label-words")
-            first_tokens[text] = int(ids[0])
-    return separate_first_tokens(settings.label_words, first_tokens)
+    return partial(tokenizer.encode, add_special_tokens=False)
 
 
 class _Running(NamedTuple):
-    """A question in the engine: how many tokens are scored, and what its passes have brought, by their index."""
+    """A question in the engine: its prompt, how many tokens are scored, and what its passes have brought, by index.
 
+    `walk` scores its label words, None where their first tokens are enough.
+    """
+
+    prompt: Any
     scored: int
     outputs: dict[int, Any]
+    walk: PromptWalk | None
 
 
 class VllmEngine:
     """vLLM with one model. Questions go in while others are computed; results come out in any order."""
 
-    def __init__(self, settings: Settings, first_tokens: tuple[tuple[int, ...], ...]) -> None:
+    def __init__(self, settings: Settings, first_tokens: tuple[tuple[int, ...], ...], trie: LabelTrie | None) -> None:
         import vllm
         from vllm.renderers import ChatParams
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -108,6 +109,7 @@ class VllmEngine:
         self._engine = self._llm.llm_engine
         self._dead = EngineDeadError
         self._label_tokens = [token for tokens in first_tokens for token in tokens]
+        self._trie = trie
         self._passes, self._topk = self._choose_passes(settings), settings.topk
         # As the chat route of vLLM's server prepares a question: the template writes all special tokens.
         self._chat = ChatParams(chat_template_kwargs={"add_generation_prompt": True})
@@ -142,6 +144,8 @@ class VllmEngine:
             passes = [{**reply, "logprobs": settings.topk}]
             if scores:
                 passes.insert(0, {**common, "max_tokens": 1, **scores})
+        if self._trie is not None:  # of each request its own tokens are scored
+            passes.insert(0, {**common, "max_tokens": 1, "detokenize": False})
         return [SamplingParams(**parameters) for parameters in passes]
 
     def run(self, questions: "SimpleQueue[Question | None]", connection: Connection) -> None:
@@ -196,17 +200,33 @@ class VllmEngine:
         if index and question.number not in self._running:
             return
         try:
+            if not index:
+                walk = None if self._trie is None else PromptWalk(self._trie)
+                prompt = self._make_prompt(question)
+                self._running[question.number] = _Running(prompt, question.scored, {}, walk)
+            running = self._running[question.number]
+            if running.walk is not None and not index:
+                self._ask_beginnings(question.number, running)
+                return
             parameters = self._passes[index].clone()
             if question.seed is not None:
                 parameters.seed = question.seed
-            self._engine.add_request(f"{question.number}-{index}", self._make_prompt(question), parameters)
+            self._engine.add_request(f"{question.number}-{index}-0", running.prompt, parameters)
         except self._dead:
             raise
         except Exception as error:  # a prompt that is longer than the model takes, say
             self._running.pop(question.number, None)
             connection.send([Result(question.number, problem=" ".join(str(error).split()))])
-        else:
-            self._running.setdefault(question.number, _Running(question.scored, {}))
+
+    def _ask_beginnings(self, number: int, running: _Running) -> None:
+        """Give the engine what the walk of a question asks next."""
+        assert running.walk is not None
+        for beginning in running.walk.ask():
+            parameters = self._passes[0].clone()
+            parameters.logprob_token_ids = list(beginning.tokens)
+            tokens = [*running.prompt["prompt_token_ids"], *beginning.path]
+            prompt = {**running.prompt, "prompt_token_ids": tokens}
+            self._engine.add_request(f"{number}-0-{beginning.number}", prompt, parameters)
 
     def _make_prompt(self, question: Question) -> Any:
         """The prompt as the engine takes it. Raises vLLM's own errors where the model does not take it."""
@@ -225,20 +245,31 @@ class VllmEngine:
         """The result of a question whose last pass this is."""
         if not output.finished:
             return None
-        number, index = map(int, output.request_id.split("-")[:2])  # vLLM may put something of its own behind
-        scored, outputs = self._running[number]
+        # vLLM may put something of its own behind
+        number, index, part = map(int, output.request_id.split("-")[:3])
+        if number not in self._running:
+            return None
+        running = self._running[number]
+        outputs = running.outputs
+        if running.walk is not None and not index:
+            (logprobs,) = output.outputs[0].logprobs
+            running.walk.take(part, {token: float(one.logprob) for token, one in logprobs.items()})
+            self._ask_beginnings(number, running)
+            return None
         outputs[index] = output
-        if len(outputs) < len(self._passes):
+        if len(outputs) + (running.walk is not None) < len(self._passes):
             return None
         del self._running[number]
-        first, last = outputs[0], outputs[len(self._passes) - 1]
+        last = outputs[len(self._passes) - 1]
+        first = outputs.get(0, last)
         prompt_tokens = len(last.prompt_token_ids)
         if hasattr(last.outputs, "data"):
             return Result(number, vector=last.outputs.data.float().numpy(), prompt_tokens=prompt_tokens)
-        if scored:
-            scores = read_scores(last.prompt_token_ids, last.prompt_logprobs, scored, self._topk or 0)
+        if running.scored:
+            scores = read_scores(last.prompt_token_ids, last.prompt_logprobs, running.scored, self._topk or 0)
             return Result(number, scores=scores, prompt_tokens=prompt_tokens)
-        reply = write_reply(first, last, self.ready.first_tokens, self._topk)
+        words = None if running.walk is None else running.walk.distribute().label_logprobs
+        reply = write_reply(first, last, self.ready.first_tokens, self._topk, words)
         return Result(number, reply=reply, prompt_tokens=prompt_tokens)
 
 
@@ -263,11 +294,18 @@ def _open_page(pixels: Pixels) -> Any:
     return Image.fromarray(pixels).convert("RGB")
 
 
-def write_reply(scored: Any, said: Any, first_tokens: Sequence[Sequence[int]], topk: int | None) -> bytes:
+def write_reply(
+    scored: Any,
+    said: Any,
+    first_tokens: Sequence[Sequence[int]],
+    topk: int | None,
+    word_scores: Sequence[float] | None = None,
+) -> bytes:
     """What vLLM's server would have answered (harvest.chat.written).
 
     `scored` is the output of the pass that scores `first_tokens`, those of each label, and `said` that of the pass that
     gives the reply; they may be the same. The most probable tokens are there where `topk` of them were asked for.
+    `word_scores` are those of whole label words.
     """
     label_tokens = [token for tokens in first_tokens for token in tokens]
     (completion,) = said.outputs
@@ -285,6 +323,7 @@ def write_reply(scored: Any, said: Any, first_tokens: Sequence[Sequence[int]], t
         len(said.prompt_token_ids),
         said_tokens=len(completion.token_ids),
         first_tokens=first_tokens,
+        word_scores=word_scores,
     )
 
 

@@ -12,15 +12,23 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
-from harvest.chat.dialects import DIALECTS, Scoring
-from harvest.chat.elicitation import Elicitation, explain_draws, make_words, read_words, reread, wants_number
+from harvest.chat.dialects import Scoring
+from harvest.chat.elicitation import (
+    explain_draws,
+    limit_local_tokens,
+    make_local_form,
+    make_words,
+    read_words,
+    reread,
+    wants_number,
+)
+from harvest.chat.label_trie import LabelScorer
 from harvest.chat.pricing import TEMPLATE_TOKENS, guess_image_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt, describe_prompt
 from harvest.chat.reply import FIRST_TOKENS, Form, parse
-from harvest.chat.scoring import LabelWords
 from harvest.rendering import Page, prepare_text
 from harvest.rendering.ahead import RenderPool
 from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes, make_seed
@@ -41,7 +49,6 @@ from shared.topk import estimate_topk_bytes
 
 RENDERED_AHEAD = 64
 LOGPROB_BYTES = 14  # on disk, of one alternative in a raw reply: mostly the digits of its log-probability
-_MAX_TOKENS = {Scoring.TOKEN_IDS: 1, Scoring.TEXT: 512}
 _POOLING = {Vector.LAST: "LAST", Vector.MEAN: "MEAN"}
 _OF_LABELS = frozenset({"status", "error", "label_logprobs", "residual_mass"})
 
@@ -84,8 +91,8 @@ class VllmTeacher:
         self._rows = self._make_rows()
         self._template = None if config.template is None else find_template(config.template, task.name)
         self._words = make_words(task) if config.vector is None and self._rows is None else None
-        self._form = make_form(self._words, numeric=task.kind == "regression", topk=config.topk)
-        self._scoring = Scoring.TEXT if self._words is None else Scoring.TOKEN_IDS
+        words = None if self._words is None else self._words.words
+        self._labels = LabelScorer(words, config.scoring, self._tokenizer.encode)
         self._source = FrozenModel(config.model)
         self._renderer = None if self._layout is None else RenderPool(self._layout)
         self._engine: EngineProcess | None = None
@@ -106,7 +113,8 @@ class VllmTeacher:
         """What reads a kept reply of `recipe` again; None where nothing was said: of vectors, and of given texts."""
         if "vector" in recipe or "score_given" in recipe:
             return None
-        form = make_form(read_words(recipe), numeric=wants_number(recipe), topk=recipe["parameters"].get("topk"))
+        scoring, topk = Scoring(recipe["scoring"]["mode"]), recipe["parameters"].get("topk")
+        form = make_local_form(scoring, read_words(recipe), numeric=wants_number(recipe), topk=topk)
         return partial(_reread, form=form)
 
     @property
@@ -140,7 +148,7 @@ class VllmTeacher:
             parameters["top_p"] = config.top_p
         if config.topk is not None:
             parameters["topk"] = config.topk
-        return {**recipe, "scoring": {"mode": str(self._scoring)}, "parameters": parameters}
+        return {**recipe, "scoring": self._labels.describe(), "parameters": parameters}
 
     def content(self, example: Example) -> Mapping[str, Any]:
         """All of one request that changes its answer.
@@ -217,7 +225,12 @@ class VllmTeacher:
 
     @property
     def _max_tokens(self) -> int:
-        return self._config.max_tokens or _MAX_TOKENS[self._scoring]
+        return self._config.max_tokens or limit_local_tokens(self._labels.scoring)
+
+    @cached_property
+    def _form(self) -> Form:
+        is_number = self._task.kind == "regression"
+        return make_local_form(self._labels.scoring, self._words, numeric=is_number, topk=self._config.topk)
 
     async def _start(self) -> tuple[EngineProcess, Ready]:
         """The engine, with its model loaded."""
@@ -228,6 +241,7 @@ class VllmTeacher:
                 revision=place.revision,
                 engine=config.engine,
                 label_words=() if self._words is None else self._words.words,
+                whole_words=self._labels.scoring is Scoring.WORDS,
                 vector=None if config.vector is None else _POOLING[config.vector],
                 max_tokens=self._max_tokens,
                 temperature=config.temperature,
@@ -320,16 +334,9 @@ def _note(prepared: _Prepared) -> _Asked:
     return _Asked(prepared.request, prepared.given, hashes, datetime.now(UTC), time.perf_counter())
 
 
-def make_form(words: LabelWords | None, *, numeric: bool, topk: int | None) -> Form:
-    """What a reply must bring: it is read as the endpoint teacher reads the same model's server."""
-    scoring = Scoring.TEXT if words is None else Scoring.TOKEN_IDS
-    elicitation = Elicitation(DIALECTS["vllm"], scoring)
-    return elicitation.make_form(words, numeric=numeric, keep_topk=topk is not None, topk=topk)
-
-
 def _reread(raw: bytes, form: Form) -> Mapping[str, Any]:
     said = reread(raw, form)
-    if form.words is None or b'"%s"' % FIRST_TOKENS.encode() in raw:
+    if form.scoring is not Scoring.TOKEN_IDS or b'"%s"' % FIRST_TOKENS.encode() in raw:
         return said
     # Replies of schema 1 do not say which tokens begin the label words: the labels' scores stay as they were read then.
     return {name: value for name, value in said.items() if name not in _OF_LABELS}

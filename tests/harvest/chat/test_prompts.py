@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from harvest.chat.prompts import Draw, Prompt, build_prompt, describe_prompt, find_drawn, lay_out
+from harvest.chat.prompts import Draw, Prompt, build_prompt, describe_prompt, find_drawn, lay_out, use_letters
 from harvest.rendering import Layout
+from shared.errors import UsageError
 from shared.example import Example
 from shared.tasks import TASKS
 
@@ -25,6 +26,18 @@ TASK = replace(TASKS["rte"], question=QUESTION)
 )
 def test_each_part_of_a_prompt_is_drawn_or_written(draw: Draw, prompt: Prompt) -> None:
     assert build_prompt(QUESTION, PAIR, draw) == prompt
+
+
+def test_letters_stand_for_label_words_that_begin_alike() -> None:
+    task = replace(TASK, labels=("a", "b"), label_words=("card lost", "card new"))
+    asked = use_letters(task)
+    assert asked.question == f"{QUESTION}\n\nA. card lost\nB. card new\n\nAnswer with the letter only: A or B."
+    assert describe_prompt(asked, Draw.NONE)["label_words"] == ["A", "B"]
+    many = replace(task, label_words=tuple(map(str, range(27))))
+    with pytest.raises(UsageError, match="27 labels, and there are 26 letters"):
+        use_letters(many)
+    with pytest.raises(UsageError, match="are no labels"):
+        use_letters(replace(task, kind="regression"))
 
 
 def test_one_field_stands_alone() -> None:

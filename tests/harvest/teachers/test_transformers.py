@@ -62,7 +62,7 @@ def score_by_force(network: Any, tokenizer: Any, prompt: list[int], words: Seque
     owner = {
         tuple(tokenizer(text, add_special_tokens=False).input_ids): label
         for label, word in enumerate(words)
-        for text in spell_word(word)
+        for text in spell_word(word, capitals=False)
     }
     mass = [0.0] * len(words)
     for ids, label in owner.items():
@@ -135,6 +135,15 @@ def test_where_layers_see_a_window_only_prompts_are_computed_anew(model: Path, r
     for row in read_rows(tmp_path / "out").to_dicts():
         exact = score_by_force(network, tokenizer, make_prompt(tokenizer, row["text"]), WORDS)
         np.testing.assert_allclose(row["label_logprobs"], np.log(exact), atol=1e-3)
+
+
+def test_letters_are_asked_for_in_place_of_words(model: Path, rows: Path, tmp_path: Path) -> None:
+    labelled = {"label_column": "label", "labels": WORDS, "letters": True}
+    assert harvest(model, rows, tmp_path, **labelled).failed == 0
+    manifest = load_manifest(tmp_path / f"teacher={model.name}")
+    assert (manifest.labels, manifest.recipe["prompt"]["label_words"]) == (WORDS, ["A", "B", "C", "D"])
+    assert "\nB. a b\n" in manifest.recipe["prompt"]["question"]
+    assert manifest.recipe["scoring"] == {"mode": "token_ids"}
 
 
 def test_draws_are_their_own_in_any_batch(model: Path, rows: Path, tmp_path: Path) -> None:
