@@ -19,6 +19,7 @@ from aiohttp import web
 
 from tests.harvest.fault_server import make_reply, spread_logprobs
 
+KEY_HEADERS = ("Authorization", "x-api-key", "x-goog-api-key")
 # What becomes of a request to a route, and how often in a thousand; "lost" is carried out, and not answered.
 ROUTE_FAULTS: Mapping[str, Mapping[str, int]] = {
     "upload": {"500": 100, "lost": 100, "429": 50},
@@ -32,6 +33,8 @@ JOB_FAULTS = {"expired": 80, "cancelled": 40, "queue full": 60, "failed": 20}
 # What becomes of a request of a job that is worked on; the rest are answered.
 LINE_FAULTS = {"400": 10, "500": 20, "content": 5, "missing": 5}
 PROMPT_TOKENS, SAID_TOKENS = 40, 1
+# In the custom ids of a job that another program makes, of the size and at the time of one whose answer is lost.
+FOREIGN = "foreign"
 
 
 @dataclass(slots=True)
@@ -54,13 +57,14 @@ class MadeJob:
 
 @dataclass(slots=True)
 class Count:
-    """What the server has seen. `answered` counts the requests it ran, and `doubled` those that it was asked again.
+    """What the server has seen. `answered` counts the requests it ran, `replies` those that it bills for.
 
-    Again is: though they are in a job that is under way, or were answered.
+    `doubled` are requests that it was asked though they are in a job that is under way, or were answered.
     """
 
     calls: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
+    replies: Counter[str] = field(default_factory=Counter)
     doubled: list[str] = field(default_factory=list)
     jobs: int = 0
     bodies: dict[str, Any] = field(default_factory=dict)
@@ -72,8 +76,8 @@ class BatchServer:
     """A context manager; `url` is the base URL of the chat route of `dialect`.
 
     `faults` is whether anything goes wrong, and `looks` how often a job must be looked at. `stop_at` is the number of
-    the call (from 0) at which the server falls silent, as for a client that is killed: it is carried out first where
-    `stop_after`. `revive` has it answer again.
+    the call (from 0) after which the server falls silent, as for a client that is killed: it is carried out, and not
+    answered. `revive` has it answer again.
     """
 
     def __init__(self, dialect: str = "openai", faults: bool = False, seed: int = 0, looks: int = 2) -> None:
@@ -81,7 +85,7 @@ class BatchServer:
         self.jobs: dict[str, MadeJob] = {}
         self.files: dict[str, bytes] = {}
         self.stop_at: int | None = None
-        self.stop_after = False
+        self.key = ""  # that was sent last
         self.on_silence: Callable[[], None] = lambda: None
         self._dialect, self._faults, self._seed, self._looks = dialect, faults, seed, looks
         self._random = random.Random(seed)
@@ -129,8 +133,9 @@ class BatchServer:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             self.count.calls[kind] += 1
+            self.key = next((request.headers[name] for name in KEY_HEADERS if name in request.headers), "")
             number, self._calls = self._calls, self._calls + 1
-            if self._silent or (number == self.stop_at and not self.stop_after):
+            if self._silent:
                 return self._fall_silent(request)
             fault = self._choose(ROUTE_FAULTS.get(kind, {}))
             if fault in ("500", "429"):
@@ -143,6 +148,9 @@ class BatchServer:
             if fault == "500 after":
                 return web.json_response({"error": {"message": "fault after"}}, status=500)
             if fault == "lost":
+                if kind == "create":
+                    size = len(next(reversed(self.jobs.values())).custom_ids)
+                    self.make_job({f"{FOREIGN}-{number}-{each}": {} for each in range(size)}, None, None)
                 return _drop(request)
             if fault == "cut" and isinstance(response.body, bytes):  # a download that ends early, and does not say so
                 return web.Response(body=response.body[: len(response.body) * 2 // 3])
@@ -180,6 +188,8 @@ class BatchServer:
         """Make a job of requests, by custom id."""
         count = self.count
         fate = self._choose(JOB_FAULTS)
+        if self._dialect == "anthropic" and fate in ("queue full", "failed"):  # refused when made, if at all
+            fate = "ok"
         under_way = {each for job in self.jobs.values() if not job.ended for each in job.custom_ids}
         count.doubled += [each for each in requests if count.answered[each] or each in under_way]
         count.bodies.update(requests)
@@ -190,6 +200,7 @@ class BatchServer:
             outcomes[custom_id] = outcome
             if outcome in ("ok", "400", "content"):
                 count.answered[custom_id] += 1
+                count.replies[custom_id] += outcome == "ok"
         count.jobs += 1
         name = f"batches/b{count.jobs}" if self._dialect == "gemini" else f"batch_{count.jobs}"
         job = MadeJob(name, fate, list(requests), outcomes, self._looks, upload, metadata)
@@ -295,7 +306,7 @@ class _Files:
                 errors.append({**line, "response": None, "error": {"code": f"batch_{job.fate}", "message": job.fate}})
             elif outcome != "missing":
                 code = "content_filter" if outcome == "content" else "x"
-                body = {"error": {"message": f"line {outcome}", "code": code}}
+                body = {"error": {"message": f"line {outcome} of {self.server.key}", "code": code}}
                 errors.append({**line, "response": {"status_code": 400 if code != "x" else int(outcome), "body": body}})
         for kind, lines in (("output", output), ("errors", errors)):
             if lines:
@@ -339,7 +350,171 @@ def route_openai(server: BatchServer) -> list[web.RouteDef]:
     ]
 
 
-_ROUTES: dict[str, Callable[[BatchServer], list[web.RouteDef]]] = {"openai": route_openai}
+class _Together(_Files):
+    """Together's differences: another upload, capitals, a job inside an answer, one list, no tags, no counts."""
+
+    statuses: Mapping[str, str] = {"ok": "COMPLETED", "queue full": "FAILED", "failed": "FAILED", "expired": "EXPIRED"}
+    purpose = "batch-api"
+
+    async def create(self, request: web.Request) -> web.Response:
+        assert "metadata" not in await request.json()
+        return await super().create(request)
+
+    def wrap(self, described: dict[str, Any]) -> dict[str, Any]:
+        return {"job": described}
+
+    async def list_all(self, request: web.Request) -> web.Response:
+        return web.json_response([self.describe(job) for job in self.server.jobs.values()])
+
+    def describe(self, job: MadeJob) -> dict[str, Any]:
+        described = super().describe(job)
+        errors = described.pop("errors", None)
+        del described["request_counts"]
+        status = described["status"].upper()
+        more = {"created_at": stamp(job.created), "error": errors and errors["data"][0]["message"]}
+        return {**described, "status": status, **more}
+
+
+class _Gemini(_Files):
+    """Gemini's: jobs by the compatible route and a bearer token, files and the list by the native one."""
+
+    async def begin_upload(self, request: web.Request) -> web.Response:
+        check_native(request)
+        assert request.headers["X-Goog-Upload-Command"] == "start"
+        there = f"{request.scheme}://{request.host}/upload/v1beta/files?upload_id=1"
+        return web.json_response({}, headers={"X-Goog-Upload-URL": there})
+
+    async def upload(self, request: web.Request) -> web.Response:
+        if request.headers["X-Goog-Upload-Command"] == "start":
+            return await self.begin_upload(request)
+        check_native(request)
+        content = await request.read()
+        assert request.headers["Content-Length"] == str(len(content))
+        return web.json_response({"file": {"name": self.keep(content)}})
+
+    async def list_all(self, request: web.Request) -> web.Response:
+        check_native(request)
+        jobs = list(reversed(self.server.jobs.values()))
+        start = int(request.query.get("pageToken", "0"))
+        page = [{"name": job.name, "metadata": {"inputConfig": {"fileName": job.upload}}} for job in jobs]
+        more = {"nextPageToken": str(start + 2)} if start + 2 < len(jobs) else {}
+        return web.json_response({"operations": page[start : start + 2], **more})
+
+    async def content(self, request: web.Request) -> web.Response:
+        check_native(request)
+        return web.Response(body=self.server.files[request.match_info["file"].removesuffix(":download")])
+
+
+def check_native(request: web.Request) -> None:
+    """The native routes take the key in a header of their own."""
+    assert "Authorization" not in request.headers
+    assert request.headers["x-goog-api-key"]
+
+
+class _Anthropic(_Files):
+    """Anthropic's message batches: requests and replies of the native route, a job without a file or a tag."""
+
+    async def create(self, request: web.Request) -> web.Response:
+        assert request.headers["x-api-key"]
+        assert request.headers["anthropic-version"]
+        requests = {each["custom_id"]: each["params"] for each in (await request.json())["requests"]}
+        assert all(len(custom_id) <= 64 and "max_tokens" in body for custom_id, body in requests.items())
+        return web.json_response(self.describe(self.server.make_job(requests, None, None)))
+
+    async def look(self, request: web.Request) -> web.Response:
+        job = self.server.jobs[request.match_info["job"]]
+        job.looks -= 1
+        return web.json_response(self.describe(job))
+
+    async def list_all(self, request: web.Request) -> web.Response:
+        jobs = [self.describe(job) for job in reversed(self.server.jobs.values())]
+        names = [job["id"] for job in jobs]
+        start = names.index(request.query["after_id"]) + 1 if "after_id" in request.query else 0
+        page = jobs[start : start + 2]
+        more = {"has_more": start + 2 < len(jobs), "last_id": page[-1]["id"] if page else None}
+        return web.json_response({"data": page, **more})
+
+    async def content(self, request: web.Request) -> web.Response:
+        job = self.server.jobs[request.match_info["job"]]
+        told = {each: outcome for each, outcome in job.outcomes.items() if outcome != "missing"}
+        lines = [{"custom_id": each, "result": self.write_result(each, outcome)} for each, outcome in told.items()]
+        return web.Response(body=self.server.shuffle(lines))
+
+    def write_result(self, custom_id: str, outcome: str) -> dict[str, Any]:
+        if outcome == "ok":
+            said = self.server.write_reply(custom_id)["choices"][0]["message"]["content"]
+            usage = {"input_tokens": PROMPT_TOKENS, "output_tokens": SAID_TOKENS}
+            message = {"type": "message", "model": "fault", "stop_reason": "end_turn", "usage": usage}
+            return {"type": "succeeded", "message": {**message, "content": [{"type": "text", "text": said}]}}
+        if outcome == "unrun":
+            return {"type": "expired"}
+        key = self.server.key
+        kind = "api_error" if outcome == "500" else "invalid_request_error"
+        error = {"type": kind, "message": f"line {outcome} of {key}"}
+        return {"type": "errored", "error": {"type": "error", "error": error}}
+
+    def describe(self, job: MadeJob) -> dict[str, Any]:
+        kinds = ("processing", "succeeded", "errored", "expired", "canceled")
+        counts = dict.fromkeys(kinds, 0) | {"processing": len(job.custom_ids)}
+        if job.ended:
+            told = list(job.outcomes.values())
+            wrong = len(told) - told.count("ok") - told.count("unrun") - told.count("missing")
+            counts |= {"processing": 0, "succeeded": told.count("ok"), "errored": wrong}
+            counts["expired"] = told.count("unrun") + told.count("missing")
+        return {
+            "id": job.name,
+            "type": "message_batch",
+            "processing_status": "ended" if job.ended else "in_progress",
+            "request_counts": counts,
+            "created_at": stamp(job.created),
+            "results_url": "https://elsewhere.example/results" if job.ended else None,  # never followed
+        }
+
+
+def route_together(server: BatchServer) -> list[web.RouteDef]:
+    """The routes of Together."""
+    files = _Together(server)
+    return [
+        web.post("/v1/chat/completions", server.route("chat", files.chat)),
+        web.post("/v1/files/upload", server.route("upload", files.upload)),
+        web.get("/v1/files/{file}/content", server.route("content", files.content)),
+        web.post("/v1/batches", server.route("create", files.create)),
+        web.get("/v1/batches", server.route("list", files.list_all)),
+        web.get("/v1/batches/{job}", server.route("look", files.look)),
+    ]
+
+
+def route_gemini(server: BatchServer) -> list[web.RouteDef]:
+    """The routes of Gemini."""
+    files = _Gemini(server)
+    return [
+        web.post("/v1beta/openai/chat/completions", server.route("chat", files.chat)),
+        web.post("/upload/v1beta/files", server.route("upload", files.upload)),
+        web.get("/download/v1beta/{file}", server.route("content", files.content)),
+        web.post("/v1beta/openai/batches", server.route("create", files.create)),
+        web.get("/v1beta/batches", server.route("list", files.list_all)),
+        web.get("/v1beta/openai/batches/{job:.+}", server.route("look", files.look)),
+    ]
+
+
+def route_anthropic(server: BatchServer) -> list[web.RouteDef]:
+    """The routes of Anthropic."""
+    files = _Anthropic(server)
+    return [
+        web.post("/v1/chat/completions", server.route("chat", files.chat)),
+        web.post("/v1/messages/batches", server.route("create", files.create)),
+        web.get("/v1/messages/batches", server.route("list", files.list_all)),
+        web.get("/v1/messages/batches/{job}", server.route("look", files.look)),
+        web.get("/v1/messages/batches/{job}/results", server.route("content", files.content)),
+    ]
+
+
+_ROUTES: dict[str, Callable[[BatchServer], list[web.RouteDef]]] = {
+    "openai": route_openai,
+    "together": route_together,
+    "gemini": route_gemini,
+    "anthropic": route_anthropic,
+}
 
 
 def stamp(seconds: float) -> str:

@@ -5,7 +5,7 @@ import json
 import os
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -53,21 +53,21 @@ class RefusedError(Exception):
 class BatchHttp:
     """The connections to one provider. An asynchronous context manager; `base` is the chat's base URL.
 
-    No message or file holds the API key. `ended` breaks waits off; `faults` counts what goes wrong, by cause;
-    `first_wait` is how long it waits before a second attempt, in seconds.
+    `headers` makes those of a request from its URL. No message or file holds the API key. `ended` breaks waits off;
+    `faults` counts what goes wrong, by cause; `first_wait` is how long it waits before a second attempt, in seconds.
     """
 
     def __init__(
         self,
         config: EndpointConfig,
         secret: Secret,
-        headers: Mapping[str, str],
+        headers: Callable[[str], Mapping[str, str]],
         ended: asyncio.Event,
         faults: Counter[str],
         first_wait: float = FIRST_WAIT_SECONDS,
     ) -> None:
         self.base = config.endpoint
-        self._config, self._secret, self._headers = config, secret, dict(headers)
+        self._config, self._secret, self._headers = config, secret, headers
         self._ended, self._faults, self._first_wait = ended, faults, first_wait
 
     async def __aenter__(self) -> Self:
@@ -145,7 +145,7 @@ class BatchHttp:
         if self._ended.is_set():
             raise EndedError
         content = request.get("content")
-        sent = {**request, "headers": {**self._headers, **request.get("headers", {})}}
+        sent = {**request, "headers": {**self._headers(url), **request.get("headers", {})}}
         if callable(content):  # a stream that each attempt begins anew
             sent["content"] = content()
         fault, reply, headers = None, None, httpx.Headers()
@@ -185,7 +185,7 @@ class BatchHttp:
 
     async def _stream_lines(self, url: str) -> AsyncIterator[bytes]:
         """The lines at a URL, without their ends; one that is too long to be a reply is left out."""
-        headers = self._headers
+        headers = self._headers(url)
         for _ in range(MOST_REDIRECTS + 1):
             if self._ended.is_set():
                 raise EndedError

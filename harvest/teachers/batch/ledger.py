@@ -65,8 +65,8 @@ class JobState:
 
     `tokens` is about what they count in a queue. `remote` is the provider's name of the job, `upload` that of its file.
     `refused` counts the jobs that were made of it and that the provider's queue had no room for. `is_guess` is whether
-    `remote` may be another's. `problem` says why the provider worked on none of it, and `bad_lines` which of its lines
-    (from 1) were at fault.
+    `remote` may be another's, and `excluded` are those that were seen to be. `problem` says why the provider worked on
+    none of it, and `bad_lines` which of its lines (from 1) were at fault.
     """
 
     step: Step
@@ -78,6 +78,7 @@ class JobState:
     remote: str | None = None
     refused: int = 0
     is_guess: bool = False
+    excluded: Sequence[str] = ()
     problem: str | None = None
     bad_lines: Mapping[str, str] = field(default_factory=dict)
 
@@ -213,10 +214,11 @@ class Ledger:
                 fsync_path(self.folder)
 
     def read_known(self) -> frozenset[str]:
-        """The provider's names of all jobs that are, or were, made here."""
+        """The provider's names of all jobs that are, or were, made here for certain."""
         path = self.folder / KNOWN
         noted = path.read_text().split("\n") if path.exists() else []
-        return frozenset((*noted, *(job.state.remote or "" for job in read_jobs(self.folder.parents[1]))))
+        states = [job.state for job in read_jobs(self.folder.parents[1])]
+        return frozenset((*noted, *(state.remote or "" for state in states if not state.is_guess)))
 
     def remove(self, job: Job) -> None:
         """Remove a job all of whose answers are kept: first what says that it is one."""

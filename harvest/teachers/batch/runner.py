@@ -1,6 +1,7 @@
 """One job from its folder to its results: uploaded, made, watched, downloaded; found again where it may be made."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from shared.console import say
 from shared.errors import TeacherError
 
 SETTLE_SECONDS = 15.0  # until a provider lists what it has just made
-DOWNLOADS = 4  # of results that are not whole
+DOWNLOADS = 8  # of results that are not whole
 
 
 @dataclass(slots=True)
@@ -34,15 +35,24 @@ class Progress:
 
 
 class JobRunner:
-    """Takes jobs to Step.ENDED, looking at each every `poll` seconds. `creating` are those whose making is under way.
+    """Takes jobs to Step.ENDED, looking at each every `poll` seconds.
 
-    `progress` is of the jobs that the provider works on, by name.
+    `creating` are those whose making is under way; `attempts` bounds the tries that come to nothing. `progress` is of
+    the jobs that the provider works on, by name.
     """
 
     def __init__(
-        self, http: BatchHttp, protocol: BatchProtocol, ledger: Ledger, ended: asyncio.Event, poll: float
+        self,
+        http: BatchHttp,
+        protocol: BatchProtocol,
+        ledger: Ledger,
+        ended: asyncio.Event,
+        poll: float,
+        attempts: int,
     ) -> None:
         self._http, self._protocol, self._ledger, self._ended, self._poll = http, protocol, ledger, ended, poll
+        self._attempts = attempts
+        self._tries: Counter[str] = Counter()  # that came to nothing, by job
         self.creating: set[str] = set()
         self.progress: dict[str, Progress] = {}
 
@@ -77,6 +87,7 @@ class JobRunner:
             job.move(Step.CREATED, remote=made.name)
             say(f"job {made.name} was submitted: requests {job.state.keys:,}")
         except LostAnswerError as error:
+            self._count_try(job, error)
             say(f"whether a job was made is not known ({error}): looking for it")
             await self._pause(self._settle)
         except QueueFullError as error:
@@ -85,6 +96,7 @@ class JobRunner:
             await self._pause(self._poll)
         except UnreachableError as error:
             job.move(Step.WRITTEN)
+            self._count_try(job, error)
             say(f"the provider cannot be reached ({error}); trying again")
             await self._pause(self._poll)
         except RefusedError as error:
@@ -96,6 +108,14 @@ class JobRunner:
         finally:
             self.creating.discard(job.name)
 
+    def _count_try(self, job: Job, error: Exception) -> None:
+        self._tries[job.name] += 1
+        if self._tries[job.name] >= self._attempts:
+            raise TeacherError(
+                f"the provider makes no job, after {self._attempts} tries (--attempts): {error}. What was submitted "
+                "goes on there, and the same command takes it up again"
+            )
+
     async def _recover(self, job: Job) -> None:
         """Find what came of the request that makes the job, if anything did."""
         for _ in range(2):
@@ -103,7 +123,8 @@ class JobRunner:
                 found = await self._find(job)
                 if found is not None:
                     job.move(Step.CREATED, remote=found.name, is_guess=not self._is_named(job, found))
-                    say(f"job {found.name} was found again: requests {job.state.keys:,}")
+                    maybe = "may be it" if job.state.is_guess else "was found again"
+                    say(f"job {found.name} {maybe}: requests {job.state.keys:,}")
                     return
                 await self._pause(self._settle)
                 continue
@@ -112,17 +133,16 @@ class JobRunner:
         job.move(Step.WRITTEN)  # it was not made
 
     async def _find(self, job: Job) -> RemoteJob | None:
-        """The provider's job that may be this one: by its tag or its file; else by its size and time."""
+        """The provider's job that is this one by its tag or its file; that may be, by size and time, without a file."""
         known = self._ledger.read_known()
         since = job.asked_at.timestamp()
         for remote in await self._protocol.list_jobs(self._http, since):
-            if remote.name in known:
+            if remote.name in known or remote.name in job.state.excluded:
                 continue
             if self._is_named(job, remote):
                 return remote
-            unnamed = remote.tag is None and remote.upload is None
             is_new = remote.created is None or remote.created >= since - LATE_SECONDS
-            if unnamed and is_new and remote.requests == job.state.rows:
+            if job.state.upload is None and is_new and remote.requests == job.state.rows:
                 return remote
         return None
 
@@ -133,12 +153,14 @@ class JobRunner:
         """Wait for the job's end, and download what it brought."""
         assert job.state.remote is not None
         while True:
-            with suppress(UnreachableError):
+            try:
                 remote = await self._look(job, job.state.remote)
                 self._note(job, remote)
                 if remote.ended:
                     await self._collect(job, remote)
                     return
+            except UnreachableError as error:
+                say(f"the provider cannot be reached ({error}); its jobs go on, and are looked at again")
             await self._pause(self._poll)
 
     async def _look(self, job: Job, remote: str) -> RemoteJob:
@@ -164,8 +186,7 @@ class JobRunner:
             return
         await self._download(job, remote)
         if job.state.is_guess and not await self._is_own(job):
-            self._ledger.note_known(remote.name)
-            job.move(Step.CREATING, remote=None, is_guess=False)
+            job.move(Step.CREATING, remote=None, is_guess=False, excluded=[*job.state.excluded, remote.name])
             return
         bad: Mapping[str, str] = {str(line): why for line, why in remote.bad_lines.items()}
         job.move(Step.ENDED, problem=remote.problem, bad_lines=bad, is_guess=False)
@@ -173,10 +194,13 @@ class JobRunner:
 
     async def _download(self, job: Job, remote: RemoteJob) -> None:
         """Download the results; again where lines are broken or too few, for a download may be torn."""
+        complete = job.state.rows if remote.problem is None else 0
+        wanted = complete if remote.done is None else remote.done
         for _ in range(DOWNLOADS):
             await self._http.download(list(remote.results), job.path / RESULTS)
             found = await asyncio.to_thread(Results(job, self._protocol).read)
-            if not found.broken and (job.state.is_guess or len(found) >= (remote.done or 0)):
+            told = len(found) + (found.strange if job.state.is_guess else 0)
+            if not found.broken and told >= wanted:
                 break
             await self._pause(self._settle)
         if found.broken:

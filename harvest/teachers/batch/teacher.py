@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +140,10 @@ class BatchTeacher:
         ended = asyncio.Event()
         ledger = await asyncio.to_thread(Ledger, self._folder)
         jobs = await asyncio.to_thread(self._list_open, self._folder, ledger)
-        headers, first_wait = protocol.headers(secret.value), min(FIRST_WAIT_SECONDS, config.poll)
+        headers, first_wait = partial(protocol.headers, secret.value), min(FIRST_WAIT_SECONDS, config.poll)
         with ThreadPoolExecutor(os.cpu_count(), "draw") as pool:
             async with BatchHttp(config, secret, headers, ended, self._faults, first_wait) as http:
-                runner = self._runner = JobRunner(http, protocol, ledger, ended, config.poll)
+                runner = self._runner = JobRunner(http, protocol, ledger, ended, config.poll, config.attempts)
                 questions = self._endpoint.make_questions(elicitation, pool)
                 asker = BatchAsker(questions, elicitation, config.votes, protocol, self._bill, secret)
                 limits = fit_limits(config, protocol.terms)

@@ -2,9 +2,17 @@
 
 from collections.abc import Mapping
 
+from harvest.teachers.batch.protocols.anthropic import ANTHROPIC
 from harvest.teachers.batch.protocols.base import BatchProtocol
+from harvest.teachers.batch.protocols.gemini import GEMINI
 from harvest.teachers.batch.protocols.openai import OPENAI
+from harvest.teachers.batch.protocols.together import TOGETHER
 
-PROTOCOLS: Mapping[str, BatchProtocol] = {"openai": OPENAI}
+PROTOCOLS: Mapping[str, BatchProtocol] = {
+    "openai": OPENAI,
+    "anthropic": ANTHROPIC,
+    "gemini": GEMINI,
+    "together": TOGETHER,
+}
 
 __all__ = ["PROTOCOLS", "BatchProtocol"]

@@ -74,15 +74,15 @@ class Http(Protocol):
 
 
 class BatchProtocol(Protocol):
-    """One provider's batch route. `headers` makes those of every request from the API key."""
+    """One provider's batch route."""
 
     @property
     def terms(self) -> Terms:
         """The provider's published terms."""
 
     @property
-    def headers(self) -> Callable[[str], Mapping[str, str]]:
-        """What makes the headers of every request from the API key."""
+    def headers(self) -> Callable[[str, str], Mapping[str, str]]:
+        """What makes the headers of a request from the API key and the URL."""
 
     def write_line(self, custom_id: str, body: bytes) -> bytes:
         """The line of a request whose chat body is `body`; it has no line end."""
@@ -98,9 +98,6 @@ class BatchProtocol(Protocol):
 
     async def list_jobs(self, http: Http, since: float) -> list[RemoteJob]:
         """The jobs that were made at or after a time, the newest first."""
-
-    async def cancel(self, http: Http, remote: str) -> None:
-        """Ask for a job's end; what is done of it stays."""
 
     def read_line(self, line: Json) -> Line:
         """Read one line of the results. Raises LookupError, TypeError or ValueError where it is none."""

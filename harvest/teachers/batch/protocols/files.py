@@ -3,7 +3,7 @@
 Source: platform.openai.com, "Batch API" and the API reference of Files and Batch, and the types of openai-python.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from harvest.teachers.batch.protocols.base import Http, Json, Line, RemoteJob, T
 CHAT = "/v1/chat/completions"
 TAG = "harvest_job"
 PAGE = 100
+PIECE = 2**20
 LATE_SECONDS = 3600.0  # how far a provider's clock may be behind
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 # Of a job's error, or of a refusal to make one: the queue has no room for so many tokens, or jobs, now.
@@ -23,7 +24,7 @@ QUEUE_FULL = frozenset({"token_limit_exceeded", "batch_queue_full", "rate_limit_
 _NOT_RUN = frozenset({"batch_expired", "batch_cancelled", "batch_canceled"})
 
 
-def send_bearer(key: str) -> Mapping[str, str]:
+def send_bearer(key: str, url: str) -> Mapping[str, str]:
     """The API key as a bearer token."""
     return {"Authorization": f"Bearer {key}"} if key else {}
 
@@ -31,6 +32,13 @@ def send_bearer(key: str) -> Mapping[str, str]:
 def find_content(http: Http, file: str) -> str:
     """Where the bytes of an output file are."""
     return f"{http.base}/files/{file}/content"
+
+
+async def read_pieces(path: Path) -> AsyncIterator[bytes]:
+    """A file in pieces."""
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            yield piece
 
 
 async def upload_form(http: Http, requests: Path, name: str) -> str:
@@ -61,7 +69,7 @@ class FileBatches:
     """
 
     terms: Terms
-    headers: Callable[[str], Mapping[str, str]] = send_bearer
+    headers: Callable[[str, str], Mapping[str, str]] = send_bearer
     upload_file: Callable[[Http, Path, str], Awaitable[str]] = upload_form
     find_content: Callable[[Http, str], str] = find_content
     list_all: Callable[[Http, float], Awaitable[list[Json]]] = list_pages
@@ -92,10 +100,6 @@ class FileBatches:
         """The jobs of the account, the newest first, from about `since` on."""
         return [self._read(http, job) for job in await self.list_all(http, since - LATE_SECONDS)]
 
-    async def cancel(self, http: Http, remote: str) -> None:
-        """Ask for a job's end."""
-        await http.fetch("POST", f"{http.base}/batches/{remote}/cancel")
-
     def read_line(self, line: Json) -> Line:
         """A line of the output file or of the error file."""
         custom_id = line["custom_id"]
@@ -118,7 +122,6 @@ class FileBatches:
         counts = job.get("request_counts") or {}
         files = [job[name] for name in ("output_file_id", "error_file_id") if job.get(name)]
         failed = status == "failed"
-        created = job.get("created_at")
         return RemoteJob(
             name=str(job["id"]),
             ended=status in _ENDED,
@@ -128,7 +131,6 @@ class FileBatches:
             bad_lines={error["line"]: str(error.get("message")) for error in errors if error.get("line")},
             requests=counts.get("total"),
             done=counts.get("completed", 0) + counts.get("failed", 0) if counts else None,
-            created=float(created) if isinstance(created, int | float) else None,
             upload=job.get("input_file_id"),
             tag=(job.get("metadata") or {}).get(TAG),
         )
