@@ -1,12 +1,11 @@
 """README and docs/: tests that they name are there, links lead somewhere, commands and options are those there are.
 
-Nothing is asked or trained: a command is parsed as its own command line parses it. docs/extending.md and docs/api.md
-run in tests of their own.
+Nothing is asked or trained: a command is parsed as its own command line parses it. tests/test_docs_run.py runs the
+commands, and tests of their own docs/extending.md and docs/api.md.
 """
 
 import re
 import shlex
-from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -17,33 +16,22 @@ import typer
 
 from harvest.teachers.registry import find_teachers
 from shared.options import list_options
+from tests.docs_blocks import PAGES, ROOT, RUNNABLE, read_blocks
 
-ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 APPS = {"harvest": "harvest.cli", "distill": "distill.cli", "pipeline": "pipelines.cli"}
-COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\S*/)?(?P<line>(?:harvest|distill|pipeline) [a-z].*)")
 OWN_TEST = {"extending.md"}  # its teacher and its loss are installed there
 BENCHMARKS = {"--gigabytes", "--memory"}
-
-
-def read_code(page: Path) -> Iterator[str]:
-    """The lines of a page's code blocks, fenced or indented; a line that goes on behind a backslash is one."""
-    fenced = False
-    for line in page.read_text().replace("\\\n", " ").splitlines():
-        if line.lstrip().startswith("```"):
-            fenced = not fenced
-        elif fenced or line.startswith("    "):
-            yield line.strip()
 
 
 def list_commands() -> list[tuple[str, str]]:
     """Every command of the project in a code block, with its page."""
     return [
-        (page.name, match["line"])
+        (page.name, command.line)
         for page in PAGES
         if page.name not in OWN_TEST
-        for line in read_code(page)
-        if (match := COMMAND.fullmatch(line))
+        for block in read_blocks(page)
+        for command in block.list_commands()
+        if command.line.split()[0] in APPS
     ]
 
 
@@ -128,6 +116,28 @@ def test_every_command_is_one_that_the_command_line_takes() -> None:
             if getattr(error, "exit_code", 2):  # --help ends with 0
                 wrong.append(f"{page}: {line}: {getattr(error, 'message', 'see the output')}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_command_is_run_or_a_comment_before_its_block_says_why_not() -> None:
+    """tests/test_docs_run.py runs what has no such comment, and cannot run other programs."""
+    wrong, reasons = [], 0
+    for page in PAGES:
+        blocks = list(read_blocks(page))
+        for block in blocks if page.name not in {*OWN_TEST, "api.md"} else ():
+            left = [] if block.is_left_out() else [command.line for command in block.list_run()]
+            wrong += [f"{page.name}:{block.number}: {line}" for line in left if line.split()[0] not in RUNNABLE]
+        marks = [mark for block in blocks for mark in block.marks]
+        wrong += [f"{page.name}: {text} stands before no block" for text in find_strays(page, marks)]
+        files = [file for mark in marks for file in re.findall(r"tests/[\w/]+(?:\.py)?", mark["reason"])]
+        wrong += [f"{page.name}: there is no {file}" for file in files if not (ROOT / file).exists()]
+        reasons += len(marks)
+    assert not wrong, "\n".join(wrong)
+    assert reasons > 20
+
+
+def find_strays(page: Path, marks: list[re.Match[str]]) -> set[str]:
+    """The comments of a page that begin as a mark does, and are none of these."""
+    return set(re.findall(r"<!-- not run.*", page.read_text())) - {mark[0] for mark in marks}
 
 
 @pytest.mark.parametrize(
