@@ -111,6 +111,7 @@ def import_(options: dict[str, Any], quiet: Quiet = False, as_json: AsJson = Fal
     from harvest.importing.config import ImportConfig
     from harvest.importing.run import describe_import, import_answers
     from harvest.looking.agreement import describe_agreement
+    from harvest.looking.next_step import suggest_training
     from shared.options import make_config, spell_flags
 
     report = import_answers(make_config(ImportConfig, options, "harvest import", spell_flags(ImportConfig)))
@@ -119,6 +120,7 @@ def import_(options: dict[str, Any], quiet: Quiet = False, as_json: AsJson = Fal
         return
     for line in [*describe_import(report), *describe_agreement(report.agreement or {"splits": {}}), report.folder]:
         print_result(line)
+    print_result(f"next: {suggest_training(Path(report.folder))}")
 
 
 @app.command()
@@ -361,7 +363,8 @@ def _describe_judgement(report: Any) -> list[str]:
 
 def main() -> None:
     """Entry point of the `harvest` command."""
-    run_app(app, partial(name_variables, prefix=VARIABLES))
+    # --teacher of commands that look at answers is the name these are kept under; HARVEST_TEACHER is what asks.
+    run_app(app, partial(name_variables, prefix=VARIABLES, leave_out=("teacher",)))
 
 
 if __name__ == "__main__":

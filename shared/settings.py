@@ -6,7 +6,7 @@ gives it. Its variable is the prefix of the command and its flag: HARVEST_MAX_CO
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper
 from pathlib import Path
@@ -86,12 +86,15 @@ class _File:
         return {name: content[name] for name, each in parsed.items() if each.name not in self.own}
 
 
-def name_variables(command: Any, prefix: str) -> None:
-    """Let each flag of a click command, and of those in it, be given by an environment variable, too."""
+def name_variables(command: Any, prefix: str, leave_out: Collection[str] = ()) -> None:
+    """Let each flag of a click command, and of those in it, be given by an environment variable, too.
+
+    Parameters of the names `leave_out` have none.
+    """
     for inner in getattr(command, "commands", {}).values():
-        name_variables(inner, prefix)
+        name_variables(inner, prefix, leave_out)
     for each in command.params:
-        if _is_settable(each) or each.name == CONFIG:
+        if (_is_settable(each) or each.name == CONFIG) and each.name not in leave_out:
             each.envvar = _spell_variable(prefix, _name_flag(each))
             each.show_envvar = False  # --help would say it of each
 

@@ -1,5 +1,6 @@
 """What to do after a run."""
 
+import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,5 +18,5 @@ def suggest_use(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
     lines = [f"score it again: {shlex.join(['distill', 'eval', str(folder), *split])}"]
     if (student / "adapter_config.json").exists():
         return [*lines, f"merge its adapter: {shlex.join(['distill', 'export', str(folder), f'{folder}-merged'])}"]
-    model = f'pipeline("{name_pipeline(metrics)}", {str(student)!r})'
+    model = f'pipeline("{name_pipeline(metrics)}", {json.dumps(str(student))})'
     return [*lines, f"use it: from transformers import pipeline; {model}"]
