@@ -14,7 +14,7 @@ from distill.config import DistillConfig, StudentConfig, TrainingConfig, make_di
 from distill.decoding import parse_decoding
 from distill.losses.registry import LOSSES
 from distill.runs.trackers import check_trackers
-from shared.console import AsJson, Quiet, ShowVersion, command, print_json, print_result, run_app, say
+from shared.console import AsJson, LogJson, Quiet, ShowVersion, command, print_json, print_result, run_app, say
 from shared.errors import UsageError, require_extra
 from shared.options import make_config, make_parameters, spell_flags, take_options
 from shared.settings import name_variables, reads_file
@@ -60,6 +60,7 @@ def run(
     name: Annotated[str | None, typer.Option(help="The run's name; <task>-<variant>-s<seed> unless given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
     quiet: Quiet = False,
+    log_json: LogJson = None,
     as_json: AsJson = False,
 ) -> None:
     """Train one student; write runs/<name>/ with metrics.json, student/ (which transformers loads), aligner and log.
@@ -100,6 +101,7 @@ def compare(
     out: Out = Path("runs"),
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    log_json: LogJson = None,
     as_json: AsJson = False,
 ) -> None:
     """Did the teacher help, or was it regularisation? Variants over seeds, with controls, tests and one HTML report.

@@ -17,13 +17,14 @@ from distill.data.run_rows import RunRows, describe_rows, read_rows
 from distill.methods.choose import check_task, make_method
 from distill.methods.materials import FoundModel, find_model
 from distill.runs.folder import CHECKPOINT, choose_run_folder, clear_folder, explain_unwritten, say_kept, working_folder
-from distill.runs.record import RunLog, describe_run, identify_run, open_log, write_run
+from distill.runs.record import RunLog, begin_run, describe_run, identify_run, open_log, tell_finished, write_run
 from distill.runs.trackers import Curves, TrackedRun, check_trackers, open_trackers
 from distill.training.checkpoint import Checkpoints
 from distill.training.loop import Training
 from distill.training.progress import Progress
 from shared.console import say, silence
 from shared.errors import DiskError, UsageError
+from shared.log_files import keep_log
 from shared.options import flatten
 
 
@@ -52,9 +53,9 @@ def run_distillation(
 
     The folder holds metrics.json, README.md (its model card), row_scores.parquet (see write_row_scores) and what else
     the method predicted, student/ (which transformers or peft loads) and what the method trained beside it, log.jsonl,
-    a line an epoch, and what `trackers` write to disk. It appears all at once, when the run is done. `name` is
-    <task>-<variant>-s<seed> unless given, with a number behind it where that is taken; a given one that is taken is
-    refused unless `overwrite`.
+    a line an epoch, run.log, what was said, and what `trackers` write to disk. It appears all at once, when the run is
+    done. `name` is <task>-<variant>-s<seed> unless given, with a number behind it where that is taken; a given one is
+    refused then, unless `overwrite`.
 
     A checkpoint is kept every `checkpoint_steps` steps of a phase, or else every five minutes, and after each phase. A
     run that was stopped goes on from it when it is called again, and comes to the same weights. In several processes
@@ -64,7 +65,7 @@ def run_distillation(
     if checkpoint_steps is not None and checkpoint_steps < 1:
         raise UsageError(f"checkpoint_steps is {checkpoint_steps}; it must be at least 1")
     check_trackers(trackers)
-    with connect_processes() as processes:
+    with keep_log() as log, connect_processes() as processes:
         if not processes.is_first:
             silence()
         teachers = open_teachers(config.data.shards, config.data.teacher)
@@ -82,6 +83,8 @@ def run_distillation(
             checkpoints = Checkpoints(work / CHECKPOINT, identity, checkpoint_steps, processes.is_first)
             checkpoints.settle(overwrite)
             say_kept(out / (name or default), target)
+            if processes.is_first:
+                begin_run(work, log, config, run.rows, goes_on=checkpoints.goes_on)
             with open_trackers(trackers if processes.is_first else (), run.describe(checkpoints, work)) as curves:
                 training, progress = run.train(work, checkpoints, curves)
                 try:
@@ -92,6 +95,7 @@ def run_distillation(
                     training.save_end()
                     raise
                 curves.log_result(metrics)
+        tell_finished(target, metrics)
     return target, metrics
 
 
@@ -117,12 +121,11 @@ class _Run:
 
     def train(self, work: Path, checkpoints: Checkpoints, curves: Curves) -> tuple[Training, Progress]:
         """Make the method and train it; the epochs go to log.jsonl, and the curves to the trackers, too."""
-        config = self.config
-        method = make_method(config, self.rows, self.found, self.device, work, self.keep.frozen)
-        say(describe_rows(self.rows, sees_unlabelled=config.method.sees_unlabelled_rows))
+        method = make_method(self.config, self.rows, self.found, self.device, work, self.keep.frozen)
+        say(describe_rows(self.rows, sees_unlabelled=self.config.method.sees_unlabelled_rows))
         with open_log(work, writes=self.processes.is_first) as file:
-            log, name = RunLog(method, file, curves), self.target.name
-            training = Training(method, name, checkpoints, self.processes, log.write, curves.log_point)
+            told = (RunLog(method, file, curves).write, curves.log_point)
+            training = Training(method, self.target.name, checkpoints, self.processes, *told)
             return training, training.run()
 
     def record(self, work: Path, training: Training, progress: Progress, started: float) -> dict[str, Any]:

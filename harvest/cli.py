@@ -12,7 +12,18 @@ import typer
 from typer.core import TyperCommand
 
 from harvest.looking.view.config import ViewConfig, make_view_config
-from shared.console import AsJson, Quiet, ShowVersion, command, print_json, print_result, run_app, say, show_cost
+from shared.console import (
+    AsJson,
+    LogJson,
+    Quiet,
+    ShowVersion,
+    command,
+    print_json,
+    print_result,
+    run_app,
+    say,
+    show_cost,
+)
 from shared.options import make_parameters, take_options
 from shared.settings import name_variables
 
@@ -91,7 +102,7 @@ def plan(
 
 
 @takes_harvest_flags
-def run(options: dict[str, Any], quiet: Quiet = False, as_json: AsJson = False) -> None:
+def run(options: dict[str, Any], quiet: Quiet = False, log_json: LogJson = None, as_json: AsJson = False) -> None:
     """Ask the teacher about every row that is not kept yet. Resumes by itself; an answered row is never asked again."""
     from harvest.asking.interrupt import SignalInterrupts
     from harvest.flags import make_config

@@ -27,7 +27,9 @@ from harvest.teachers.onto import OntoAnswers
 from harvest.teachers.registry import prepare_teacher
 from shared.console import say, track
 from shared.errors import UsageError
+from shared.events import emit
 from shared.keys import RequestKeys
+from shared.log_files import LogFile, keep_log
 from shared.schema import Answer, Row, Status, sum_costs
 from shared.shards import Claim, Kept, Manifest, TeacherFolder, load_manifest, read_kept
 from shared.shards.manifest import MANIFEST_NAME, REMOVED, check_name, check_recipe
@@ -36,6 +38,9 @@ from shared.tasks import LoadedTask, find_task, load_task
 from shared.tasks.task import Task
 
 SHOWN_CAUSES = 5
+LOGS = "logs"
+# What is told of a report when a run has ended; the rest is for who asked for it.
+TOLD = ("rows", "kept", "asked", "failed", "left", "cost_usd", "seconds", "stopped", "causes", "folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: 
     forecast rests on them. `interrupt` and what is raised are as in run_harvest.
     """
     started = time.monotonic()
-    with _prepare(config, interrupt, sends=probe is not None) as harvest:
+    with keep_log() as log, _prepare(config, interrupt, sends=probe is not None) as harvest:
         loaded, teacher, path, scope = harvest.loaded, harvest.teacher, harvest.path, harvest.scope
         if probe is not None and teacher.remote is not None and teacher.remote.deferred is not None:
             raise UsageError(
@@ -104,7 +109,7 @@ def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: 
             )
         spent, changes = Outcome(), Changes()
         if probe is not None:
-            with _open_folder(harvest) as (folder, answer):
+            with _open_folder(harvest, log) as (folder, answer):
                 plan, changes = _plan_in(folder, harvest)
                 folder.plan(plan.planned)
                 spent = _run_engine(harvest, plan.sample(probe - (answer is not None)), folder, answer)
@@ -137,8 +142,8 @@ def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None) ->
     raises as Engine.run does.
     """
     started = time.monotonic()
-    with _prepare(config, interrupt, sends=True) as harvest:
-        with _open_folder(harvest) as (folder, answer):
+    with keep_log() as log, _prepare(config, interrupt, sends=True) as harvest:
+        with _open_folder(harvest, log) as (folder, answer):
             plan, changes = _plan_in(folder, harvest)
             folder.plan(plan.planned)
             fresh = _count_fresh(plan, answer)
@@ -153,7 +158,9 @@ def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None) ->
         agreement = judge_folder(harvest.path)
         left = plan.count(Action.ASK) - outcome.asked
         report = _report(harvest.loaded, harvest.teacher, harvest.path, plan, outcome, started, changes, left, fresh)
-        return replace(report, agreement=None if agreement is None else agreement.describe())
+        report = replace(report, agreement=None if agreement is None else agreement.describe())
+        emit("finished", **{name: getattr(report, name) for name in TOLD})
+        return report
 
 
 def _plan_in(folder: TeacherFolder, harvest: _Harvest) -> tuple[Plan, Changes]:
@@ -178,6 +185,7 @@ def _run_engine(harvest: _Harvest, plan: Plan, folder: TeacherFolder, probed: An
     with track(f"{teacher.name} on {loaded.task.name}", to_do) as tracker:
         stops = (harvest.failure_limit, harvest.interrupt, harvest.drain)
         engine = Engine(loaded, teacher, plan, folder, tracker, *stops)
+        tracker.observe(engine.measure)
         try:
             outcome = run_loop(engine.run(), harvest.interrupt)
         except asyncio.CancelledError:  # it did not wait for what was in flight
@@ -189,18 +197,27 @@ def _run_engine(harvest: _Harvest, plan: Plan, folder: TeacherFolder, probed: An
 
 
 @contextmanager
-def _open_folder(harvest: _Harvest) -> Iterator[tuple[TeacherFolder, Answer | None]]:
+def _open_folder(harvest: _Harvest, log: LogFile) -> Iterator[tuple[TeacherFolder, Answer | None]]:
     """Open the teacher's folder, this worker's to write, claimed before anything is asked.
 
-    Beside it comes the answer that a probe brought, if one was needed; the folder keeps it.
+    Beside it comes the answer that a probe brought, if one was needed; the folder keeps it. The log goes on from here.
     """
     with Claim(harvest.path.parent, harvest.teacher.name, f"w{harvest.scope.share.index}") as claim:
+        log.open(_place_log(harvest))
+        emit("started", command="harvest", task=harvest.loaded.task.name, teacher=harvest.teacher.name)
         folder, answer = _open_claimed(harvest, claim)
         with folder:
             try:
                 yield folder, answer
             finally:
                 _say_notes(folder)
+
+
+def _place_log(harvest: _Harvest) -> Path:
+    """Choose where a run's log lies: beside the teacher's folder, in which everything is a row's or counts rows."""
+    share = harvest.scope.share
+    worker = f"-{share.index + 1}of{share.count}" if share.count > 1 else ""
+    return harvest.path.parent / LOGS / f"{harvest.teacher.name}{worker}.log"
 
 
 def _say_notes(folder: TeacherFolder) -> None:

@@ -8,7 +8,7 @@ import typer
 import distill.startup  # noqa: F401  (before anything of `shared`)
 from distill.compare.flags import Images, Out, Overwrite
 from distill.compare.plan import Comparison
-from shared.console import AsJson, Quiet, ShowVersion, command, print_json, run_app
+from shared.console import AsJson, LogJson, Quiet, ShowVersion, command, print_json, run_app
 from shared.errors import require_extra
 from shared.options import make_parameters, take_options
 
@@ -48,6 +48,7 @@ def run(
     out: Out = Path("runs"),
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    log_json: LogJson = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the teacher what is not kept yet, train what is not finished, and compare.

@@ -12,9 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from importlib.metadata import version
 from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, TypeAlias
 
 import typer
@@ -24,6 +25,7 @@ from rich.markup import escape
 from rich.segment import Segment
 
 from shared.errors import Error, StoppedError, UsageError
+from shared.events import JsonLines, emit, listened, mute, write_events
 from shared.failures import TRACEBACK, explain
 from shared.printable import make_printable
 from shared.secrets import hide_secrets
@@ -56,6 +58,22 @@ Quiet: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--quiet", "-q", help="Show neither progress nor notices: errors and the result only.", callback=_be_quiet
+    ),
+]
+
+
+def _choose_events(target: str | None) -> None:
+    global _events
+    _events = target
+
+
+LogJson: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--log-json",
+        metavar="FILE",
+        help="Append what happens to FILE, a JSON object a line; with - to standard error, and nothing else there.",
+        callback=_choose_events,
     ),
 ]
 ShowVersion: TypeAlias = Annotated[
@@ -115,6 +133,7 @@ messages = SafeConsole(stderr=True, highlight=False)
 results = SafeConsole(highlight=False)
 _silent = False  # another process says the same
 _quiet = False  # the person wants neither progress nor notices
+_events: str | None = None  # where events go as lines of JSON
 
 
 class Tracker(Protocol):
@@ -123,11 +142,29 @@ class Tracker(Protocol):
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Count `steps` more as done; `note` replaces the text beside the bar."""
 
+    def observe(self, measure: Callable[[], Mapping[str, Any]]) -> None:
+        """Have the events of this progress say what `measure` gives, too."""
+
+
+class _Display(Protocol):
+    def advance(self, steps: int = 1, note: str = "") -> None: ...
+
 
 @contextmanager
 def track(description: str, total: int) -> Iterator[Tracker]:
-    """Show the progress of `total` steps while the block runs; nothing of none."""
-    if _silent or _quiet or not total:
+    """Show the progress of `total` steps while the block runs, and tell it as events; nothing of none."""
+    if not total:
+        yield _ToldTracker(_SilentTracker(), description, total)
+    else:
+        with _display(description, total) as display:
+            tracker = _ToldTracker(display, description, total)
+            yield tracker
+            tracker.tell()
+
+
+@contextmanager
+def _display(description: str, total: int) -> Iterator[_Display]:
+    if _silent or _quiet or messages.quiet:
         yield _SilentTracker()
     elif messages.is_terminal:
         with _make_bar() as progress:
@@ -136,6 +173,31 @@ def track(description: str, total: int) -> Iterator[Tracker]:
         tracker = _LineTracker(description, total)
         yield tracker
         tracker.finish()
+
+
+class _ToldTracker:
+    """A display, and beside it an event every PLAIN_LINE_SECONDS."""
+
+    def __init__(self, display: _Display, description: str, total: int) -> None:
+        self._display, self._description, self._total = display, description, total
+        self._done, self._note = 0, ""
+        self._measure: Callable[[], Mapping[str, Any]] = dict
+        self._started = self._told = time.monotonic()
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._display.advance(steps, note)
+        self._done, self._note = self._done + steps, note
+        if time.monotonic() - self._told >= PLAIN_LINE_SECONDS:
+            self.tell()
+
+    def observe(self, measure: Callable[[], Mapping[str, Any]]) -> None:
+        self._measure = measure
+
+    def tell(self) -> None:
+        self._told = time.monotonic()
+        seconds = round(self._told - self._started, 3)
+        known = {"what": self._description, "done": self._done, "total": self._total, "seconds": seconds}
+        emit("progress", **known, **self._measure(), note=self._note)
 
 
 def _make_bar() -> "Progress":
@@ -194,14 +256,20 @@ class _LineTracker:
         messages.print(f"{line}  {self._note}".rstrip(), markup=False, soft_wrap=True)
 
 
-def silence() -> None:
-    """Show nothing but errors from now on. Called in all but the first of several processes that do the same work."""
+def silence(*, tells: bool = False) -> None:
+    """Show nothing but errors from now on, and tell no events unless it `tells` them.
+
+    Called in all but the first of several processes that do the same work.
+    """
     global _silent
     _silent = True
+    if not tells:
+        mute()
 
 
 def say(message: str) -> None:
     """Print one notice for the person at the keyboard, without any key."""
+    emit("notice", text=message)
     if not _quiet:
         _tell(message)
 
@@ -233,6 +301,7 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def fail(error: Error) -> typer.Exit:
     """Print an error's message; give what ends the command with its exit code, for the caller to raise."""
+    emit("error", text=str(error), kind=type(error).__name__, exit_code=error.exit_code)
     messages.print("[bold red]error:[/]", escape(hide_secrets(str(error))), soft_wrap=True)
     return typer.Exit(error.exit_code)
 
@@ -246,20 +315,52 @@ def command(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
     @wraps(function)
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         try:
-            with catch_signals(interrupt, ENDING):
-                function(*args, **kwargs)
-            if results.broken is not None:
-                raise results.broken
-        except StoppedError as stop:
-            _tell(str(stop))
-            raise typer.Exit(stop.exit_code) from None
-        except KeyboardInterrupt:
-            _tell("interrupted: what was kept stays kept, and the same command goes on from there")
-            raise typer.Exit(130) from None
-        except Exception as error:
-            raise _end(error) from None
+            with _told_to_machines():
+                _run_told(partial(function, *args, **kwargs))
+        except Error as error:  # the events have no place
+            raise fail(error) from None
 
     return run
+
+
+def _run_told(function: Callable[[], None]) -> None:
+    try:
+        with catch_signals(interrupt, ENDING):
+            function()
+        if results.broken is not None:
+            raise results.broken
+    except StoppedError as stop:
+        raise _stop(str(stop), stop.exit_code) from None
+    except KeyboardInterrupt:
+        kept = "interrupted: what was kept stays kept, and the same command goes on from there"
+        raise _stop(kept, 130) from None
+    except Exception as error:
+        raise _end(error) from None
+
+
+@contextmanager
+def _told_to_machines() -> Iterator[None]:
+    """Tell the events of the block where --log-json says; on standard error then nothing else."""
+    global _events
+    target, _events = _events, None
+    if target is None:
+        yield
+    elif target == "-":
+        quiet, messages.quiet = messages.quiet, True
+        try:
+            with listened(JsonLines(sys.stderr, say)):
+                yield
+        finally:
+            messages.quiet = quiet
+    else:
+        with write_events(Path(target), say):
+            yield
+
+
+def _stop(why: str, code: int) -> typer.Exit:
+    emit("stopped", text=why, exit_code=code)
+    _tell(why)
+    return typer.Exit(code)
 
 
 def run_app(app: typer.Typer, prepare: Callable[[Any], None] | None = None) -> None:

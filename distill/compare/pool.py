@@ -136,7 +136,7 @@ def start_worker(places: "SimpleQueue[Place]") -> None:
     What the keyboard or a terminal that is closed says is the parent's to act on: the worker ignores it, while it
     trains too (shared.signals hears no signal that is ignored). By SIGTERM the parent says that the cell is to stop.
     """
-    silence()
+    silence(tells=True)  # a cell has a log of its own
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

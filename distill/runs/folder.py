@@ -17,6 +17,8 @@ from shared.shards.manifest import check_name
 from shared.sources import ResolvedModel, resolve_model
 
 CHECKPOINT = "checkpoint.pt"
+LOG_FILE = "run.log"  # what the run said, in all processes that trained it one after the other
+STARTED = "started.json"  # what is known of a run before it has metrics.json
 _READ = {"config": dict, "shards": str}  # what every reader of a metrics.json needs of it
 
 
@@ -65,9 +67,9 @@ def find_run_student(run_folder: Path, trusts_code: bool = False) -> ResolvedMod
 
 
 def clear_folder(work: Path) -> None:
-    """Remove all that a run's working folder holds but for its checkpoint."""
+    """Remove all that a run's working folder holds but for its checkpoint and its log."""
     for path in work.iterdir():
-        if path.name != CHECKPOINT:
+        if path.name not in (CHECKPOINT, LOG_FILE):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -93,7 +95,7 @@ def working_folder(target: Path, overwrite: bool, processes: Processes) -> Itera
     """Hold a folder beside `target` that becomes it when the block ends well.
 
     When the block does not, the folder stays if it holds a CHECKPOINT, for the next run of that name to go on from;
-    that is all that the next run finds in it. Raises LockedError while another process works in it.
+    that and its log are all that the next run finds in it. Raises LockedError while another process works in it.
     """
     work = name_working_folder(target)
     if not processes.is_first:
@@ -110,7 +112,8 @@ def working_folder(target: Path, overwrite: bool, processes: Processes) -> Itera
             if overwrite and target.exists():
                 shutil.rmtree(target)
             os.rename(work, target)
-            (target / CHECKPOINT).unlink(missing_ok=True)
+            for name in (CHECKPOINT, STARTED):
+                (target / name).unlink(missing_ok=True)
         finally:
             if not (work / CHECKPOINT).exists():
                 shutil.rmtree(work, ignore_errors=True)

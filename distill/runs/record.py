@@ -19,10 +19,13 @@ from distill.compute.devices import Device
 from distill.config import DistillConfig
 from distill.data.run_rows import RunRows
 from distill.runs.card import find_comparable, make_card
+from distill.runs.folder import LOG_FILE, STARTED
 from distill.runs.trackers import Curves
 from distill.training.method import Method, RowScores
 from distill.training.progress import CurvePoint, EpochRecord, Progress
 from distill.training.step import SKIPPED
+from shared.events import emit
+from shared.log_files import LogFile
 from shared.options import flatten
 from shared.shards.manifest import hash_manifest, hash_recipe
 
@@ -34,6 +37,28 @@ SCHEMA = pa.schema([("split", pa.string()), ("row", pa.int64()), ("score", pa.fl
 def identify_run(config: DistillConfig, rows: RunRows, fingerprint: str) -> dict[str, Any]:
     """Give what a run must share with another to go on from its checkpoint: options, shards and the student."""
     return {**flatten(config), "manifest_sha256": hash_manifests(rows), "student_fingerprint": fingerprint}
+
+
+def begin_run(folder: Path, log: LogFile, config: DistillConfig, rows: RunRows, *, goes_on: bool) -> None:
+    """Write what is known of a run that begins, or goes on, to its folder; its log goes on there, too."""
+    log.open(folder / LOG_FILE, anew=not goes_on)
+    manifest = rows.manifest
+    known = {
+        "task": manifest.task,
+        "teacher": name_teachers(rows),
+        "student": config.student.model,
+        "variant": config.name_variant(manifest.kind),
+        "seed": config.training.seed,
+        "metric": manifest.metric,
+    }
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    (folder / STARTED).write_text(json.dumps({**known, "config": flatten(config), "started_at": started}) + "\n")
+    emit("started", command="distill", **known, goes_on=goes_on)
+
+
+def name_teachers(rows: RunRows) -> str:
+    """Name the teachers of a run."""
+    return "+".join(teacher.manifest.teacher for teacher in rows.teachers)
 
 
 def hash_manifests(rows: RunRows) -> dict[str, str]:
@@ -98,7 +123,7 @@ def describe_run(
     assert progress.best is not None, "every epoch of the last phase is scored"
     return {
         "task": manifest.task,
-        "teacher": "+".join(teacher.manifest.teacher for teacher in rows.teachers),
+        "teacher": name_teachers(rows),
         "student": config.student.model,
         "preset": config.preset,
         "variant": config.name_variant(manifest.kind),
@@ -142,6 +167,12 @@ def _measure_speed(progress: Progress) -> dict[str, Any]:
         "student_steps": sum(record.steps for record in progress.epochs),
         "examples_per_second": sum(record.rows for record in progress.epochs) / seconds,
     }
+
+
+def tell_finished(target: Path, metrics: Mapping[str, Any]) -> None:
+    """Tell what a finished run came to."""
+    names = ("metric", "dev_best", "dev_last", "test", "best_epoch", "student_steps", "examples_per_second", "seconds")
+    emit("finished", run=str(target), **{name: metrics[name] for name in names})
 
 
 def count_skipped(progress: Progress) -> int:

@@ -92,7 +92,7 @@ class Curves:
 
     def log_point(self, point: "CurvePoint") -> None:
         """Log a point of the last phase's curve."""
-        self._log(describe_point(point), point.step)
+        self._log(describe_values(point), point.step)
         self._step = max(self._step, point.step)
 
     def log_result(self, metrics: Mapping[str, Any]) -> None:
@@ -137,7 +137,7 @@ def open_trackers(names: Sequence[str], run: TrackedRun) -> Iterator[Curves]:
         curves.finish()
 
 
-def describe_point(point: "CurvePoint") -> dict[str, float]:
+def describe_values(point: "CurvePoint") -> dict[str, float]:
     """Give the values of a point, by name: its scores, its terms, the learning rates, and rows a second."""
     rates = {f"{name.removesuffix('_optimizer')}/learning_rate": rate for name, rate in point.rates.items()}
     pace = {"rows_per_second": point.rows / point.seconds} if point.seconds > 0 else {}

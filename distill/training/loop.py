@@ -19,9 +19,20 @@ from distill.compute.processes import Processes
 from distill.compute.weights import copy_trained
 from distill.training.checkpoint import Checkpoints
 from distill.training.method import Method, Phase, Result
-from distill.training.progress import Best, CurvePoint, EpochRecord, Evaluation, Progress, capture, restore
+from distill.training.progress import (
+    Best,
+    CurvePoint,
+    EpochRecord,
+    Evaluation,
+    Progress,
+    capture,
+    describe_epoch,
+    describe_point,
+    restore,
+)
 from shared.console import Tracker, track
 from shared.errors import Error, StoppedError
+from shared.events import emit
 from shared.signals import Stop, interrupt
 
 POINTS_OF_AN_EPOCH = 20  # of its curve, at least, where it has as many steps
@@ -105,7 +116,9 @@ class Training:
                 if not is_scored(progress):
                     self._score(name, phase, progress)
                 tracker.advance(0, _describe(phase, progress))  # its score, which came behind the step
+                self._draw(name, phase, progress)
                 record = close_epoch(phase, progress)
+                emit("epoch", phase=name, **describe_epoch(record))
                 if self.on_epoch is not None and name == self.method.phases[-1]:
                     self.on_epoch(record)
                 if self.stop.told is not None:
@@ -168,6 +181,7 @@ class Training:
 
     def _draw(self, name: str, phase: Phase[Any], progress: Progress) -> None:
         point = progress.draw_point(count_done(phase, progress), read_rates(phase))
+        emit("step", phase=name, **describe_point(point))
         if self.on_point is not None and name == self.method.phases[-1]:
             self.on_point(point)
 
@@ -247,9 +261,7 @@ def is_patience_over(phase: Phase[Any], progress: Progress) -> bool:
 
 
 def close_epoch(phase: Phase[Any], progress: Progress) -> EpochRecord:
-    """Turn from an epoch whose last weights were scored to the next."""
-    done = count_done(phase, progress)
-    progress.draw_point(done, read_rates(phase))
+    """Turn from an epoch whose last weights were scored, and are in its curve, to the next."""
     record = EpochRecord(
         progress.epoch,
         progress.evaluations[-1].scores,
@@ -258,7 +270,7 @@ def close_epoch(phase: Phase[Any], progress: Progress) -> EpochRecord:
         progress.step,
         progress.rows,
         progress.seconds,
-        done,
+        count_done(phase, progress),
         progress.evaluations,
         progress.curve,
     )

@@ -152,6 +152,26 @@ class Progress:
         self.terms, self.evaluations, self.curve, self.drawn = {}, [], [], Drawn()
 
 
+def find_loss(terms: Mapping[str, float]) -> float | None:
+    """Give the term that is the whole loss, as methods name it: student/total, or aligner/loss; None where none is."""
+    whole = [name for name in terms if name.endswith(("/total", "/loss"))]
+    return terms[max(whole)] if whole else None
+
+
+def describe_point(point: CurvePoint) -> dict[str, Any]:
+    """Give a point of a curve as it is told to machines."""
+    pace = point.rows / point.seconds if point.seconds > 0 else None
+    dev, loss = next(iter(point.scores.values()), None), find_loss(point.terms)
+    known = {"epoch": point.epoch, "step": point.step, "loss": loss, "dev": dev, "rows_per_second": pace}
+    return {**known, "terms": point.terms, "learning_rates": point.rates}
+
+
+def describe_epoch(record: EpochRecord) -> dict[str, Any]:
+    """Give an epoch as it is told to machines."""
+    known = {"epoch": record.epoch, "step": record.done, "loss": find_loss(record.terms), "dev": record.dev}
+    return {**known, "seconds": record.seconds, "terms": record.terms, "scores": record.scores}
+
+
 def capture(progress: Progress, learners: Learners) -> dict[str, Any]:
     """Give what `restore` needs: tensors and plain values. `learners` are modules, optimisers and scalers, by name."""
     best = progress.best

@@ -96,6 +96,7 @@ class Engine:
         self._too_many: TooManyFailuresError | None = None
         self._remote = teacher.remote
         self._is_deferred = self._remote is not None and self._remote.deferred is not None
+        self._kept = plan.count(Action.KEEP)
         self.outcome = Outcome()
 
     async def run(self) -> Outcome:
@@ -300,6 +301,12 @@ class Engine:
                 f"{len(self._splits):,} requests were left behind in flight: the next run asks them again{twice}. "
                 "`harvest status` counts them"
             )
+
+    def measure(self) -> dict[str, int | float | None]:
+        """Give how far the run is in numbers, named as a harvest's report names them."""
+        outcome = self.outcome
+        asked, failed = outcome.asked, outcome.failed
+        return {"asked": asked, "kept": self._kept, "failed": failed, "cost_usd": outcome.cost_usd}
 
     def _describe_progress(self) -> str:
         if self._remote is not None:

@@ -59,6 +59,7 @@ def test_the_run_folder(toy: Path, tiny_student: Path) -> None:
         "heads.safetensors",
         "aligner.safetensors",
         "log.jsonl",
+        "run.log",
     }
     assert [p.name for p in folder.parent.iterdir()] == [folder.name], "nothing else is left beside it"
     wanted = {"task": "toy", "teacher": "t", "loss": "cosine", "semantics": "paper", "seed": 3, "metric": "accuracy"}

@@ -60,6 +60,7 @@ def test_a_comparison_its_resume_and_its_report(shards: Path, tiny_student: Path
         "predictions.npz",
         "row_scores.parquet",
         "log.jsonl",
+        "run.log",
     }
     assert json.loads((folder / RESULT).read_text()) == json.loads(json.dumps(result))
     (group,) = result["groups"]

@@ -40,6 +40,7 @@ def test_frozen_layers_stay_and_the_saved_student_is_whole(toy: Path, tiny_stude
             "heads.safetensors",
             "aligner.safetensors",
             "log.jsonl",
+            "run.log",
         )
     }
     before, after = load_file(tiny_student / "model.safetensors"), load_file(folder / "student" / "model.safetensors")

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from distill.config import make_distill_config
 from distill.run import run_distillation
-from distill.runs.trackers import Curves, TrackedRun, check_trackers, describe_point, open_trackers
+from distill.runs.trackers import Curves, TrackedRun, check_trackers, describe_values, open_trackers
 from distill.training.progress import CurvePoint
 from shared.errors import Error, MissingExtraError, StoppedError, UsageError
 from tests.distill.distill_rows import WriteFolder, make_rows
@@ -139,6 +139,12 @@ def test_a_run_that_is_stopped_goes_on_in_its_tracker_without_doubled_steps(
     monkeypatch.setattr(Curves, "log_point", log_point)
     folder, metrics = run_distillation(config, private / "runs", "mine", trackers=[tracker])
 
+    log = (folder / "run.log").read_text()
+    assert [log.count(said) for said in ("  begins  ", "  started  ", "  epoch  ", "goes_on True", "  finished  ")] == [
+        *(2, 2, 2, 1, 1)
+    ]
+    assert "StoppedError: mine was stopped by SIGTERM in epoch 2 after step 3" in log
+
     held = READERS[tracker](private / "trackio" if tracker == "trackio" else folder / "trackers")
     points = [point for line in (folder / "log.jsonl").read_text().splitlines() for point in json.loads(line)["curve"]]
     assert [point["step"] for point in points] == list(range(1, 25))
@@ -166,7 +172,7 @@ def test_what_tensorboard_reads_of_a_run(tmp_path: Path) -> None:
     (file,) = tmp_path.rglob("events.out.*")
     assert b"euclid" in file.read_bytes()
     assert KEY.encode() not in file.read_bytes()
-    assert describe_point(make_point(6))["rows_per_second"] == 24.0
+    assert describe_values(make_point(6))["rows_per_second"] == 24.0
 
 
 def test_a_tracker_that_does_not_start_is_named_before_training(tmp_path: Path) -> None:
