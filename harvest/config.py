@@ -93,6 +93,9 @@ class HarvestConfig:
     letters: Annotated[
         bool, Option("Ask for a letter in place of a label's word: the question lists the words with letters.")
     ] = False
+    calibrate: Annotated[
+        bool, Option("Ask about an empty text, too: its label scores are kept in calibration.json, beside the answers.")
+    ] = False
     onto: Annotated[
         Path | None, Option("A teacher=<name> folder: its answers and this teacher's vectors make one row.")
     ] = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from harvest.asking.calibration import calibrate
 from harvest.asking.engine import INTERRUPTED, Engine, Outcome
 from harvest.asking.follow import Changes, describe_changes, drop_found, find_changes, follow_file
 from harvest.asking.forecast import Forecast, make_forecast, measure
@@ -24,7 +25,7 @@ from harvest.looking.agreement import judge_folder
 from harvest.looking.card import write_card
 from harvest.teachers.base import Remote, Teacher, find_draw_problem
 from harvest.teachers.onto import OntoAnswers
-from harvest.teachers.registry import prepare_teacher
+from harvest.teachers.registry import choose_entry, prepare_teacher
 from shared.console import say, track
 from shared.errors import UsageError
 from shared.events import emit
@@ -151,6 +152,8 @@ def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None) ->
             outcome = _run_engine(harvest, plan, folder, answer)
             if not outcome.disk_full:
                 drop_found(folder)
+            if config.calibrate and outcome.stopped is None:
+                run_loop(calibrate(harvest.teacher, harvest.path), harvest.interrupt)
         if not outcome.disk_full:
             write_card(harvest.path.parent)
         if outcome.stopped == INTERRUPTED:
@@ -282,6 +285,8 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None, *, sends: bool)
     scope = _choose_scope(config, loaded)
     folder = config.out or Path("data") / loaded.task.name
     task = use_letters(loaded.task) if config.letters else loaded.task
+    if config.calibrate:
+        _check_calibration(config.teacher, task)
     teacher = _make_teacher(config.teacher, build_teacher, task, folder)
     try:
         if config.onto is not None:
@@ -296,6 +301,16 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None, *, sends: bool)
         yield _Harvest(loaded, teacher, path, scope, config.failure_limit, config.drain, interrupt)
     finally:
         run_loop(teacher.aclose(), interrupt)
+
+
+def _check_calibration(choice: TeacherChoice, task: Task) -> None:
+    """Refuse to calibrate what has no label scores, or is paid for."""
+    gives = choose_entry(choice.teacher, choice.options).gives
+    if task.kind != "classification" or "label_logprobs" not in gives or "endpoint" in choice.options:
+        raise UsageError(
+            f"--calibrate: {choice.teacher} on {task.name} has no label scores that are computed here; it is of use "
+            "with --teacher transformers or vllm, and a task with labels"
+        )
 
 
 def load_choice(choice: TaskChoice) -> LoadedTask:

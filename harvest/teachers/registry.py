@@ -299,7 +299,7 @@ def describe_unknown(
     said += f" (did you mean {spell(near[0])}?)" if near else ""
     others = [
         other.name
-        for other in find_teachers().entries.values()
+        for other in (choose_entry(each, {}) for each in find_teachers().entries)
         if other.config != entry.config and option in _list_names(other)
     ]
     if others:

@@ -71,8 +71,8 @@ def harvest(model: Path, rows: Path, out: Path, teacher: str, /, **more: Any) ->
         {"engine": {**ENGINE, "max_model_len": CONTEXT}, "draw": "none"} if teacher == "vllm" else {"dtype": "float32"}
     )
     columns = {"text_column": "ask", "target_text_column": "say", "question": "Answer."}
-    options = {"task": str(rows), "out": str(out), "teacher": teacher, "name": teacher, "model": str(model)}
-    options |= {"top_logprobs": TOP}
+    options: dict[str, Any] = {"task": str(rows), "out": str(out), "teacher": teacher, "name": teacher}
+    options |= {"model": str(model), "top_logprobs": TOP}
     report = run_harvest(make_harvest_config({**options, **columns, **own, **more}))
     assert report.asked == ROWS
     folder = out / f"teacher={more.get('name', teacher)}"

@@ -148,7 +148,7 @@ class VllmTeacher:
             parameters["top_p"] = config.top_p
         if config.topk is not None:
             parameters["topk"] = config.topk
-        return {**recipe, "scoring": self._labels.describe(), "parameters": parameters}
+        return {**recipe, "scoring": {"mode": str(self._labels.scoring)}, "parameters": parameters}
 
     def content(self, example: Example) -> Mapping[str, Any]:
         """All of one request that changes its answer.

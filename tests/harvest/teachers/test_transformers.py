@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
+from harvest.chat.label_trie import find_first_tokens
 from harvest.chat.scoring import spell_word
 from harvest.config import make_harvest_config
 from harvest.job import Report, run_harvest
@@ -137,13 +139,26 @@ def test_where_layers_see_a_window_only_prompts_are_computed_anew(model: Path, r
         np.testing.assert_allclose(row["label_logprobs"], np.log(exact), atol=1e-3)
 
 
-def test_letters_are_asked_for_in_place_of_words(model: Path, rows: Path, tmp_path: Path) -> None:
-    labelled = {"label_column": "label", "labels": WORDS, "letters": True}
+def test_letters_are_asked_for_in_place_of_words_and_an_empty_text_for_calibration(
+    model: Path, rows: Path, tmp_path: Path
+) -> None:
+    labelled = {"label_column": "label", "labels": WORDS, "letters": True, "calibrate": True}
     assert harvest(model, rows, tmp_path, **labelled).failed == 0
+    assert set(read_rows(tmp_path)["text"]) == set(TEXTS)  # the empty one is no row
     manifest = load_manifest(tmp_path / f"teacher={model.name}")
     assert (manifest.labels, manifest.recipe["prompt"]["label_words"]) == (WORDS, ["A", "B", "C", "D"])
     assert "\nB. a b\n" in manifest.recipe["prompt"]["question"]
     assert manifest.recipe["scoring"] == {"mode": "token_ids"}
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    said = f"<|user|>{manifest.recipe['prompt']['question']}\n\n<|end|><|assistant|>"
+    with torch.inference_mode():
+        logits = network(torch.tensor([tokenizer(said, add_special_tokens=False).input_ids])).logits[0, -1]
+    ways = find_first_tokens("ABCD", partial(tokenizer.encode, add_special_tokens=False))
+    exact = [float(logits.double().log_softmax(-1)[list(ids)].logsumexp(0)) for ids in ways]
+    kept = json.loads((tmp_path / f"teacher={model.name}" / "calibration.json").read_text())
+    np.testing.assert_allclose(kept["label_logprobs"], exact, atol=1e-3)
+    with pytest.raises(UsageError, match="has no label scores that are computed here"):
+        harvest(model, rows, tmp_path, target_text_column="label", calibrate=True)
 
 
 def test_draws_are_their_own_in_any_batch(model: Path, rows: Path, tmp_path: Path) -> None:
