@@ -12,18 +12,27 @@ from typing import Any
 
 from harvest.asking.calibration import calibrate
 from harvest.asking.engine import INTERRUPTED, Engine, Outcome
-from harvest.asking.follow import Changes, describe_changes, drop_found, find_changes, follow_file
+from harvest.asking.follow import (
+    Changes,
+    describe_changes,
+    describe_repainted,
+    drop_found,
+    find_changes,
+    follow_file,
+    set_aside_repainted,
+)
 from harvest.asking.forecast import Forecast, make_forecast, measure
 from harvest.asking.inflight import InFlightLog
 from harvest.asking.interrupt import Interrupt, run_loop
 from harvest.asking.manifest import make_manifest
+from harvest.asking.pictures import keep_pictures
 from harvest.asking.plan import EVERY_SPLIT, Action, Plan, Scope, find_first, make_plan, request_key
 from harvest.asking.reserve import DiskReserve
 from harvest.chat.prompts import use_letters
 from harvest.config import NO_SPLIT, HarvestConfig, TaskChoice, TeacherChoice
 from harvest.looking.agreement import judge_folder
 from harvest.looking.card import write_card
-from harvest.teachers.base import Remote, Teacher, find_draw_problem
+from harvest.teachers.base import Remote, Teacher, find_draw_problem, sees_pictures
 from harvest.teachers.onto import OntoAnswers
 from harvest.teachers.registry import choose_entry, prepare_teacher
 from shared.console import say, track
@@ -129,6 +138,8 @@ def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: 
             kept = {split: read_kept(path, manifest, split) for split in _list_kept(manifest, scope)}
             measured = measure(path, manifest, teacher)
         plan = make_plan(loaded, teacher, scope, kept, estimate=True)
+        if said := describe_repainted(plan.repainted):
+            say(said)
         left = plan.count(Action.ASK)
         report = _report(loaded, teacher, path, plan, spent, started, changes, left)
         return replace(report, forecast=make_forecast(plan, teacher, measured))
@@ -173,7 +184,11 @@ def _plan_in(folder: TeacherFolder, harvest: _Harvest) -> tuple[Plan, Changes]:
     if changes != Changes():
         say(f"{describe_changes(changes)}. Nobody is asked about them again")
     kept = {split: folder.kept(split) for split in _list_kept(folder.manifest, harvest.scope)}
-    return make_plan(harvest.loaded, harvest.teacher, harvest.scope, kept), changes
+    plan = make_plan(harvest.loaded, harvest.teacher, harvest.scope, kept)
+    if said := describe_repainted(plan.repainted):
+        say(said)
+    set_aside_repainted(folder, plan.repainted)
+    return plan, changes
 
 
 def _list_kept(manifest: Manifest, scope: Scope) -> set[str]:
@@ -259,6 +274,7 @@ def _open_with_probe(harvest: _Harvest, remote: Remote, claim: Claim) -> tuple[T
         with closing(DiskReserve(claim.path, claim.worker)):  # there is room for what the probe pays for
             probe = run_loop(remote.probe(example, note), harvest.interrupt)
         folder = undo.enter_context(_open_as_described(harvest, claim))
+        keep_pictures(folder.path, probe.pictures)
         key, _ = request_key(RequestKeys(harvest.teacher.recipe()), harvest.teacher, example)
         folder.append(split, [Row(example, key, 0, probe.answer)])
         folder.commit()
@@ -291,6 +307,11 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None, *, sends: bool)
     try:
         if config.onto is not None:
             teacher = OntoAnswers(teacher, config.onto, loaded.task)
+        if loaded.task.has_pictures and not sees_pictures(teacher):
+            say(
+                f"  the teacher {teacher.name} is shown no picture of these rows, but their texts alone: encoder, vllm "
+                "and endpoint are teachers that see them"
+            )
         if config.draws > 1 and (problem := find_draw_problem(teacher)) is not None:
             raise UsageError(f"--draws {config.draws}: all would be alike, for {problem}")
         path = folder / f"teacher={check_name('teacher', teacher.name)}"

@@ -26,6 +26,7 @@ ROOMS = {
     "harvest": (
         "startup",
         "chat",
+        "pictures",
         "rendering",
         "teachers",
         "asking",

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shared.console import say
+from shared.errors import UsageError
 from shared.fingerprints import FINGERPRINTED, Fingerprints, fingerprint_rows
 from shared.schema import Row, Status
 from shared.shards import Manifest, TeacherFolder, iterate_pieces, iterate_rows, read_row_group
@@ -107,6 +108,36 @@ def follow_file(folder: TeacherFolder, loaded: LoadedTask) -> Changes:
         if difference.relabelled:
             _relabel(folder, loaded, split, np.concatenate(difference.relabelled))
     return changes
+
+
+def set_aside_repainted(folder: TeacherFolder, rows: Mapping[str, Sequence[tuple[str, int]]]) -> None:
+    """Set aside the answers to pictures that are others now, (id, draw) by split, before the rows are asked again.
+
+    Raises UsageError while another worker of the folder lives: then nothing can be set aside.
+    """
+    count = sum(map(len, rows.values()))
+    if not count:
+        return
+    if (other := folder.find_other_worker()) is not None:
+        raise UsageError(
+            f"{count:,} kept rows have other pictures now, and the worker {other} writes to this folder too: run once "
+            "alone, so that their answers are set aside before they are asked again"
+        )
+    folder.seal()
+    for split, some in rows.items():
+        if some:
+            _set_aside(folder, split, frozenset(some))
+            folder.remove(split, some)
+
+
+def describe_repainted(rows: Mapping[str, Sequence[tuple[str, int]]]) -> str:
+    """Say how many kept rows have other pictures now; "" for none."""
+    count = sum(map(len, rows.values()))
+    if not count:
+        return ""
+    return (
+        f"{count:,} kept rows have other pictures now: they are asked again, and the old answers go to split={REMOVED}"
+    )
 
 
 def describe_changes(changes: Changes) -> str:

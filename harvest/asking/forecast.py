@@ -7,7 +7,7 @@ differs from row to row (ratio estimator; Cochran, Sampling Techniques, chapter 
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, TypeAlias
@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from harvest.asking.plan import Action, Plan
-from harvest.teachers.base import Deferred, Estimate, Teacher
+from harvest.teachers.base import Deferred, Estimate, Teacher, sees_pictures
 from shared.errors import DataError
 from shared.example import Example
 from shared.schema import Status
@@ -140,6 +140,10 @@ def make_forecast(plan: Plan, teacher: Teacher, measured: Measurement | None) ->
     guessed_prompt = guess.input_tokens + guess.image_tokens
     prompt, output = Amount(guessed_prompt), Amount(guess.output_tokens)
     cost = None if guess.cost_usd is None else Amount(guess.cost_usd)
+    if measured is not None and requests and sees_pictures(teacher):
+        measured = _measure_by_row(
+            measured, guessed_prompt / requests, None if cost is None else cost.likely / requests
+        )
     size, seconds_a_row, rows = Amount(guess.bytes), None, 0
     if measured is not None and len(measured):
         rows = len(measured)
@@ -176,6 +180,13 @@ def make_forecast(plan: Plan, teacher: Teacher, measured: Measurement | None) ->
         measured_rows=rows,
         deferred=None if remote is None else remote.deferred,
     )
+
+
+def _measure_by_row(measured: Measurement, prompt_tokens: float, cost_usd: float | None) -> Measurement:
+    """The same beside what is guessed of the average row: kept rows do not tell the sizes of their pictures."""
+    cost = math.nan if cost_usd is None else cost_usd
+    ones = np.ones(len(measured))
+    return replace(measured, guessed_prompt_tokens=prompt_tokens * ones, guessed_cost_usd=cost * ones)
 
 
 def describe_forecast(forecast: Forecast) -> list[str]:

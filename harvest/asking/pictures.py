@@ -1,21 +1,33 @@
-"""Pictures that a teacher made, kept beside the shards: teacher=<name>/images/<first two digits>/<sha256>.png."""
+"""Pictures that a teacher made or was shown, kept beside the shards: images/<first two digits>/<sha256>.png."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from shared.disk import explain_disk_errors, make_folder, replace_file
 
+_SIGNS = {b"\xff\xd8": ".jpg", b"GIF8": ".gif", b"BM": ".bmp", b"II*\0": ".tiff", b"MM\0*": ".tiff"}
+
 
 def find_picture(folder: Path, sha256: str) -> Path:
     """Where a teacher folder keeps the picture of that hash, if it does."""
-    return folder / "images" / sha256[:2] / f"{sha256}.png"
+    place = folder / "images" / sha256[:2]
+    return next(place.glob(f"{sha256}.*"), place / f"{sha256}.png")
 
 
 def keep_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
-    """Write PNG files, by their sha256, into a teacher folder; when this returns, they survive a power loss."""
+    """Write the files of pictures, by their sha256, into a teacher folder; when this returns, they survive a power
+    loss.
+    """
     with explain_disk_errors(folder):
-        for sha256, png in pictures.items():
+        for sha256, content in pictures.items():
             path = find_picture(folder, sha256)
             if not path.exists():
                 make_folder(path.parent)
-                replace_file(path, png)
+                replace_file(path.with_suffix(_find_suffix(content)), content)
+
+
+def _find_suffix(content: bytes) -> str:
+    """The ending of a picture's name, by how its file begins."""
+    if content[8:12] == b"WEBP":
+        return ".webp"
+    return next((suffix for sign, suffix in _SIGNS.items() if content.startswith(sign)), ".png")

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from harvest.teachers.base import Estimate, Teacher
+from harvest.pictures import fetch_pictures
+from harvest.teachers.base import Estimate, Teacher, sees_pictures
 from shared.errors import DataError
 from shared.example import Example
 from shared.fingerprints import fingerprint_rows
@@ -33,7 +34,7 @@ Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Digests: TypeAlias = np.ndarray[Any, np.dtype[np.bytes_]]
 
 EVERY_SPLIT = "*"
-UNASKED = STATUSES.index(Status.UNASKED)
+FAILED, UNASKED = STATUSES.index(Status.FAILED), STATUSES.index(Status.UNASKED)
 
 
 class Action(IntEnum):
@@ -94,7 +95,8 @@ class Plan:
     """The action of every row, by split: of shape (draws, examples), examples in the order of the source.
 
     `planned` is how many rows each split is to have, over all workers; `kept` counts the rows that are kept, by status;
-    `first_failure` is one example of what cannot be asked. `estimate` is what all rows that are asked will about take
+    `first_failure` is one example of what cannot be asked. `repainted` are the kept rows, (id, draw) by split, whose
+    answer is that to another picture: they are asked again. `estimate` is what all rows that are asked will about take
     together, where that was wished for.
     """
 
@@ -103,6 +105,7 @@ class Plan:
     kept: Mapping[Status, int]
     first_failure: str | None = None
     estimate: Estimate | None = None
+    repainted: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
 
     def sample(self, rows: int) -> "Plan":
         """The same with at most `rows` of the rows that are asked, spread evenly over all of them, and no other."""
@@ -133,7 +136,7 @@ class Plan:
         if not self.has(split, *actions):
             return
         start = 0
-        for _, frame in loaded.frames([split]):
+        for _, frame in loaded.frames([split], pictures=loaded.task.has_pictures):
             of_frame = self.actions[split][:, start : start + frame.height]
             start += frame.height
             wanted: Bools = np.isin(of_frame, actions)
@@ -148,7 +151,7 @@ def make_plan(
     """Choose every row's action. `kept` is what the teacher's folder holds, by split. Sends nothing."""
     planner = _Planner(loaded, teacher, scope, kept, estimate)
     starts = dict.fromkeys(scope.splits, 0)
-    for split, frame in loaded.frames(scope.splits):
+    for split, frame in loaded.frames(scope.splits, pictures=loaded.task.has_pictures):
         for draw in range(scope.count_draws(split)):
             planner.choose(split, frame, starts[split], draw)
         starts[split] += frame.height
@@ -182,6 +185,8 @@ class _Planner:
         scope, wishes = self._scope, self._wishes[split]
         actions = self._actions[split][draw]
         rest = self._chosen[split][start : start + frame.height].copy()
+        if sees_pictures(self._teacher):
+            fetch_pictures(_list_places(frame, rest))
         found = self._finders[split][draw].find(frame, rest, include_unasked=not scope.asks(split))
         rest[found.rows] = False
         owned = scope.share.own(found.keys)
@@ -216,7 +221,11 @@ class _Planner:
                 total += np.frombuffer(wished.estimates).reshape(-1, len(total))[is_new].sum(axis=0)
         planned = {split: int(mask.sum()) * self._scope.count_draws(split) for split, mask in self._chosen.items()}
         kept = {status: int(rows) for status, rows in zip(STATUSES, self._kept_counts, strict=True) if rows}
-        return Plan(self._actions, planned, kept, self._first_failure, _to_estimate(total) if self._estimate else None)
+        repainted = {
+            split: [row for one in finders for row in one.repainted] for split, finders in self._finders.items()
+        }
+        estimated = _to_estimate(total) if self._estimate else None
+        return Plan(self._actions, planned, kept, self._first_failure, estimated, repainted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +299,14 @@ def _pick_examples(frame: "pl.DataFrame", mask: Bools) -> Iterator[tuple[int, Ex
     return zip(places, make_examples(frame.filter(pl.Series(mask))), strict=True) if places else iter(())
 
 
+def _list_places(frame: "pl.DataFrame", mask: Bools) -> list[str]:
+    """Where the pictures lie of a frame's rows where `mask` is true; a place of each."""
+    import polars as pl
+
+    pictures = frame.filter(pl.Series(mask))["pictures"].explode().drop_nulls()
+    return pictures.struct.field("place").to_list() if len(pictures) else []
+
+
 def _drop_statuses(kept: Kept, statuses: Sequence[Status]) -> Kept:
     if not statuses:
         return kept
@@ -311,10 +328,14 @@ class _Finder:
 
     Under one recipe the key of a request follows from the row's texts, so equal texts have the kept row's key. One row
     a frame is computed to make sure; where that says otherwise (the code that makes requests was changed), all are.
+    Where the teacher sees pictures all are: the same texts may stand beside another picture. `repainted` are the rows,
+    (id, draw), of which that is so. A picture that cannot be read says nothing against the answer that is kept.
     """
 
     def __init__(self, kept: Kept | None, keys: RequestKeys, teacher: Teacher, draw: int) -> None:
         self._keys, self._teacher, self._draw = keys, teacher, draw
+        self._sees = sees_pictures(teacher)
+        self.repainted: list[tuple[str, int]] = []
         if kept is None:
             none = np.zeros(0, np.uint64)
             kept = Kept(none.view("S32"), none.reshape(0, 2), none.view(np.int32), none.view(np.uint8))
@@ -334,18 +355,25 @@ class _Finder:
         else:
             equal[:] = False
         rows = np.flatnonzero(equal)
-        if len(rows) and not self._has_key(frame, rows[:1], at).all():
-            rows = rows[self._has_key(frame, rows, at)]
+        if len(rows) and (self._sees or not self._has_key(frame, rows[:1], at).all()):
+            has_key = self._has_key(frame, rows, at)
+            if self._sees:
+                answered = ~np.isin(self._kept.statuses[at[rows]], (FAILED, UNASKED))
+                self.repainted += [
+                    (name, self._draw) for name in frame["sample_id"][rows[~has_key & answered].tolist()]
+                ]
+            rows = rows[has_key]
         places = at[rows]
         return _Found(rows, self._kept.request_keys[places], self._kept.statuses[places])
 
     def _has_key(self, frame: "pl.DataFrame", rows: "np.ndarray[Any, np.dtype[np.int64]]", at: Any) -> Bools:
         """Whether the kept rows of `rows` have the keys that are computed for them."""
-        computed = b"".join(
-            bytes.fromhex(request_key(self._keys, self._teacher, example, self._draw)[0])
-            for example in make_examples(frame[rows.tolist()])
-        )
-        has_key: Bools = np.frombuffer(computed, "S32") == self._kept.request_keys[at[rows]]
+        examples = list(make_examples(frame[rows.tolist()]))
+        requests = [request_key(self._keys, self._teacher, example, self._draw) for example in examples]
+        computed = np.frombuffer(b"".join(bytes.fromhex(key) for key, _ in requests), "S32")
+        has_key: Bools = computed == self._kept.request_keys[at[rows]]
+        if self._sees:
+            has_key |= [problem is not None for _, problem in requests]
         return has_key
 
 

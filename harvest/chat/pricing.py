@@ -9,6 +9,7 @@ from shared.errors import UsageError
 CHAT_OVERHEAD_TOKENS = 64  # a chat template's own tokens around one question, generously
 # The same as it usually is: turns, roles and the short system prompt that a template adds. For estimates, not bounds.
 TEMPLATE_TOKENS = 30
+MOST_PATCHES = 16384  # of one picture, in an estimate: Qwen2.5-VL scales larger ones down to so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,21 +96,32 @@ def bound_tokens(text: str) -> int:
 def guess_image_tokens(model: str, width: int, height: int) -> int:
     """About how many tokens a picture costs, by the providers' published rules for the family of `model`.
 
-    Sources: OpenAI "Images and vision" (85 and 170 a tile of 512 pixels; gpt-4o-mini 2833 and 5667), Anthropic "Vision"
-    (pixels / 750), Gemini "Token counting" (258 a tile of 768). Other models: one a patch of 14 x 14, as in LLaVA.
+    Sources: OpenAI "Images and vision" (85 and 170 a tile of 512 pixels, once the picture is scaled down into 2048 x
+    2048 and its shorter side to 768; gpt-4o-mini 2833 and 5667), Anthropic "Vision" (pixels / 750, once its longer side
+    is scaled down to 1568), Gemini "Token counting" (258 a tile of 768). Other models: one a patch of 14 x 14, as in
+    LLaVA, and no more than MOST_PATCHES.
     """
     name = model.lower()
     if "claude" in name:
+        width, height = _scale_down(width, height, 1568 / max(width, height))
         return math.ceil(width * height / 750)
     if "gemini" in name:
         return 258 * math.ceil(width / 768) * math.ceil(height / 768)
     if "gpt-" in name or name.startswith(("o1", "o3", "o4")):
         base, tile = (2833, 5667) if "gpt-4o-mini" in name else (85, 170)
+        width, height = _scale_down(width, height, 2048 / max(width, height))
+        width, height = _scale_down(width, height, 768 / min(width, height))
         return base + tile * math.ceil(width / 512) * math.ceil(height / 512)
-    return math.ceil(width / 14) * math.ceil(height / 14)
+    return min(math.ceil(width / 14) * math.ceil(height / 14), MOST_PATCHES)
+
+
+def _scale_down(width: int, height: int, by: float) -> tuple[int, int]:
+    return (max(1, math.floor(width * by)), max(1, math.floor(height * by))) if by < 1 else (width, height)
 
 
 def bound_image_tokens(model: str, width: int, height: int) -> int:
-    """At most how many tokens a picture costs: a half more than the published rules and one a patch of 14 x 14."""
-    patches = math.ceil(width / 14) * math.ceil(height / 14)
+    """At most how many tokens a picture costs: a half more than the published rules and one a patch of 14 x 14, of
+    which there are MOST_PATCHES: whoever sells tokens scales larger pictures down.
+    """
+    patches = min(math.ceil(width / 14) * math.ceil(height / 14), MOST_PATCHES)
     return math.ceil(1.5 * max(guess_image_tokens(model, width, height), patches))

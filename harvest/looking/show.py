@@ -86,12 +86,12 @@ def _draw_bar(name: str, probability: float) -> str:
 def _write_pictures(row: Row, manifest: Manifest, folder: Path, images: Path) -> None:
     pictures = list_pictures(folder, manifest, row)
     if not pictures:
-        made = "; it kept none of those that it made (--keep-images does)" if row.answer.image_sha256 else ""
+        made = "; none is kept of those that it saw or made (--keep-images does)" if row.answer.image_sha256 else ""
         raise UsageError(f"the teacher {manifest.teacher} saw no pictures: its recipe draws nothing{made}")
     images.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(pictures):
         path = images / f"{_name_file(row.example.sample_id)}-{number}.png"
-        path.write_bytes(picture.png)
+        path.write_bytes(picture.content)
         note = ": not the bytes that the teacher saw" if picture.differs else ""
         results.print(f"{path}{note}", markup=False, soft_wrap=True)
 

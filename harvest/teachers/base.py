@@ -29,7 +29,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to one request; `pictures` are PNG files to keep beside it, by the sha256 of their bytes."""
+    """The answer to one request; `pictures` are files to keep beside it, by the sha256 of their bytes."""
 
     request: Request
     answer: Answer
@@ -67,6 +67,15 @@ def find_draw_problem(teacher: "Teacher") -> str | None:
     """
     problem: str | None = getattr(teacher, "why_no_draws", f"the teacher {teacher.name} answers the same each time")
     return problem
+
+
+def sees_pictures(teacher: "Teacher") -> bool:
+    """Whether the teacher is shown the pictures that rows have of their own.
+
+    A teacher that is says so by a property `sees_pictures`. Its `content` then names them by their hashes, and its
+    answers are those to them (harvest.pictures).
+    """
+    return bool(getattr(teacher, "sees_pictures", False))
 
 
 def make_seed(key: str) -> int:
@@ -118,10 +127,14 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one real request before the run showed, and its answer, which is that of the example's row."""
+    """What one real request before the run showed, and its answer, which is that of the example's row.
+
+    `pictures` are as in a Reply.
+    """
 
     notices: tuple[str, ...]
     answer: Answer
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
-"""`encoder`: any vision encoder of transformers (CLIP, SigLIP, DINOv2, ViT, ...), frozen, over the drawn text.
+"""`encoder`: any vision encoder of transformers (CLIP, SigLIP, DINOv2, ResNet, ...), frozen, over the drawn text; or,
+of rows that have pictures, over those, and then the text is not drawn.
 
-What the vector of a page is, harvest.teachers.picture_encoder says; that of a text of several pages is their mean.
+What the vector of a page is, harvest.teachers.picture_encoder says; that of a text of several pages, and
+of a row of several pictures, is their mean.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -10,12 +12,13 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from harvest.pictures import Shown, describe_preparing, describe_shown, open_rgb
 from harvest.rendering import Layout, Page
 from harvest.rendering.ahead import RenderPool
 from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
-from harvest.teachers.pages import PAGE_SIZE, answer_pages, describe_drawn
+from harvest.teachers.pages import PAGE_SIZE, KeepOption, answer_pages, answer_pictures, describe_drawn
 from harvest.teachers.picture_encoder import PictureEncoder
-from shared.errors import require_extra
+from shared.errors import DataError, require_extra
 from shared.example import Example
 from shared.options import Option, check_options
 from shared.schema import Answer, Status
@@ -34,6 +37,7 @@ class VisionEncoderConfig:
         tuple[int, int] | None,
         replace(PAGE_SIZE, help=f"{PAGE_SIZE.help} Unless given, the model's own, at which nothing is resampled."),
     ] = None
+    keep_images: KeepOption = False
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -47,7 +51,8 @@ class VisionEncoderTeacher:
     def __init__(self, config: VisionEncoderConfig, task: Task, name: str) -> None:
         require_extra("vision", "torch", "transformers")
         self.name = name
-        self._size = config.size
+        self.sees_pictures = task.has_pictures
+        self._size, self._keeps = config.size, config.keep_images
         self._encoder = PictureEncoder(config.model)
         self._renderer: RenderPool | None = None
 
@@ -62,18 +67,26 @@ class VisionEncoderTeacher:
 
     def recipe(self) -> Mapping[str, Any]:
         """Layout, model and how its pictures are prepared; the task's question plays no part."""
+        if self.sees_pictures:
+            return {"teacher": "encoder", **describe_preparing(True), **self._encoder.describe()}
         return {"teacher": "encoder", "layout": self._layout.fingerprint(), **self._encoder.describe()}
 
     def content(self, example: Example) -> Mapping[str, Any]:
-        """The text that is drawn. Raises DataError where a character of it cannot be."""
-        return describe_drawn(example)
+        """The text that is drawn, or the row's pictures. Raises DataError where that cannot be shown."""
+        if not self.sees_pictures:
+            return describe_drawn(example)
+        if not example.pictures:
+            raise DataError("the row has no picture, and an encoder is shown nothing else of it")
+        return describe_shown(example)
 
     def estimate(self, example: Example) -> Estimate:
         """Free, but for the bytes of the vector."""
         return Estimate(bytes=estimate_bytes(example, 2 * self._encoder.width))
 
     def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
-        """Encode in batches; one row that cannot be drawn does not stop the others."""
+        """Encode in batches; one row that cannot be shown does not stop the others."""
+        if self.sees_pictures:
+            return answer_pictures(requests, _BATCH_ROWS, self._encode_pictures, keeps=self._keeps)
         if self._renderer is None:
             self._renderer = RenderPool(self._layout)
         return answer_pages(requests, self._renderer, _BATCH_ROWS, self._encode)
@@ -83,6 +96,11 @@ class VisionEncoderTeacher:
         if self._renderer is not None:
             self._renderer.close()
         self._encoder.close()
+
+    def _encode_pictures(self, rows: Sequence[Sequence[Shown]]) -> list[Answer]:
+        vectors = iter(self._encoder.encode_whole([open_rgb(one.content) for row in rows for one in row]))
+        means = [np.mean([next(vectors) for _ in row], axis=0) for row in rows]
+        return [Answer(Status.OK, embedding=vector) for vector in means]
 
     def _encode(self, texts: Sequence[Sequence[Page]]) -> list[Answer]:
         pictures = [np.repeat(page.pixels[:, :, None], 3, axis=2) for pages in texts for page in pages]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harvest.teachers.base import Estimate, Remote, Reply, Request, Teacher
+from harvest.teachers.base import Estimate, Remote, Reply, Request, Teacher, sees_pictures
 from harvest.teachers.kept_answers import KeptAnswers
 from shared.errors import UsageError
 from shared.example import Example
@@ -38,6 +38,11 @@ class OntoAnswers:
     def why_no_draws(self) -> None:
         """The answers may have several draws, whatever the teacher of the vectors has."""
         return None
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether the teacher of the vectors is shown the rows' pictures."""
+        return sees_pictures(self._teacher)
 
     @property
     def remote(self) -> Remote | None:

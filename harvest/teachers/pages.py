@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from harvest.chat.prompts import lay_out
+from harvest.pictures import Shown, prepare_ahead
 from harvest.rendering import Page, prepare_text
 from harvest.rendering.ahead import RenderPool
 from harvest.teachers.base import Reply, Request
@@ -20,8 +21,11 @@ from shared.schema import Answer, Status
 PAGE_SIZE = Option(
     "Size of a page, WIDTHxHEIGHT in pixels.", at_least=32, metavar="WxH", parse=parse_size, show=show_size
 )
+KeepOption: TypeAlias = Annotated[bool, Option("Keep copies of the rows' own pictures beside the shards.")]
 # Answers to texts, in their order, from the pages of each.
 Compute: TypeAlias = Callable[[Sequence[Sequence[Page]]], Sequence[Answer]]
+ComputeShown: TypeAlias = Callable[[Sequence[Sequence[Shown]]], Sequence[Answer]]
+Picture = TypeVar("Picture", Page, Shown)
 
 
 def describe_drawn(example: Example) -> Mapping[str, Any]:
@@ -55,11 +59,49 @@ async def answer_pages(
                 yield reply
 
 
+async def answer_pictures(
+    requests: AsyncIterator[Request], size: int, compute: ComputeShown, *, keeps: bool
+) -> AsyncGenerator[Reply, None]:
+    """answer_pages of the rows' own pictures: those of the next batch are prepared meanwhile.
+
+    `keeps` is whether copies of them go beside the shards.
+    """
+    batch: list[tuple[Request, Sequence[Shown]]] = []
+    async with aclosing(prepare_ahead(requests, _find_example)) as prepared:
+        async for request, shown in prepared:
+            if isinstance(shown, DataError):
+                yield Reply(request, Answer(Status.FAILED, error=str(shown)))
+                continue
+            batch.append((request, shown))
+            if len(batch) == size:
+                for reply in await asyncio.to_thread(_answer_shown, batch, compute, keeps):
+                    yield reply
+                batch = []
+        if batch:
+            for reply in await asyncio.to_thread(_answer_shown, batch, compute, keeps):
+                yield reply
+
+
+def _answer_shown(batch: Sequence[tuple[Request, Sequence[Shown]]], compute: ComputeShown, keeps: bool) -> list[Reply]:
+    replies = _answer_batch(batch, compute)
+    if not keeps:
+        return replies
+    originals = ({one.sha256: one.original for one in shown} for _, shown in batch)
+    return [replace(reply, pictures=kept) for reply, kept in zip(replies, originals, strict=True)]
+
+
+def _find_example(request: Request) -> Example:
+    return request.example
+
+
 def _find_text(request: Request) -> str:
     return lay_out(request.example)
 
 
-def _answer_batch(batch: Sequence[tuple[Request, Sequence[Page]]], compute: Compute) -> list[Reply]:
+def _answer_batch(
+    batch: Sequence[tuple[Request, Sequence[Picture]]],
+    compute: Callable[[Sequence[Sequence[Picture]]], Sequence[Answer]],
+) -> list[Reply]:
     started, asked_at = time.perf_counter(), datetime.now(UTC)
     answers = compute([pages for _, pages in batch])
     latency_ms = (time.perf_counter() - started) * 1000 / len(batch)

@@ -1,4 +1,4 @@
-"""Vectors of pictures from a frozen vision encoder of transformers (CLIP, SigLIP, DINOv2, ViT, ...).
+"""Vectors of pictures from a frozen vision encoder of transformers (CLIP, SigLIP, DINOv2, ViT, ResNet, ...).
 
 The vector of a picture is, in this order of preference:
 
@@ -79,6 +79,26 @@ class PictureEncoder:
             )["pixel_values"]
             with torch.inference_mode():
                 vectors.append(self._pool(pixels.to(self._model.device)).float().cpu().numpy())
+        return np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
+
+    def encode_whole(self, pictures: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """One vector a picture, float32 of shape (n, d), prepared as the model's own processor does: resized and
+        cropped.
+
+        Pictures are of PIL, RGB, of any sizes. Raises SourceError where the model cannot be loaded.
+        """
+        import torch
+
+        if self._model is None:
+            self._load()
+        vectors = []
+        for start in range(0, len(pictures), _BATCH_PICTURES):
+            batch = pictures[start : start + _BATCH_PICTURES]
+            with torch.inference_mode():
+                ready = [self._processor(one, return_tensors="pt")["pixel_values"] for one in batch]
+                same = len({tuple(pixels.shape) for pixels in ready}) == 1
+                together = [torch.cat(ready)] if same else ready
+                vectors += [self._pool(pixels.to(self._model.device)).float().cpu().numpy() for pixels in together]
         return np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
 
     def close(self) -> None:

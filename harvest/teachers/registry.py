@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any
 
+from harvest.chat.prompts import Draw
 from harvest.teachers.requirements import Requirements, find_absent, find_missing, find_missing_locally
 from harvest.teachers.vision_models import VISION_MODELS, VisionModel, find_vision_model
 from shared.console import say
@@ -25,6 +26,7 @@ from shared.suggestions import find_near, suggest
 
 if TYPE_CHECKING:
     from harvest.teachers.base import Teacher
+    from shared.tasks import Task
 
 GROUP = "harvest_distill.teachers"
 _registered: dict[str, "TeacherEntry"] = {}  # by this process, for itself
@@ -338,7 +340,7 @@ def prepare_teacher(choice: TeacherChoice) -> "Callable[..., Teacher]":
             f"{', '.join(find_absent(named.requirements))} is not installed: {options['model']} runs by transformers, "
             f"slower, in {entry.requirements.memory}"
         )
-    return partial(factory, config, name=name_teacher(choice))
+    return partial(_make_teacher, factory, config, "draw" in choice.options, name=name_teacher(choice))
 
 
 def name_teacher(choice: TeacherChoice) -> str:
@@ -352,6 +354,15 @@ def name_teacher(choice: TeacherChoice) -> str:
         return choice.name or entry.name
     last = model.rstrip("/").rpartition("/")[2]
     return re.sub(r"[^A-Za-z0-9._+-]", "-", last).lstrip("._+-") or entry.name
+
+
+def _make_teacher(
+    factory: "Callable[..., Teacher]", config: Any, draw_is_given: bool, task: "Task", *, name: str
+) -> "Teacher":
+    """The teacher for a task. Texts that stand beside pictures are written, and not drawn, unless the user says so."""
+    if task.has_pictures and not draw_is_given and hasattr(config, "draw"):
+        config = replace(config, draw=Draw.NONE)
+    return factory(config, task, name=name)
 
 
 def _describe_missing(entry: TeacherEntry, missing: Sequence[str], find_hub_problem: Callable[[], str | None]) -> str:

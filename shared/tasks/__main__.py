@@ -32,7 +32,7 @@ def _describe_labelled(task: Task) -> tuple[str, ...]:
         ", ".join(task.label_words) or "-",
         task.metric,
         ", ".join(first.splits),
-        f"`{first.text}`",
+        f"`{first.text}`" + (f", picture `{first.image}`" if first.image else ""),
         f"`{first.text_pair}`" if first.text_pair else "-",
         ", else ".join(f"`{describe_place(source)}`" for source in task.sources),
     )

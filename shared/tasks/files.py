@@ -40,6 +40,7 @@ class FileOptions(TypedDict, total=False):
     completion_column: str | None
     messages_column: str | None
     choices_column: str | None
+    image_column: str | None
     id_column: str | None
     labels: Sequence[str] | None
     question: str | None
@@ -58,6 +59,7 @@ def task_from_file(
     completion_column: str | None = None,
     messages_column: str | None = None,
     choices_column: str | None = None,
+    image_column: str | None = None,
     id_column: str | None = None,
     labels: Sequence[str] | None = None,
     question: str | None = None,
@@ -76,13 +78,11 @@ def task_from_file(
     A prompt column, with or without a completion column, and a column of messages make a generation whose text is asked
     as it stands, without a question. A column of choices makes each row's own choices the answers: the label column
     names one of them, by its number from 0, by its name where the choices have names, or as `labels` says in the order
-    of the choices. Raises UsageError for options that contradict each other, SourceError and DataError for a path that
-    is of no use.
+    of the choices. An image column holds what a teacher is shown beside the text. Raises UsageError for options that
+    contradict each other, SourceError and DataError for a path that is of no use.
     """
     text, asked_as_it_is = text_column or prompt_column, bool(prompt_column or messages_column)
-    _check_columns(text_column, prompt_column, messages_column, text_pair_column)
-    if text is None and messages_column is None:
-        raise UsageError(TEXT_NEEDED.format(path=path))
+    _check_columns(path, text_column, prompt_column, messages_column, text_pair_column)
     _check_names(name, text, text_pair_column)
     source = Source(
         splits=find_splits(path) if splits is None else splits,
@@ -93,6 +93,7 @@ def task_from_file(
         target=target_column,
         target_text=_choose_written(prompt_column, completion_column, target_text_column),
         messages=messages_column,
+        image=image_column,
         id=id_column,
         label_values=tuple(labels) if labels else None,
     )
@@ -145,8 +146,10 @@ def _choose_written(prompt: str | None, completion: str | None, target_text: str
     return completion or target_text
 
 
-def _check_columns(text: str | None, prompt: str | None, messages: str | None, pair: str | None) -> None:
-    """Refuse two columns for one thing."""
+def _check_columns(path: str, text: str | None, prompt: str | None, messages: str | None, pair: str | None) -> None:
+    """Refuse rows without a text, and two columns for one thing."""
+    if not (text or prompt or messages):
+        raise UsageError(TEXT_NEEDED.format(path=path))
     if sum(map(bool, (text, prompt, messages))) > 1:
         raise UsageError("a row has a text column, a prompt column or a column of messages: one of them")
     if pair and not text:

@@ -83,9 +83,13 @@ def _make_task(
 
 
 def _read_from(task: Task, path: str) -> Task:
-    """The task with a file or folder of the user's as its only source, its columns those of the task's first."""
-    first = task.sources[0]
-    splits = dict.fromkeys(first.splits, path) if first.own_file else find_splits(path)
+    """The task with a file or folder of the user's as its only source.
+
+    Its columns are those of the source that lies on no hub, where there is one, else of the task's first.
+    """
+    first = next((source for source in task.sources if source.own_file), task.sources[0])
+    is_one = first.own_file and not Path(path).expanduser().is_dir()
+    splits = dict.fromkeys(first.splits, path) if is_one else find_splits(path)
     return replace(task, sources=(replace(first, splits=splits, rows=first.rows if first.own_file else {}),))
 
 

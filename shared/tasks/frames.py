@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import DataError
 from shared.tasks.nested import read_choices, read_messages, split_messages
+from shared.tasks.pictures import read_pictures
 from shared.tasks.tables import Table, name_stem
 from shared.tasks.task import Source
 
@@ -43,25 +44,29 @@ def list_template_columns(template: str) -> list[str]:
     return _COLUMN.findall(template)
 
 
-def list_columns(source: Source) -> list[str]:
-    """The columns that `source` reads."""
-    others = (source.choices_column, source.label, source.target, source.target_text, source.messages, source.id)
+def list_columns(source: Source, *, pictures: bool = True) -> list[str]:
+    """The columns that `source` reads, with that of its pictures or without."""
+    image = source.image if pictures else None
+    others = (source.choices_column, source.label, source.target, source.target_text, source.messages, image, source.id)
     return list(dict.fromkeys([*_list_text_columns(source), *(name for name in others if name is not None)]))
 
 
-def read_frames(part: Part, source: Source, dropped: Counter[str]) -> Iterator[tuple[Table, "pl.DataFrame"]]:
+def read_frames(
+    part: Part, source: Source, dropped: Counter[str], *, pictures: bool = False
+) -> Iterator[tuple[Table, "pl.DataFrame"]]:
     """The part's rows, with the file they are from, in order.
 
-    A frame has the columns row (within the file, from 0), sample_id, text, empty (a text is), and as the
-    source has them text_pair, choices (a list), value (the label or target as it stands there, a string), label (where
-    the choices are one column: which of them it is), target, target_text, references (a list) and messages. Rows that
-    the source wants dropped are left out and counted in `dropped` by reason; rows outside of the part are left out.
+    A frame has the columns row (within the file, from 0), sample_id, text, empty (a text is), and as the source has
+    them text_pair, choices (a list), value (the label or target as it stands there, a string), label (where the choices
+    are one column: which of them it is), target, target_text, references (a list) and messages; and, with `pictures`,
+    those (a list of what a RowPicture has): they may be many times as large as all else. Rows that the source wants
+    dropped are left out and counted in `dropped` by reason; rows outside of the part are left out.
 
     Raises DataError for a column that cannot be what the source says it is.
     """
     import polars as pl
 
-    columns = list_columns(source)
+    columns = list_columns(source, pictures=pictures)
     seen: set[str] = set()
     rows_before = 0
     start, end = part.rows
@@ -70,6 +75,8 @@ def read_frames(part: Part, source: Source, dropped: Counter[str]) -> Iterator[t
         for raw in table.read_frames(columns, source.target_text, _list_text_columns(source)):
             try:
                 frame = _read_frame(raw, source, part.id_prefix, row, rows_before + row)
+                if pictures and source.image:
+                    frame = frame.hstack([read_pictures(raw[source.image], table.path.parent)])
             except DataError as error:
                 raise DataError(f"{table.path}, {error}") from error
             if part.rows != (0, None):

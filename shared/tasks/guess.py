@@ -1,18 +1,22 @@
 """Which columns of a user's file are meant, where it leaves one choice."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from shared.errors import UsageError
+from shared.errors import Error, UsageError
 from shared.sources import find_data_files
 from shared.tasks.files import ANSWER_NEEDED, TEXT_NEEDED, FileOptions
+from shared.tasks.pictures import find_picture_columns
 from shared.tasks.tables import open_table
 
 _NUMBERS = frozenset({"", "id", "idx", "index", "unnamed: 0"})  # of rows, as spreadsheets and pandas write them
 _TEXT, _LABEL = "text", "label"
 _PROMPT, _COMPLETION, _MESSAGES = "prompt", "completion", "messages"
 _ASKED = frozenset({"text_column", "prompt_column", "messages_column"})
-_BESIDE_WHOLE = frozenset({"prompt_column", "completion_column", "id_column"})  # what may be named of such rows
+_BESIDE_WHOLE = frozenset(
+    {"prompt_column", "completion_column", "image_column", "id_column"}
+)  # what may be named of such rows
 _ANSWERS = frozenset({"label_column", "target_column", "target_text_column", "prompt_column", "messages_column"})
 
 
@@ -27,23 +31,25 @@ class Guess:
 def guess_columns(
     path: str, splits: Mapping[str, str], options: FileOptions, used: Collection[str] = frozenset()
 ) -> Guess:
-    """Find the columns of texts and of labels that `options` leaves open.
+    """Find the columns of texts, of labels and of pictures that `options` leaves open.
 
     `splits` are the files of `path`, and `used` columns that are named elsewhere than in `options`. Columns called
     messages, prompt and completion, text and label are what they are called, the first three where nothing that is
     named speaks against it; else the only column that is left holds the texts. Labels or a question say what is to be
-    answered, too. Raises UsageError, which names the columns, where there are several, and where nothing says what is
+    answered, too. The only column of pictures is taken where any other is guessed. Raises UsageError, which names the
+    columns, where there are several, and where nothing says what is
     to be answered.
     """
     named = {option: column for option, column in options.items() if option.endswith("_column") and column}
     answered = bool(options.get("labels") or options.get("question"))
     asked, told = not _ASKED.isdisjoint(named), not _ANSWERS.isdisjoint(named)
     whole = not (answered or options.get("label_words")) and named.keys() <= _BESIDE_WHOLE
+    pictures = _find_pictures(splits, {*named.values(), *used})
     if asked and (told or answered) and not (whole and "completion_column" not in named):
-        return Guess()
+        return Guess(note="" if "image_column" in named else _say_unshown(pictures))
     there = _list_columns(splits)
     guessed = _guess_whole(there, named) if whole else {}
-    columns = [column for column in there if column not in {*named.values(), *used}]
+    columns = [column for column in there if column not in {*named.values(), *used, *pictures}]
     if not asked and not guessed:
         guessed = _guess_text(path, columns, told)
     columns = [column for column in columns if column not in guessed.values()]
@@ -54,8 +60,25 @@ def guess_columns(
             raise UsageError(
                 f"{ANSWER_NEEDED}. Beside the text {path} has: {_list(columns)} (--label-column, --labels, --question)"
             )
+    unshown = "" if "image_column" in named else _say_unshown(pictures)
+    if "image_column" not in named and len(pictures) == 1:
+        guessed["image_column"], unshown = pictures[0], ""
     said = ", ".join(f"{option.replace('_', ' ')} {column!r}" for option, column in guessed.items())
-    return Guess(guessed, f"guessed: {said}; name others if that is wrong" if said else "")
+    notes = (f"guessed: {said}; name others if that is wrong" if said else "", unshown)
+    return Guess(guessed, "; ".join(filter(None, notes)))
+
+
+def _find_pictures(splits: Mapping[str, str], named: Collection[object]) -> list[str]:
+    """The columns of pictures in the first file that nobody named; none of a file that cannot be read."""
+    with suppress(Error):  # whoever reads it says what is wrong with it
+        table = open_table(next(iter(find_data_files(splits).values()))[0])
+        return [column for column in find_picture_columns(table) if column not in named]
+    return []
+
+
+def _say_unshown(columns: Sequence[str]) -> str:
+    """Say which pictures no teacher is shown: where the text's column was named, and where there are several."""
+    return f"pictures that are not shown: {', '.join(columns)} (--image-column names those to show)" if columns else ""
 
 
 def _guess_whole(columns: Sequence[str], named: Mapping[str, object]) -> FileOptions:

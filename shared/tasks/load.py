@@ -17,17 +17,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import DataError, MissingExtraError, SourceError, UsageError
-from shared.example import Example, Message
+from shared.example import Example, Message, RowPicture
 from shared.sources import find_data_files
 from shared.suggestions import suggest
 from shared.tasks.check import Check
 from shared.tasks.counts import SplitCount, describe_counts, find_hidden
 from shared.tasks.frames import Part, hash_texts, read_frames
+from shared.tasks.pictures import look_for_pictures, make_picture_type
 from shared.tasks.tables import open_table
 from shared.tasks.task import Source, Task
 
@@ -105,14 +106,15 @@ class LoadedTask:
 
     def examples(self, split: str) -> Iterator[Example]:
         """The split's examples in their order; each call starts anew. Raises UsageError: no such split."""
-        return chain.from_iterable(make_examples(frame) for _, frame in self.frames([split]))
+        return chain.from_iterable(make_examples(frame) for _, frame in self.frames([split], pictures=True))
 
-    def frames(self, splits: Sequence[str]) -> "Iterator[tuple[str, pl.DataFrame]]":
+    def frames(self, splits: Sequence[str], *, pictures: bool = False) -> "Iterator[tuple[str, pl.DataFrame]]":
         """The rows of several splits as frames of some thousand rows, each file read once.
 
         The frames of a split come in its order; those of splits that are cut from one file take turns. The columns are
         those of an Example: `choices` and `references` are lists, and `messages` lists of {role, content}. What the
-        task has none of is null throughout. Raises UsageError: no such split.
+        task has none of is null throughout. With `pictures` there is that column too, lists of what a RowPicture
+        has. Raises UsageError: no such split.
         """
         for split in splits:
             if split not in self._shares:
@@ -120,13 +122,19 @@ class LoadedTask:
         columns = self._columns
         parts = dict.fromkeys(self._shares[split].part for split in splits)
         return chain.from_iterable(
-            _read_part(part, {name: self._shares[name] for name in splits if self._shares[name].part == part}, columns)
+            _read_part(
+                part,
+                {name: self._shares[name] for name in splits if self._shares[name].part == part},
+                columns,
+                pictures,
+            )
             for part in parts
         )
 
 
 def make_examples(frame: "pl.DataFrame") -> Iterator[Example]:
     """The examples of a frame of LoadedTask.frames."""
+    shown = "pictures" in frame.columns
     for rows in frame.iter_slices(_EXAMPLES_AT_ONCE):
         yield from map(
             Example,
@@ -141,6 +149,10 @@ def make_examples(frame: "pl.DataFrame") -> Iterator[Example]:
             (
                 None if said is None else tuple(Message(one["role"], one["content"]) for one in said)
                 for said in rows["messages"].to_list()
+            ),
+            (
+                None if some is None else tuple(RowPicture(**one) for one in some)
+                for some in (rows["pictures"].to_list() if shown else repeat(None, rows.height))
             ),
         )
 
@@ -175,6 +187,8 @@ def load_task(task: Task) -> LoadedTask:
         notes.append(f"cut by the hash of sample_id: {', '.join(f'{name} {splits[name]:,}' for name in cut)}")
     notes += [f"{rows:,} rows left out: {why}" for why, rows in check.dropped.items()]
     notes += describe_counts(task, source, counts)
+    if source.image is not None:
+        notes.append(look_for_pictures([table for part in parts for table in part.tables], source.image))
     task = _fill_in(task, check)
     if task.kind == "classification" and source.label_values is None:
         source = replace(source, label_values=task.labels)
@@ -259,7 +273,9 @@ def _take_class_names(task: Task, source: Source, parts: list[Part]) -> tuple[Ta
     return replace(task, labels=tuple(names)), replace(source, label_values=tuple(map(str, range(len(names)))))
 
 
-def _read_part(part: Part, shares: Mapping[str, _Share], source: Source) -> "Iterator[tuple[str, pl.DataFrame]]":
+def _read_part(
+    part: Part, shares: Mapping[str, _Share], source: Source, pictures: bool
+) -> "Iterator[tuple[str, pl.DataFrame]]":
     """The frames of a part, shared out among splits."""
     import numpy as np
     import polars as pl
@@ -277,8 +293,10 @@ def _read_part(part: Part, shares: Mapping[str, _Share], source: Source) -> "Ite
         "references" if source.target_text else none.cast(pl.List(pl.String)).alias("references"),
         "messages" if source.messages else none.cast(pl.List(message)).alias("messages"),
     ]
+    if pictures:
+        columns.append("pictures" if source.image else none.cast(make_picture_type()).alias("pictures"))
     start = 0
-    for _, frame in read_frames(part, source, Counter()):
+    for _, frame in read_frames(part, source, Counter(), pictures=pictures):
         whole = frame.select(columns)
         for name, share in shares.items():
             if share.digits is None:

@@ -31,6 +31,13 @@ class TaskOptions:
     choices_column: Annotated[
         str | None, Option("Each row's own choices, a list; the label column says which is right.", panel=FILE_PANEL)
     ] = None
+    image_column: Annotated[
+        str | None,
+        Option(
+            "Pictures that the teacher is shown beside the text: paths, URLs or bytes, one or a list a row.",
+            panel=FILE_PANEL,
+        ),
+    ] = None
     id_column: Annotated[
         str | None, Option("A name of each row that stays. Unless given, its number.", panel=FILE_PANEL)
     ] = None

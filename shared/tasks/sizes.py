@@ -25,6 +25,7 @@ KNOWN_ROWS: Mapping[str, Mapping[str, int]] = {
     "copa_choice": {"train": 400, "validation": 100, "test": 500},
     "boolq": {"train": 9_427, "validation": 3_270, "test": 3_245},
     "wic": {"train": 5_428, "validation": 638, "test": 1_400},
+    "hateful_memes": {"train": 8_500, "validation": 500, "test": 1_000},
     "rotten_tomatoes": {"train": 8_530, "validation": 1_066, "test": 1_066},
     "rotten_tomatoes_text": {"train": 8_530, "validation": 1_066, "test": 1_066},
     "hellaswag": {"train": 39_905, "validation": 10_042},

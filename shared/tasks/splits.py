@@ -11,8 +11,8 @@ from shared.tasks.tables import is_table, name_stem
 
 _SPLIT_NAMES = {
     "train": ("train",),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
+    "validation": ("validation", "valid", "val", "dev", "dev_seen"),
+    "test": ("test", "test_seen"),
 }
 _ALL = "all"
 _NO_ROWS = "dataset_infos.json"  # which the hub's own library wrote beside the rows

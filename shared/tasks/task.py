@@ -20,7 +20,8 @@ class Source:
     may be empty, and an empty second text is none. `label`, `target`, `target_text` and `id` are columns; one of
     `target_text` that holds lists (in Parquet, JSONL or JSON) gives each row's references, and the first of them as its
     target text. `messages` is a column of conversations, lists of {role, content}: an assistant's message at the end is
-    the target text, and what stands before it the conversation and, in one piece, the text.
+    the target text, and what stands before it the conversation and, in one piece, the text. `image` is a column of
+    pictures, one or several a row, as shared.tasks.pictures reads them.
 
     `label_values` are the label column's values, as strings, in the order of the task's labels (None: they are the
     labels' names), and `unlabelled` those that stand for "no label"; null does always.
@@ -48,6 +49,7 @@ class Source:
     target: str | None = None
     target_text: str | None = None
     messages: str | None = None
+    image: str | None = None
     id: str | None = None
     label_values: tuple[str, ...] | None = None
     unlabelled: tuple[str, ...] = ()
@@ -85,6 +87,11 @@ class Task:
     target_range: tuple[float, float] | None = None
     answer_rule: str | None = None
     max_reply_tokens: int | None = None
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether its rows have pictures beside their texts."""
+        return any(source.image is not None for source in self.sources)
 
     @property
     def is_written(self) -> bool:

@@ -1,4 +1,4 @@
-"""The twelve understanding tasks of ARMADA (arXiv:2603.10877), one of them by its choices too, and reviews.
+"""The twelve understanding tasks of ARMADA (arXiv:2603.10877), one of them by its choices too, memes and reviews.
 
 Columns and labels are those of the data sets' cards on the hub: nyu-mll/glue, aps/super_glue and
 cornell-movie-review-data/rotten_tomatoes.
@@ -12,6 +12,7 @@ from shared.tasks.task import Source, Task
 _GLUE = "hf://datasets/nyu-mll/glue"
 _SUPERGLUE = "hf://datasets/aps/super_glue"
 _REVIEWS = "hf://datasets/cornell-movie-review-data/rotten_tomatoes"
+_MEMES = "hf://datasets/biecho/hateful_memes/data"
 _THREE = ("train", "validation", "test")
 _REVIEW_SOURCES = (
     Source(
@@ -206,6 +207,40 @@ UNDERSTANDING = (
             "Answer yes or no."
         ),
         sources=(_benchmark(f"{_SUPERGLUE}/wic", "{word}: {sentence1}", "{sentence2}"),),
+    ),
+    # Kiela et al. (arXiv:2005.04790): many texts stand beside a harmless and a hateful picture.
+    Task(
+        name="hateful_memes",
+        kind="classification",
+        labels=("not_hateful", "hateful"),
+        label_words=("no", "yes"),
+        question="Is this meme, a picture with its text, hateful? Answer yes or no.",
+        sources=(
+            Source(
+                splits={
+                    "train": f"{_MEMES}/train-*.parquet",
+                    "validation": f"{_MEMES}/dev_seen-*.parquet",
+                    "test": f"{_MEMES}/test_seen-*.parquet",
+                },
+                text="{text}",
+                image="image",
+                label="label",
+                id="id",
+                label_values=("0", "1"),
+                drop_empty=True,
+            ),
+            # As its authors publish it: train.jsonl, dev_seen.jsonl and test_seen.jsonl beside the folder img.
+            Source(
+                splits={"all": ""},
+                text="{text}",
+                image="img",
+                label="label",
+                id="id",
+                label_values=("0", "1"),
+                drop_empty=True,
+                own_file="https://hatefulmemeschallenge.com",
+            ),
+        ),
     ),
     Task(
         name="rotten_tomatoes",

@@ -79,9 +79,10 @@ def _read_token(entry: Json) -> Alternative:
     return Alternative(text, entry["logprob"], entry.get("id"))
 
 
-def make_image_part(png: bytes) -> Json:
-    """A picture as a part of a message."""
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64encode(png).decode()}"}}
+def make_image_part(picture: bytes) -> Json:
+    """A picture, a PNG or JPEG file, as a part of a message."""
+    kind = "jpeg" if picture.startswith(b"\xff\xd8") else "png"
+    return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{b64encode(picture).decode()}"}}
 
 
 @dataclass(frozen=True, slots=True)

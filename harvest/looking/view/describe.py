@@ -108,7 +108,7 @@ def _inline(picture: Picture) -> str:
     from PIL import Image
 
     small = BytesIO()
-    with Image.open(BytesIO(picture.png)) as image:
+    with Image.open(BytesIO(picture.content)) as image:
         if image.mode == "L":
             image.save(small, "WEBP", lossless=True)
         else:

@@ -48,6 +48,8 @@ class BatchTeacher:
             raise UsageError(
                 f"--batch needs a provider's batch route, and {known}: there are {', '.join(PROTOCOLS)} (--dialect)"
             )
+        if config.keep_images:
+            raise UsageError("--batch keeps no pictures: the rows come back after those that were sent are gone")
         self._protocol = PROTOCOLS[dialect]
         self._config = config
         self._endpoint = EndpointTeacher(config, task, name=name)
@@ -67,6 +69,11 @@ class BatchTeacher:
     def why_no_draws(self) -> str | None:
         """Why a second draw would be no other than the first; None where it may be."""
         return self._endpoint.why_no_draws
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether it is shown the pictures that rows have of their own."""
+        return self._endpoint.sees_pictures
 
     @property
     def remote(self) -> Remote:

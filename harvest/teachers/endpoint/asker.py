@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
@@ -48,12 +48,14 @@ class ModelCheck:
 class Asked:
     """An answer with its bill, and the reading of its reply, None where no whole reply came.
 
-    `fatal` is why no further request can succeed, where that showed after a part of the answer had come.
+    `originals` are the row's own pictures by their sha256, where they are to be kept. `fatal` is why no further request
+    can succeed, where that showed after a part of the answer had come.
     """
 
     answer: Answer
     reading: Reading | None = None
     fatal: TeacherError | None = None
+    originals: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Asker:
@@ -164,4 +166,4 @@ class Asker:
             asked_at=asked_at,
             attempts=sum(exchange.attempts for exchange in exchanges),
         )
-        return Asked(self._client.clean_answer(answer), reading)
+        return Asked(self._client.clean_answer(answer), reading, originals=question.originals)

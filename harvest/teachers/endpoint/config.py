@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from harvest.chat.dialects import DIALECTS, Scoring
 from harvest.chat.prompts import Draw
 from harvest.rendering import Layout
-from harvest.teachers.pages import PAGE_SIZE
+from harvest.teachers.pages import PAGE_SIZE, KeepOption
 from shared.errors import UsageError
 from shared.options import Option, check_json, check_options, parse_json_object
 from shared.secrets import hide_secrets
@@ -71,6 +71,16 @@ class EndpointConfig:
         Draw, Option("What is sent as pictures: fields (the text), all (the question, too), none.", panel=_ASKED)
     ] = Draw.NONE
     size: Annotated[tuple[int, int], replace(PAGE_SIZE, panel=_ASKED)] = (512, 512)
+    pictures: Annotated[bool, Option("Show the pictures that the rows have of their own.", panel=_ASKED)] = True
+    longest_side: Annotated[
+        int | None,
+        Option(
+            "Pixels that a side of those pictures may have: larger ones are sent smaller. Unless given, none is.",
+            at_least=32,
+            panel=_ASKED,
+        ),
+    ] = None
+    keep_images: KeepOption = False
     body: Annotated[
         Mapping[str, Any],
         Option(

@@ -45,10 +45,12 @@ async def find_elicitation(
     ask: Ask,
     *,
     may_be_cut: bool = False,
+    shows: bool = False,
 ) -> Finding:
     """The elicitation that `config` asks for, or the best that works where it leaves the choice.
 
-    `may_be_cut` is for free text: an answer that reached its length limit shows all the same that asking works.
+    `may_be_cut` is for free text: an answer that reached its length limit shows all the same that asking works. `shows`
+    is whether the example has pictures, drawn ones or its own.
     Raises TeacherError that names what the endpoint lacks, and what would work instead.
     """
     if known is not None:
@@ -80,13 +82,15 @@ async def find_elicitation(
         if problem is None:
             assert asked is not None
             notices = [*(f"{p}; not used" for p in problems), *_notice(elicitation, asked)]
-            if config.layout is not None:
+            if shows:
                 notices += await _check_picture(ask, elicitation, asked)
             return Finding(elicitation, tuple(notices), asked)
         problems.append(f"{scoring}: {problem}")
     working = []
     if known is not None or config.scoring != AUTO:
         working = await _try_others(client, config, words, dialect, candidates, ask)
+    if shows:
+        problems[-1] += ". It was sent a picture; text alone is asked with --draw none and --no-pictures"
     advice = f"what works there: --scoring {' or '.join(working)}" if working else "no other scoring was found to work"
     raise TeacherError(
         f"the endpoint does not give what was asked for (model {config.model} at {config.endpoint}): "
@@ -167,7 +171,8 @@ async def _check_picture(ask: Ask, elicitation: Elicitation, asked: Asked) -> li
     if with_picture <= without:
         raise TeacherError(
             f"the endpoint ignores the picture: the prompt has {with_picture} tokens with it and {without} "
-            "without it; this model cannot see, or its server was started without vision. Text works: --draw none"
+            "without it; this model cannot see, or its server was started without vision. Text works: --draw none, and "
+            "--no-pictures where the rows have pictures of their own"
         )
     return [f"the picture takes {with_picture - without} tokens"]
 

@@ -2,15 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harvest.chat.elicitation import Elicitation
 from harvest.chat.pricing import CHAT_OVERHEAD_TOKENS, bound_image_tokens, bound_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt
 from harvest.chat.scoring import LabelWords
-from harvest.rendering import Layout, Page, render
+from harvest.pictures import prepare_row
+from harvest.rendering import render
 from harvest.teachers.base import make_seed
 from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.elicitation import build_parameters, build_spelling, find_seed_field, limit_tokens
@@ -20,19 +21,23 @@ from shared.tasks import Task
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question ready to be sent but for the number of answers. `prompt_bound` is the most tokens it can have."""
+    """A question ready to be sent but for the number of answers. `prompt_bound` is the most tokens it can have.
+
+    `originals` are the row's own pictures by their sha256, where they are to be kept.
+    """
 
     messages: str
     prompt_bound: int
     prompt_guess: int
-    image_sha256: Sequence[str] | None
+    image_sha256: Sequence[str] | None = None
+    originals: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Questions:
     """Makes the questions of a task, asked in one way. `max_tokens` is the longest that one answer may be.
 
-    Pictures are drawn in `pool`. `pictures` False leaves them out: by what is written alone, which a probe compares
-    with.
+    Pictures are drawn and prepared in `pool`. `pictures` False leaves them out: by what is written alone, which a probe
+    compares with.
     """
 
     def __init__(
@@ -53,19 +58,17 @@ class Questions:
         self._pictures, self._layout = pictures, config.layout
 
     async def prepare(self, example: Example) -> Question:
-        """The question about one example. Raises DataError where it cannot be drawn."""
+        """The question about one example. Raises DataError where its text or a picture of its own cannot be shown."""
         prompt = build_prompt(self._task.question, example, self._config.draw)
-        layout = self._layout
-        if layout is None or prompt.drawn is None or not self._pictures:
+        drawn = None if self._layout is None else prompt.drawn
+        own = example if self._config.pictures and example.pictures else None
+        if not self._pictures or (drawn is None and own is None):
             text = prompt.written or "."  # servers refuse a message that says nothing
             bound = bound_tokens(text) + CHAT_OVERHEAD_TOKENS
-            return Question(_write_messages(text), bound, guess_tokens(text), None)
+            return Question(_write_messages(text), bound, guess_tokens(text))
         # Drawing takes milliseconds: in a thread, so that hundreds of connections do not wait for it.
         loop = asyncio.get_running_loop()
-        pages, messages = await loop.run_in_executor(self._pool, self._draw, prompt.drawn, prompt.written, layout)
-        image = bound_image_tokens(self._config.model, layout.width, layout.height) * len(pages)
-        bound = bound_tokens(prompt.written) + image + CHAT_OVERHEAD_TOKENS
-        return Question(messages, bound, bound, [page.sha256 for page in pages])
+        return await loop.run_in_executor(self._pool, self._show, own, drawn, prompt.written)
 
     def write_body(self, question: Question, key: str, answers: int) -> bytes:
         """The body of a request for so many answers, whose key is `key`."""
@@ -76,12 +79,21 @@ class Questions:
             body = _encode(write_request(json.loads(body)))
         return body.encode("utf-8", "replace")
 
-    def _draw(self, drawn: str, written: str, layout: Layout) -> tuple[list[Page], str]:
-        pages = render(drawn, layout)
-        parts: list[object] = [self._elicitation.dialect.make_image_part(page.png) for page in pages]
+    def _show(self, own: Example | None, drawn: str | None, written: str) -> Question:
+        """The question with the pictures of its row, and the pages that are drawn behind them."""
+        config, layout = self._config, self._layout
+        shown = () if own is None else prepare_row(own, config.longest_side)
+        pages = [] if drawn is None or layout is None else render(drawn, layout)
+        contents = [*(one.content for one in shown), *(page.png for page in pages)]
+        parts: list[object] = [self._elicitation.dialect.make_image_part(content) for content in contents]
         if written:
             parts.append({"type": "text", "text": written})
-        return pages, _write_messages(parts)
+        sizes = [(one.width, one.height) for one in shown] + [(layout.width, layout.height) for _ in pages if layout]
+        images = sum(bound_image_tokens(config.model, *size) for size in sizes)
+        bound = bound_tokens(written) + images + CHAT_OVERHEAD_TOKENS
+        hashes = [*(one.sha256 for one in shown), *(page.sha256 for page in pages)]
+        originals = {one.sha256: one.original for one in shown} if config.keep_images else {}
+        return Question(_write_messages(parts), bound, bound, hashes, originals)
 
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps with options makes an encoder at every call

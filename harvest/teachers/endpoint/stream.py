@@ -85,4 +85,4 @@ class Stream:
             self._room.release()
         else:
             self._fatal = self._fatal or asked.fatal
-            self._replies.put_nowait(Reply(request, asked.answer))
+            self._replies.put_nowait(Reply(request, asked.answer, asked.originals))

@@ -23,6 +23,7 @@ from harvest.chat.elicitation import (
 )
 from harvest.chat.pricing import TEMPLATE_TOKENS, Price, Usage, find_price, guess_image_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt, describe_prompt
+from harvest.pictures import describe_preparing, describe_shown, fit_size, look_at_row
 from harvest.rendering import prepare_text
 from harvest.teachers.base import Estimate, Probe, Remote, Reply, Request, Reread, estimate_bytes
 from harvest.teachers.endpoint.asker import Asked, Asker, ModelCheck
@@ -102,6 +103,11 @@ class EndpointTeacher:
             )
         form = elicitation.make_form(read_words(recipe), numeric=wants_number(recipe), keep_topk=True)
         return partial(reread, form=form)
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether it is shown the pictures that rows have of their own."""
+        return self._task.has_pictures and self._config.pictures
 
     @property
     def why_no_draws(self) -> str | None:
@@ -195,15 +201,20 @@ class EndpointTeacher:
             "dialect": config.dialect if elicitation is None else elicitation.dialect.name,
             "prompt": describe_prompt(self._task, config.draw),
             "layout": None if self._layout is None else self._layout.fingerprint(),
+            **describe_preparing(self.sees_pictures, config.longest_side),
             "scoring": {"mode": config.scoring} if elicitation is None else describe_scoring(elicitation, config),
             "parameters": {} if elicitation is None else build_parameters(elicitation, config, self._words),
             **({} if self._tokenizer is None else {TOKENIZER: self._tokenizer.description}),
         }
 
     def content(self, example: Example) -> Mapping[str, Any]:
-        """All of one request that changes its answer. Raises DataError for a character that cannot be drawn."""
+        """All of one request that changes its answer.
+
+        Raises DataError for a character that cannot be drawn, and a picture that cannot be shown.
+        """
         prompt = build_prompt(self._task.question, example, self._config.draw)
-        return {"text": prompt.written} if prompt.drawn is None else {"draw": prepare_text(prompt.drawn)}
+        said = {"text": prompt.written} if prompt.drawn is None else {"draw": prepare_text(prompt.drawn)}
+        return {**said, **describe_shown(example)} if self.sees_pictures else said
 
     def adopt(self, recipe: Mapping[str, Any]) -> None:
         """Take over dialect and scoring from a folder's recipe where they were left to "auto". Asks nothing.
@@ -240,11 +251,12 @@ class EndpointTeacher:
                     return await make_asker(elicitation, pictures).ask(example, key)
 
                 may_be_cut = self._task.is_written
+                shows = self._layout is not None or (self.sees_pictures and bool(example.pictures))
                 found = await find_elicitation(
-                    client, self._config, self._words, self._elicitation, ask, may_be_cut=may_be_cut
+                    client, self._config, self._words, self._elicitation, ask, may_be_cut=may_be_cut, shows=shows
                 )
         self._elicitation = found.elicitation
-        return Probe(found.notices, found.asked.answer)
+        return Probe(found.notices, found.asked.answer, found.asked.originals)
 
     async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Ask, and yield replies as they come. Pulls a request only when it may be sent at once.
@@ -266,7 +278,7 @@ class EndpointTeacher:
         """Nothing is left to end: each stream of answers closes its connections."""
 
     def estimate(self, example: Example) -> Estimate:
-        """About what one request will take. Pure and cheap: no page is drawn."""
+        """About what one request will take. Cheap: no page is drawn and no picture decoded."""
         config, layout, elicitation = self._config, self._layout, self._elicitation
         prompt = build_prompt(self._task.question, example, config.draw)
         tokens = guess_tokens(prompt.written) + TEMPLATE_TOKENS
@@ -274,6 +286,9 @@ class EndpointTeacher:
         if layout is not None and prompt.drawn is not None:
             pages = layout.guess_pages(prompt.drawn)
             images = pages * guess_image_tokens(config.model, layout.width, layout.height)
+        if self.sees_pictures:
+            sizes = [fit_size(one.width, one.height, config.longest_side) for one in look_at_row(example)]
+            images += sum(guess_image_tokens(config.model, *size) for size in sizes)
         said = min(TEXT_TOKENS, config.max_tokens or TEXT_TOKENS) if self._words is None else self._guess_label()
         answer: float = 4 * said
         if elicitation is not None and config.keep_topk:

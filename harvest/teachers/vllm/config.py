@@ -9,7 +9,7 @@ from harvest.chat.label_trie import ScoringOption
 from harvest.chat.prompts import Draw
 from harvest.rendering import Layout
 from harvest.teachers.given import EndOption, GivenOption
-from harvest.teachers.pages import PAGE_SIZE
+from harvest.teachers.pages import PAGE_SIZE, KeepOption
 from shared.errors import UsageError
 from shared.options import Option, check_json, check_options, parse_assignments
 
@@ -77,6 +77,8 @@ class VllmConfig:
     )
     size: Annotated[tuple[int, int], PAGE_SIZE] = (512, 512)
     scoring: ScoringOption = None
+    pictures: Annotated[bool, Option("Show the pictures that the rows have of their own.")] = True
+    keep_images: KeepOption = False
     vector: Annotated[
         Vector | None,
         Option(

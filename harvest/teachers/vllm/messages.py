@@ -40,14 +40,15 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question: its pages, greyscale of shape (height, width), come before what is written.
+    """One question: its pictures come before what is written. Those of the row are PNG or JPEG files, and drawn pages
+    greyscale of shape (height, width).
 
     `seed` is that of sampling, None where nothing is sampled. Where there are `tokens`, they are the prompt, and
     nothing else is; the last `scored` of them are given a score, which is all that is asked.
     """
 
     number: int
-    pages: Sequence[Pixels]
+    pictures: Sequence[Pixels | bytes]
     written: str
     seed: int | None = None
     tokens: Sequence[int] = ()

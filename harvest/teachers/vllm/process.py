@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from harvest.chat.label_trie import Encode, LabelTrie, find_first_tokens
 from harvest.chat.written import SaidToken, write_chat_completion
+from harvest.pictures import open_rgb
 from harvest.teachers.vllm.config import DEFAULT_TOPK
 from harvest.teachers.vllm.messages import Failure, Pixels, Question, Ready, Result, Settings
 from harvest.teachers.vllm.scores import read_scores
@@ -234,8 +235,8 @@ class VllmEngine:
             (prompt,) = self._llm.renderer.render_cmpl([{"prompt_token_ids": list(question.tokens)}])
             return prompt
         content: Any = question.written or "."  # as the endpoint teacher asks
-        if question.pages:
-            parts: list[Any] = [{"type": "image_pil", "image_pil": _open_page(page)} for page in question.pages]
+        if question.pictures:
+            parts: list[Any] = [{"type": "image_pil", "image_pil": _open(picture)} for picture in question.pictures]
             content = [*parts, {"type": "text", "text": question.written}] if question.written else parts
         conversation = [{"role": "user", "content": content}]
         _, (prompt,) = self._llm.renderer.render_chat([conversation], self._chat, self._tokens)
@@ -288,10 +289,10 @@ def _choose_options(settings: Settings) -> dict[str, Any]:
     return options | dict(settings.engine)
 
 
-def _open_page(pixels: Pixels) -> Any:
+def _open(picture: Pixels | bytes) -> Any:
     from PIL import Image
 
-    return Image.fromarray(pixels).convert("RGB")
+    return open_rgb(picture) if isinstance(picture, bytes) else Image.fromarray(picture).convert("RGB")
 
 
 def write_reply(

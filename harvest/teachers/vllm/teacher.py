@@ -29,6 +29,7 @@ from harvest.chat.label_trie import LabelScorer
 from harvest.chat.pricing import TEMPLATE_TOKENS, guess_image_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt, describe_prompt
 from harvest.chat.reply import FIRST_TOKENS, Form, parse
+from harvest.pictures import Shown, describe_preparing, describe_shown, look_at_row, prepare_ahead
 from harvest.rendering import Page, prepare_text
 from harvest.rendering.ahead import RenderPool
 from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes, make_seed
@@ -55,9 +56,12 @@ _OF_LABELS = frozenset({"status", "error", "label_logprobs", "residual_mass"})
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A request as it is asked: its pages, or the tokens of its prompt with those that are scored; or what is wrong."""
+    """A request as it is asked: its row's pictures and its pages, or the tokens of its prompt with those that are
+    scored; or what is wrong.
+    """
 
     request: Request
+    shown: Sequence[Shown] = ()
     pages: Sequence[Page] = ()
     tokens: Sequence[int] = ()
     given: Given | None = None
@@ -70,6 +74,7 @@ class _Asked:
 
     request: Request
     given: Given | None
+    shown: Sequence[Shown]
     image_sha256: tuple[str, ...] | None
     asked_at: datetime
     started: float
@@ -118,6 +123,11 @@ class VllmTeacher:
         return partial(_reread, form=form)
 
     @property
+    def sees_pictures(self) -> bool:
+        """Whether it is shown the pictures that rows have of their own: not where given texts are scored."""
+        return self._task.has_pictures and self._config.pictures and self._rows is None and self._template is None
+
+    @property
     def why_no_draws(self) -> str | None:
         """Why a second draw would be no other than the first; None where it may be."""
         if self._rows is not None:
@@ -134,6 +144,7 @@ class VllmTeacher:
             "engine": config.describe_engine(),
             "prompt": describe_prompt(self._task, config.draw),
             "layout": None if self._layout is None else self._layout.fingerprint(),
+            **describe_preparing(self.sees_pictures),
         }
         if config.topk is not None:
             recipe[TOKENIZER] = self._tokenizer.description
@@ -153,15 +164,16 @@ class VllmTeacher:
     def content(self, example: Example) -> Mapping[str, Any]:
         """All of one request that changes its answer.
 
-        Raises DataError for a character that cannot be drawn, a row without the text that is to be scored, and a
-        template that does not fit the row.
+        Raises DataError for a character that cannot be drawn, a picture that cannot be shown, a row without the text
+        that is to be scored, and a template that does not fit the row.
         """
         if self._rows is not None:
             return self._rows.content(example)
         if self._template is not None:
             return {"prompt": self._template.render(example, self._task.question).describe()}
         prompt = build_prompt(self._task.question, example, self._config.draw)
-        return {"text": prompt.written} if prompt.drawn is None else {"draw": prepare_text(prompt.drawn)}
+        said = {"text": prompt.written} if prompt.drawn is None else {"draw": prepare_text(prompt.drawn)}
+        return {**said, **describe_shown(example)} if self.sees_pictures else said
 
     def estimate(self, example: Example) -> Estimate:
         """Free; about how many tokens it computes, and the bytes of the answer or the vector."""
@@ -172,6 +184,8 @@ class VllmTeacher:
         images = 0
         if layout is not None and prompt.drawn is not None:
             images = layout.guess_pages(prompt.drawn) * guess_image_tokens(config.model, layout.width, layout.height)
+        if self.sees_pictures:
+            images += sum(guess_image_tokens(config.model, one.width, one.height) for one in look_at_row(example))
         said = 0 if config.vector is not None else self._max_tokens
         answer: float = 2 * self._source.width if config.vector is not None else 4 * said
         if config.topk is not None:
@@ -270,6 +284,17 @@ class VllmTeacher:
 
     async def _prepare(self, requests: AsyncIterator[Request]) -> AsyncGenerator[_Prepared, None]:
         """The requests as they are asked, or with what is wrong with them."""
+        if not self.sees_pictures:
+            async for one in self._draw(requests):
+                yield one
+            return
+        async with aclosing(self._draw(requests)) as drawn, aclosing(prepare_ahead(drawn, _find_example)) as prepared:
+            async for one, shown in prepared:
+                problem = str(shown) if isinstance(shown, DataError) else one.problem
+                yield replace(one, shown=() if isinstance(shown, DataError) else shown, problem=problem)
+
+    async def _draw(self, requests: AsyncIterator[Request]) -> AsyncGenerator[_Prepared, None]:
+        """The requests with the pages that are drawn for them, or their tokens."""
         if self._renderer is None:
             async for request in requests:
                 yield await asyncio.to_thread(self._encode, request)
@@ -279,7 +304,7 @@ class VllmTeacher:
                 if isinstance(pages, DataError):
                     yield _Prepared(request, problem=str(pages))
                 else:
-                    yield _Prepared(request, pages)
+                    yield _Prepared(request, pages=pages)
 
     def _encode(self, request: Request) -> _Prepared:
         """A request without pages."""
@@ -302,7 +327,7 @@ class VllmTeacher:
         tokens, draw = prepared.tokens, self._config.draw
         return Question(
             number,
-            tuple(page.pixels for page in prepared.pages),
+            (*(one.content for one in prepared.shown), *(page.pixels for page in prepared.pages)),
             "" if tokens else build_prompt(self._task.question, request.example, draw).written,
             make_seed(request.key) if self._config.temperature > 0 else None,
             tokens,
@@ -326,12 +351,17 @@ class VllmTeacher:
             asked_at=asked.asked_at,
             attempts=1,
         )
-        return Reply(asked.request, answer)
+        kept = {one.sha256: one.original for one in asked.shown} if self._config.keep_images else {}
+        return Reply(asked.request, answer, kept)
+
+
+def _find_example(prepared: _Prepared) -> Example:
+    return prepared.request.example
 
 
 def _note(prepared: _Prepared) -> _Asked:
-    hashes = tuple(page.sha256 for page in prepared.pages) or None
-    return _Asked(prepared.request, prepared.given, hashes, datetime.now(UTC), time.perf_counter())
+    hashes = (*(one.sha256 for one in prepared.shown), *(page.sha256 for page in prepared.pages)) or None
+    return _Asked(prepared.request, prepared.given, prepared.shown, hashes, datetime.now(UTC), time.perf_counter())
 
 
 def _reread(raw: bytes, form: Form) -> Mapping[str, Any]:

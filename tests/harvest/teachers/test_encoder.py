@@ -4,12 +4,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import (
     BertConfig,
     BertModel,
@@ -22,6 +26,8 @@ from transformers import (
     Dinov2Config,
     Dinov2Model,
     PreTrainedModel,
+    ResNetConfig,
+    ResNetModel,
     SiglipImageProcessorPil,
     SiglipVisionConfig,
     SiglipVisionModel,
@@ -34,11 +40,12 @@ from harvest.rendering import Layout, Page, render
 from harvest.teachers.encoder import VisionEncoderConfig, VisionEncoderTeacher
 from harvest.teachers.picture_encoder import read_input_size
 from shared.errors import DataError, SourceError
-from shared.example import Example
+from shared.example import Example, RowPicture
 from shared.frozen_models import FrozenModel
 from shared.schema import Status
 from shared.tasks import TASKS
 from tests.harvest.asking_teachers import ask
+from tests.harvest.pictures.hostile_pictures import make_plain, save
 
 Array = np.ndarray[Any, Any]
 TASK = TASKS["rotten_tomatoes"]
@@ -222,8 +229,8 @@ def test_the_input_size_is_read_from_the_model_files(
 
 def test_planning_imports_no_torch(models: dict[str, tuple[Path, PreTrainedModel]]) -> None:
     code = (
-        "import sys; from harvest.teachers.encoder import *\n"
-        "teacher = VisionEncoderTeacher(VisionEncoderConfig(sys.argv[1]), None, name='encoder')\n"
+        "import sys; from shared.tasks import TASKS; from harvest.teachers.encoder import *\n"
+        "teacher = VisionEncoderTeacher(VisionEncoderConfig(sys.argv[1]), TASKS['rte'], name='encoder')\n"
         "teacher.recipe(); teacher.content(Example('a', 'Ångström'))\n"
         "print([m for m in ('torch', 'transformers', 'PIL') if m in sys.modules])"
     )
@@ -237,3 +244,30 @@ def test_what_cannot_be_drawn_is_refused_when_planned(models: dict[str, tuple[Pa
     assert teacher.content(Example("a", "one", text_pair="two")) == {"draw": "one\n\ntwo"}
     with pytest.raises(DataError, match="GRINNING FACE"):
         teacher.content(Example("a", "😀"))
+
+
+def test_the_rows_own_pictures_are_encoded_as_the_models_own_processor_prepares_them(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    model = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])).eval()
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    files = [save(make_plain(size), kind) for size, kind in (((90, 70), "PNG"), ((64, 200), "JPEG"))]
+    rows = [
+        Example("both", "two", pictures=tuple(RowPicture("", file) for file in files)),
+        Example("one", "one", pictures=(RowPicture("", files[0]),)),
+        Example("bad", "bad", pictures=(RowPicture("cut.png", files[0][:200]),)),
+    ]
+    task = replace(TASK, sources=(replace(TASK.sources[0], image="image"),))
+    teacher = VisionEncoderTeacher(VisionEncoderConfig(str(tmp_path)), task, name="encoder")
+    assert "layout" not in teacher.recipe()
+    answers = ask(teacher, rows)
+    pixels = processor([Image.open(BytesIO(file)) for file in files], return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        own = model(pixel_values=pixels).pooler_output.flatten(1).numpy()
+    np.testing.assert_allclose(answers[0].embedding, own.mean(0), atol=1e-5)
+    np.testing.assert_allclose(answers[1].embedding, own[0], atol=1e-5)
+    assert answers[1].image_sha256 == [sha256(files[0]).hexdigest()]
+    assert (answers[2].status, "cut.png" in str(answers[2].error)) == (Status.FAILED, True)
+    with pytest.raises(DataError, match="no picture"):
+        teacher.content(Example("none", "none"))
