@@ -3,6 +3,8 @@
 teacher.py   the protocol: requests in, replies out
 config.py    what the user chooses
 prompts.py   what is painted of an example
+families.py  the kinds of pipelines, and what differs between them
+files.py     what a pipeline's files tell before its weights are loaded
 painter.py   the pipeline, loaded: pictures and latents of prompts
 """
 

@@ -15,13 +15,13 @@ STRENGTH = 0.75  # the share of the steps that the second painting takes
 class DiffusionVector(StrEnum):
     """What of a painting is the teacher's vector h_t."""
 
-    ARMADA = "armada"  # 1024: the 4x16x16 latent of the picture at 128x128, painted over with strength .75
-    LATENT = "latent"  # the final latent, flattened: 4x64x64 = 16,384 for a picture of 512x512
+    ARMADA = "armada"  # the latent of the picture at 128x128, painted over with strength .75: of SD 4x16x16 = 1024
+    LATENT = "latent"  # the final latent, flattened: of SD 4x64x64 = 16,384 for a picture of 512x512
     ENCODER = "encoder"  # a frozen vision encoder's vector of the picture
 
 
 class LongPrompts(StrEnum):
-    """What becomes of a prompt that is longer than the text encoder's window (77 tokens)."""
+    """What becomes of a prompt that is longer than the text encoder's window (77 tokens of Stable Diffusion)."""
 
     CHUNK = "chunk"  # encoded in several windows, side by side
     REFUSE = "refuse"  # a failed row that says how long it is
@@ -29,7 +29,7 @@ class LongPrompts(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DiffusionConfig:
-    """A Stable Diffusion or SDXL pipeline, and what is made of it. The defaults are those of ARMADA.
+    """A text-to-image pipeline (see families), and what is made of it. The defaults are those of ARMADA.
 
     Raises UsageError where a value cannot be meant.
     """
@@ -50,7 +50,13 @@ class DiffusionConfig:
     ] = DiffusionVector.ARMADA
     encoder: Annotated[str | None, Option("The vision encoder of --vector encoder.")] = None
     steps: Annotated[int, Option("Denoising steps.", at_least=1)] = 20
-    guidance: Annotated[float, Option("Classifier-free guidance scale; 1 or less: none.")] = 7.5
+    guidance: Annotated[
+        float | None,
+        Option(
+            "Guidance scale; 1 or less: none, where the model is not made for one. Unless given, ARMADA's 7.5 for "
+            "Stable Diffusion and SDXL, and any other pipeline's own."
+        ),
+    ] = None
     size: Annotated[
         tuple[int, int] | None,
         Option(
@@ -63,12 +69,12 @@ class DiffusionConfig:
     ] = None
     long_prompts: Annotated[
         LongPrompts,
-        Option("Prompts past the text encoder's 77 tokens: chunk encodes them in several windows, refuse fails them."),
+        Option("Prompts past the text encoder's window: chunk encodes them in several windows, refuse fails them."),
     ] = LongPrompts.CHUNK
     batch: Annotated[int, Option("Pictures painted at a time: memory for speed.", at_least=1)] = 8
     dtype: Annotated[
         Literal["auto", "float32", "float16", "bfloat16"],
-        Option("What the model computes in; auto is float16 on a GPU, float32 elsewhere."),
+        Option("What the model computes in; auto is float32, and on a GPU float16, or bfloat16 for Flux and Sana."),
     ] = "auto"
     keep_images: Annotated[bool, Option("Keep the pictures beside the shards.")] = False
 

@@ -1,6 +1,7 @@
 """A pipeline of diffusers, loaded: pictures and latents of prompts, each row's noise its own."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -9,19 +10,11 @@ import numpy as np
 
 from harvest.teachers import memory
 from harvest.teachers.diffusion.config import EDGE, STRENGTH, DiffusionConfig, DiffusionVector
+from harvest.teachers.diffusion.files import PipelineFiles
 from shared.errors import SourceError
 from shared.frozen_models import FrozenModel, choose_inference_device
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
-# The pipelines whose prompts and latents are known, and what paints over a picture with the same parts.
-PIPELINES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    # The first painting was looked at already.
-    "StableDiffusionPipeline": (
-        "StableDiffusionImg2ImgPipeline",
-        {"safety_checker": None, "requires_safety_checker": False},
-    ),
-    "StableDiffusionXLPipeline": ("StableDiffusionXLImg2ImgPipeline", {}),
-}
 
 Latent = np.ndarray[Any, np.dtype[np.float32]]
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
@@ -43,23 +36,24 @@ class Painting:
 class Painter:
     """The pipeline of `config`; raises SourceError where it cannot be loaded."""
 
-    def __init__(self, config: DiffusionConfig, model: FrozenModel, lora: FrozenModel | None, pipeline: str) -> None:
+    def __init__(
+        self, config: DiffusionConfig, model: FrozenModel, lora: FrozenModel | None, files: PipelineFiles
+    ) -> None:
         import diffusers
         import torch
 
         # Its warnings are ours to give: a flagged picture is a row that says so.
         diffusers.utils.logging.set_verbosity_error()
-        self._config = config
-        dtype = getattr(torch, choose_dtype(config))
-        pipe = model.load(getattr(diffusers, pipeline), dtype=dtype)
+        self._config, self._files, self._family = config, files, files.family
+        pipe = model.load(getattr(diffusers, files.name), dtype=getattr(torch, files.dtype))
         if lora is not None:
             _load_lora(pipe, lora, config)
         pipe.set_progress_bar_config(disable=True)
         self._pipe = pipe.to(choose_inference_device())
         self._over: Any = None
         if config.vector is DiffusionVector.ARMADA:
-            over, options = PIPELINES[pipeline]
-            self._over = getattr(diffusers, over)(**{**pipe.components, **options})
+            assert self._family.over is not None
+            self._over = getattr(diffusers, self._family.over)(**{**pipe.components, **self._family.options})
             self._over.set_progress_bar_config(disable=True)
 
     def paint(self, chunks: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[Painting]:
@@ -70,79 +64,107 @@ class Painter:
         """
         import torch
 
-        with explain_memory(self._config), torch.inference_mode():
+        with explain_memory(self._config, self._files.dtype), torch.inference_mode():
             encoded = self._encode(chunks)
             generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-            size = self._config.size or (None, None)
-            final: dict[str, Any] = {}
-
-            def note(pipe: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-                final.update(tensors)
-                return tensors
-
-            output = self._pipe(
-                **encoded,
-                width=size[0],
-                height=size[1],
-                num_inference_steps=self._config.steps,
-                guidance_scale=self._config.guidance,
-                generator=generators,
-                output_type="pt",
-                callback_on_step_end=note,
-            )
+            width, height = self._files.size
+            note = _Noted()
+            asked = {
+                "width": width,
+                "height": height,
+                "output_type": "pt",
+                "use_resolution_binning": False,  # the size is that of the recipe
+                # Of the two kinds of callbacks a pipeline has one: what it is given last is the final latent.
+                "callback_on_step_end": note.take,
+                "callback": note.take_latents,
+            }
+            output = self._call(self._pipe, encoded, generators, asked)
             pictures = output.images.float()
-            latents = final["latents"] if self._over is None else self._paint_over(pictures, encoded, generators)
+            if self._family.is_signed:
+                pictures = pictures * 0.5 + 0.5
+            edges = (width, height) if self._over is None else (EDGE, EDGE)
+            latents = note.latents if self._over is None else self._paint_over(pictures, encoded, generators)
+            if self._family.packed:
+                latents = unpack(latents, *self._files.measure_latent(*edges))
             flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(seeds)
             return [
                 Painting(latent.float().cpu().numpy(), _to_bytes(picture), bool(flag))
                 for latent, picture, flag in zip(latents, pictures, flagged, strict=True)
             ]
 
+    def _call(self, pipe: Any, encoded: dict[str, Any], generators: Sequence[Any], asked: dict[str, Any]) -> Any:
+        """Paint with `pipe`, which is asked for what it has a parameter for."""
+        taken = inspect.signature(pipe.__call__).parameters
+        return pipe(
+            **encoded,
+            num_inference_steps=self._config.steps,
+            guidance_scale=self._files.guidance,
+            generator=list(generators),
+            # Some have a text as the default, which does not go with embeddings.
+            **{name: value for name, value in {"negative_prompt": None, **asked}.items() if name in taken},
+        )
+
     def _encode(self, chunks: Sequence[Sequence[str]]) -> dict[str, Any]:
         """The prompts' embeddings, chunk beside chunk, as arguments of the pipeline.
 
-        What the text encoder says of a whole prompt (SDXL's pooled embedding) is that of its first chunk.
+        What the text encoders say of a whole prompt (the pooled embeddings) is that of its first chunk.
         """
         import torch
 
-        guided = self._config.guidance > 1
-        parts = [
-            self._pipe.encode_prompt(
-                prompt=list(prompts),
-                device=self._pipe.device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=guided,
-            )
-            for prompts in zip(*chunks, strict=True)
-        ]
-        names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+        guided = self._files.guidance > 1
+        options = self._choose_options(guided)
+        parts = [self._pipe.encode_prompt(list(prompts), **options) for prompts in zip(*chunks, strict=True)]
         encoded: dict[str, Any] = {}
-        for name, *tensors in zip(names, *parts, strict=False):
-            if guided or not name.startswith("negative"):
+        for name, *tensors in zip(self._family.encoded, *parts, strict=False):
+            if name and (guided or not name.startswith("negative")):
                 encoded[name] = tensors[0] if "pooled" in name else torch.cat(tensors, dim=1)
         return encoded
+
+    def _choose_options(self, guided: bool) -> dict[str, Any]:
+        """How a prompt is encoded: as a call of the pipeline would, where that differs from `encode_prompt` alone."""
+        own = inspect.signature(self._pipe.encode_prompt).parameters
+        called = inspect.signature(self._pipe.__call__).parameters
+        options = {
+            name: called[name].default
+            for name in ("max_sequence_length", "complex_human_instruction")
+            if name in own and name in called
+        }
+        options |= {name: None for name in ("prompt_2", "prompt_3") if name in own}
+        if "do_classifier_free_guidance" in own:
+            options["do_classifier_free_guidance"] = guided
+        return {**options, "device": self._pipe.device, "num_images_per_prompt": 1}
 
     def _paint_over(self, pictures: Any, encoded: dict[str, Any], generators: Sequence[Any]) -> Any:
         """The latents of ARMADA's second painting: the picture shrunk, noised, and painted with the same prompt."""
         from torch.nn.functional import interpolate
 
         small = interpolate(pictures, (EDGE, EDGE), mode="bicubic", antialias=True).clamp(0, 1)
-        return self._over(
-            **encoded,
-            image=small.to(self._over.vae.dtype),
-            strength=STRENGTH,
-            num_inference_steps=self._config.steps,
-            guidance_scale=self._config.guidance,
-            generator=list(generators),
-            output_type="latent",
-        ).images
+        asked = {
+            **{"image": small.to(self._over.vae.dtype), "strength": STRENGTH, "output_type": "latent"},
+            **{"width": EDGE, "height": EDGE},
+        }
+        return self._call(self._over, encoded, generators, asked).images
 
 
-def choose_dtype(config: DiffusionConfig) -> str:
-    """The name of the number type that the model computes in."""
-    if config.dtype != "auto":
-        return config.dtype
-    return "float16" if choose_inference_device() == "cuda" else "float32"
+class _Noted:
+    """The latents of the last step that a pipeline told of."""
+
+    latents: Any = None
+
+    def take(self, pipe: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Take those that stand among the tensors."""
+        self.latents = tensors["latents"]
+        return tensors
+
+    def take_latents(self, step: int, time: Any, latents: Any) -> None:
+        """Take them as older pipelines give them."""
+        self.latents = latents
+
+
+def unpack(latents: Any, channels: int, height: int, width: int) -> Any:
+    """Latents of shape (rows, channels, height, width) from Flux's packed ones: a sequence of squares of 2 x 2."""
+    squares = latents.reshape(len(latents), height // 2, width // 2, channels, 2, 2)
+    return squares.permute(0, 3, 1, 4, 2, 5).reshape(len(latents), channels, height, width)
 
 
 def _load_lora(pipe: Any, lora: FrozenModel, config: DiffusionConfig) -> None:
@@ -162,8 +184,8 @@ def _to_bytes(picture: Any) -> Picture:
     return array
 
 
-def explain_memory(config: DiffusionConfig) -> AbstractContextManager[None]:
+def explain_memory(config: DiffusionConfig, dtype: str) -> AbstractContextManager[None]:
     """Turn an error of too little memory in the block into a TeacherError that says what to lower."""
     ways = [f"--batch {config.batch // 2}"] if config.batch > 1 else []
-    ways += ["a smaller --size"] + (["--dtype float16"] if choose_dtype(config) == "float32" else [])
+    ways += ["a smaller --size"] + (["--dtype float16"] if dtype == "float32" else [])
     return memory.explain_memory(f"paint {config.batch} pictures at a time with {config.model}", ways)

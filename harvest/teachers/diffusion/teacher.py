@@ -5,8 +5,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from hashlib import sha256
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,16 @@ from harvest.teachers.base import Estimate, Reply, Request, estimate_bytes
 from harvest.teachers.batches import answer_in_batches
 from harvest.teachers.chunks import split_into_chunks
 from harvest.teachers.diffusion.config import EDGE, STRENGTH, DiffusionConfig, DiffusionVector, LongPrompts
-from harvest.teachers.diffusion.painter import LORA_FILE, PIPELINES, Painter, Painting, Picture, choose_dtype
+from harvest.teachers.diffusion.files import PipelineFiles
+from harvest.teachers.diffusion.painter import LORA_FILE, Painter, Painting, Picture
 from harvest.teachers.diffusion.prompts import build_prompt
 from harvest.teachers.picture_encoder import PictureEncoder
-from shared.errors import DataError, SourceError, require_extra
+from shared.errors import DataError, require_extra
 from shared.example import Example
 from shared.frozen_models import FrozenModel
 from shared.schema import Answer, Status
 from shared.tasks import Task
 
-LATENT_CHANNELS, LATENT_SCALE = 4, 8  # of Stable Diffusion and SDXL: a latent has an eighth of the picture's edges
 PNG_BYTES = 1.5  # a pixel, about: for estimates
 SAFETY_CHECKER, BLACK = "safety_checker", "black"  # finish_reason of pictures that show nothing
 _DARKEST = 2  # of 255: a picture with no lighter pixel is black
@@ -49,6 +49,7 @@ class DiffusionTeacher:
         self.name = name
         self._config = config
         self._model = FrozenModel(config.model, "model_index.json")
+        self._files = PipelineFiles(config, self._model)
         self._lora = FrozenModel(config.lora, LORA_FILE) if config.lora else None
         self._encoder = PictureEncoder(config.encoder) if config.encoder else None
         self._painter: Painter | None = None
@@ -56,18 +57,19 @@ class DiffusionTeacher:
     def recipe(self) -> Mapping[str, Any]:
         """Model, how it paints, and how the vector is made; the task's question plays no part.
 
-        Raises SourceError for what is no pipeline that can be used here. Loads no weights.
+        Raises SourceError for what is no pipeline that can be used here, UsageError for options that it cannot keep.
+        Loads no weights.
         """
-        config = self._config
+        config, files = self._config, self._files
         return {
             "teacher": "diffusion",
-            "pipeline": self._pipeline,
+            "pipeline": files.name,
             "model": self._model.fingerprint,
             "lora": None if self._lora is None else self._lora.fingerprint,
-            "dtype": choose_dtype(config),
-            "size": list(self._size),
+            "dtype": files.dtype,
+            "size": list(files.size),
             "steps": config.steps,
-            "guidance": config.guidance,
+            "guidance": files.guidance,
             "text": {"fields": "joined, lower case", "long_prompts": str(config.long_prompts)},
             "seed": "the first 63 bits of the request's key",
             "vector": self._describe_vector(),
@@ -75,22 +77,18 @@ class DiffusionTeacher:
 
     def content(self, example: Example) -> Mapping[str, Any]:
         """The prompt. Raises DataError for one that is too long, where those are refused."""
-        prompt = build_prompt(example)
-        if self._config.long_prompts is LongPrompts.REFUSE and (tokens := self._count_tokens(prompt)) > self._window:
+        prompt, files = build_prompt(example), self._files
+        if self._config.long_prompts is LongPrompts.REFUSE and (tokens := files.count_tokens(prompt)) > files.window:
             raise DataError(
-                f"the prompt has {tokens} tokens, and the text encoder of {self._config.model} takes {self._window}; "
+                f"the prompt has {tokens} tokens, and the text encoder of {self._config.model} takes {files.window}; "
                 "--long-prompts chunk encodes it in several windows"
             )
         return {"prompt": prompt}
 
     def estimate(self, example: Example) -> Estimate:
         """Free, but for the bytes of the vector and, where it is kept, the picture."""
-        width, height = self._size
-        if self._encoder is not None:
-            dimensions = self._encoder.width
-        else:
-            is_armada = self._config.vector is DiffusionVector.ARMADA
-            dimensions = LATENT_CHANNELS * (EDGE * EDGE if is_armada else width * height) // LATENT_SCALE**2
+        width, height = self._files.size
+        dimensions = prod(self._shape) if self._encoder is None else self._encoder.width
         picture = PNG_BYTES * width * height if self._config.keep_images else 0
         return Estimate(bytes=estimate_bytes(example, 2 * dimensions + picture))
 
@@ -104,62 +102,31 @@ class DiffusionTeacher:
         if self._encoder is not None:
             self._encoder.close()
 
-    @cached_property
-    def _pipeline(self) -> str:
-        """The class of the pipeline, checked."""
-        name = (self._model.read_json("model_index.json") or {}).get("_class_name")
-        if name not in PIPELINES:
-            raise SourceError(
-                f"{self._config.model} is a {name}; the pipelines that can be used here are {', '.join(PIPELINES)}: "
-                "Stable Diffusion 1 and 2, SD-Turbo, SDXL and SDXL-Turbo, say"
-            )
-        channels = (self._model.read_json("unet/config.json") or {}).get("in_channels", 4)
-        if channels != 4:
-            raise SourceError(
-                f"{self._config.model} paints over parts of pictures, not texts: its UNet takes {channels} channels"
-            )
-        return str(name)
-
-    @cached_property
-    def _size(self) -> tuple[int, int]:
-        """Width and height of the picture in pixels."""
-        if self._config.size is not None:
-            return self._config.size
-        sample = self._model.read_json("unet/config.json")["sample_size"]
-        height, width = sample if isinstance(sample, list) else (sample, sample)
-        scale = 2 ** (len(self._model.read_json("vae/config.json")["block_out_channels"]) - 1)
-        return width * scale, height * scale
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        from transformers import CLIPTokenizer
-
-        return self._model.load(CLIPTokenizer, subfolder="tokenizer")
-
     @property
-    def _window(self) -> int:
-        return int(self._tokenizer.model_max_length) - 2  # a mark stands at the beginning and at the end
-
-    def _count_tokens(self, text: str) -> int:
-        return len(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    def _shape(self) -> tuple[int, int, int]:
+        """The shape of the latent that is the vector: channels, height, width."""
+        is_armada = self._config.vector is DiffusionVector.ARMADA
+        return self._files.measure_latent(*((EDGE, EDGE) if is_armada else self._files.size))
 
     def _describe_vector(self) -> Mapping[str, Any]:
         kind = str(self._config.vector)
         if self._encoder is not None:
             return {"kind": kind, **self._encoder.describe()}
+        shape = {"shape": list(self._shape)} if self._files.family.names_shape else {}
         if self._config.vector is DiffusionVector.ARMADA:
-            return {"kind": kind, "edge": EDGE, "strength": STRENGTH, "steps": self._config.steps}
-        return {"kind": kind}
+            return {"kind": kind, "edge": EDGE, "strength": STRENGTH, "steps": self._config.steps, **shape}
+        return {"kind": kind, **shape}
 
     def _answer_batch(self, requests: Sequence[Request]) -> list[Reply]:
+        files = self._files
         if self._painter is None:
-            self._painter = Painter(self._config, self._model, self._lora, self._pipeline)
+            self._painter = Painter(self._config, self._model, self._lora, files)
         started, asked_at = time.perf_counter(), datetime.now(UTC)
         by_chunks: dict[int, list[_Prompted]] = {}  # padding a row to another's length would change its picture
         for request in requests:
             prompt = build_prompt(request.example)
-            chunks = split_into_chunks(prompt, self._window, self._count_tokens)
-            by_chunks.setdefault(len(chunks), []).append(_Prompted(request, chunks, self._count_tokens(prompt)))
+            chunks = split_into_chunks(prompt, files.window, files.count_tokens)
+            by_chunks.setdefault(len(chunks), []).append(_Prompted(request, chunks, files.count_tokens(prompt)))
         painted: list[tuple[_Prompted, Painting]] = []
         for batch in by_chunks.values():
             seeds = [int(one.request.key[:16], 16) >> 1 for one in batch]

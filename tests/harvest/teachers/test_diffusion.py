@@ -11,7 +11,7 @@ import torch
 from harvest.asking.pictures import find_picture, keep_pictures
 from harvest.teachers.chunks import split_into_chunks
 from harvest.teachers.diffusion import DiffusionConfig, DiffusionTeacher, DiffusionVector
-from harvest.teachers.diffusion.painter import Painting, choose_dtype, explain_memory
+from harvest.teachers.diffusion.painter import Painting, explain_memory
 from harvest.teachers.diffusion.prompts import build_prompt
 from harvest.teachers.diffusion.teacher import classify_painting
 from shared.errors import SourceError, TeacherError, UsageError
@@ -69,8 +69,11 @@ def test_what_cannot_be_meant_is_refused(options: dict[str, Any], message: str) 
 @pytest.mark.parametrize(
     ("index", "channels", "message"),
     [
-        ({"_class_name": "FluxPipeline"}, 4, "is a FluxPipeline; the pipelines that can be used here are"),
-        ({"_class_name": "StableDiffusionPipeline"}, 9, "its UNet takes 9 channels"),
+        ({"_class_name": "AudioLDMPipeline"}, 4, "is a AudioLDMPipeline; the pipelines that can be used here are"),
+        ({"_class_name": "KandinskyV22Pipeline"}, 4, "prompts go through a prior"),
+        ({"_class_name": "PixArtSigmaPipeline"}, 4, "--vector armada .*: give --vector latent"),
+        ({"_class_name": "StableDiffusionPipeline"}, 9, "its unet takes 9 channels"),
+        ({}, 4, "is no pipeline of diffusers"),
     ],
 )
 def test_another_kind_of_pipeline_is_refused_by_its_files(
@@ -79,7 +82,7 @@ def test_another_kind_of_pipeline_is_refused_by_its_files(
     (tmp_path / "unet").mkdir()
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     (tmp_path / "unet/config.json").write_text(json.dumps({"in_channels": channels}))
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises((SourceError, UsageError), match=message):
         DiffusionTeacher(DiffusionConfig(str(tmp_path)), TASKS["rte"], "diffusion").recipe()
 
 
@@ -106,19 +109,14 @@ def test_a_picture_that_shows_nothing_is_never_ok(painting: Painting, status: St
 def test_too_little_memory_is_answered_with_what_to_lower() -> None:
     with (
         pytest.raises(TeacherError, match=r"--batch 4 or a smaller --size or --dtype float16.*is kept"),
-        explain_memory(DiffusionConfig(batch=8, dtype="float32")),
+        explain_memory(DiffusionConfig(batch=8), "float32"),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     with (
         pytest.raises(RuntimeError, match="shapes"),
-        explain_memory(DiffusionConfig()),
+        explain_memory(DiffusionConfig(), "float32"),
     ):
         raise RuntimeError("shapes do not fit")
-
-
-def test_the_number_type_is_that_of_the_device() -> None:
-    assert choose_dtype(DiffusionConfig()) == ("float16" if torch.cuda.is_available() else "float32")
-    assert choose_dtype(DiffusionConfig(dtype="bfloat16")) == "bfloat16"
 
 
 def test_pictures_are_kept_by_hash(tmp_path: Path) -> None:
