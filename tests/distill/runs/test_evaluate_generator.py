@@ -129,7 +129,7 @@ def test_drawn_replies_are_scored_over_seeds(tiny_generator: Path, tmp_path: Pat
     assert "--decoding warm: give one of greedy, minillm, llm-adapters" in done.stderr
     done = CliRunner().invoke(app, ["eval", str(run), "--split", "train"])
     assert done.exit_code == 0, done.stderr
-    assert "rouge_l 0." in done.stderr
+    assert "rouge_l 0." in done.stdout
     assert result["overlap"] | {"said": ""} == {
         **{"rows": 7, "exact": 6, "shared": 0, "covered": 0.0, "words": 8},
         "said": "",
