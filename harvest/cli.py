@@ -129,9 +129,22 @@ def import_(options: dict[str, Any], quiet: Quiet = False, as_json: AsJson = Fal
     if as_json:
         print_json(asdict(report))
         return
-    for line in [*describe_import(report), *describe_agreement(report.agreement or {"splits": {}}), report.folder]:
-        print_result(line)
+    print_result(*describe_import(report), *describe_agreement(report.agreement or {"splits": {}}), report.folder)
     print_result(f"next: {suggest_training(Path(report.folder))}")
+
+
+@takes_flags_of("compare", "harvest.choosing.config:CompareConfig")
+def compare(options: dict[str, Any], quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Ask several teachers about the same few rows with known answers, and say which to take for the whole task."""
+    from harvest.asking.interrupt import SignalInterrupts
+    from harvest.choosing.config import CompareConfig
+    from harvest.choosing.run import compare_teachers
+    from harvest.choosing.table import print_teachers
+    from shared.options import make_config, spell_flags
+
+    config = make_config(CompareConfig, options, "harvest compare", spell_flags(CompareConfig))
+    comparison = compare_teachers(config, interrupt=SignalInterrupts())
+    print_json(comparison.describe()) if as_json else print_teachers(comparison)
 
 
 @app.command()

@@ -121,6 +121,19 @@ class HarvestConfig:
             panel=_ROWS,
         ),
     ] = field(default_factory=dict)
+    escalate: Annotated[
+        Path | None,
+        Option("A cheaper teacher's folder: ask only about the rows that it is unsure of.", panel=_ROWS),
+    ] = None
+    unsure_below: Annotated[
+        float,
+        Option(
+            "With --escalate: unsure is a row without a whole answer, or whose most probable label has less than this.",
+            above=0,
+            at_most=1,
+            panel=_ROWS,
+        ),
+    ] = 0.8
     retry: Annotated[
         tuple[Status, ...],
         Option(

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,15 +28,18 @@ from harvest.asking.manifest import make_manifest
 from harvest.asking.pictures import keep_pictures
 from harvest.asking.plan import EVERY_SPLIT, Action, Plan, Scope, find_first, make_plan, request_key
 from harvest.asking.reserve import DiskReserve
+from harvest.asking.select import Selection, Unsure, describe_unsure, find_unsure
+from harvest.chat.imported import IMPORTED
 from harvest.chat.prompts import use_letters
 from harvest.config import NO_SPLIT, HarvestConfig, TaskChoice, TeacherChoice
 from harvest.looking.agreement import judge_folder
 from harvest.looking.card import write_card
-from harvest.teachers.base import Remote, Teacher, find_draw_problem, sees_pictures
+from harvest.teachers.base import Remote, Teacher, find_draw_problem, find_maybe_billed, sees_pictures
+from harvest.teachers.kept_answers import KeptAnswers
 from harvest.teachers.onto import OntoAnswers
-from harvest.teachers.registry import choose_entry, prepare_teacher
+from harvest.teachers.registry import choose_entry, name_teacher, prepare_teacher
 from shared.console import say, track
-from shared.errors import UsageError
+from shared.errors import RecipeMismatchError, UsageError
 from shared.events import emit
 from shared.keys import RequestKeys
 from shared.log_files import LogFile, keep_log
@@ -62,8 +65,9 @@ class Report:
     `to_carry` without an answer, and keeps `unaskable` as failed. `changed` counts the kept rows that follow the
     file: `relabelled`, `moved`, `removed`. `left` are those of `to_ask` that were not asked. `asked`, `failed`,
     `causes` (the most frequent reasons why a row has no whole answer, and its rows), `cost_usd` (None where a price is
-    not known) and `seconds` are this run's. `forecast` is a plan's: what `to_ask` will take. `agreement` is a run's:
-    how many of all kept answers are right, as Agreement.describe gives it; None where none can be judged.
+    not known), `maybe_billed_usd` (what broken requests may cost beside that, at most) and `seconds` are this run's.
+    `forecast` is a plan's: what `to_ask` will take. `agreement` is a run's: how many of all kept answers are right, as
+    Agreement.describe gives it; None where none can be judged.
     """
 
     task: str
@@ -84,6 +88,7 @@ class Report:
     failed: int = 0
     causes: Mapping[str, int] = field(default_factory=dict)
     cost_usd: float | None = 0.0
+    maybe_billed_usd: float = 0.0
     seconds: float = 0.0
     stopped: str | None = None
     forecast: Forecast | None = None
@@ -103,14 +108,20 @@ class _Harvest:
     interrupt: Interrupt
 
 
-def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: Interrupt | None = None) -> Report:
+def plan_harvest(
+    config: HarvestConfig,
+    probe: int | None = None,
+    *,
+    interrupt: Interrupt | None = None,
+    only: Selection | None = None,
+) -> Report:
     """Work out what a run would ask, and what that will take. Reads only and sends nothing, unless told to `probe`.
 
     `probe` is how many of the rows are asked for real, spread over all of them and kept as any other, so that the
-    forecast rests on them. `interrupt` and what is raised are as in run_harvest.
+    forecast rests on them. `interrupt`, `only` and what is raised are as in run_harvest.
     """
     started = time.monotonic()
-    with keep_log() as log, _prepare(config, interrupt, sends=probe is not None) as harvest:
+    with keep_log() as log, _prepare(config, interrupt, sends=probe is not None, only=only) as harvest:
         loaded, teacher, path, scope = harvest.loaded, harvest.teacher, harvest.path, harvest.scope
         if probe is not None and teacher.remote is not None and teacher.remote.deferred is not None:
             raise UsageError(
@@ -145,16 +156,16 @@ def plan_harvest(config: HarvestConfig, probe: int | None = None, *, interrupt: 
         return replace(report, forecast=make_forecast(plan, teacher, measured))
 
 
-def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None) -> Report:
+def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None, only: Selection | None = None) -> Report:
     """Ask what is not kept yet, and seal it. Resumes by itself. The teacher ends with it.
 
     Runs in any thread, and in one that runs an event loop, as a notebook's does.
 
-    `interrupt` tells it to stop: KeyboardInterrupt is raised once what was in flight has arrived and is kept. Else
-    raises as Engine.run does.
+    `interrupt` tells it to stop: KeyboardInterrupt is raised once what was in flight has arrived and is kept. `only`
+    says which rows it is about, beside the choice's limits. Else raises as Engine.run does.
     """
     started = time.monotonic()
-    with keep_log() as log, _prepare(config, interrupt, sends=True) as harvest:
+    with keep_log() as log, _prepare(config, interrupt, sends=True, only=only) as harvest:
         with _open_folder(harvest, log) as (folder, answer):
             plan, changes = _plan_in(folder, harvest)
             folder.plan(plan.planned)
@@ -290,7 +301,9 @@ def _adopt(remote: Remote, folder: Path) -> None:
 
 
 @contextmanager
-def _prepare(config: HarvestConfig, interrupt: Interrupt | None, *, sends: bool) -> Iterator[_Harvest]:
+def _prepare(
+    config: HarvestConfig, interrupt: Interrupt | None, *, sends: bool, only: Selection | None = None
+) -> Iterator[_Harvest]:
     """Make of a choice what carries it out; the teacher ends with the block. `sends` is whether anything is asked.
 
     Everything that can be refused is refused here, before anything is asked.
@@ -298,7 +311,7 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None, *, sends: bool)
     interrupt = interrupt or Interrupt()
     build_teacher = prepare_teacher(config.teacher)
     loaded = load_choice(config.task)
-    scope = _choose_scope(config, loaded)
+    scope = _choose_scope(config, loaded, only)
     folder = config.out or Path("data") / loaded.task.name
     task = use_letters(loaded.task) if config.letters else loaded.task
     if config.calibrate:
@@ -315,6 +328,11 @@ def _prepare(config: HarvestConfig, interrupt: Interrupt | None, *, sends: bool)
         if config.draws > 1 and (problem := find_draw_problem(teacher)) is not None:
             raise UsageError(f"--draws {config.draws}: all would be alike, for {problem}")
         path = folder / f"teacher={check_name('teacher', teacher.name)}"
+        if (path / MANIFEST_NAME).exists() and load_manifest(path).recipe.get("teacher") == IMPORTED:
+            raise RecipeMismatchError(
+                f"{path} holds answers that were imported, and none is asked to go beside them; nothing was changed. "
+                "Give this run its own folder with --name"
+            )
         if teacher.remote is not None:
             if sends:
                 teacher.remote.check_access()
@@ -359,7 +377,7 @@ def _make_teacher(choice: TeacherChoice, build: Callable[..., Teacher], task: Ta
     return build(task, name=choice.teacher)
 
 
-def _choose_scope(config: HarvestConfig, loaded: LoadedTask) -> Scope:
+def _choose_scope(config: HarvestConfig, loaded: LoadedTask, only: Selection | None) -> Scope:
     """The rows that a choice is about. Raises UsageError for a split that the task has not."""
     asked = () if config.asked == (NO_SPLIT,) else config.asked
     named = [
@@ -369,14 +387,32 @@ def _choose_scope(config: HarvestConfig, loaded: LoadedTask) -> Scope:
     ]
     if unknown := [split for split in named if split not in loaded.splits]:
         raise UsageError(f"{loaded.task.name} has no split {unknown[0]!r}; {suggest(unknown[0], loaded.splits)}")
+    splits = tuple(config.splits or loaded.splits)
+    if config.escalate is not None:
+        only = _find_unsure(config, config.escalate, loaded, splits)
     return Scope(
-        splits=tuple(config.splits or loaded.splits),
+        splits=splits,
         limits=config.limits,
         asked=asked,
         retry=config.retry,
         share=config.share,
         draws=config.draws,
+        only=only,
     )
+
+
+def _find_unsure(config: HarvestConfig, folder: Path, loaded: LoadedTask, splits: Sequence[str]) -> Unsure:
+    """The rows that a cheaper teacher is unsure of. Raises UsageError where it answers another task, or no row."""
+    kept = KeptAnswers(folder, loaded.task)
+    if kept.manifest.teacher == name_teacher(config.teacher):
+        raise UsageError(f"--escalate {folder}: that is this teacher's own folder; name that of a cheaper one")
+    unsure = find_unsure(kept.folder, kept.manifest, splits, config.unsure_below)
+    say(describe_unsure(unsure, kept.folder, config.unsure_below))
+    if not unsure.asked:
+        raise UsageError(
+            f"--escalate {folder}: it keeps no answer to a row of {', '.join(splits)}; finish that harvest"
+        )
+    return unsure
 
 
 def _count_fresh(plan: Plan, probed: Answer | None) -> Counter[Status]:
@@ -422,6 +458,7 @@ def _report(
         failed=outcome.failed,
         causes=dict(outcome.causes.most_common(SHOWN_CAUSES)),
         cost_usd=outcome.cost_usd,
+        maybe_billed_usd=find_maybe_billed(teacher),
         seconds=time.monotonic() - started,
         stopped=outcome.stopped,
     )

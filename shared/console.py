@@ -267,6 +267,17 @@ def silence(*, tells: bool = False) -> None:
         mute()
 
 
+@contextmanager
+def hush() -> Iterator[None]:
+    """Show neither progress nor notices while the block runs: it does again what was told before."""
+    global _quiet
+    before, _quiet = _quiet, True
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
 def say(message: str) -> None:
     """Print one notice for the person at the keyboard, without any key."""
     emit("notice", text=message)

@@ -36,6 +36,7 @@ ROOMS = {
         "flags",
         "job",
         "importing",
+        "choosing",
         "cli",
     ),
     "distill": (

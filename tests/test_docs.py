@@ -48,7 +48,7 @@ def list_flags() -> frozenset[str]:
         name
         for program in APPS
         for command in find_commands(program).values()
-        if program != "harvest" or command.name not in ("plan", "run", "import")
+        if program != "harvest" or command.name not in ("plan", "run", "import", "compare")
         for parameter in command.params
         for name in (*parameter.opts, *parameter.secondary_opts)
     }
@@ -59,10 +59,11 @@ def list_flags() -> frozenset[str]:
         for one in list_options(entry.load()[1])
         for flag in (one.flag, f"--no-{one.flag[2:]}")
     }
+    from harvest.choosing.config import CompareConfig
     from harvest.config import HarvestConfig
     from harvest.importing.config import ImportConfig
 
-    harvest = {one.flag for config in (HarvestConfig, ImportConfig) for one in list_options(config)}
+    harvest = {one.flag for config in (HarvestConfig, ImportConfig, CompareConfig) for one in list_options(config)}
     return frozenset({*own, *teachers, *harvest, "--probe", "--version", "--help"})
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from harvest.asking.select import Bools, Selection
 from harvest.pictures import fetch_pictures
 from harvest.teachers.base import Estimate, Teacher, sees_pictures
 from shared.errors import DataError
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 Actions: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
-Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Digests: TypeAlias = np.ndarray[Any, np.dtype[np.bytes_]]
 
 EVERY_SPLIT = "*"
@@ -71,7 +71,7 @@ class Scope:
 
     `limits` bounds the rows of a split, or under "*" of each; `asked` names the splits whose rows the teacher is asked
     about (None: all); kept rows whose status is in `retry` are asked again. `draws` is how many answers each of them
-    is to have.
+    is to have. `only` leaves out rows before the limits do (None: none).
     """
 
     splits: Sequence[str]
@@ -80,6 +80,7 @@ class Scope:
     retry: Sequence[Status] = ()
     share: Share = Share()
     draws: int = 1
+    only: Selection | None = None
 
     def count_draws(self, split: str) -> int:
         """How many rows each example of `split` is to have: one where the teacher is not asked about it."""
@@ -270,24 +271,29 @@ def request_key(keys: RequestKeys, teacher: Teacher, example: Example, draw: int
         return keys.key({"unaskable": texts}, draw), str(error)
 
 
+def hash_sample_id(sample_id: str) -> int:
+    """64 bits that decide which rows of a split a limit lets in: those for which they are lowest."""
+    return int.from_bytes(blake2b(sample_id.encode(), digest_size=8).digest())
+
+
 def _choose_rows(loaded: LoadedTask, split: str, scope: Scope) -> Bools:
-    """Which rows of a split its limit lets in: those whose sample id hashes lowest.
+    """Which rows of a split its selection and its limit let in: of those selected, those whose sample id hashes lowest.
 
     That is a random sample, the same in every run, and a larger limit contains the rows of a smaller one: what was paid
     for stays useful.
     """
     rows = loaded.splits[split]
     limit = scope.limits.get(split, scope.limits.get(EVERY_SPLIT))
-    if limit is None or limit >= rows:
-        return np.ones(rows, np.bool_)
+    wanted = np.ones(rows, np.bool_)
+    if scope.only is not None and rows:
+        wanted = np.concatenate([scope.only(split, frame) for _, frame in loaded.frames([split])])
+    if limit is None or limit >= wanted.sum():
+        return wanted
     sample_ids = (sample_id for _, frame in loaded.frames([split]) for sample_id in frame["sample_id"].to_list())
-    hashes = np.fromiter(
-        (int.from_bytes(blake2b(sample_id.encode(), digest_size=8).digest()) for sample_id in sample_ids),
-        np.uint64,
-        rows,
-    )
+    hashes = np.fromiter(map(hash_sample_id, sample_ids), np.uint64, rows)
     chosen = np.zeros(rows, np.bool_)
-    chosen[np.argsort(hashes, kind="stable")[:limit]] = True
+    order = np.argsort(hashes, kind="stable")
+    chosen[order[wanted[order]][:limit]] = True
     return chosen
 
 

@@ -78,6 +78,15 @@ def sees_pictures(teacher: "Teacher") -> bool:
     return bool(getattr(teacher, "sees_pictures", False))
 
 
+def find_maybe_billed(teacher: "Teacher") -> float:
+    """US dollars that requests without a reply may have cost beside what rows say, at most.
+
+    A teacher whose endpoint may bill for a request that broke off says so by its remote part's `maybe_billed_usd`.
+    """
+    amount: float = getattr(teacher.remote, "maybe_billed_usd", 0.0)
+    return amount
+
+
 def make_seed(key: str) -> int:
     """The seed of the request of that key, 31 bits: another one for each draw, and the same in every run."""
     return int.from_bytes(sha256(key.encode()).digest()[:4]) >> 1

@@ -163,6 +163,11 @@ class EndpointTeacher:
         return self._key_variable
 
     @property
+    def maybe_billed_usd(self) -> float:
+        """What requests without a reply may cost beside what the rows say, at most."""
+        return self._budget.maybe_billed_usd
+
+    @property
     def unsettled(self) -> Collection[str]:
         """Keys of requests that may be billed, and whose next attempt an end of the run forbade."""
         return frozenset() if self._client is None else self._client.unsettled

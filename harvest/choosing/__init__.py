@@ -1,0 +1,1 @@
+"""Which teacher to buy: several are asked about the same rows, and held against known labels and each other."""
