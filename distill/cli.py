@@ -13,6 +13,7 @@ from distill.compare.plan import Comparison, make_comparison, read_plan
 from distill.config import DistillConfig, StudentConfig, TrainingConfig, make_distill_config
 from distill.decoding import parse_decoding
 from distill.losses.registry import LOSSES
+from distill.runs.listing import Sort
 from distill.runs.trackers import check_trackers
 from shared.console import AsJson, LogJson, Quiet, ShowVersion, command, print_json, print_result, run_app, say
 from shared.errors import UsageError, require_extra
@@ -217,6 +218,29 @@ def push(
 
     address = push_run(run_folder, repo, public=public, trusts_code=options.get("trust_remote_code", False))
     print_result(f"{run_folder} is now {address}")
+
+
+@app.command("list")
+@command
+def list_(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="The folder of runs, or one run's.")] = Path("runs"),
+    sort: Annotated[Sort, typer.Option(help="The column that orders them: newest, best, fastest first.")] = "when",
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page, too: sortable, curves beside each other.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, those that go on or were stopped among them: scores, seconds, when. Reads only."""
+    from distill.runs.list_page.page import write_list
+    from distill.runs.listing import list_runs
+    from distill.runs.printed_list import print_runs
+
+    listing = list_runs(runs, sort)
+    if page is not None:
+        write_list(listing, runs, page)
+    print_json(listing.describe()) if as_json else print_runs(listing)
+    if page is not None and not as_json:
+        print_result(f"{page}: {len(listing.runs):,} runs")
 
 
 def find_shards(shards: Sequence[Path], teacher: str | None) -> None:

@@ -1,13 +1,6 @@
-"""The page: one HTML file with its style, its script and its data in it. It asks for nothing, and data is never markup.
+"""The page of rows: one HTML file with its style, its script and its data in it."""
 
-Rows hold what strangers and models wrote. They stand in the page as JSON in which no `<` is left, the script puts them
-into the page as text only, and a Content-Security-Policy lets nothing run but this script, whatever the data is
-(https://www.w3.org/TR/CSP3/; the hashes are those of the page's own style and script).
-"""
-
-from base64 import b64encode
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +15,7 @@ from shared.console import results
 from shared.disk import explain_disk_errors, replace_file
 from shared.errors import UsageError
 from shared.shards.read import identify_row
+from shared.web_page import fill_page
 
 _PARTS = Path(__file__).parent
 _NOTE = "Not drawn in this file. `harvest view --pictures N` draws more, `--serve` any."
@@ -62,28 +56,9 @@ def write_page(snapshot: Snapshot, config: ViewConfig) -> bytes:
 
 def make_page(snapshot: Snapshot, data: Mapping[str, Any], connects: str = "'none'") -> bytes:
     """Put the page together. `connects` is where its script may ask: nowhere unless said (connect-src)."""
-    import orjson
-    from jinja2 import Environment, FileSystemLoader
-
-    names = ("page.css", "totals.js", "page.js")
-    style, totals, rows = ((_PARTS / name).read_text(encoding="utf-8") for name in names)
-    script = totals + rows
-    encoded = orjson.dumps({**data, "count": ROWS_AT_ONCE}).decode()
-    template = Environment(loader=FileSystemLoader(_PARTS), autoescape=True).get_template("page.html")
-    page = template.render(
-        title=f"{snapshot.manifest.task}: what {snapshot.manifest.teacher} said",
-        style=style,
-        style_hash=_hash(style),
-        script=script,
-        script_hash=_hash(script),
-        connects=connects,
-        data=encoded.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"),
-    )
-    return page.encode()
-
-
-def _hash(content: str) -> str:
-    return f"sha256-{b64encode(sha256(content.encode()).digest()).decode()}"
+    title = f"{snapshot.manifest.task}: what {snapshot.manifest.teacher} said"
+    filled = {**data, "count": ROWS_AT_ONCE}
+    return fill_page(_PARTS, title, "page.css", ("totals.js", "page.js"), filled, connects)
 
 
 def _sample(lines: pl.DataFrame, count: int) -> pl.DataFrame:

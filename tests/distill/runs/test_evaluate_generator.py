@@ -135,7 +135,7 @@ def test_drawn_replies_are_scored_over_seeds(tiny_generator: Path, tmp_path: Pat
         "said": "",
     }
     done = CliRunner().invoke(app, ["eval", str(run), "--split", "test"])
-    assert "of 7 test rows 6 (85.7%) stand in train as a whole" in done.stderr
+    assert "of 7 test rows 6 (85.7%) stand in train as a whole" in done.stdout
 
 
 @pytest.mark.parametrize(
