@@ -69,7 +69,7 @@ def asked_once(loopback_hub: LoopbackHub) -> Iterator[FaultServer]:
 def test_what_was_pushed_is_read_where_it_is_and_never_asked_again(asked_once: FaultServer) -> None:
     assert json.loads(call(harvest.cli, "status", ADDRESS, "--json"))["kept"] == 40
     assert json.loads(call(harvest.cli, "verify", ADDRESS, "--json"))["ok"]
-    assert "film number" in call(harvest.cli, "show", f"{ADDRESS}/teacher=endpoint", "--rows", "1")
+    assert "film number" in call(harvest.cli, "show", f"{ADDRESS}/teacher=m", "--rows", "1")
     with pytest.raises(UsageError, match="never written: harvest pull it"):
         reparse(Path(ADDRESS))
     assert call(harvest.cli, "pull", "me/reviews").strip() == "data/reviews"
@@ -85,7 +85,7 @@ def test_a_student_is_trained_on_what_was_pushed(asked_once: FaultServer, tiny_s
     assert trained["rows"]["answered"] == trained["rows"]["train"]
     pull_harvest("me/reviews")
     (sha,) = trained["manifest_sha256"].values()
-    assert sha == hash_manifest(load_manifest(Path("data/reviews/teacher=endpoint")))
+    assert sha == hash_manifest(load_manifest(Path("data/reviews/teacher=m")))
     scored = json.loads(call(distill.cli, "eval", trained["run"], "--json"))
     assert scored["score"] == trained["dev_best"]
     assert "40 rows" in call(harvest.cli, "view", ADDRESS, "--out", "page.html")
