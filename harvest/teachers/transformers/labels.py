@@ -92,7 +92,8 @@ def _tell(trie: LabelTrie, walks: Sequence[TrieWalk], chosen: Sequence[Sequence[
         for token in trie.list_tokens(node)
     ]
     rows, indices, tokens = map(list, zip(*wanted, strict=True))
-    found = iter((logits[rows, indices, tokens].float() - logits[rows, indices].float().logsumexp(-1)).tolist())
+    total = logits.float().logsumexp(-1)
+    found = iter((logits[rows, indices, tokens].float() - total[rows, indices]).tolist())
     for walk, nodes in zip(walks, chosen, strict=True):
         for node in nodes:
             walk.tell(node, [next(found) for _ in trie.nodes[node].children])
@@ -101,8 +102,9 @@ def _tell(trie: LabelTrie, walks: Sequence[TrieWalk], chosen: Sequence[Sequence[
 def _walk_apart(model: LocalModel, prefill: Prefill, trie: LabelTrie, walks: Sequence[TrieWalk]) -> None:
     while any(chosen := [walk.choose() for walk in walks]):
         for node in sorted({node for nodes in chosen for node in nodes}):
-            logits = model.forward(None, **_extend(prefill, trie.nodes[node].path), logits_to_keep=1).logits[:, -1]
-            logprobs = logits.float().log_softmax(-1)[:, trie.list_tokens(node)].tolist()
+            inputs = _extend(prefill, trie.nodes[node].path)
+            logits = model.forward(None, **inputs, **model.number(inputs["attention_mask"]), logits_to_keep=1).logits
+            logprobs = logits[:, -1].float().log_softmax(-1)[:, trie.list_tokens(node)].tolist()
             for walk, nodes, found in zip(walks, chosen, logprobs, strict=True):
                 if node in nodes:
                     walk.tell(node, found)

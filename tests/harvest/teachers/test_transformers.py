@@ -10,7 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from harvest.chat.label_trie import find_first_tokens
 from harvest.chat.scoring import spell_word
@@ -116,9 +123,13 @@ def test_one_pass_gives_labels_replies_top_k_and_the_vector_of_the_model_itself(
     assert (result.reread, result.changed) == (len(TEXTS), 0)
 
 
-def test_where_layers_see_a_window_only_prompts_are_computed_anew(model: Path, rows: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["window", "counted"])
+def test_where_prompts_cannot_be_shared_they_are_computed_anew(
+    kind: str, model: Path, rows: Path, tmp_path: Path
+) -> None:
+    """Layers that see a window only, and positions that are looked up by their number."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    config = MistralConfig(
+    window = MistralConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=32,
@@ -128,8 +139,19 @@ def test_where_layers_see_a_window_only_prompts_are_computed_anew(model: Path, r
         sliding_window=8,
         initializer_range=0.3,
     )
+    counted = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=256,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.4,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     torch.manual_seed(1)
-    MistralForCausalLM(config).save_pretrained(tmp_path / "model")
+    made: Any = MistralForCausalLM(window) if kind == "window" else GPT2LMHeadModel(counted)
+    made.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     labelled = {"label_column": "label", "labels": WORDS}
     assert harvest(tmp_path / "model", rows, tmp_path / "out", **labelled).failed == 0
