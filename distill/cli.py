@@ -87,6 +87,9 @@ def run(
             f"{folder}: {metrics['metric']} dev {metrics['dev_best']:.4f} (epoch {metrics['best_epoch']}; last "
             f"{metrics['dev_last']:.4f}){test}, {metrics['examples_per_second']:.0f} rows a second"
         )
+        if ceiling := metrics["text_ceiling"]:
+            most = ", ".join(f"{part} {bound:.4f}" for part, bound in ceiling.items())
+            print_result(f"rows of the same text have different labels: by the text alone, accuracy is at most {most}")
         print_result(*suggest_use(folder, metrics))
 
 

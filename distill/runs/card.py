@@ -137,6 +137,14 @@ def _show_scores(metrics: Metrics) -> str:
             "",
             "No row had a label: the teacher's stood in, and the scores are agreement with it, not with the truth.",
         ]
+    if ceiling := metrics.get("text_ceiling"):
+        names = {"dev": "validation", "test": _name_test(metrics)}
+        parts = " and ".join(f"{bound:.4f} on {names[part]}" for part, bound in ceiling.items())
+        lines += [
+            "",
+            "Rows of the same text have different labels: who reads the text alone has an accuracy of at most "
+            f"{parts}.",
+        ]
     lines += ["", f"The validation score chose the epoch, so it flatters. One run, seed {metrics['seed']}."]
     return "\n".join(lines)
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from distill.compute.devices import Device
 from distill.config import DistillConfig
+from distill.data.ceilings import find_ceilings
 from distill.data.run_rows import RunRows
 from distill.runs.card import find_comparable, make_card
 from distill.runs.folder import LOG_FILE, STARTED
@@ -144,6 +145,7 @@ def describe_run(
         "dev_from": rows.splits.dev_from,
         "test_from": rows.splits.test_from,
         "labels_from": "teacher" if rows.splits.by_teacher else "file",
+        "text_ceiling": find_ceilings(rows),
         "device": str(device.device),
         "processes": device.processes.count,
         **device.describe_half(),

@@ -11,10 +11,11 @@ Each raises DataError that names the picture where it cannot be shown: a failed 
 from harvest.pictures.fetch import fetch_pictures
 from harvest.pictures.look import Look, look
 from harvest.pictures.prepare import Shown, fit_size, open_rgb, prepare
-from harvest.pictures.row import describe_preparing, describe_shown, look_at_row, prepare_ahead, prepare_row
+from harvest.pictures.row import Prepared, describe_preparing, describe_shown, look_at_row, prepare_ahead, prepare_row
 
 __all__ = [
     "Look",
+    "Prepared",
     "Shown",
     "describe_preparing",
     "describe_shown",

@@ -21,6 +21,7 @@ from shared.console import say
 from shared.disk import explain_disk_errors, make_folder, replace_file
 from shared.errors import DataError
 from shared.printable import make_printable
+from shared.secrets import hide_secrets
 from shared.sources import cache_folder
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def fetch_picture(address: str) -> Path:
     problem = _fetch_once(address)
     kept = _find_kept(address)
     if problem is not None or kept is None:
-        raise DataError(problem or f"the picture {_name(address)} was fetched, and is gone from {_folder()}")
+        raise DataError(problem or f"the picture {name_address(address)} was fetched, and is gone from {_folder()}")
     return kept
 
 
@@ -94,7 +95,7 @@ def _fetch_once(address: str) -> str | None:
     try:
         content = retrying(_attempt, address)
     except (_TryAgainError, DataError) as error:
-        return f"the picture {_name(address)} could not be fetched: {error}"
+        return f"the picture {name_address(address)} could not be fetched: {error}"
     _keep(address, content)
     return None
 
@@ -164,5 +165,6 @@ def _find_address(address: str) -> Path:
     return _folder() / "by-address" / sha256(address.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _name(address: str) -> str:
-    return make_printable(address.partition("?")[0].partition("#")[0])
+def name_address(address: str) -> str:
+    """What a message calls an address: without a password, and what stands behind a `?`, which may be a signature."""
+    return make_printable(hide_secrets(address.partition("?")[0].partition("#")[0]))

@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
-from harvest.pictures.fetch import fetch_picture, is_web_address
+from harvest.pictures.fetch import fetch_picture, is_web_address, name_address
 from shared.errors import DataError
 from shared.example import RowPicture
 from shared.printable import make_printable
@@ -85,10 +85,10 @@ def find_picture_file(picture: RowPicture) -> Path | bytes:
 
 
 def name_picture(picture: RowPicture) -> str:
-    """What a message calls a picture: never what stands behind a `?`, which may be a signature or a key."""
+    """What a message calls a picture."""
     place = picture.place if picture.place and picture.place != "data:" else "in the data"
     if is_web_address(place):
-        place = place.partition("?")[0].partition("#")[0]
+        place = name_address(place)
     return make_printable(place if len(place) <= 200 else f"...{place[-197:]}")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from shared.ceilings import bound_accuracy, hash_row_texts
 from shared.overlap import spell_words
 from shared.tasks.task import Source, Task
 
@@ -21,13 +22,17 @@ _NAMED_CLASSES = 20
 
 @dataclass(slots=True)
 class SplitCount:
-    """The rows of one split: how many, how many of each class (None: no label), and a hash of each text's words."""
+    """The rows of one split: how many, how many of each class (None: no label), and a hash of each text's words.
+
+    `answers` are the text, hashed, and the label of each row, where rows have pictures: the text tells not all then.
+    """
 
     rows: int = 0
     values: Counter[str | None] = field(default_factory=Counter)
     texts: list[Hashes] = field(default_factory=list)
+    answers: "list[pl.DataFrame]" = field(default_factory=list)
 
-    def add(self, frame: "pl.DataFrame", has_classes: bool) -> None:
+    def add(self, frame: "pl.DataFrame", has_classes: bool, *, has_pictures: bool = False) -> None:
         """Count the rows of a frame of shared.tasks.frames; its label values only where they are classes."""
         import polars as pl
 
@@ -37,6 +42,8 @@ class SplitCount:
         if has_classes and "value" in frame.columns:
             counted = frame["value"].value_counts()
             self.values.update(dict(zip(counted["value"].to_list(), counted["count"].to_list(), strict=True)))
+            if has_pictures:
+                self.answers.append(frame.select(hash_row_texts(frame), label="value"))
 
 
 def find_hidden(task: Task, source: Source, parts: Sequence[Counter[str | None]]) -> str | None:
@@ -59,6 +66,7 @@ def describe_counts(task: Task, source: Source, counts: Mapping[str, SplitCount]
         for name, count in counts.items():
             if count.values:
                 yield f"{name}: {_describe_values(task, source, count)}"
+        yield from _describe_ceilings(source, counts)
     train = counts.get("train")
     if train is None or not train.texts:
         return
@@ -69,6 +77,17 @@ def describe_counts(task: Task, source: Source, counts: Mapping[str, SplitCount]
         twice = int(np.isin(np.concatenate(count.texts), known).sum())
         if twice:
             yield f"{name}: {twice:,} of {count.rows:,} texts stand in train too: a student has seen them"
+
+
+def _describe_ceilings(source: Source, counts: Mapping[str, SplitCount]) -> Iterator[str]:
+    """Say how much of each split the text alone allows to get right, where that is not all of it."""
+    import polars as pl
+
+    for name, count in counts.items():
+        shown = ~pl.col("label").is_in(source.unlabelled)
+        bound = bound_accuracy(pl.concat(count.answers).filter(shown)) if count.answers else None
+        if bound is not None and bound < 1:
+            yield f"{name}: texts stand beside several labels: who reads the text alone gets {bound:.1%} right at most"
 
 
 def _describe_values(task: Task, source: Source, count: SplitCount) -> str:

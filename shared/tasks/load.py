@@ -176,7 +176,7 @@ def load_task(task: Task) -> LoadedTask:
         mine = {name: share for name, share in shares.items() if share.part is part}
         for frame in check.read(part):
             for name, rows in _share_frame(frame, mine):
-                counts[name].add(rows, task.kind == "classification")
+                counts[name].add(rows, task.kind == "classification", has_pictures=source.image is not None)
     values = [sum((counts[name].values for name in shares if shares[name].part is part), Counter()) for part in parts]
     if (hidden := find_hidden(task, source, values)) is not None:
         source = replace(source, unlabelled=(*source.unlabelled, hidden))

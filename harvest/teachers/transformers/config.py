@@ -8,7 +8,7 @@ from harvest.chat.label_trie import ScoringOption
 from harvest.chat.prompts import Draw
 from harvest.rendering import Layout
 from harvest.teachers.given import EndOption, GivenOption
-from harvest.teachers.pages import PAGE_SIZE
+from harvest.teachers.pages import PAGE_SIZE, KeepOption
 from harvest.teachers.transformers.quantization import Quantization
 from shared.errors import UsageError
 from shared.options import Option, check_options
@@ -41,6 +41,8 @@ class TransformersConfig:
         ),
     ] = None
     size: Annotated[tuple[int, int], PAGE_SIZE] = (512, 512)
+    pictures: Annotated[bool, Option("Show the pictures that the rows have of their own.")] = True
+    keep_images: KeepOption = False
     scoring: ScoringOption = None
     vector: Annotated[
         HiddenPosition | None,

@@ -8,6 +8,7 @@ from typing import Any
 
 from harvest.chat.pricing import TEMPLATE_TOKENS, guess_image_tokens, guess_tokens
 from harvest.chat.prompts import Draw, build_prompt
+from harvest.pictures import Shown, open_rgb
 from harvest.rendering import Page
 from harvest.teachers.base import Request
 from harvest.teachers.given_rows import Given
@@ -22,17 +23,24 @@ from shared.templates import Rendered, Template, find_template
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A request as it is asked: token ids, or pages with what is written below them, or a text that is given.
+    """A request as it is asked: token ids, or its row's pictures and its pages with what is written below them, or a
+    text that is given.
 
-    `length` is how many tokens it has, where there are pages about so many.
+    `length` is how many tokens it has, where there are pictures about so many.
     """
 
     request: Request
     length: int
     tokens: Sequence[int] = ()
+    shown: Sequence[Shown] = ()
     pages: Sequence[Page] = ()
     written: str = ""
     given: Given | None = None
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether it is asked by pictures, of whatever kind."""
+        return bool(self.shown or self.pages)
 
 
 class Prompts:
@@ -74,20 +82,20 @@ class Prompts:
         tokens = self._tokenizer.encode_prompt(rendered)
         return Ready(request, len(tokens), tokens)
 
-    def show(self, request: Request, pages: Sequence[Page]) -> Ready:
-        """A request whose text is drawn on `pages`."""
+    def show(self, request: Request, shown: Sequence[Shown] = (), pages: Sequence[Page] = ()) -> Ready:
+        """A request with its row's pictures, and whose text is drawn on `pages`, if it is."""
         written = build_prompt(self._task.question, request.example, self._draw).written
-        length = guess_tokens(written) + TEMPLATE_TOKENS + len(pages) * guess_image_tokens(self._name, *self._size)
-        return Ready(request, int(length), pages=pages, written=written)
+        sizes = [*((one.width, one.height) for one in shown), *(self._size for _ in pages)]
+        images = sum(guess_image_tokens(self._name, *size) for size in sizes)
+        length = guess_tokens(written) + TEMPLATE_TOKENS + images
+        return Ready(request, int(length), shown=shown, pages=pages, written=written)
 
     def make_inputs(self, batch: Sequence[Ready]) -> Mapping[str, Any]:
-        """The prompts of a batch as tensors, padded on the left."""
-        if not batch[0].pages:
+        """The prompts of a batch as tensors, padded on the left. All of them have pictures, or none has."""
+        if not batch[0].has_pictures:
             return pad_left([one.tokens for one in batch])
-        from PIL import Image
-
-        pictures = [[Image.fromarray(page.pixels).convert("RGB") for page in one.pages] for one in batch]
-        texts = [self._spell(one.written, len(one.pages)) for one in batch]
+        pictures = [_open_pictures(one) for one in batch]
+        texts = [self._spell(one.written, len(own)) for one, own in zip(batch, pictures, strict=True)]
         return dict(
             self.processor(images=pictures, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
         )
@@ -106,9 +114,17 @@ class Prompts:
         tokenizer = self._tokenizer.tokenizer
         return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def _spell(self, written: str, pages: int) -> str:
-        """The turn of a user in the model's own chat template, with places for pages before what is written."""
-        parts: list[dict[str, str]] = [{"type": "image"}] * pages
+    def _spell(self, written: str, pictures: int) -> str:
+        """The turn of a user in the model's own chat template, with places for pictures before what is written."""
+        parts: list[dict[str, str]] = [{"type": "image"}] * pictures
         if written:
             parts = [*parts, {"type": "text", "text": written}]
         return str(self.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True))
+
+
+def _open_pictures(ready: Ready) -> list[Any]:
+    """The pictures of a request, RGB: the row's own, then its pages."""
+    from PIL import Image
+
+    pages = [Image.fromarray(page.pixels).convert("RGB") for page in ready.pages]
+    return [*(open_rgb(one.content) for one in ready.shown), *pages]

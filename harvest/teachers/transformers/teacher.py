@@ -26,7 +26,15 @@ from harvest.chat.label_trie import LabelScorer
 from harvest.chat.pricing import TEMPLATE_TOKENS, guess_image_tokens, guess_tokens
 from harvest.chat.prompts import Draw, build_prompt, describe_prompt
 from harvest.chat.reply import Form
-from harvest.rendering import prepare_text
+from harvest.pictures import (
+    Prepared,
+    describe_preparing,
+    describe_shown,
+    look_at_row,
+    prepare_ahead,
+    prepare_row,
+)
+from harvest.rendering import Page, prepare_text
 from harvest.rendering.ahead import RenderPool
 from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes
 from harvest.teachers.given_rows import GivenRows, make_answer
@@ -93,6 +101,12 @@ class TransformersTeacher:
         return partial(reread, form=form)
 
     @property
+    def sees_pictures(self) -> bool:
+        """Whether it is shown the pictures that rows have of their own: not where given texts are scored."""
+        asks = self._rows is None and self._config.template is None
+        return self._task.has_pictures and self._config.pictures and asks and self._model.sees_pictures
+
+    @property
     def why_no_draws(self) -> str | None:
         """Why a second draw would be no other than the first; None where it may be."""
         if self._rows is not None:
@@ -130,6 +144,7 @@ class TransformersTeacher:
             "tokenizer_sha256": hash_tokenizer(self._model.files),
             "prompt": prompt,
             "layout": None if layout is None else layout.fingerprint(),
+            **describe_preparing(self.sees_pictures),
             "scoring": self._labels.describe(),
             "parameters": parameters,
         }
@@ -143,15 +158,16 @@ class TransformersTeacher:
     def content(self, example: Example) -> Mapping[str, Any]:
         """All of one request that changes its answer.
 
-        Raises DataError for a character that cannot be drawn, a row without the text that is to be scored, and a
-        template that does not fit the row.
+        Raises DataError for a character that cannot be drawn, a picture that cannot be shown, a row without the text
+        that is to be scored, and a template that does not fit the row.
         """
         if self._rows is not None:
             return self._rows.content(example)
         if self._prompts.template is not None:
             return {"prompt": self._prompts.template.render(example, self._task.question).describe()}
         prompt = build_prompt(self._task.question, example, self._draw)
-        return {"text": prompt.written} if prompt.drawn is None else {"draw": prepare_text(prompt.drawn)}
+        said = {"text": prompt.written} if prompt.drawn is None else {"draw": prepare_text(prompt.drawn)}
+        return {**said, **describe_shown(example)} if self.sees_pictures else said
 
     def estimate(self, example: Example) -> Estimate:
         """Free; about how many tokens it computes, and the bytes of what is kept."""
@@ -162,6 +178,8 @@ class TransformersTeacher:
         images = 0
         if layout is not None and prompt.drawn is not None:
             images = layout.guess_pages(prompt.drawn) * guess_image_tokens(config.model, *config.size)
+        if self.sees_pictures:
+            images += sum(guess_image_tokens(config.model, one.width, one.height) for one in look_at_row(example))
         said = self._max_tokens
         answer: float = 4 * said + (0 if config.vector is None else 2 * self._model.width)
         if config.topk is not None:
@@ -172,7 +190,7 @@ class TransformersTeacher:
 
     async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Answer in batches of about the same length; one row that cannot be asked does not stop the others."""
-        most = WINDOW_ROWS if self._draw is Draw.NONE else WINDOW_DRAWN
+        most = WINDOW_ROWS if self._draw is Draw.NONE and not self.sees_pictures else WINDOW_DRAWN
         window: list[Ready] = []
         async with aclosing(self._prepare(requests)) as prepared:
             async for one in prepared:
@@ -202,7 +220,7 @@ class TransformersTeacher:
         """What is drawn. Raises UsageError where the model sees no pictures."""
         config = self._config
         if config.draw is None:
-            wants_text = config.template is not None or config.score_given is not None
+            wants_text = config.template is not None or config.score_given is not None or self._task.has_pictures
             return Draw.NONE if wants_text or not self._model.sees_pictures else Draw.FIELDS
         if config.draw is not Draw.NONE and not self._model.sees_pictures:
             raise UsageError(f"--draw {config.draw}: {config.model} sees no pictures; leave --draw out")
@@ -228,6 +246,11 @@ class TransformersTeacher:
     async def _prepare(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Ready | Reply, None]:
         """The requests as they are asked, or the replies of those that cannot be."""
         layout = None if self._rows is not None else self._config.make_layout(self._draw)
+        if layout is None and self.sees_pictures:
+            async with aclosing(prepare_ahead(requests, _find_example)) as prepared:
+                async for request, shown in prepared:
+                    yield await asyncio.to_thread(self._show, request, shown)
+            return
         if layout is None:
             async for request in requests:
                 yield await asyncio.to_thread(self._write, request)
@@ -239,7 +262,21 @@ class TransformersTeacher:
                 if isinstance(pages, DataError):
                     yield _fail(request, str(pages))
                 else:
-                    yield self._prompts.show(request, pages)
+                    yield await asyncio.to_thread(self._show_drawn, request, pages)
+
+    def _show(self, request: Request, shown: Prepared) -> Ready | Reply:
+        """A request by its row's pictures, and in writing."""
+        if isinstance(shown, DataError):
+            return _fail(request, str(shown))
+        return self._prompts.show(request, shown) if shown else self._write(request)
+
+    def _show_drawn(self, request: Request, pages: Sequence[Page]) -> Ready | Reply:
+        """A request by its row's pictures, where those are shown, and its pages."""
+        try:
+            shown = prepare_row(request.example) if self.sees_pictures else ()
+        except DataError as error:
+            return _fail(request, str(error))
+        return self._prompts.show(request, shown, pages)
 
     def _find_drawn(self, request: Request) -> str:
         return build_prompt(self._task.question, request.example, self._draw).drawn or ""
@@ -259,12 +296,15 @@ class TransformersTeacher:
         return Ready(request, given.tokens, given=given)
 
     def _make_batches(self, ready: Sequence[Ready]) -> Iterator[list[Ready]]:
-        """The rows by length, as many at a time as the batch's tokens allow, padding included."""
+        """The rows by length, as many at a time as the batch's tokens allow, padding included.
+
+        Those without pictures go before those with some.
+        """
         device = self._model.device
         most = self._config.batch_tokens or (CPU_BATCH_TOKENS if device == "cpu" else GPU_BATCH_TOKENS)
         batch: list[Ready] = []
-        for one in sorted(ready, key=lambda one: one.length):
-            if batch and (len(batch) + 1) * one.length > most:
+        for one in sorted(ready, key=lambda one: (one.has_pictures, one.length)):
+            if batch and ((len(batch) + 1) * one.length > most or one.has_pictures != batch[0].has_pictures):
                 yield batch
                 batch = []
             batch.append(one)
@@ -282,10 +322,15 @@ class TransformersTeacher:
         latency_ms = (time.perf_counter() - started) * 1000 / len(batch)
         replies = []
         for one, answer in zip(batch, answers, strict=True):
-            hashes = tuple(page.sha256 for page in one.pages) or None
+            hashes = (*(own.sha256 for own in one.shown), *(page.sha256 for page in one.pages)) or None
             bill = replace(answer, image_sha256=hashes, latency_ms=latency_ms, asked_at=asked_at, attempts=1)
-            replies.append(Reply(one.request, bill))
+            kept = {own.sha256: own.original for own in one.shown} if self._config.keep_images else {}
+            replies.append(Reply(one.request, bill, kept))
         return replies
+
+
+def _find_example(request: Request) -> Example:
+    return request.example
 
 
 def _fail(request: Request, problem: str) -> Reply:

@@ -5,6 +5,7 @@ import shutil
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -84,8 +85,12 @@ def test_the_teacher_sees_the_picture_and_the_key_follows_it(
     assert count_asked(server) == 0
     assert planned.forecast is not None
     assert planned.forecast.image_tokens.likely > 12 * 4
+    few = run_harvest(replace(config, limits={"*": 2}))
+    measured = plan_harvest(config).forecast
+    assert measured is not None  # as the endpoint bills a row, whatever the sizes of those that are kept
+    assert measured.input_tokens.likely + measured.image_tokens.likely == pytest.approx(105 * (12 - few.asked))
     report = run_harvest(config)
-    assert (report.asked, report.failed) == (12, 0)
+    assert (report.asked, report.failed) == (12 - few.asked, 0)
     assert "image column 'img'" in capsys.readouterr().err
     rows = read_rows(out)
     assert rows["text"].unique().to_list() == [TEXT]
