@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,7 +29,13 @@ def test_the_vectors_are_those_of_the_model_for_the_rows_own_pictures(tmp_path: 
     images: list[list[str]] = [["0.png"], ["1.png"], ["2.png"], ["0.png", "1.png"], [], ["cut.png"]]
     rows = [{"id": str(n), "image": own, "text": TEXT, "label": WORDS[n % 2]} for n, own in enumerate(images)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    options = {"teacher": "transformers", "model": str(model), "dtype": "float32", "device": "cpu", "name": "llava"}
+    options: dict[str, Any] = {
+        "teacher": "transformers",
+        "model": str(model),
+        "dtype": "float32",
+        "device": "cpu",
+        "name": "llava",
+    }
     options |= {"vector": "last", "layer": 1}
     task = {"task": str(tmp_path / "rows.jsonl"), "id_column": "id", "question": QUESTION, "labels": list(WORDS)}
     config = make_harvest_config({**options, **task, "image_column": "image", "out": str(tmp_path / "out")})
