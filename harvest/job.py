@@ -35,6 +35,7 @@ from harvest.config import NO_SPLIT, HarvestConfig, TaskChoice, TeacherChoice
 from harvest.looking.agreement import judge_folder
 from harvest.looking.card import write_card
 from harvest.teachers.base import Remote, Teacher, find_draw_problem, find_maybe_billed, sees_pictures
+from harvest.teachers.batch.ledger import read_jobs
 from harvest.teachers.kept_answers import KeptAnswers
 from harvest.teachers.onto import OntoAnswers
 from harvest.teachers.registry import choose_entry, name_teacher, prepare_teacher
@@ -151,6 +152,8 @@ def plan_harvest(
         plan = make_plan(loaded, teacher, scope, kept, estimate=True)
         if said := describe_repainted(plan.repainted):
             say(said)
+        if under_way := sum(job.state.keys for job in read_jobs(path)):
+            say(f"{under_way:,} of these requests are in jobs that a run takes up (harvest status): they are paid once")
         left = plan.count(Action.ASK)
         report = _report(loaded, teacher, path, plan, spent, started, changes, left)
         return replace(report, forecast=make_forecast(plan, teacher, measured))

@@ -259,6 +259,8 @@ class Engine:
         self._recent_failures.append(reply.answer.status in self._useless)
         failures, seen = sum(self._recent_failures), len(self._recent_failures)
         if seen >= FAILURES_AT_LEAST and failures > self._failure_limit * seen:
+            if self._is_deferred and self._remote is not None:
+                self._remote.end()  # what is in flight takes hours
             self._too_many = TooManyFailuresError(
                 f"{failures} of the last {seen} requests brought no answer, more than --failure-limit "
                 f"{self._failure_limit} allows; the last one ({reply.request.example.sample_id}): "

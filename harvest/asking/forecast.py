@@ -198,7 +198,7 @@ def describe_forecast(forecast: Forecast) -> list[str]:
     basis = (
         f"measured on {measured:,} rows that are kept{spread}"
         if measured
-        else "estimated from the texts alone; --probe 5 asks five rows and measures"
+        else f"estimated from the texts alone{'' if forecast.deferred else '; --probe 5 asks five rows and measures'}"
     )
     cost = forecast.cost_usd
     dollars = "unknown: no price is known (--price-in, --price-out)" if cost is None else _show(cost, "${:,.4f}")

@@ -254,11 +254,9 @@ class _Files:
         return web.json_response(self.server.write_reply("probe"))
 
     async def upload(self, request: web.Request) -> web.Response:
-        form = await request.post()
-        part = form["file"]
-        assert isinstance(part, web.FileField)
-        assert form["purpose"] == self.purpose
-        return web.json_response({"id": self.keep(part.file.read())})
+        fields = read_form(request.headers["Content-Type"], await request.read())
+        assert fields["purpose"] == self.purpose.encode()
+        return web.json_response({"id": self.keep(fields["file"])})
 
     purpose = "batch"
 
@@ -348,6 +346,16 @@ def route_openai(server: BatchServer) -> list[web.RouteDef]:
         web.get("/v1/batches", server.route("list", files.list_all)),
         web.get("/v1/batches/{job}", server.route("look", files.look)),
     ]
+
+
+def read_form(kind: str, body: bytes) -> dict[str, bytes]:
+    """The fields of a form (RFC 7578), by name."""
+    boundary = kind.partition("boundary=")[2].encode()
+    fields = {}
+    for part in body.split(b"--" + boundary)[1:-1]:
+        head, _, content = part.partition(b"\r\n\r\n")
+        fields[head.decode().partition('name="')[2].partition('"')[0]] = content.removesuffix(b"\r\n")
+    return fields
 
 
 class _Together(_Files):

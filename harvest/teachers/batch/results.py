@@ -62,6 +62,11 @@ class Results:
     def __len__(self) -> int:
         return len(self._places)
 
+    def is_unrun(self, custom_id: str, number: int) -> bool:
+        """Whether `find` would say that the request was not run."""
+        rank, _, _ = self._places.get(custom_id, (0, 0, 0))
+        return not rank and (custom_id in self._places or str(number + 1) not in self.job.state.bad_lines)
+
     def find(self, custom_id: str, number: int) -> Outcome:
         """How the request of that custom id, the `number`-th of the job (from 0), ended."""
         state = self.job.state

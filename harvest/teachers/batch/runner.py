@@ -105,6 +105,9 @@ class JobRunner:
                 f"the provider refuses a job: {error}. Nothing of it was asked; mend the cause, then run the same "
                 "command again"
             ) from None
+        except TeacherError:  # a wrong key or route: no job was made
+            job.move(Step.WRITTEN)
+            raise
         finally:
             self.creating.discard(job.name)
 

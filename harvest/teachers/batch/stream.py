@@ -9,7 +9,7 @@ from harvest.teachers.batch.asking import BatchAsker, BatchBill, Prepared, group
 from harvest.teachers.batch.http import EndedError
 from harvest.teachers.batch.ledger import Job, JobRow, JobWriter, Ledger
 from harvest.teachers.batch.protocols.base import Terms
-from harvest.teachers.batch.results import Outcome, Results
+from harvest.teachers.batch.results import Results
 from harvest.teachers.batch.runner import JobRunner
 from harvest.teachers.endpoint.config import EndpointConfig
 from shared.console import say
@@ -47,11 +47,10 @@ class _Taken:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """A row that is ready: what its requests came to in a job; or an answer for which nothing was sent."""
+    """A row that is ready: its job has its requests' outcomes; or there is an answer for which nothing was sent."""
 
     request: Request
     taken: _Taken | None = None
-    outcomes: Sequence[tuple[JobRow, Outcome]] = ()
     answer: Answer | None = None
 
 
@@ -274,24 +273,25 @@ class JobStream:
     def _deliver(self, taken: _Taken, key: str) -> None:
         """Hand on what a row's requests came to; have it asked again where none of them was run."""
         assert taken.results is not None
-        group = taken.rows[key]
-        outcomes = [(row, taken.results.find(row.custom_id, number)) for number, row in group]
+        results, group = taken.results, taken.rows[key]
         request = taken.waiting.pop(key)
-        unrun = all(outcome.unrun is not None for _, outcome in outcomes)
+        unrun = all(results.is_unrun(row.custom_id, number) for number, row in group)
         if unrun and group[0][1].attempt < self._limits.attempts:
             for ticket in taken.tickets.pop(key):
                 self._budget.settle(ticket, 0.0)
             self._again.append((request, group[0][1].attempt + 1))
             self._changed.set()
             return
-        self._ready.put_nowait(_Ended(request, taken, outcomes))
+        self._ready.put_nowait(_Ended(request, taken))
 
     def _answer(self, ended: _Ended) -> Reply:
         if ended.taken is None:
             assert ended.answer is not None
             return Reply(ended.request, ended.answer)
-        tickets = ended.taken.tickets.pop(ended.request.key)
-        return self._asker.answer(ended.request, ended.taken.job, ended.outcomes, tickets)
+        taken, key = ended.taken, ended.request.key
+        assert taken.results is not None
+        outcomes = [(row, taken.results.find(row.custom_id, number)) for number, row in taken.rows[key]]
+        return self._asker.answer(ended.request, taken.job, outcomes, taken.tickets.pop(key))
 
     def _discard(self) -> None:
         """Take back what was written and not submitted: it was not sent."""
@@ -315,8 +315,8 @@ class JobStream:
         if rows:
             jobs = sum(bool(taken.waiting) for taken in self._taken.values())
             say(
-                f"{rows:,} requests in {jobs:,} jobs go on at the provider: the same command takes them up again, "
-                "within the days that it keeps them"
+                f"{rows:,} requests are in {jobs:,} jobs, which go on at the provider once they are submitted: the "
+                "same command takes them up again (`harvest status` lists them)"
             )
         if self._elsewhere:
             say(f"{self._elsewhere:,} rows are in jobs that another process waits for; they are left to it")
