@@ -22,6 +22,7 @@ from shared.console import say
 from shared.disk import explain_disk_errors
 from shared.errors import UsageError
 from shared.hub import commit_files, find_changed, open_repository
+from shared.secrets import refuse_secrets
 from shared.sources import resolve_model
 
 
@@ -97,10 +98,10 @@ def _new_folder(target: Path) -> Iterator[Path]:
 def push_run(run_folder: Path, repo: str, *, public: bool = False, trusts_code: bool = False) -> str:
     """Export a run's student to the model repository `repo` of the hub, which is made if it is not there; its address.
 
-    Raises UsageError where the run is not finished, and what shared.hub raises: a missing token before anything is
-    loaded.
+    Raises UsageError where the run is not finished or an option of it, which its card shows, holds a key, and what
+    shared.hub raises: a missing token before anything is loaded.
     """
-    read_metrics(run_folder)
+    refuse_secrets(read_metrics(run_folder)["config"])
     repository = open_repository(repo, "model", public=public)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "model")

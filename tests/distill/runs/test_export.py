@@ -182,6 +182,9 @@ def test_push_refuses_before_anything_is_sent(
     with pytest.raises(UsageError, match="not a finished run"):
         push_run(folder, "me/mine")
     folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps({"config": {"student": f"hf_{'a1' * 17}"}, "shards": "x"}))
+    with pytest.raises(UsageError, match="student holds what is, or looks like, an API key"):
+        push_run(folder, "me/mine")
     (folder / "metrics.json").write_text(json.dumps({"config": {}, "shards": "x"}))
     monkeypatch.setenv("HF_HOME", str(tmp_path))  # a token that was kept on disk is not taken
     (tmp_path / "token").write_text(loopback_hub.token)
