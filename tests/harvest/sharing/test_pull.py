@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -20,7 +19,7 @@ from harvest.looking.reparse import reparse
 from harvest.sharing.pull import pull_harvest
 from harvest.sharing.push import push_harvest
 from shared.errors import CorruptShardError, SourceError, UsageError
-from shared.shards import TeacherFolder, hash_manifest, load_manifest, verify_shards
+from shared.shards import TeacherFolder, find_teachers, hash_manifest, load_manifest, verify_shards
 from tests.distill.conftest import tiny_student as tiny_student
 from tests.harvest.fault_server import Asked, FaultServer, make_reply, spread_logprobs
 from tests.shared.loopback_hub import LoopbackHub
@@ -54,41 +53,34 @@ def call(program: ModuleType, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def asked_once(loopback_hub: LoopbackHub) -> Iterator[FaultServer]:
-    """An endpoint that was asked about reviews.csv; the harvest was pushed, and nothing is left of it here."""
+@pytest.mark.real
+def test_what_was_pushed_is_read_and_trained_on_where_it_is_and_never_asked_again(
+    loopback_hub: LoopbackHub, tiny_student: Path
+) -> None:
     rows = [f"a {('dull', 'warm')[i % 2]} film number {i},{('bad', 'good')[i % 2]}" for i in range(40)]
     Path("reviews.csv").write_text("\n".join(["text,label", *rows]) + "\n")
     with FaultServer(answer=answer) as server:
         assert run(server).asked == 40
         push_harvest("data/reviews", "reviews", raw="drop")
         shutil.rmtree("data")
-        yield server
 
+        assert json.loads(call(harvest.cli, "status", ADDRESS, "--json"))["kept"] == 40
+        assert json.loads(call(harvest.cli, "verify", ADDRESS, "--json"))["ok"]
+        (teacher,) = find_teachers(Path(ADDRESS))
+        assert "film number" in call(harvest.cli, "show", f"{ADDRESS}/{teacher.name}", "--rows", "1")
+        assert "40 rows" in call(harvest.cli, "view", ADDRESS, "--out", "page.html")
+        train = ("--student", str(tiny_student), "--epochs", "1", "--json")
+        trained = json.loads(call(distill.cli, "run", "--shards", ADDRESS, *train))
+        assert trained["rows"]["answered"] == trained["rows"]["train"]
+        scored = json.loads(call(distill.cli, "eval", trained["run"], "--json"))
+        assert scored["score"] == trained["dev_best"]
 
-def test_what_was_pushed_is_read_where_it_is_and_never_asked_again(asked_once: FaultServer) -> None:
-    assert json.loads(call(harvest.cli, "status", ADDRESS, "--json"))["kept"] == 40
-    assert json.loads(call(harvest.cli, "verify", ADDRESS, "--json"))["ok"]
-    assert "film number" in call(harvest.cli, "show", f"{ADDRESS}/teacher=m", "--rows", "1")
-    with pytest.raises(UsageError, match="never written: harvest pull it"):
-        reparse(Path(ADDRESS))
-    assert call(harvest.cli, "pull", "me/reviews").strip() == "data/reviews"
-    assert not [path for path in Path("data").rglob("*") if path.is_symlink()]
-    report = run(asked_once)
-    assert (report.asked, report.kept) == (0, 40)
-
-
-@pytest.mark.real
-def test_a_student_is_trained_on_what_was_pushed(asked_once: FaultServer, tiny_student: Path) -> None:
-    train = ("--student", str(tiny_student), "--epochs", "1", "--json")
-    trained = json.loads(call(distill.cli, "run", "--shards", ADDRESS, *train))
-    assert trained["rows"]["answered"] == trained["rows"]["train"]
-    pull_harvest("me/reviews")
-    (sha,) = trained["manifest_sha256"].values()
-    assert sha == hash_manifest(load_manifest(Path("data/reviews/teacher=m")))
-    scored = json.loads(call(distill.cli, "eval", trained["run"], "--json"))
-    assert scored["score"] == trained["dev_best"]
-    assert "40 rows" in call(harvest.cli, "view", ADDRESS, "--out", "page.html")
+        assert call(harvest.cli, "pull", "me/reviews").strip() == "data/reviews"
+        assert not [path for path in Path("data").rglob("*") if path.is_symlink()]
+        (sha,) = trained["manifest_sha256"].values()
+        assert sha == hash_manifest(load_manifest(Path("data/reviews") / teacher.name))
+        report = run(server)
+        assert (report.asked, report.kept) == (0, 40)
 
 
 def make_folder(task_folder: Path, *numbers: int) -> Path:
@@ -107,6 +99,8 @@ def test_a_folder_that_was_pulled_gets_what_came_since_and_loses_no_row(loopback
     newest = f"{ADDRESS}@{len(loopback_hub.repos['datasets/me/reviews'].commits):040x}"  # a process reads one commit
     (report, again) = (pull_harvest(newest, "mine") for _ in range(2))
     assert (report.rows, report.copied, again.copied) == (3, 3, 0)
+    kept = [name for name in loopback_hub.repos["datasets/me/reviews"].files if name.endswith(".parquet")]
+    assert len(kept) == len(list(theirs.rglob("*.parquet"))) == 2
     assert verify_shards(Path("mine")).ok
     make_folder(Path("mine"), 9)
     with pytest.raises(UsageError, match=r"1 rows that hf://datasets/me/reviews@.* has not"):
@@ -127,6 +121,8 @@ def test_what_is_no_harvest_or_not_whole_is_refused(loopback_hub: LoopbackHub) -
     with pytest.raises(CorruptShardError, match="its sha256 is not that of the manifest"):
         pull_harvest("me/torn")
     assert not Path("data").exists()
+    with pytest.raises(UsageError, match="never written: harvest pull it"):
+        reparse(Path("hf://datasets/me/torn"))
     del files["teacher=tiny/manifest.json"]
     done = CliRunner().invoke(distill.cli.app, ["run", "--shards", "hf://datasets/me/torn@main"])
     assert done.exit_code == 1

@@ -165,21 +165,6 @@ def test_a_hub_that_refuses_is_quoted(make_harvest: Harvest, loopback_hub: Loopb
     push(data, "mine", "--raw", "keep")
 
 
-def test_rows_that_came_since_are_added_and_what_they_replaced_goes(
-    make_harvest: Harvest, loopback_hub: LoopbackHub, tmp_path: Path
-) -> None:
-    data = make_harvest()
-    push(data, "mine", "--raw", "keep")
-    with TeacherFolder.open(data, make_manifest()) as folder:
-        folder.append("train", make_rows(0, 50, reply="no"))
-        folder.seal()
-    done = push(data / "teacher=tiny", "mine", "--raw", "keep")
-    repo = loopback_hub.repos["datasets/me/mine"]
-    assert "13 rows" in done.stderr
-    assert (len(repo.commits), len([name for name in repo.files if name.endswith(".parquet")])) == (3, 3)
-    assert verify_shards(write_hub_folder(repo.files, tmp_path / "copy")).rows == 13
-
-
 def test_what_would_mix_with_or_take_from_a_data_set_is_refused(
     make_harvest: Harvest, loopback_hub: LoopbackHub
 ) -> None:
