@@ -162,7 +162,7 @@ def test_a_runs_own_template_and_tokenizer_are_taken(shards: Path, tiny_generato
     run = write_run(tmp_path, tiny_generator, shards, template="chat")
     done = CliRunner().invoke(app, ["export", str(run), str(tmp_path / "out"), "--to", "axolotl"])
     assert done.exit_code == 0, done.stderr
-    assert "train.jsonl 6" in done.stderr
+    assert "train.jsonl 6" in done.stdout
     assert (shards / "teacher=t" / MANIFEST_NAME).exists()
 
 
