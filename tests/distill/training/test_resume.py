@@ -89,15 +89,12 @@ def shards(write_folder: WriteFolder) -> Path:
 @pytest.mark.parametrize(
     ("checkpoint_steps", "options"),
     [
-        pytest.param(1, {"schedule": "interleaved", "semantics": "code"}, marks=pytest.mark.real),
+        (1, {"schedule": "interleaved", "semantics": "code"}),
         (2, {"preset": "default", "student_lr": 3e-3, "eval_steps": 3, "patience": 10}),
-        pytest.param(
-            3,
-            {"aligner_pretraining": 1, "warmup": 0.2, "decay": "linear", "buffer_bytes": 6000},
-            marks=pytest.mark.real,
-        ),
+        (3, {"aligner_pretraining": 1, "warmup": 0.2, "decay": "linear", "buffer_bytes": 6000}),
     ],
 )
+@pytest.mark.real
 def test_killed_at_random_steps_a_run_comes_to_the_same_weights(
     shards: Path, tiny_student: Path, tmp_path: Path, checkpoint_steps: int, options: dict[str, Any]
 ) -> None:
