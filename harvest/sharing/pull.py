@@ -1,17 +1,17 @@
 """Pulling a harvest: somebody's data set of the hub becomes a shard folder of one's own, to train on and to add to."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import file_digest
 from pathlib import Path
 
 from harvest.looking.card import write_card
-from harvest.sharing.contents import count_lost, has_same_questions
+from harvest.sharing.contents import count_lost, count_raw, has_same_questions
 from shared.disk import make_folder, remove_file, write_whole
 from shared.errors import UsageError
 from shared.hub_shards import fetch_shards, find_address
 from shared.shards import Claim, Manifest, Shard, check_readable, count_unsealed, find_teachers, hash_manifest
-from shared.shards.manifest import MANIFEST_NAME, load_own_manifest, save_manifest
+from shared.shards.manifest import MANIFEST_NAME, check_name, load_own_manifest, save_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +31,16 @@ def pull_harvest(repo: str, folder: Path | str | None = None) -> PullReport:
 
     Every shard is verified before anything is copied. A folder that was pulled before gets what came since; a pull that
     was cut off is whole when it is called again. Raises SourceError where there is no harvest, CorruptShardError where
-    it is not whole, and UsageError where the folder holds another recipe's answers or rows that the harvest lacks: then
-    nothing was written.
+    it is not whole, and UsageError where the folder holds another recipe's answers, or rows or raw replies that the
+    harvest lacks: then nothing was written.
     """
     address = find_address(repo) or f"hf://datasets/{repo}"
     pulled = {path: check_readable(path) for path in find_teachers(fetch_shards(address))}
     first = next(iter(pulled.values()))
-    target = Path("data") / first.task if folder is None else Path(folder)
-    for manifest in pulled.values():
-        _check_follows(target / f"teacher={manifest.teacher}", manifest, address)
+    # A task's name is somebody else's text: it may lead out of data/.
+    target = Path("data") / check_name("task", first.task) if folder is None else Path(folder)
+    for path, manifest in pulled.items():
+        _check_follows(target / f"teacher={manifest.teacher}", path, manifest, address)
     copied = sum(_copy(path, manifest, target) for path, manifest in pulled.items())
     write_card(target)
     return PullReport(
@@ -52,8 +53,8 @@ def pull_harvest(repo: str, folder: Path | str | None = None) -> PullReport:
     )
 
 
-def _check_follows(folder: Path, manifest: Manifest, address: str) -> None:
-    """Raise UsageError where what `folder` holds would not be in it any more, with the shards of `manifest`."""
+def _check_follows(folder: Path, source: Path, manifest: Manifest, address: str) -> None:
+    """Raise UsageError where what `folder` holds would not be in it any more, with `source` and its manifest."""
     way_out = "Give another FOLDER; nothing was written"
     if not (folder / MANIFEST_NAME).exists():
         named = {folder / shard.path for shard in manifest.shards}
@@ -66,6 +67,21 @@ def _check_follows(folder: Path, manifest: Manifest, address: str) -> None:
     lost = count_lost(kept, manifest) + sum(count_unsealed(folder, kept).values())
     if lost:
         raise UsageError(f"{folder} holds {lost:,} rows that {address} has not. {way_out}")
+    if raw := _count_lost_raw(folder, kept, source, manifest):
+        raise UsageError(f"{folder} holds {raw:,} raw replies that {address} was pushed without. {way_out}")
+
+
+def _count_lost_raw(folder: Path, kept: Manifest, source: Path, manifest: Manifest) -> int:
+    """How many raw replies stand in shards that would be replaced by the same ones without any (push --raw drop)."""
+    new = {shard.id: shard for shard in manifest.shards}
+    lost = 0
+    for shard in kept.shards:
+        other = new.get(shard.id)
+        if other is None or other.sha256 == shard.sha256:
+            continue
+        if not count_raw(source, replace(manifest, shards=(other,))):
+            lost += count_raw(folder, replace(kept, shards=(shard,)))
+    return lost
 
 
 def _copy(source: Path, manifest: Manifest, target: Path) -> int:

@@ -113,6 +113,22 @@ def test_a_folder_that_was_pulled_gets_what_came_since_and_loses_no_row(loopback
         pull_harvest(newest, "else")
 
 
+def test_a_pull_takes_no_raw_reply_away_and_leads_nowhere_else(loopback_hub: LoopbackHub) -> None:
+    mine = make_folder(Path("mine"), 1, 2)
+    push_harvest(mine, "reviews", raw="drop")
+    before = {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="holds 2 raw replies that .* was pushed without"):
+        pull_harvest("me/reviews", mine)
+    assert {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()} == before
+    with TeacherFolder.open(Path("hostile"), make_manifest(task="../../else")) as folder:
+        folder.append("train", make_rows(1))
+        folder.seal()
+    push_harvest("hostile", "hostile", raw="keep")
+    with pytest.raises(UsageError, match="cannot name a folder"):
+        pull_harvest("me/hostile")
+    assert not Path("../../else").exists()
+
+
 def test_what_is_no_harvest_or_not_whole_is_refused(loopback_hub: LoopbackHub) -> None:
     push_harvest(make_folder(Path("theirs"), 1, 2), "torn", raw="keep")
     files = loopback_hub.repos["datasets/me/torn"].files
