@@ -84,15 +84,16 @@ class ReplyReader:
         return orjson.dumps(body)
 
 
-def choose_scoring(raw: bytes, reading: Mapping[str, Any]) -> Scoring:
-    """Choose where the probabilities of a file's labels come from, by one reply of it.
+def choose_scoring(raws: Sequence[bytes], reading: Mapping[str, Any]) -> Scoring:
+    """Choose where the probabilities of a file's labels come from, by some replies of it.
 
-    They are its tokens' log-probabilities, where it brings those of a label; else what it says is one vote.
+    They are its tokens' log-probabilities, where one of these brings those of a label; else what it says is one vote.
     """
     if not reading["label_words"]:
         return Scoring.TEXT
-    scored = ReplyReader.make(reading, Scoring.TOP_LOGPROBS).read(raw)
-    return Scoring.TOP_LOGPROBS if scored.status is Status.OK else Scoring.VOTES
+    reader = ReplyReader.make(reading, Scoring.TOP_LOGPROBS)
+    scored = any(reader.read(raw).status is Status.OK for raw in raws)
+    return Scoring.TOP_LOGPROBS if scored else Scoring.VOTES
 
 
 def make_reader(recipe: Mapping[str, Any]) -> ReplyReader | None:

@@ -32,13 +32,14 @@ def advise(
     unpriced = [name for name in equal if costs[name] is None]
     doubt = _doubt(equal, best, judged, pairs)
     if unpriced:
-        return None, [doubt, f"Nobody knows what {_join(unpriced)} costs, so none can be called the cheaper one."]
+        return None, [doubt, f"The price of {_join(unpriced)} is not known, so none can be called the cheaper one."]
     order = sorted(equal, key=lambda name: (costs[name] or 0.0, -judged[name].right))
     chosen = order[0]
-    if costs[chosen] == costs[order[1]]:
-        return best, [doubt, f"They cost the same: take {best}, of which more answers were right here."]
+    dearer = [name for name in order if costs[name] != costs[chosen]]
+    if not dearer:
+        return chosen, [doubt, f"They cost the same: take {chosen}, of which no fewer answers were right here."]
     price = f"Take the cheaper one, {chosen}: {_dollars(costs[chosen])} for the whole task, and not " + _join(
-        [f"{_dollars(costs[name])} ({name})" for name in order[1:]], "or"
+        [f"{_dollars(costs[name])} ({name})" for name in dearer], "or"
     )
     return chosen, [doubt, f"{price}.", *_mention(cascades, chosen, judged, costs)]
 

@@ -70,8 +70,8 @@ class CommonRows:
 def read_common_rows(folders: Sequence[Path], split: str | None) -> CommonRows:
     """Read the rows that every one of `folders` was asked about, of one split or of all.
 
-    Of several draws the first counts. Raises UsageError where the folders answer several tasks, DataError where they
-    have no row in common, or a row has another text in one of them.
+    Of several draws the first counts. Raises UsageError where the folders answer several tasks, or one of them says
+    nothing; DataError where they have no row in common, or a row has another text in one of them.
     """
     _check_same_task(folders)
     tables = [_read_table(folder, split) for folder in folders]
@@ -91,6 +91,11 @@ def read_common_rows(folders: Sequence[Path], split: str | None) -> CommonRows:
             if (table[key]["text"], table[key]["text_pair"]) != (tables[0][key]["text"], tables[0][key]["text_pair"]):
                 raise DataError(f"{folder}: the row {key[1]} of {key[0]} has another text there than in {folders[0]}")
     rows = [_make_rows(folder, [table[key] for key in order]) for folder, table in zip(folders, tables, strict=True)]
+    wanted = "label probabilities" if load_manifest(folders[0]).kind == "classification" else "replies"
+    for folder, own in zip(folders, rows, strict=True):
+        says = own.said if wanted == "replies" else own.probabilities
+        if own.whole.any() and (says is None or all(one is None for one in says)):
+            raise UsageError(f"{folder} keeps no {wanted}, so nothing of it can be right or wrong")
     return CommonRows(rows, is_sample)
 
 

@@ -16,11 +16,13 @@ from harvest.choosing.config import CompareConfig
 from harvest.choosing.measures import CascadeEstimate, Measures, Pair, compare_pairs, estimate_cascade, measure
 from harvest.choosing.rows import Rows, read_common_rows
 from harvest.job import Report, load_choice, plan_harvest, run_harvest
+from harvest.teachers.registry import choose_entry
 from shared.console import hush, say, show_cost
 from shared.errors import TeacherError, UsageError
 from shared.schema import sum_costs
 from shared.shards import load_manifest, summarise_folder
 from shared.suggestions import suggest
+from shared.tasks.task import Task
 
 NO_SAMPLE = (
     "These rows are no random sample: one of the teachers was asked about rows that were chosen for it, or about a "
@@ -113,6 +115,8 @@ def _choose_split(config: CompareConfig, candidates: Sequence[Candidate]) -> str
     if asked is None:
         return config.split
     loaded = load_choice(asked.task)
+    _check_judged(loaded.task)
+    _check_answers(candidates, loaded.task)
     if config.split is not None:
         if config.split not in loaded.splits:
             raise UsageError(
@@ -126,6 +130,28 @@ def _choose_split(config: CompareConfig, candidates: Sequence[Candidate]) -> str
         f"no row of {loaded.task.name} has a known answer, so nothing could say which teacher is right; name a label "
         "column, or label some rows"
     )
+
+
+def _check_judged(task: Task) -> None:
+    """Refuse a task of which nothing says when an answer is right, before anything is paid for."""
+    if task.kind != "classification" and task.answer_rule is None:
+        raise UsageError(
+            f"{task.name} has {'numbers' if task.kind == 'regression' else 'texts'} as answers, and no rule that says "
+            "which are right: harvest compare takes tasks with labels, or with an --answer-rule"
+        )
+
+
+def _check_answers(candidates: Sequence[Candidate], task: Task) -> None:
+    """Refuse a teacher that gives nothing which could be right: vectors alone, say."""
+    wanted = "label_logprobs" if task.kind == "classification" else "reply"
+    for one in candidates:
+        if one.harvest is None or one.harvest.onto is not None:
+            continue
+        choice = one.harvest.teacher
+        gives = choose_entry(choice.teacher, choice.options).gives
+        if gives and wanted not in gives:
+            what = "label probabilities" if wanted == "label_logprobs" else "replies"
+            raise UsageError(f"the teacher {one.name} gives no {what}, so nothing of it can be right or wrong")
 
 
 def _ask(
@@ -168,7 +194,8 @@ def _plan(config: CompareConfig, asked: Sequence[Candidate], split: str, interru
         likely = None if cost is None else cost.likely
         say(f"{one.name}: {report.rows:,} rows, {report.kept:,} kept, {report.to_ask:,} to ask, {show_cost(likely)}")
         total = sum_costs((total, likely if report.to_ask else 0.0))
-        if config.max_cost is not None and likely and not one.has_cap:
+        is_free = likely == 0 or not report.to_ask
+        if config.max_cost is not None and not is_free and not one.has_cap:
             raise UsageError(f"--max-cost cannot be held for {one.name}: that teacher has no such option")
     say(f"all together: {show_cost(total)}")
     if config.max_cost is not None and total is not None and total > config.max_cost:

@@ -120,14 +120,14 @@ def _open_answers(
     if reading["label_words"]:
         LabelWords(reading["label_words"])  # refuses words that cannot be told apart
     spilled = spill_replies(path, layout, scratch / "replies")
-    if spilled.first is None:
+    if not spilled.samples:
         raise DataError(f"{path}: no row has an answer ({', '.join(layout.answers)})")
     texts = spilled.texts
     if config.batch_input is not None and spilled.ids is not None:
         texts = read_batch_input(config.batch_input, spilled.ids)
     keys = _find_keys(config, layout, path, spilled.rows, spilled.ids, texts)
     matching = match_rows(loaded, splits, keys)
-    scoring = choose_scoring(spilled.first, reading)
+    scoring = choose_scoring(spilled.samples, reading)
     rows = Replies(spilled.path, spilled.ends, ReplyReader.make(reading, scoring))
     described = {**describe_layout(layout), "reading": {**reading, "scoring": str(scoring)}}
     return OpenFile(rows, matching, {**_describe_file(path, matching, keys.rows), **described})

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from harvest.chat.imported import IMPORTED
 from harvest.teachers.kept_answers import KeptAnswers
 from shared.console import say
 from shared.errors import UsageError
@@ -14,6 +15,7 @@ from shared.example import Example
 from shared.keys import TOKENIZER
 from shared.schema import Answer, Status
 from shared.shards import hash_manifest, iterate_pieces
+from shared.shards.manifest import hash_recipe
 from shared.tasks import Task
 
 _OF_TOKENIZER = ("reply_ids", "reply_logprobs", "topk_ids", "topk_logprobs", "topk_tail")
@@ -88,11 +90,16 @@ def open_cascade(paths: Sequence[Path], task: Task) -> Cascade:
     return Cascade(folders, dropped, None if kind is None or "embedding" in dropped else kind[1])
 
 
-def _find_vectors(folder: KeptAnswers) -> tuple[int, pa.DataType] | None:
-    """The width and the type of a folder's vectors; None where its first answered row has none."""
+def _find_vectors(folder: KeptAnswers) -> tuple[int, pa.DataType, str] | None:
+    """The width, the type and the origin of a folder's vectors; None where its first answered row has none.
+
+    Their origin is the recipe: two models' numbers mean nothing to each other, if there are as many. Of imported ones
+    nobody knows it but who imported them.
+    """
+    origin = IMPORTED if folder.manifest.recipe.get("teacher") == IMPORTED else hash_recipe(folder.manifest)
     for piece in iterate_pieces(folder.folder, folder.manifest, ("status", "embedding")):
         for row, status in enumerate(piece.table["status"].to_pylist()):
             if status == Status.OK:
                 vector = piece.table["embedding"][row]
-                return (len(vector), vector.type.value_type) if vector.is_valid else None
+                return (len(vector), vector.type.value_type, origin) if vector.is_valid else None
     return None

@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _NOTHING, _RAW, _PROBLEM = b"\0", b"\1", b"\2"  # the first byte of a record on disk
+_SAMPLES = 100  # replies that show whether a file has log-probabilities: one of a few may be a refusal
 _ROW_BYTES = 1 << 12  # about those of a row as it is kept
 
 
@@ -63,7 +64,7 @@ class Spilled:
     ends: "array[int]"
     ids: "pl.Series | None" = None
     texts: list[list[int]] | None = None
-    first: bytes | None = None  # reply
+    samples: list[bytes] = field(default_factory=list)  # the first replies
 
     @property
     def rows(self) -> int:
@@ -86,7 +87,8 @@ def spill_replies(path: Path, layout: Layout, scratch: Path) -> Spilled:
                 record = _make(path, spilled.rows, row, layout)
                 end += _write(file, record)
                 spilled.ends.append(end)
-                spilled.first = spilled.first or record.raw
+                if record.raw is not None and len(spilled.samples) < _SAMPLES:
+                    spilled.samples.append(record.raw)
                 if spilled.texts is not None:
                     spilled.texts.append(find_texts(row, layout.texts))
             tracker.advance(0, f"{spilled.rows:,} rows")

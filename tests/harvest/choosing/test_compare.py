@@ -175,12 +175,24 @@ def test_what_the_rows_do_not_show_is_not_claimed(servers: tuple[FaultServer, Fa
     assert found["chosen"] is None
     assert "do not tell one and two apart" in found["advice"][0]
     assert "about" in found["advice"][0]
-    assert "Nobody knows what one and two costs" in found["advice"][1]
+    assert "The price of one and two is not known" in found["advice"][1]
     assert found["teachers"]["one"]["calibration_error"] is None  # one vote a row tells no confidence
     said = run("compare", "--teacher", folders[0], "--teacher", "cheap.yaml", "--teacher", "cheap.yaml", code=2)["said"]
     assert "two of the teachers would be kept under teacher=cheap" in said
     assert "did you mean reader?" in run("compare", "--teacher", folders[0], "--teacher", "redaer", code=2)["said"]
     assert "needs two or more of --teacher" in run("compare", "--teacher", folders[0], code=2)["said"]
+    np.save("clip.npy", np.ones((ROWS, 2), np.float32))
+    vectors = str(run("import", "--vectors", "clip.npy")["folder"])
+    said = run("compare", "--teacher", folders[0], "--teacher", vectors, code=2)["said"]
+    assert "teacher=clip keeps no label probabilities" in said
+    said = run("compare", "--teacher", "cheap.yaml", "--teacher", "reader", code=2)["said"]
+    assert "the teacher reader gives no label probabilities" in said
+    pl.DataFrame({"text": ["a", "b"] * 20, "score": [0.5, 1.5] * 20}).write_csv("numbers.csv")
+    numbers = ["compare", "--task", "numbers.csv", "--text-column", "text", "--target-column", "score"]
+    result = CliRunner().invoke(app, [*numbers, "--teacher", "cheap.yaml", "--teacher", "dear.yaml"])
+    assert result.exit_code == 2
+    assert "has numbers as answers, and no rule that says which are right" in result.output
+    assert not [asked for server in servers for asked in server.requests]
     first, second = read_common_rows(list(map(Path, folders)), None).teachers
     (pair,) = compare_pairs(["one", "two"], [first, second])
     assert (pair.only_first, pair.only_second) == (0, 3)
@@ -203,6 +215,12 @@ def test_of_teachers_that_are_not_told_apart_the_cheaper_one_is_taken() -> None:
     chosen, advice = advise(measures, [Pair("small", "large", 0.9, 1, 25, 1e-5, 40)], {"small": 1.0, "large": 20.0}, [])
     assert chosen == "large"
     assert "It costs $20.00 for the whole task, small $1.00." in advice[0]
+    measures = {"one": make_measures(180), "two": make_measures(181), "large": make_measures(184)}
+    pairs = [Pair(a, b, 0.9, 8, 12, 0.5, 3000) for a, b in (("one", "two"), ("one", "large"), ("two", "large"))]
+    chosen, advice = advise(measures, pairs, {"one": 1.0, "two": 1.0, "large": 20.0}, [])
+    assert chosen == "two", "two of the same price do not make the dear one the cheapest"
+    assert "Take the cheaper one, two: $1.00 for the whole task, and not $20.00 (large)." in advice[1]
+    assert advise(measures, pairs, dict.fromkeys(measures, 1.0), [])[0] == "large"
 
 
 def test_the_tests_are_those_of_the_books() -> None:

@@ -117,7 +117,7 @@ def test_a_pull_takes_no_raw_reply_away_and_leads_nowhere_else(loopback_hub: Loo
     mine = make_folder(Path("mine"), 1, 2)
     push_harvest(mine, "reviews", raw="drop")
     before = {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()}
-    with pytest.raises(UsageError, match="holds 2 raw replies that .* was pushed without"):
+    with pytest.raises(UsageError, match=r"holds 2 raw replies that .* was pushed without"):
         pull_harvest("me/reviews", mine)
     assert {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()} == before
     with TeacherFolder.open(Path("hostile"), make_manifest(task="../../else")) as folder:
