@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from harvest.looking.agreement import describe_agreement, judge_folder
+from shared.console import say
 from shared.disk import lock_file, replace_file
 from shared.markdown import escape_markdown, hide_place
 from shared.schema import sum_costs
@@ -27,10 +28,17 @@ _SIZES = (  # the hub's own names
 
 
 def write_card(task_folder: Path) -> None:
-    """Write `task_folder`/README.md from the manifests of all teachers below it. Workers may do so at the same time."""
+    """Write `task_folder`/README.md from the manifests of all teachers below it. Workers may do so at the same time.
+
+    One that is no such card stays as it is: a folder that somebody names may be that of a project.
+    """
+    card = task_folder / "README.md"
     with lock_file(task_folder / ".card.lock"):
+        if card.is_file() and not re.match(r"---\n(?:.*\n)*?configs:", card.read_text("utf-8", "replace")):
+            say(f"{card} is no card of a harvest, and stays as it is")
+            return
         manifests = {path: load_manifest(path) for path in find_teachers(task_folder)}
-        replace_file(task_folder / "README.md", make_card(manifests).encode())
+        replace_file(card, make_card(manifests).encode())
 
 
 def make_card(manifests: Mapping[Path, Manifest]) -> str:

@@ -127,6 +127,9 @@ def test_a_pull_takes_no_raw_reply_away_and_leads_nowhere_else(loopback_hub: Loo
     with pytest.raises(UsageError, match="cannot name a folder"):
         pull_harvest("me/hostile")
     assert not Path("../../else").exists()
+    Path("README.md").write_text("# A project of mine\n")
+    pull_harvest("me/reviews", ".")
+    assert Path("README.md").read_text() == "# A project of mine\n"
 
 
 def test_what_is_no_harvest_or_not_whole_is_refused(loopback_hub: LoopbackHub) -> None:
