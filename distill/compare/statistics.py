@@ -6,7 +6,6 @@ as few as three readers (Dorfman, Berbaum and Metz 1992; Hillis, Berbaum and Met
 too narrow, and a permutation of five signs never gets below p = 1/16.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -82,14 +81,3 @@ def _measure_squares(difference: Array) -> tuple[float, float]:
     rest = difference - by_seed[:, None] - by_row[None, :] + mean
     rest_square = (rest**2).sum() / ((seeds - 1) * (rows - 1))
     return float(seed_square), float(max(row_square - rest_square, 0.0))
-
-
-def correct_holm(values: Sequence[float]) -> list[float]:
-    """Adjust p-values by Holm's method (1979), in their order: the chance of any false claim stays below the level."""
-    order = sorted(range(len(values)), key=lambda i: values[i])
-    adjusted = [0.0] * len(values)
-    largest = 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
-        adjusted[index] = largest
-    return adjusted

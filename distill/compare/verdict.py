@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distill.compare.statistics import LEVEL, Difference, compare, correct_holm
+from distill.compare.statistics import LEVEL, Difference, compare
 from distill.config import Role
+from shared.p_values import correct_holm
 
 Array = np.ndarray[Any, Any]
 Outcome = Literal["helps", "matched", "explained", "uncontrolled", "none", "hurts"]

@@ -9,6 +9,7 @@ import numpy as np
 
 from harvest.choosing.rows import Array, Rows
 from harvest.looking.agreement import find_wilson_interval
+from shared.p_values import correct_holm
 
 BINS = 10
 _POWER = 0.8416  # of 80 %
@@ -139,15 +140,6 @@ def find_mcnemar_p(only_first: int, only_second: int) -> float:
         return 1.0
     logs = [math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) for k in range(fewer + 1)]
     return min(1.0, 2 * math.fsum(math.exp(log - total * math.log(2)) for log in logs))
-
-
-def correct_holm(values: Sequence[float]) -> list[float]:
-    """Adjust p-values by Holm's method (1979), in their order."""
-    adjusted, largest = [0.0] * len(values), 0.0
-    for rank, index in enumerate(sorted(range(len(values)), key=lambda one: values[one])):
-        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
-        adjusted[index] = largest
-    return adjusted
 
 
 def count_rows_needed(only_first: int, only_second: int, known: int) -> int | None:

@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from distill.compare.measures import describe_measures
-from distill.compare.statistics import compare, correct_holm
+from distill.compare.statistics import compare
+from shared.p_values import correct_holm
 from tests.distill.compare.simulated_comparison import Made, simulate
 
 

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harvest.choosing.advice import advise
-from harvest.choosing.measures import Measures, Pair, compare_pairs, correct_holm, find_mcnemar_p
+from harvest.choosing.measures import Measures, Pair, compare_pairs, find_mcnemar_p
 from harvest.choosing.rows import read_common_rows
 from harvest.cli import app
 from shared.shards import verify_shards
@@ -229,4 +229,3 @@ def test_the_tests_are_those_of_the_books() -> None:
         as_uneven = sum(math.comb(total, one) for one in range(total + 1) if one <= min(only_first, only_second))
         wanted = min(1.0, 2 * as_uneven / 2**total)  # of a binomial distribution with a half
         assert find_mcnemar_p(only_first, only_second) == pytest.approx(wanted)
-    assert np.allclose(correct_holm([0.03, 0.01, 0.04]), [0.06, 0.03, 0.06])
