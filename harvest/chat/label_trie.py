@@ -218,6 +218,11 @@ class LabelScorer:
         is_scored = self._words is not None and self.scoring is Scoring.WORDS
         return LabelTrie(self._words or (), self._encode) if is_scored else None
 
+    @cached_property
+    def longest(self) -> int:
+        """How many tokens of an answer are scored at most: those of the longest word, or one."""
+        return 1 if self.trie is None else max(len(node.path) for node in self.trie.nodes)
+
     def describe(self) -> Mapping[str, Any]:
         """What a recipe says of it. Raises UsageError for words that cannot be told apart so."""
         assert self.trie is not None or self.first_tokens or self.scoring is Scoring.TEXT

@@ -19,11 +19,12 @@ from shared.schema import Answer, Status
 _OWN_SAMPLING = ("top_k", "min_p", "repetition_penalty")
 
 
-def find_length_problem(tokens: int, context: int) -> str | None:
-    """Why a prompt of so many tokens cannot be answered, None where it can."""
-    if tokens < context:
+def find_length_problem(tokens: int, context: int, scored: int) -> str | None:
+    """Why a prompt of so many tokens cannot be answered, of which `scored` are looked at; None where it can."""
+    if tokens + scored <= context:
         return None
-    return f"the prompt has {tokens} tokens, and the model takes {context}, its answer included"
+    words = f" of {scored} tokens, the longest label word's," if scored > 1 else ""
+    return f"the prompt has {tokens} tokens, and the model takes {context}, its answer{words} included"
 
 
 class Asker:
@@ -47,7 +48,8 @@ class Asker:
 
         inputs = self._prompts.make_inputs(batch)
         lengths = inputs["attention_mask"].sum(1).tolist()
-        problems = [find_length_problem(length, self._model.context) for length in lengths]
+        scored = self._labels.longest
+        problems = [find_length_problem(length, self._model.context, scored) for length in lengths]
         if any(problems):  # with pages the length is known only now
             rest = [one for one, problem in zip(batch, problems, strict=True) if problem is None]
             found = iter(self.ask(rest) if rest else ())

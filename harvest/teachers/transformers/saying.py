@@ -100,7 +100,9 @@ def say(
         if len(reasons) == len(said):
             return [Said(one, reasons[row]) for row, one in enumerate(said)]
         seen = [torch.cat([before, token[None]]) for before, token in zip(seen, tokens, strict=True)]
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        # A row that has ended is computed on with the others, and takes up no position: its context may be full.
+        going = torch.tensor([[row not in reasons] for row in range(len(said))], device=mask.device)
+        mask = torch.cat([mask, going.to(mask.dtype)], dim=1)
         logits = model.follow(prefill.cache, mask, tokens)
 
 

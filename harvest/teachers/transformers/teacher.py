@@ -286,7 +286,7 @@ class TransformersTeacher:
         try:
             if self._rows is None:
                 ready = self._prompts.write(request)
-                problem = find_length_problem(ready.length, self._model.context)
+                problem = find_length_problem(ready.length, self._model.context, self._labels.longest)
                 return ready if problem is None else _fail(request, problem)
             given = self._rows.encode(request)
         except DataError as error:

@@ -216,8 +216,12 @@ class VllmEngine:
         except self._dead:
             raise
         except Exception as error:  # a prompt that is longer than the model takes, say
-            self._running.pop(question.number, None)
-            connection.send([Result(question.number, problem=" ".join(str(error).split()))])
+            connection.send([self._refuse(question.number, error)])
+
+    def _refuse(self, number: int, error: Exception) -> Result:
+        """The result of a question that the engine does not take; what it still computes of it is not looked at."""
+        self._running.pop(number, None)
+        return Result(number, problem=" ".join(str(error).split()))
 
     def _ask_beginnings(self, number: int, running: _Running) -> None:
         """Give the engine what the walk of a question asks next."""
@@ -255,7 +259,12 @@ class VllmEngine:
         if running.walk is not None and not index:
             (logprobs,) = output.outputs[0].logprobs
             running.walk.take(part, {token: float(one.logprob) for token, one in logprobs.items()})
-            self._ask_beginnings(number, running)
+            try:
+                self._ask_beginnings(number, running)
+            except self._dead:
+                raise
+            except Exception as error:  # a prompt that has room for a word's beginning, and not for its end
+                return self._refuse(number, error)
             return None
         outputs[index] = output
         if len(outputs) + (running.walk is not None) < len(self._passes):

@@ -127,7 +127,10 @@ def test_one_pass_gives_labels_replies_top_k_and_the_vector_of_the_model_itself(
 def test_where_prompts_cannot_be_shared_they_are_computed_anew(
     kind: str, model: Path, rows: Path, tmp_path: Path
 ) -> None:
-    """Layers that see a window only, and positions that are looked up by their number."""
+    """Layers that see a window only, and positions that are looked up by their number: beyond the last is none.
+
+    Then the longest row has no room for the longest word, and those that have ended wait for others at the edge.
+    """
     tokenizer = AutoTokenizer.from_pretrained(model)
     window = MistralConfig(
         vocab_size=len(tokenizer),
@@ -141,7 +144,7 @@ def test_where_prompts_cannot_be_shared_they_are_computed_anew(
     )
     counted = GPT2Config(
         vocab_size=len(tokenizer),
-        n_positions=256,
+        n_positions=23,
         n_embd=32,
         n_layer=2,
         n_head=2,
@@ -153,10 +156,13 @@ def test_where_prompts_cannot_be_shared_they_are_computed_anew(
     made: Any = MistralForCausalLM(window) if kind == "window" else GPT2LMHeadModel(counted)
     made.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    labelled = {"label_column": "label", "labels": WORDS}
-    assert harvest(tmp_path / "model", rows, tmp_path / "out", **labelled).failed == 0
+    labelled = {"label_column": "label", "labels": WORDS, "max_tokens": 8}
+    assert harvest(tmp_path / "model", rows, tmp_path / "out", **labelled).failed == (kind == "counted")
     network = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     for row in read_rows(tmp_path / "out").to_dicts():
+        if row["status"] == "failed":
+            assert "21 tokens, and the model takes 23, its answer of 3 tokens" in row["error"]
+            continue
         exact = score_by_force(network, tokenizer, make_prompt(tokenizer, row["text"]), WORDS)
         np.testing.assert_allclose(row["label_logprobs"], np.log(exact), atol=1e-3)
 
