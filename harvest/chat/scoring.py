@@ -25,6 +25,9 @@ _CLOSING = _OPENING + ".,:;!)]>”’」。"
 _FENCED = re.compile(r"\s*```(?:json)?\s*(\{.*\})\s*```\s*", re.DOTALL)
 # What ends the clause that a label word makes at an answer's beginning: "yes, because ...", "positive (clearly)".
 _CLAUSE_END = re.compile(r"\s*(?:$|[.,;:!)\n(\]}]|[-–—]\s|\s(?:because|since|as|for)\b)")
+# What follows the label words "a" and "i" (letters of options) where they are English: "A good film", "I think".
+_ENGLISH = ("a", "i")
+_GOES_ON = re.compile(r"\s+(?!(?:is|because|since|as|for)\b)[^\W\d_]")
 _QUESTION = re.compile(r"[^.!\n]*\?")
 _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
 # A sentence with one of these names a label otherwise than by giving it.
@@ -168,6 +171,8 @@ class LabelWords:
         if len(named) != 1 or _HEDGE.search(rest):
             return set()
         ((label, matches),) = named.items()
+        if self._folded[label] in _ENGLISH and _GOES_ON.match(rest, matches[-1].end()):
+            return set()
         before = rest[: matches[-1].start()]
         return {label} if _STATES.search(before, max(0, len(before) - _STATED_WITHIN)) else set()
 

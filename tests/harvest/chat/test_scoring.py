@@ -231,6 +231,15 @@ def test_words_of_which_one_begins_another() -> None:
         LabelWords(["Yes", "yes"])
 
 
+def test_an_article_is_no_letter_of_an_option() -> None:
+    letters = LabelWords("ABCDEFGHI")
+    given = ("A", "a.", "A) bad", "The answer is A because it says so.", "A is right.", "The answer is: B", "I")
+    assert [letters.match_answer(text) for text in given] == [0, 0, 0, 0, 0, 1, 8]
+    assert [letters.match_answer(text) for text in ("A good film.", "This is a mixed review.", "I am sure.")] == [
+        None
+    ] * 3
+
+
 def test_an_exact_answer_is_the_word_and_nothing_else() -> None:
     assert YES_NO.is_exact("Yes ")
     assert YES_NO.is_exact('{"label": "no"}')
