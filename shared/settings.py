@@ -30,8 +30,8 @@ def reads_file(body: Callable[..., None]) -> Callable[..., None]:
     options, *own = inspect.signature(body).parameters.values()
     file = _File(frozenset(each.name for each in own))
 
-    def run(given: dict[str, Any], *, config: Any = None, **flags: Any) -> None:
-        body({**(config or {}), **given}, **flags)
+    def run(given: dict[str, Any], *, config: _Content | None = None, **flags: Any) -> None:
+        body(given if config is None else config.complete(given), **flags)
 
     flag = typer.Option(
         f"--{CONFIG}",
@@ -51,13 +51,32 @@ def reads_file(body: Callable[..., None]) -> Callable[..., None]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Content:
+    """The options that a file gives, as they stand there."""
+
+    context: typer.Context
+    options: Mapping[str, Any]
+
+    def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Give them with what was `given` as a flag or a variable, which wins over them.
+
+        What is among `given` because the parser was handed it from the file stands as it does there: a mapping, say.
+        """
+        return {**self.options, **{name: value for name, value in given.items() if not self._gave(name)}}
+
+    def _gave(self, name: str) -> bool:
+        source = self.context.get_parameter_source(name)
+        return source is not None and source.name == "DEFAULT_MAP"
+
+
+@dataclass(frozen=True, slots=True)
 class _File:
     """What --config does. `own` are the parameters of the command's body beside its options."""
 
     own: frozenset[str]
 
-    def read(self, context: typer.Context, path: str | None) -> Mapping[str, Any] | None:
-        """Give the options of the file as they stand there; hand those of the body to the parser of flags.
+    def read(self, context: typer.Context, path: str | None) -> _Content | None:
+        """Give the options of the file; hand those of the body to the parser of flags.
 
         So it does with one that must be given, which the parser would miss. Raises typer.Exit, the message printed.
         """
@@ -83,7 +102,12 @@ class _File:
             for name, each in parsed.items()
             if each.name in self.own or each.required
         }
-        return {name: content[name] for name, each in parsed.items() if each.name not in self.own}
+        own = {
+            name: _list(content[name]) if each.multiple and each.required else content[name]
+            for name, each in parsed.items()
+            if each.name not in self.own
+        }
+        return _Content(context, own)
 
 
 def name_variables(command: Any, prefix: str, leave_out: Collection[str] = ()) -> None:

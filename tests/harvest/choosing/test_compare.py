@@ -81,8 +81,10 @@ def harvest(command: str, name: str, *more: str) -> dict[str, Any]:
 def test_the_better_teacher_is_recommended_and_nothing_is_paid_twice(servers: tuple[FaultServer, FaultServer]) -> None:
     cheap, dear = servers
     both = ["--teacher", "cheap.yaml", "--teacher", "dear.yaml", "--limit", "100"]
-    refused = run("compare", *both, "--max-cost", "0.001", code=2)
-    assert "that is more than --max-cost 0.001: nothing was asked" in refused["said"]
+    Path("both.yaml").write_text(f"limit: 100\nteacher: [{Path('cheap.yaml').read_text()}, dear.yaml]\n")
+    for named in (both, ["--config", "both.yaml"]):
+        refused = run("compare", *named, "--max-cost", "0.001", code=2)
+        assert "that is more than --max-cost 0.001: nothing was asked" in refused["said"]
     assert not cheap.requests
     assert not dear.requests
 
