@@ -325,8 +325,8 @@ def _prepare(
             teacher = OntoAnswers(teacher, config.onto, loaded.task)
         if loaded.task.has_pictures and not sees_pictures(teacher):
             say(
-                f"  the teacher {teacher.name} is shown no picture of these rows, but their texts alone: encoder, vllm "
-                "and endpoint are teachers that see them"
+                f"  the teacher {teacher.name} is shown no picture of these rows, but their texts alone: encoder, "
+                "vllm, transformers and endpoint see them, unless they are told --no-pictures or their model sees none"
             )
         if config.draws > 1 and (problem := find_draw_problem(teacher)) is not None:
             raise UsageError(f"--draws {config.draws}: all would be alike, for {problem}")

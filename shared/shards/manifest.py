@@ -293,6 +293,11 @@ def check_recipe(folder: Path, kept: Manifest, wanted: Manifest) -> None:
     advice = ""
     if "labels" in differing and kept.labels:  # older versions took them as they stood: 1.0, the numbers of classes
         advice = f". Labels that are read from a file are the folder's with --labels {quote(show_names(kept.labels))}"
+    if any(key.startswith("recipe.pictures.") and key not in before for key in differing):
+        advice += (
+            ". Its rows were asked without their pictures, as older versions did: so they are with --no-pictures, and "
+            "where the columns of texts and labels are named (--text-column, --label-column), for none are guessed then"
+        )
     lines = "".join(f"\n  {key}: {_shorten(before, key)} in the folder, {_shorten(now, key)} now" for key in differing)
     raise RecipeMismatchError(
         f"{folder} holds the answers to another recipe:{lines}\nNothing was asked and nothing was changed. "

@@ -18,7 +18,7 @@ from PIL import Image
 
 from harvest import HarvestConfig, Report, TaskChoice, TeacherChoice, plan_harvest, run_harvest
 from harvest.asking.pictures import find_picture
-from shared.errors import DataError, TeacherError
+from shared.errors import DataError, RecipeMismatchError, TeacherError
 from tests.harvest.fault_server import Asked, FaultServer, make_reply, spread_logprobs
 from tests.harvest.pictures.hostile_pictures import CONVERTED, REFUSED, write_all
 
@@ -185,6 +185,8 @@ def test_a_teacher_that_cannot_see_is_told_before_it_is_paid(
     assert "is shown no picture" in capsys.readouterr().err
     assert report.asked == 1  # one text: one question
     assert read_rows(tmp_path / "out")["image_sha256"].null_count() == 12
+    with pytest.raises(RecipeMismatchError, match="asked without their pictures, as older versions did"):
+        plan_harvest(make_config(path, server, tmp_path / "out"))
 
 
 def test_a_file_whose_pictures_are_elsewhere_is_refused_before_anything_is_asked(
