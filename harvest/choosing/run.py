@@ -157,12 +157,16 @@ def _check_answers(candidates: Sequence[Candidate], task: Task) -> None:
 def _ask(
     config: CompareConfig, candidates: Sequence[Candidate], split: str | None, interrupt: Interrupt | None
 ) -> dict[str, Report]:
-    """Plan all, and then ask all, one after the other."""
+    """Plan all, and then ask all, one after the other.
+
+    A folder that has the rows already stays as it is, its plan of more rows included.
+    """
     assert split is not None
     asked = [one for one in candidates if one.harvest is not None]
-    _plan(config, asked, split, interrupt)
-    left, reports = config.max_cost, {}
+    left, reports = config.max_cost, _plan(config, asked, split, interrupt)
     for one in asked:
+        if _has_all(reports[one.name]):
+            continue
         sample = one.sample(split, config.limit, left)
         report = reports[one.name] = run_harvest(sample, interrupt=interrupt, only=select_labelled)
         say(f"{one.name}: asked {report.asked:,}, failed {report.failed:,}, {show_cost(report.cost_usd)}")
@@ -182,13 +186,22 @@ def _subtract(left: float, report: Report) -> float:
     return max(left - spent, 1e-12)  # a cap is more than nothing; no request is as cheap as that
 
 
-def _plan(config: CompareConfig, asked: Sequence[Candidate], split: str, interrupt: Interrupt | None) -> None:
+def _has_all(planned: Report) -> bool:
+    """Whether each row that is planned is kept, and none is to follow the file."""
+    to_do = (planned.to_ask, planned.to_copy, planned.to_carry, planned.unaskable, *planned.changed.values())
+    return not any(to_do)
+
+
+def _plan(
+    config: CompareConfig, asked: Sequence[Candidate], split: str, interrupt: Interrupt | None
+) -> dict[str, Report]:
     """Say what the rows will cost. Raises UsageError where that is more than the cap, or the cap cannot be held."""
     total: float | None = 0.0
+    reports = {}
     for one in asked:
         sample = one.sample(split, config.limit, config.max_cost)
         with hush():
-            report = plan_harvest(sample, interrupt=interrupt, only=select_labelled)
+            report = reports[one.name] = plan_harvest(sample, interrupt=interrupt, only=select_labelled)
         assert report.forecast is not None
         cost = report.forecast.cost_usd
         likely = None if cost is None else cost.likely
@@ -203,6 +216,7 @@ def _plan(config: CompareConfig, asked: Sequence[Candidate], split: str, interru
             f"that is more than --max-cost {config.max_cost:g}: nothing was asked. Raise it, or lower --limit "
             f"{config.limit}"
         )
+    return reports
 
 
 def _forecast(

@@ -19,6 +19,7 @@ from harvest.choosing.measures import Measures, Pair, compare_pairs, find_mcnema
 from harvest.choosing.rows import read_common_rows
 from harvest.cli import app
 from shared.shards import verify_shards
+from shared.shards.manifest import MANIFEST_NAME
 from tests.harvest.fault_server import WORDS, Asked, FaultServer, make_reply
 
 ROWS = 180
@@ -107,6 +108,10 @@ def test_the_better_teacher_is_recommended_and_nothing_is_paid_twice(servers: tu
     whole = found["teachers"]["dear"]["whole_task"]
     assert whole["rows"] == ROWS
     assert whole["cost_usd"]["likely"] == pytest.approx(dear.count.billed_usd, rel=0.02)  # the bill is the plan's
+    manifest = Path("data/films/teacher=dear") / MANIFEST_NAME
+    before = manifest.read_bytes()
+    run("compare", *both)
+    assert manifest.read_bytes() == before, "a whole harvest is not planned anew as the few rows that are compared"
     kept = ["--teacher", "data/films/teacher=cheap", "--teacher", "data/films/teacher=dear"]
     shown = CliRunner().invoke(app, ["compare", *kept]).stdout
     assert "whole task" in shown
