@@ -142,7 +142,9 @@ def test_rows_that_there_are_not_are_refused(asked: dict[str, object], message: 
         list(harvest.stream_tables("data/reviews", **asked))  # type: ignore[arg-type]
 
 
-def test_a_file_without_labels_becomes_a_student(server: FaultServer, tiny_student: Path) -> None:
+def test_a_file_without_labels_becomes_a_student(
+    server: FaultServer, tiny_student: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     texts = [f"a {('dull', 'warm')[i % 2]} film number {i}" for i in range(40)]
     Path("bare.csv").write_text("\n".join(["review", *texts]) + "\n")
     options = {"endpoint": server.url, "model": "m", "scoring": "top_logprobs"}
@@ -151,6 +153,7 @@ def test_a_file_without_labels_becomes_a_student(server: FaultServer, tiny_stude
     config = distill.make_distill_config(shards="data/bare", student=str(tiny_student), epochs=1)
     folder, metrics = distill.run_distillation(config)
     assert (metrics["labels_from"], metrics["rows"]["labelled"]) == ("teacher", metrics["rows"]["train"])
+    assert "labels of the teacher's own: accuracy" in capsys.readouterr().err
     assert "agreement with it, not with the truth" in (folder / "README.md").read_text()
     again = distill.evaluate_run(folder)
     assert (again["labels_from"], again["score"]) == ("teacher", metrics["dev_best"])

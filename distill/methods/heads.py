@@ -60,7 +60,7 @@ class TeacherHead:
         coordinates = {name: self._span(name, rows) for name in self.signals}
         chosen = choose_head(coordinates, own, target, self.materials.outputs, seed)
         described = {**chosen.description, "rows": len(rows), **self._measure(chosen.held_out, target)}
-        say(_say_chosen(described))
+        say(_say_chosen(described, self.materials.rows.train.by_teacher))
         head = chosen.head
         return {
             "signal": chosen.signal,
@@ -211,10 +211,11 @@ def _to_tensors(pair: tuple[Array, Array]) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-def _say_chosen(described: Mapping[str, Any]) -> str:
+def _say_chosen(described: Mapping[str, Any], by_teacher: bool) -> str:
     what = described["kind"] if described["kind"] == OWN else f"{described['kind']} on its {described['signal']}"
     settings = "".join(f", {name} {described[name]:.3g}" for name in ("strength", "temperature") if name in described)
     how = f"{described['folds']}-fold cross-validation on" if described["folds"] else "not cross-validated, on only"
     names = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE", "mse": "mean square error"}
     scores = ", ".join(f"{word} {described[name]:.3f}" for name, word in names.items() if name in described)
-    return f"the teacher's head: {what}{settings}; {how} {described['rows']:,} labels: {scores}"
+    labels = "labels of the teacher's own" if by_teacher else "labels"
+    return f"the teacher's head: {what}{settings}; {how} {described['rows']:,} {labels}: {scores}"
