@@ -4,25 +4,13 @@ as they are in a terminal, for what tests start inherits what this process ignor
 
 import os
 import signal
-from collections.abc import Iterator
-
-import pytest
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+for name in ("COLUMNS", "LINES"):  # readline sets them for what pytest-xdist starts: a window that nobody has
+    os.environ.pop(name, None)
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, and then nothing that is tested here would hear it
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of what a script starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(autouse=True)
-def same_environ() -> Iterator[None]:
-    """Put os.environ back where a library puts a copy in its place (datasets does, in `map`).
-
-    What holds the first one, rich say, would never hear again of what a later test sets.
-    """
-    before = os.environ
-    yield
-    os.environ = before  # noqa: B003  (this is no clearing: the object that was there comes back)
