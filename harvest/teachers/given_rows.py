@@ -11,6 +11,7 @@ import numpy as np
 from harvest.chat.pricing import guess_tokens
 from harvest.teachers.base import Estimate, Request, estimate_bytes
 from harvest.teachers.given import FINISH_REASON, GivenTexts
+from harvest.teachers.local_config import LocalConfig
 from harvest.teachers.tokenizers import PromptTokenizer
 from shared.errors import DataError
 from shared.example import Example
@@ -115,6 +116,14 @@ class GivenRows:
     def close(self) -> None:
         """Let go of the replies that were read."""
         self._texts.close()
+
+
+def make_given_rows(config: LocalConfig, task: Task, tokenizer: PromptTokenizer) -> GivenRows | None:
+    """The rows whose reply is given, as `config` says; None where the model says it. Raises UsageError as they do."""
+    if config.score_given is None:
+        return None
+    template, topk = config.template or "chat", config.topk or 0
+    return GivenRows(config.score_given, template, topk, task, tokenizer, score_end=config.score_end)
 
 
 def make_answer(given: Given, scores: Scores) -> Answer:

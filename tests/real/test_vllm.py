@@ -28,9 +28,9 @@ from harvest.job import run_harvest
 from harvest.looking.reparse import reparse
 from harvest.rendering import Layout, render
 from harvest.teachers.base import Reply, Request, Teacher
+from harvest.teachers.local_config import HiddenPosition
 from harvest.teachers.transformers import TransformersConfig, TransformersTeacher
-from harvest.teachers.transformers.config import HiddenPosition
-from harvest.teachers.vllm import Vector, VllmConfig, VllmTeacher
+from harvest.teachers.vllm import VllmConfig, VllmTeacher
 from shared.errors import TeacherError, UsageError
 from shared.example import Example
 from shared.schema import Status
@@ -287,7 +287,7 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-@pytest.fixture(scope="module", params=Vector)
+@pytest.fixture(scope="module", params=HiddenPosition)
 def teacher(model: Path, runner: asyncio.Runner, request: pytest.FixtureRequest) -> Iterator[VllmTeacher]:
     """A teacher that gives vectors, which may be broken by the last test that uses it."""
     config = VllmConfig(str(model), size=SIZE, vector=request.param, engine=ENGINE, patience=PATIENCE)

@@ -23,8 +23,8 @@ from harvest.chat.elicitation import (
 )
 from harvest.chat.pricing import TEMPLATE_TOKENS, Price, Usage, find_price, guess_image_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt, describe_prompt
-from harvest.pictures import describe_preparing, describe_shown, fit_size, look_at_row
-from harvest.rendering import prepare_text
+from harvest.pictures import describe_preparing, fit_size, look_at_row
+from harvest.teachers.answering import LOGPROB_BYTES, describe_question
 from harvest.teachers.base import Estimate, Probe, Remote, Reply, Request, Reread, estimate_bytes
 from harvest.teachers.endpoint.asker import Asked, Asker, ModelCheck
 from harvest.teachers.endpoint.bill import Bill
@@ -52,7 +52,6 @@ PROBE_ATTEMPTS = 2  # somebody is waiting
 PROGRESS_SECONDS = 0.5  # how old a progress line may be
 # What an answer usually has, whatever its limit: for estimates. A label is more than its word: mark-up, JSON, the end.
 LABEL_TOKENS, TEXT_TOKENS = 8, 64
-LOGPROB_BYTES = 14  # on disk, of one alternative in a raw reply: mostly the digits of its log-probability
 
 
 class EndpointTeacher:
@@ -217,9 +216,7 @@ class EndpointTeacher:
 
         Raises DataError for a character that cannot be drawn, and a picture that cannot be shown.
         """
-        prompt = build_prompt(self._task.question, example, self._config.draw)
-        said = {"text": prompt.written} if prompt.drawn is None else {"draw": prepare_text(prompt.drawn)}
-        return {**said, **describe_shown(example)} if self.sees_pictures else said
+        return describe_question(self._task, example, self._config.draw, sees_pictures=self.sees_pictures)
 
     def adopt(self, recipe: Mapping[str, Any]) -> None:
         """Take over dialect and scoring from a folder's recipe where they were left to "auto". Asks nothing.

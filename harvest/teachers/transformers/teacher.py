@@ -23,21 +23,19 @@ from harvest.chat.elicitation import (
     wants_number,
 )
 from harvest.chat.label_trie import LabelScorer
-from harvest.chat.pricing import TEMPLATE_TOKENS, guess_image_tokens, guess_tokens
 from harvest.chat.prompts import Draw, build_prompt, describe_prompt
 from harvest.chat.reply import Form
 from harvest.pictures import (
     Prepared,
     describe_preparing,
-    describe_shown,
-    look_at_row,
     prepare_ahead,
     prepare_row,
 )
-from harvest.rendering import Page, prepare_text
+from harvest.rendering import Page
 from harvest.rendering.ahead import RenderPool
-from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes
-from harvest.teachers.given_rows import GivenRows, make_answer
+from harvest.teachers.answering import describe_question, estimate_local
+from harvest.teachers.base import Estimate, Reply, Request, Reread
+from harvest.teachers.given_rows import make_answer, make_given_rows
 from harvest.teachers.tokenizers import PromptTokenizer, hash_tokenizer
 from harvest.teachers.transformers.asking import Asker, find_length_problem
 from harvest.teachers.transformers.config import TransformersConfig
@@ -49,13 +47,11 @@ from shared.example import Example
 from shared.keys import TOKENIZER
 from shared.schema import Answer, Status
 from shared.tasks import Task
-from shared.topk import estimate_topk_bytes
 
 SCORER = "scorer"  # rows of given texts are kept under this name: they had a teacher of their own
 WINDOW_ROWS = 256  # sorted by length, so that a batch holds little padding
 WINDOW_DRAWN = 64  # with their pages
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1024, 8192
-LOGPROB_BYTES = 14  # on disk, of one alternative in a raw reply: mostly the digits of its log-probability
 
 
 class TransformersTeacher:
@@ -73,21 +69,11 @@ class TransformersTeacher:
         if config.quantize is not None:
             config.quantize.require()
         self._model = LocalModel(config.model, config.device, config.dtype, config.quantize)
-        self._rows = self._make_rows()
+        self._rows = make_given_rows(config, task, self._tokenizer)
         self._words = make_words(task) if self._rows is None else None
         words = None if self._words is None else self._words.words
         self._labels = LabelScorer(words, config.scoring, self._tokenizer.encode)
         self._renderer: RenderPool | None = None
-
-    def _make_rows(self) -> GivenRows | None:
-        """The rows whose reply is given; None where the model says it."""
-        config = self._config
-        if config.score_given is None:
-            return None
-        template, score_end = config.template or "chat", config.score_end
-        return GivenRows(
-            config.score_given, template, config.topk or 0, self._task, self._tokenizer, score_end=score_end
-        )
 
     @staticmethod
     def make_reread(recipe: Mapping[str, Any]) -> Reread | None:
@@ -165,27 +151,20 @@ class TransformersTeacher:
             return self._rows.content(example)
         if self._prompts.template is not None:
             return {"prompt": self._prompts.template.render(example, self._task.question).describe()}
-        prompt = build_prompt(self._task.question, example, self._draw)
-        said = {"text": prompt.written} if prompt.drawn is None else {"draw": prepare_text(prompt.drawn)}
-        return {**said, **describe_shown(example)} if self.sees_pictures else said
+        return describe_question(self._task, example, self._draw, sees_pictures=self.sees_pictures)
 
     def estimate(self, example: Example) -> Estimate:
         """Free; about how many tokens it computes, and the bytes of what is kept."""
         if self._rows is not None:
             return self._rows.estimate(example)
-        config, layout = self._config, self._config.make_layout(self._draw)
-        prompt = build_prompt(self._task.question, example, self._draw)
-        images = 0
-        if layout is not None and prompt.drawn is not None:
-            images = layout.guess_pages(prompt.drawn) * guess_image_tokens(config.model, *config.size)
-        if self.sees_pictures:
-            images += sum(guess_image_tokens(config.model, one.width, one.height) for one in look_at_row(example))
-        said = self._max_tokens
-        answer: float = 4 * said + (0 if config.vector is None else 2 * self._model.width)
-        if config.topk is not None:
-            answer += said * LOGPROB_BYTES * config.topk + estimate_topk_bytes(said, config.topk)
-        return Estimate(
-            guess_tokens(prompt.written) + TEMPLATE_TOKENS, images, said, 0.0, estimate_bytes(example, answer)
+        return estimate_local(
+            self._config,
+            self._task,
+            example,
+            self._draw,
+            sees_pictures=self.sees_pictures,
+            said=self._max_tokens,
+            width=0 if self._config.vector is None else self._model.width,
         )
 
     async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:

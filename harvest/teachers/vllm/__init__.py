@@ -8,7 +8,7 @@ messages.py  what is said between the two
 engine.py    this side of that process: it is started, watched and ended
 """
 
-from harvest.teachers.vllm.config import Vector, VllmConfig
+from harvest.teachers.vllm.config import VllmConfig
 from harvest.teachers.vllm.teacher import VllmTeacher
 
-__all__ = ["Vector", "VllmConfig", "VllmTeacher"]
+__all__ = ["VllmConfig", "VllmTeacher"]

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from harvest.chat.label_trie import Encode, LabelTrie, find_first_tokens
 from harvest.chat.written import SaidToken, write_chat_completion
 from harvest.pictures import open_rgb
-from harvest.teachers.vllm.config import DEFAULT_TOPK
+from harvest.teachers.local_config import DEFAULT_TOPK
 from harvest.teachers.vllm.messages import Failure, Pixels, Question, Ready, Result, Settings
 from harvest.teachers.vllm.scores import read_scores
 from harvest.teachers.vllm.words import PromptWalk

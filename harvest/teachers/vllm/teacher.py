@@ -26,16 +26,17 @@ from harvest.chat.elicitation import (
     wants_number,
 )
 from harvest.chat.label_trie import LabelScorer
-from harvest.chat.pricing import TEMPLATE_TOKENS, guess_image_tokens, guess_tokens
 from harvest.chat.prompts import build_prompt, describe_prompt
 from harvest.chat.reply import FIRST_TOKENS, Form, parse
-from harvest.pictures import Shown, describe_preparing, describe_shown, look_at_row, prepare_ahead
-from harvest.rendering import Page, prepare_text
+from harvest.pictures import Shown, describe_preparing, prepare_ahead
+from harvest.rendering import Page
 from harvest.rendering.ahead import RenderPool
-from harvest.teachers.base import Estimate, Reply, Request, Reread, estimate_bytes, make_seed
-from harvest.teachers.given_rows import Given, GivenRows, make_answer
+from harvest.teachers.answering import describe_question, estimate_local
+from harvest.teachers.base import Estimate, Reply, Request, Reread, make_seed
+from harvest.teachers.given_rows import Given, make_answer, make_given_rows
+from harvest.teachers.local_config import HiddenPosition
 from harvest.teachers.tokenizers import PromptTokenizer, hash_tokenizer
-from harvest.teachers.vllm.config import Vector, VllmConfig
+from harvest.teachers.vllm.config import VllmConfig
 from harvest.teachers.vllm.engine import EngineProcess
 from harvest.teachers.vllm.messages import Question, Ready, Result, Settings
 from shared.console import say
@@ -46,11 +47,9 @@ from shared.keys import TOKENIZER
 from shared.schema import Answer, Status
 from shared.tasks import Task
 from shared.templates import find_template
-from shared.topk import estimate_topk_bytes
 
 RENDERED_AHEAD = 64
-LOGPROB_BYTES = 14  # on disk, of one alternative in a raw reply: mostly the digits of its log-probability
-_POOLING = {Vector.LAST: "LAST", Vector.MEAN: "MEAN"}
+_POOLING = {HiddenPosition.LAST: "LAST", HiddenPosition.MEAN: "MEAN"}
 _OF_LABELS = frozenset({"status", "error", "label_logprobs", "residual_mass"})
 
 
@@ -93,7 +92,7 @@ class VllmTeacher:
         self._config, self._task = config, task
         self._layout = config.layout
         self._tokenizer = PromptTokenizer(config.engine.get("tokenizer", config.model))
-        self._rows = self._make_rows()
+        self._rows = make_given_rows(config, task, self._tokenizer)
         self._template = None if config.template is None else find_template(config.template, task.name)
         self._words = make_words(task) if config.vector is None and self._rows is None else None
         words = None if self._words is None else self._words.words
@@ -102,16 +101,6 @@ class VllmTeacher:
         self._renderer = None if self._layout is None else RenderPool(self._layout)
         self._engine: EngineProcess | None = None
         self._ready: Ready | None = None
-
-    def _make_rows(self) -> GivenRows | None:
-        """The rows whose reply is given; None where the model says it."""
-        config = self._config
-        if config.score_given is None:
-            return None
-        template, score_end = config.template or "chat", config.score_end
-        return GivenRows(
-            config.score_given, template, config.topk or 0, self._task, self._tokenizer, score_end=score_end
-        )
 
     @staticmethod
     def make_reread(recipe: Mapping[str, Any]) -> Reread | None:
@@ -171,27 +160,21 @@ class VllmTeacher:
             return self._rows.content(example)
         if self._template is not None:
             return {"prompt": self._template.render(example, self._task.question).describe()}
-        prompt = build_prompt(self._task.question, example, self._config.draw)
-        said = {"text": prompt.written} if prompt.drawn is None else {"draw": prepare_text(prompt.drawn)}
-        return {**said, **describe_shown(example)} if self.sees_pictures else said
+        return describe_question(self._task, example, self._config.draw, sees_pictures=self.sees_pictures)
 
     def estimate(self, example: Example) -> Estimate:
         """Free; about how many tokens it computes, and the bytes of the answer or the vector."""
         if self._rows is not None:
             return self._rows.estimate(example)
-        config, layout = self._config, self._layout
-        prompt = build_prompt(self._task.question, example, config.draw)
-        images = 0
-        if layout is not None and prompt.drawn is not None:
-            images = layout.guess_pages(prompt.drawn) * guess_image_tokens(config.model, layout.width, layout.height)
-        if self.sees_pictures:
-            images += sum(guess_image_tokens(config.model, one.width, one.height) for one in look_at_row(example))
-        said = 0 if config.vector is not None else self._max_tokens
-        answer: float = 2 * self._source.width if config.vector is not None else 4 * said
-        if config.topk is not None:
-            answer += said * LOGPROB_BYTES * config.topk + estimate_topk_bytes(said, config.topk)
-        return Estimate(
-            guess_tokens(prompt.written) + TEMPLATE_TOKENS, images, said, 0.0, estimate_bytes(example, answer)
+        gives_vector = self._config.vector is not None
+        return estimate_local(
+            self._config,
+            self._task,
+            example,
+            self._config.draw,
+            sees_pictures=self.sees_pictures,
+            said=0 if gives_vector else self._max_tokens,
+            width=self._source.width if gives_vector else 0,
         )
 
     async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from harvest.chat.prompts import Draw
-from harvest.teachers.vllm import Vector, VllmConfig
+from harvest.teachers.local_config import HiddenPosition
+from harvest.teachers.vllm import VllmConfig
 from harvest.teachers.vllm.config import parse_engine
 from shared.errors import UsageError
 
@@ -17,14 +18,14 @@ from shared.errors import UsageError
         ({"patience": -1.0}, "patience is -1.0; it must be more than 0"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"top_logprobs": 5}, "--keep-topk"),
-        ({"score_given": "reference"}, "--score-given shows the row as text, and no picture: add --draw none"),
-        ({"template": "alpaca"}, "--template shows the row as text, and no picture: add --draw none"),
+        ({"score_given": "reference"}, "--score-given shows the row as text, and no picture: give --draw none"),
+        ({"template": "alpaca"}, "--template shows the row as text, and no picture: give --draw none"),
         ({"score_given": "", "draw": Draw.NONE}, "--score-given is empty"),
         ({"score_given": "text", "draw": Draw.NONE, "keep_topk": True}, "--keep-topk is of no use with --score-given"),
         ({"score_given": "text", "draw": Draw.NONE, "max_tokens": 4}, "--max-tokens is of no use with --score-given"),
         ({"score_end": False}, "--no-score-end is of use with --score-given only"),
-        ({"vector": Vector.LAST, "keep_topk": True}, "--vector gives no reply"),
-        ({"vector": Vector.MEAN, "max_tokens": 5}, "--vector gives no reply"),
+        ({"vector": HiddenPosition.LAST, "keep_topk": True}, "--vector gives no reply"),
+        ({"vector": HiddenPosition.MEAN, "max_tokens": 5}, "--vector gives no reply"),
         ({"engine": {"runner": "pooling"}}, "--engine runner is not taken: use --vector"),
         ({"engine": {"seed": date(2026, 1, 1)}}, "--engine cannot be written as JSON"),
         ({"engine": {"revision": "main"}}, "--model NAME@REVISION"),
