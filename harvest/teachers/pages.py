@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 from harvest.chat.prompts import lay_out
@@ -35,7 +36,7 @@ def describe_drawn(example: Example) -> Mapping[str, Any]:
     return {"draw": text}
 
 
-async def answer_pages(
+def answer_pages(
     requests: AsyncIterator[Request], renderer: RenderPool, size: int, compute: Compute
 ) -> AsyncGenerator[Reply, None]:
     """Yield the replies of `compute`, which is called in a thread with up to `size` texts, one call at a time.
@@ -43,42 +44,40 @@ async def answer_pages(
     While it computes, the pages of the next batch are rendered. A request that cannot be drawn fails alone. Pictures
     and bill are added here; the time of a batch is shared out evenly.
     """
-    batch: list[tuple[Request, Sequence[Page]]] = []
-    async with aclosing(renderer.render_ahead(requests, _find_text, 2 * size)) as rendered:
-        async for request, pages in rendered:
-            if isinstance(pages, DataError):
-                yield Reply(request, Answer(Status.FAILED, error=str(pages)))
-                continue
-            batch.append((request, pages))
-            if len(batch) == size:
-                for reply in await asyncio.to_thread(_answer_batch, batch, compute):
-                    yield reply
-                batch = []
-        if batch:
-            for reply in await asyncio.to_thread(_answer_batch, batch, compute):
-                yield reply
+    rendered = renderer.render_ahead(requests, _find_text, 2 * size)
+    return _answer_batches(rendered, size, partial(_answer_batch, compute=compute))
 
 
-async def answer_pictures(
+def answer_pictures(
     requests: AsyncIterator[Request], size: int, compute: ComputeShown, *, keeps: bool
 ) -> AsyncGenerator[Reply, None]:
     """answer_pages of the rows' own pictures: those of the next batch are prepared meanwhile.
 
     `keeps` is whether copies of them go beside the shards.
     """
-    batch: list[tuple[Request, Sequence[Shown]]] = []
-    async with aclosing(prepare_ahead(requests, _find_example)) as prepared:
-        async for request, shown in prepared:
-            if isinstance(shown, DataError):
-                yield Reply(request, Answer(Status.FAILED, error=str(shown)))
+    prepared = prepare_ahead(requests, _find_example)
+    return _answer_batches(prepared, size, partial(_answer_shown, compute=compute, keeps=keeps))
+
+
+async def _answer_batches(
+    shown: AsyncGenerator[tuple[Request, Sequence[Picture] | DataError], None],
+    size: int,
+    answer: Callable[[Sequence[tuple[Request, Sequence[Picture]]]], list[Reply]],
+) -> AsyncGenerator[Reply, None]:
+    """answer_pages of requests with what is shown for them, or why nothing can be; `answer` computes and bills."""
+    batch: list[tuple[Request, Sequence[Picture]]] = []
+    async with aclosing(shown):
+        async for request, pictures in shown:
+            if isinstance(pictures, DataError):
+                yield Reply(request, Answer(Status.FAILED, error=str(pictures)))
                 continue
-            batch.append((request, shown))
+            batch.append((request, pictures))
             if len(batch) == size:
-                for reply in await asyncio.to_thread(_answer_shown, batch, compute, keeps):
+                for reply in await asyncio.to_thread(answer, batch):
                     yield reply
                 batch = []
         if batch:
-            for reply in await asyncio.to_thread(_answer_shown, batch, compute, keeps):
+            for reply in await asyncio.to_thread(answer, batch):
                 yield reply
 
 

@@ -165,7 +165,7 @@ ENTRIES = (
     ),
     TeacherEntry(
         name="diffusion",
-        summary="paints the text with Stable Diffusion or SDXL, a LoRA on top if wanted; ARMADA's own teacher",
+        summary="paints the text with Stable Diffusion, SDXL, SD3, Flux, PixArt, Sana or Kandinsky 3: ARMADA's teacher",
         teacher="harvest.teachers.diffusion:DiffusionTeacher",
         config="DiffusionConfig",
         gives=("embedding", "image"),
@@ -326,8 +326,8 @@ def prepare_teacher(choice: TeacherChoice) -> "Callable[..., Teacher]":
     factory, config_class = entry.load()
     options = {**entry.defaults, **choice.options}
     spell = spell_flags(config_class)
-    local = (_VLLM.teacher, _TRANSFORMERS.teacher)
-    if entry.teacher in local and (known := find_vision_model(options.get("model", ""))) is not None:
+    in_process = (_VLLM.teacher, _TRANSFORMERS.teacher)
+    if entry.teacher in in_process and (known := find_vision_model(options.get("model", ""))) is not None:
         options = {"size": known.size, **options}
     config: object = make_config(config_class, options, f"the teacher {entry.name}", spell)
     # Where something else is missing anyway, nobody should have to wait for a silent hub too.

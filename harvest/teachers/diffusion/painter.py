@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from harvest.teachers import memory
 from harvest.teachers.diffusion.config import EDGE, STRENGTH, DiffusionConfig, DiffusionVector
 from harvest.teachers.diffusion.files import PipelineFiles
+from harvest.teachers.memory import explain_memory
 from shared.errors import SourceError
 from shared.frozen_models import FrozenModel, choose_inference_device
 
@@ -64,7 +64,7 @@ class Painter:
         """
         import torch
 
-        with explain_memory(self._config, self._files.dtype), torch.inference_mode():
+        with watch_memory(self._config, self._files.dtype), torch.inference_mode():
             encoded = self._encode(chunks)
             generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
             width, height = self._files.size
@@ -140,8 +140,11 @@ class Painter:
 
         small = interpolate(pictures, (EDGE, EDGE), mode="bicubic", antialias=True).clamp(0, 1)
         asked = {
-            **{"image": small.to(self._over.vae.dtype), "strength": STRENGTH, "output_type": "latent"},
-            **{"width": EDGE, "height": EDGE},
+            "image": small.to(self._over.vae.dtype),
+            "strength": STRENGTH,
+            "output_type": "latent",
+            "width": EDGE,
+            "height": EDGE,
         }
         return self._call(self._over, encoded, generators, asked).images
 
@@ -184,8 +187,8 @@ def _to_bytes(picture: Any) -> Picture:
     return array
 
 
-def explain_memory(config: DiffusionConfig, dtype: str) -> AbstractContextManager[None]:
+def watch_memory(config: DiffusionConfig, dtype: str) -> AbstractContextManager[None]:
     """Turn an error of too little memory in the block into a TeacherError that says what to lower."""
     ways = [f"--batch {config.batch // 2}"] if config.batch > 1 else []
     ways += ["a smaller --size"] + (["--dtype float16"] if dtype == "float32" else [])
-    return memory.explain_memory(f"paint {config.batch} pictures at a time with {config.model}", ways)
+    return explain_memory(f"paint {config.batch} pictures at a time with {config.model}", ways)

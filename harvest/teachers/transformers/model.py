@@ -74,13 +74,13 @@ class LocalModel:
     @cached_property
     def context(self) -> int:
         """The most tokens that it takes, prompt and answer together."""
-        config = {**self._config, **(self._config.get("text_config") or {})}
+        config = self._text_config
         return int(config.get("max_position_embeddings") or config.get("n_positions") or 1 << 30)
 
     @cached_property
     def width(self) -> int:
         """The dimensions of its hidden states, 768 where its config names none. Good for estimates."""
-        config = {**self._config, **(self._config.get("text_config") or {})}
+        config = self._text_config
         return int(config.get("hidden_size") or config.get("n_embd") or 768)
 
     @cached_property
@@ -98,9 +98,14 @@ class LocalModel:
     def _config(self) -> Mapping[str, Any]:
         return self.files.read_json("config.json") or {}
 
+    @property
+    def _text_config(self) -> Mapping[str, Any]:
+        """The config of what reads text, which a model that sees has a part of its own for."""
+        return {**self._config, **(self._config.get("text_config") or {})}
+
     def describe_layer(self, layer: int | None) -> str | int:
         """The layer of a vector, as a recipe says it. Raises UsageError where the model has none of that number."""
-        config = {**self._config, **(self._config.get("text_config") or {})}
+        config = self._text_config
         count = config.get("num_hidden_layers") or config.get("n_layer")
         if layer is not None and count is not None and layer > count:
             raise UsageError(f"--layer {layer}: {self._name} has the layers 0 (embeddings) to {count}")

@@ -4,6 +4,7 @@ teacher.py   the protocol: requests in, replies out
 config.py    what the user chooses
 process.py   the process that holds vLLM's engine, and nothing else
 scores.py    the scores of given texts, out of what vLLM says of a prompt
+words.py     the scores of whole label words, a request for each beginning
 messages.py  what is said between the two
 engine.py    this side of that process: it is started, watched and ended
 """

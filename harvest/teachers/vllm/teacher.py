@@ -124,7 +124,7 @@ class VllmTeacher:
         return explain_draws(self._config.temperature, self._words is not None or self._config.vector is not None)
 
     def recipe(self) -> Mapping[str, Any]:
-        """Model, tokenizer, prompt, layout, and what is had of them. Reads the model's small files; loads nothing."""
+        """Model, tokenizer, prompt, layout, and what is had of them. Loads the tokenizer at most, and no weights."""
         config = self._config
         recipe: dict[str, Any] = {
             "teacher": "vllm",

@@ -48,11 +48,6 @@ class PromptWalk:
         """Take what came of a request: natural log-probabilities by token."""
         self._found[self._asked.pop(number)].update(logprobs)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing is awaited and nothing is left to ask: known once `ask` has given nothing."""
-        return not self._asked and not self._found
-
     def distribute(self) -> Distribution:
         """The label distribution."""
         return self._walk.distribute()

@@ -11,7 +11,7 @@ import torch
 from harvest.asking.pictures import find_picture, keep_pictures
 from harvest.teachers.chunks import split_into_chunks
 from harvest.teachers.diffusion import DiffusionConfig, DiffusionTeacher, DiffusionVector
-from harvest.teachers.diffusion.painter import Painting, explain_memory
+from harvest.teachers.diffusion.painter import Painting, watch_memory
 from harvest.teachers.diffusion.prompts import build_prompt
 from harvest.teachers.diffusion.teacher import classify_painting
 from shared.errors import SourceError, TeacherError, UsageError
@@ -109,12 +109,12 @@ def test_a_picture_that_shows_nothing_is_never_ok(painting: Painting, status: St
 def test_too_little_memory_is_answered_with_what_to_lower() -> None:
     with (
         pytest.raises(TeacherError, match=r"--batch 4 or a smaller --size or --dtype float16.*is kept"),
-        explain_memory(DiffusionConfig(batch=8), "float32"),
+        watch_memory(DiffusionConfig(batch=8), "float32"),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     with (
         pytest.raises(RuntimeError, match="shapes"),
-        explain_memory(DiffusionConfig(), "float32"),
+        watch_memory(DiffusionConfig(), "float32"),
     ):
         raise RuntimeError("shapes do not fit")
 
