@@ -2,9 +2,10 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.filesize import decimal
 
@@ -21,7 +22,7 @@ from distill.runs.formats.trl import write_trl
 from shared.console import say
 from shared.disk import explain_disk_errors
 from shared.errors import UsageError
-from shared.hub import commit_files, find_changed, open_repository
+from shared.hub import check_repository_name, commit_files, find_changed, open_repository
 from shared.secrets import refuse_secrets
 from shared.sources import resolve_model
 
@@ -34,20 +35,24 @@ def export_run(run_folder: Path, target: Path, name: str | None = None, trusts_c
     where it exists already, or the run is not finished.
     """
     metrics = read_metrics(run_folder)
-    student = (run_folder / "student").resolve()
     with _new_folder(target) as work:
-        if is_generator(student):
-            shutil.copytree(student, work, dirs_exist_ok=True)  # full as it is: see save_generator
-        else:
-            source = find_run_student(run_folder, trusts_code)
-            save_student(work, merge_adapter(load_classifier(source)), load_tokenizer(source))
-        card = make_card(
-            run_folder.resolve().name,
-            metrics,
-            find_comparable(metrics, run_folder.resolve().parent),
-            folder=name or target.name,
-        )
-        (work / "README.md").write_text(card)
+        _write_student(run_folder, work, trusts_code)
+        _write_card(run_folder, metrics, work, name or target.name)
+
+
+def _write_student(run_folder: Path, work: Path, trusts_code: bool) -> None:
+    student = (run_folder / "student").resolve()
+    if is_generator(student):
+        shutil.copytree(student, work, dirs_exist_ok=True)  # full as it is: see save_generator
+    else:
+        source = find_run_student(run_folder, trusts_code)
+        save_student(work, merge_adapter(load_classifier(source)), load_tokenizer(source))
+
+
+def _write_card(run_folder: Path, metrics: Mapping[str, Any], work: Path, name: str) -> None:
+    others = find_comparable(metrics, run_folder.resolve().parent)
+    card = make_card(run_folder.resolve().name, metrics, others, folder=name)
+    (work / "README.md").write_text(card)
 
 
 def export_rows(
@@ -99,13 +104,16 @@ def push_run(run_folder: Path, repo: str, *, public: bool = False, trusts_code: 
     """Export a run's student to the model repository `repo` of the hub, which is made if it is not there; its address.
 
     Raises UsageError where the run is not finished or an option of it, which its card shows, holds a key, and what
-    shared.hub raises: a missing token before anything is loaded.
+    shared.hub raises: a missing token before anything is loaded. What cannot be exported makes no repository.
     """
-    refuse_secrets(read_metrics(run_folder)["config"])
-    repository = open_repository(repo, "model", public=public)
+    metrics = read_metrics(run_folder)
+    refuse_secrets(metrics["config"])
+    check_repository_name(repo)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch, "model")
-        export_run(run_folder, folder, repository.id, trusts_code)
+        folder = Path(scratch)
+        _write_student(run_folder, folder, trusts_code)
+        repository = open_repository(repo, "model", public=public)
+        _write_card(run_folder, metrics, folder, repository.id)
         files: dict[str, Path | bytes] = {path.name: path for path in sorted(folder.iterdir())}
         changed = find_changed(repository, files)
         size = sum(path.stat().st_size for path in folder.iterdir() if path.name in changed)

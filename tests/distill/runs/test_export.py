@@ -18,7 +18,7 @@ from distill.config import make_distill_config
 from distill.models.pretrained import load_classifier
 from distill.run import run_distillation
 from distill.runs.export import export_run, push_run
-from shared.errors import UsageError
+from shared.errors import SourceError, UsageError
 from shared.shards.manifest import hash_recipe, load_manifest
 from shared.sources import resolve_model
 from tests.distill.distill_rows import WriteFolder, make_rows
@@ -193,6 +193,8 @@ def test_push_refuses_before_anything_is_sent(
     with pytest.raises(UsageError, match="cannot be the name of a repository"):
         push_run(folder, "a/b/c")
     monkeypatch.setenv("HF_TOKEN", loopback_hub.token)
+    with pytest.raises(SourceError, match="student"):  # a baseline's folder has none
+        push_run(folder, "me/mine")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UsageError, match="HF_HUB_OFFLINE is set"):
         push_run(folder, "me/mine")
