@@ -115,14 +115,15 @@ def plan_harvest(
     *,
     interrupt: Interrupt | None = None,
     only: Selection | None = None,
+    loaded: LoadedTask | None = None,
 ) -> Report:
     """Work out what a run would ask, and what that will take. Reads only and sends nothing, unless told to `probe`.
 
     `probe` is how many of the rows are asked for real, spread over all of them and kept as any other, so that the
-    forecast rests on them. `interrupt`, `only` and what is raised are as in run_harvest.
+    forecast rests on them. `interrupt`, `only`, `loaded` and what is raised are as in run_harvest.
     """
     started = time.monotonic()
-    with keep_log() as log, _prepare(config, interrupt, sends=probe is not None, only=only) as harvest:
+    with keep_log() as log, _prepare(config, interrupt, sends=probe is not None, only=only, loaded=loaded) as harvest:
         loaded, teacher, path, scope = harvest.loaded, harvest.teacher, harvest.path, harvest.scope
         if probe is not None and teacher.remote is not None and teacher.remote.deferred is not None:
             raise UsageError(
@@ -159,16 +160,23 @@ def plan_harvest(
         return replace(report, forecast=make_forecast(plan, teacher, measured))
 
 
-def run_harvest(config: HarvestConfig, *, interrupt: Interrupt | None = None, only: Selection | None = None) -> Report:
+def run_harvest(
+    config: HarvestConfig,
+    *,
+    interrupt: Interrupt | None = None,
+    only: Selection | None = None,
+    loaded: LoadedTask | None = None,
+) -> Report:
     """Ask what is not kept yet, and seal it. Resumes by itself. The teacher ends with it.
 
     Runs in any thread, and in one that runs an event loop, as a notebook's does.
 
     `interrupt` tells it to stop: KeyboardInterrupt is raised once what was in flight has arrived and is kept. `only`
-    says which rows it is about, beside the choice's limits. Else raises as Engine.run does.
+    says which rows it is about, beside the choice's limits. `loaded` are the choice's texts, where they were loaded
+    before, as load_choice does. Else raises as Engine.run does.
     """
     started = time.monotonic()
-    with keep_log() as log, _prepare(config, interrupt, sends=True, only=only) as harvest:
+    with keep_log() as log, _prepare(config, interrupt, sends=True, only=only, loaded=loaded) as harvest:
         with _open_folder(harvest, log) as (folder, answer):
             plan, changes = _plan_in(folder, harvest)
             folder.plan(plan.planned)
@@ -305,7 +313,12 @@ def _adopt(remote: Remote, folder: Path) -> None:
 
 @contextmanager
 def _prepare(
-    config: HarvestConfig, interrupt: Interrupt | None, *, sends: bool, only: Selection | None = None
+    config: HarvestConfig,
+    interrupt: Interrupt | None,
+    *,
+    sends: bool,
+    only: Selection | None,
+    loaded: LoadedTask | None,
 ) -> Iterator[_Harvest]:
     """Make of a choice what carries it out; the teacher ends with the block. `sends` is whether anything is asked.
 
@@ -313,7 +326,7 @@ def _prepare(
     """
     interrupt = interrupt or Interrupt()
     build_teacher = prepare_teacher(config.teacher)
-    loaded = load_choice(config.task)
+    loaded = loaded or load_choice(config.task)
     scope = _choose_scope(config, loaded, only)
     folder = config.out or Path("data") / loaded.task.name
     task = use_letters(loaded.task) if config.letters else loaded.task

@@ -9,20 +9,17 @@ from typing import Any
 
 from harvest.asking.forecast import Amount
 from harvest.asking.interrupt import Interrupt
-from harvest.asking.select import select_labelled
 from harvest.choosing.advice import advise
 from harvest.choosing.candidates import Candidate, list_candidates
 from harvest.choosing.config import CompareConfig
 from harvest.choosing.measures import CascadeEstimate, Measures, Pair, compare_pairs, estimate_cascade, measure
 from harvest.choosing.rows import Rows, read_common_rows
-from harvest.job import Report, load_choice, plan_harvest, run_harvest
-from harvest.teachers.registry import choose_entry
-from shared.console import hush, say, show_cost
+from harvest.choosing.sample import Sample, choose_sample
+from harvest.job import Report
+from shared.console import say, show_cost
 from shared.errors import TeacherError, UsageError
 from shared.schema import sum_costs
 from shared.shards import load_manifest, summarise_folder
-from shared.suggestions import suggest
-from shared.tasks.task import Task
 
 NO_SAMPLE = (
     "These rows are no random sample: one of the teachers was asked about rows that were chosen for it, or about a "
@@ -81,14 +78,15 @@ def compare_teachers(config: CompareConfig, *, interrupt: Interrupt | None = Non
     kept as any other row. Raises UsageError where the plan is dearer than the cap, and what run_harvest does.
     """
     candidates = list_candidates(config)
-    split = _choose_split(config, candidates)
-    reports = _ask(config, candidates, split, interrupt) if any(one.harvest for one in candidates) else {}
+    sample = choose_sample(config, candidates, interrupt)
+    split = config.split if sample is None else sample.split
+    reports = {} if sample is None else _ask(config, candidates, sample)
     folders = [one.folder or Path(reports[one.name].folder) for one in candidates]
     common = read_common_rows(folders, split)
     rows = common.teachers
     names = [one.name for one in candidates]
     measures = dict(zip(names, map(measure, rows), strict=True))
-    whole = _forecast(candidates, folders, rows, interrupt)
+    whole = _forecast(candidates, folders, rows, sample)
     costs = {name: None if one.cost_usd is None else one.cost_usd.likely for name, one in whole.items()}
     pairs = compare_pairs(names, rows)
     cascades = _estimate_cascades(dict(zip(names, rows, strict=True)), costs, config.unsure_below)
@@ -109,66 +107,17 @@ def compare_teachers(config: CompareConfig, *, interrupt: Interrupt | None = Non
     )
 
 
-def _choose_split(config: CompareConfig, candidates: Sequence[Candidate]) -> str | None:
-    """The split whose rows are asked: train where it has known answers, or else the first that has; None: all kept."""
-    asked = next((one.harvest for one in candidates if one.harvest is not None), None)
-    if asked is None:
-        return config.split
-    loaded = load_choice(asked.task)
-    _check_judged(loaded.task)
-    _check_answers(candidates, loaded.task)
-    if config.split is not None:
-        if config.split not in loaded.splits:
-            raise UsageError(
-                f"{loaded.task.name} has no split {config.split!r}; {suggest(config.split, loaded.splits)}"
-            )
-        return config.split
-    for split in sorted(loaded.splits, key=lambda name: name != "train"):
-        if any(select_labelled(split, frame).any() for _, frame in loaded.frames([split])):
-            return split
-    raise UsageError(
-        f"no row of {loaded.task.name} has a known answer, so nothing could say which teacher is right; name a label "
-        "column, or label some rows"
-    )
-
-
-def _check_judged(task: Task) -> None:
-    """Refuse a task of which nothing says when an answer is right, before anything is paid for."""
-    if task.kind != "classification" and task.answer_rule is None:
-        raise UsageError(
-            f"{task.name} has {'numbers' if task.kind == 'regression' else 'texts'} as answers, and no rule that says "
-            "which are right: harvest compare takes tasks with labels, or with an --answer-rule"
-        )
-
-
-def _check_answers(candidates: Sequence[Candidate], task: Task) -> None:
-    """Refuse a teacher that gives nothing which could be right: vectors alone, say."""
-    wanted = "label_logprobs" if task.kind == "classification" else "reply"
-    for one in candidates:
-        if one.harvest is None or one.harvest.onto is not None:
-            continue
-        choice = one.harvest.teacher
-        gives = choose_entry(choice.teacher, choice.options).gives
-        if gives and wanted not in gives:
-            what = "label probabilities" if wanted == "label_logprobs" else "replies"
-            raise UsageError(f"the teacher {one.name} gives no {what}, so nothing of it can be right or wrong")
-
-
-def _ask(
-    config: CompareConfig, candidates: Sequence[Candidate], split: str | None, interrupt: Interrupt | None
-) -> dict[str, Report]:
+def _ask(config: CompareConfig, candidates: Sequence[Candidate], sample: Sample) -> dict[str, Report]:
     """Plan all, and then ask all, one after the other.
 
     A folder that has the rows already stays as it is, its plan of more rows included.
     """
-    assert split is not None
     asked = [one for one in candidates if one.harvest is not None]
-    left, reports = config.max_cost, _plan(config, asked, split, interrupt)
+    left, reports = config.max_cost, _plan(config, asked, sample)
     for one in asked:
         if _has_all(reports[one.name]):
             continue
-        sample = one.sample(split, config.limit, left)
-        report = reports[one.name] = run_harvest(sample, interrupt=interrupt, only=select_labelled)
+        report = reports[one.name] = sample.ask(one, left)
         say(f"{one.name}: asked {report.asked:,}, failed {report.failed:,}, {show_cost(report.cost_usd)}")
         if report.stopped is not None:
             raise TeacherError(
@@ -192,16 +141,12 @@ def _has_all(planned: Report) -> bool:
     return not any(to_do)
 
 
-def _plan(
-    config: CompareConfig, asked: Sequence[Candidate], split: str, interrupt: Interrupt | None
-) -> dict[str, Report]:
+def _plan(config: CompareConfig, asked: Sequence[Candidate], sample: Sample) -> dict[str, Report]:
     """Say what the rows will cost. Raises UsageError where that is more than the cap, or the cap cannot be held."""
     total: float | None = 0.0
     reports = {}
     for one in asked:
-        sample = one.sample(split, config.limit, config.max_cost)
-        with hush():
-            report = reports[one.name] = plan_harvest(sample, interrupt=interrupt, only=select_labelled)
+        report = reports[one.name] = sample.plan(one, config.max_cost)
         assert report.forecast is not None
         cost = report.forecast.cost_usd
         likely = None if cost is None else cost.likely
@@ -220,15 +165,14 @@ def _plan(
 
 
 def _forecast(
-    candidates: Sequence[Candidate], folders: Sequence[Path], rows: Sequence[Rows], interrupt: Interrupt | None
+    candidates: Sequence[Candidate], folders: Sequence[Path], rows: Sequence[Rows], sample: Sample | None
 ) -> dict[str, Whole]:
     """What the whole task takes of each: by its plan, or, of a folder that is kept, by its rows' mean cost."""
     whole: dict[str, Whole] = {}
     for one, folder in zip(candidates, folders, strict=True):
-        if one.harvest is None:
+        if one.harvest is None or sample is None:
             continue
-        with hush():
-            report = plan_harvest(one.harvest, interrupt=interrupt)
+        report = sample.plan_whole(one.harvest)
         assert report.forecast is not None
         cost, spent = report.forecast.cost_usd, summarise_folder(folder).cost_usd
         together = None if cost is None or spent is None else _add(cost, spent)

@@ -124,6 +124,7 @@ def test_the_cap_holds_over_all_teachers(servers: tuple[FaultServer, FaultServer
     both = ["--teacher", "cheap.yaml", "--teacher", "dear.yaml", "--limit", "100"]
     stopped = run("compare", *both, "--max-cost", str(cap), code=1)
     assert "What was answered is kept, and is not asked again" in stopped["said"]
+    assert stopped["said"].count("cut by the hash of sample_id") == 1, "the task is loaded, and told of, once for all"
     assert cap / 2 < cheap.count.billed_usd + dear.count.billed_usd <= cap
     assert sum(cheap.count.answered.values()) == 100
     before = sum(dear.count.answered.values())
