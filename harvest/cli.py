@@ -139,12 +139,12 @@ def compare(options: dict[str, Any], quiet: Quiet = False, as_json: AsJson = Fal
     from harvest.asking.interrupt import SignalInterrupts
     from harvest.choosing.config import CompareConfig
     from harvest.choosing.run import compare_teachers
-    from harvest.choosing.table import print_teachers
+    from harvest.choosing.table import print_teacher_comparison
     from shared.options import make_config, spell_flags
 
     config = make_config(CompareConfig, options, "harvest compare", spell_flags(CompareConfig))
     comparison = compare_teachers(config, interrupt=SignalInterrupts())
-    print_json(comparison.describe()) if as_json else print_teachers(comparison)
+    print_json(comparison.describe()) if as_json else print_teacher_comparison(comparison)
 
 
 @app.command()

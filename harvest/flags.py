@@ -25,7 +25,7 @@ def make_context(
     arguments: list[str],
     parent: Any,
     more: dict[str, Any],
-    prefix: str = "HARVEST",
+    prefix: str,
 ) -> Any:
     """Parse the arguments of a command whose flags depend on its --teacher; give the context that click runs.
 
@@ -53,7 +53,7 @@ def make_own_context(
     arguments: list[str],
     parent: Any,
     more: dict[str, Any],
-    prefix: str = "HARVEST",
+    prefix: str,
 ) -> Any:
     """Do the same for a command whose flags are those of a config class, "module:class"."""
     module, _, class_name = config.partition(":")

@@ -12,8 +12,8 @@ from harvest.config import HarvestConfig
 from harvest.job import Report, plan_harvest
 from harvest.teachers.registry import choose_entry
 from pipelines.runner import Experiment, follow_harvest
-from shared.console import results, show_cost
-from shared.printed_tables import print_table
+from shared.console import print_result, show_cost
+from shared.printed_tables import print_rows
 from shared.schema import sum_costs
 
 
@@ -153,31 +153,18 @@ def print_plan(plan: Plan) -> None:
         )
         for each in plan.harvests
     ]
-    _print_table(("task", "teacher", "rows", "kept", "to ask", "pictures", "cost"), harvests, texts=2)
+    print_rows(("task", "teacher", "rows", "kept", "to ask", "pictures", "cost"), harvests, texts=2)
     trainings = [
         (str(each.folder), *(f"{number:,}" for number in _count(each.forecast)), _show_hours(each.forecast.seconds))
         for each in plan.trainings
     ]
-    _print_table(("comparison", "cells", "finished", "student steps left", "hours left"), trainings, texts=1)
-    for line in (*summarise_plan(plan), *_say_unusable(plan)):
-        results.print(line, markup=False, soft_wrap=True)
+    print_rows(("comparison", "cells", "finished", "student steps left", "hours left"), trainings)
+    print_result(*summarise_plan(plan), *_say_unusable(plan))
 
 
 def summarise_plan(plan: Plan) -> tuple[str, str]:
     """Say in two lines what is to be asked, and what is to be trained."""
     return _say_harvest(plan), _say_training(plan)
-
-
-def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> None:
-    """Print a table, the first columns of which are `texts` and the others numbers."""
-    from rich.table import Table
-
-    table = Table()
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if number < texts else "right")
-    for row in rows:
-        table.add_row(*row)
-    print_table(table)
 
 
 def _count(forecast: TrainingForecast) -> tuple[int, int, int]:

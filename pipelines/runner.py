@@ -14,7 +14,7 @@ from harvest.config import HarvestConfig, make_harvest_config
 from harvest.job import Report, run_harvest
 from harvest.teachers.registry import name_teacher
 from pipelines.recipe import COMPARE, HARVEST, Recipe, split_assignments
-from shared.console import results, say, show_cost
+from shared.console import print_result, say, show_cost
 from shared.errors import Error, UsageError
 
 FOLLOWING = ("name", "shards", "teacher")  # keys of a comparison that a recipe says elsewhere
@@ -104,13 +104,14 @@ def follow_harvest(comparison: Comparison, report: Report) -> Comparison:
     return replace(comparison, shards=(Path(report.folder).parent,), teacher=report.teacher)
 
 
-def print_result(result: Result) -> None:
+def print_experiment(result: Result) -> None:
     """Print the comparison as `distill compare` does, and what the harvest took."""
     print_comparison(result.folder, result.comparison)
     asked, cost = result.harvest.asked, show_cost(result.harvest.cost_usd)
-    results.print(f"the teacher was asked {asked:,} times in this run, {cost}", markup=False, highlight=False)
-    times = f"the harvest took {result.harvest.seconds:.0f} s, the students {result.seconds:.0f} s"
-    results.print(times, markup=False, highlight=False)
+    print_result(
+        f"the teacher was asked {asked:,} times in this run, {cost}",
+        f"the harvest took {result.harvest.seconds:.0f} s, the students {result.seconds:.0f} s",
+    )
 
 
 def describe_result(result: Result) -> dict[str, Any]:

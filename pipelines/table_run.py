@@ -16,7 +16,7 @@ from pipelines.figures import CSV, JSON, MARKDOWN, Line, describe_lines, make_li
 from pipelines.plan import make_plan, summarise_plan
 from pipelines.runner import Experiment, follow_harvest, harvest_all, make_experiment
 from pipelines.table import Table
-from shared.console import results, say, show_cost
+from shared.console import print_result, say, show_cost
 from shared.schema import sum_costs
 
 
@@ -108,12 +108,11 @@ class Reporter:
         return self.results[folder]
 
 
-def print_table(result: TableResult, table: Table) -> None:
+def print_whole_table(result: TableResult, table: Table) -> None:
     """Print the table, where its files are, and what the harvest took."""
     print_figures(table, result.lines)
     taken = f"the teacher was asked {result.asked:,} times in this run, {show_cost(result.cost_usd)}"
-    for line in (f"table: {result.folder / MARKDOWN}, {CSV} and {JSON} beside it", taken):
-        results.print(line, markup=False, highlight=False, soft_wrap=True)
+    print_result(f"table: {result.folder / MARKDOWN}, {CSV} and {JSON} beside it", taken)
 
 
 def describe_table(result: TableResult, table: Table) -> dict[str, Any]:

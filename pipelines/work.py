@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from harvest.asking.interrupt import Interrupt
 from pipelines.recipe import Recipe
-from pipelines.runner import Experiment, describe_result, make_experiment, print_result, run_experiment
+from pipelines.runner import Experiment, describe_result, make_experiment, print_experiment, run_experiment
 from pipelines.table import Table, make_table
-from pipelines.table_run import describe_table, make_experiments, print_table, run_table
+from pipelines.table_run import describe_table, make_experiments, print_whole_table, run_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class OneExperiment:
     def run(self, out: Path, images: Path | None, overwrite: bool, interrupt: Interrupt | None) -> Done:
         """See Work."""
         result = run_experiment(self.experiment, out, images, overwrite, interrupt=interrupt)
-        return Done(partial(describe_result, result), partial(print_result, result))
+        return Done(partial(describe_result, result), partial(print_experiment, result))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class WholeTable:
     def run(self, out: Path, images: Path | None, overwrite: bool, interrupt: Interrupt | None) -> Done:
         """See Work."""
         result = run_table(self.table, self.experiments, out, images, overwrite, interrupt=interrupt)
-        return Done(partial(describe_table, result, self.table), partial(print_table, result, self.table))
+        return Done(partial(describe_table, result, self.table), partial(print_whole_table, result, self.table))
 
 
 def make_work(

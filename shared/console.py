@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import IntEnum
 from functools import partial, wraps
 from importlib.metadata import version
 from io import TextIOWrapper
@@ -49,9 +50,17 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
+class _Shown(IntEnum):
+    """What this process prints: errors alone, for another one says the rest; results too; notices and progress too."""
+
+    ERRORS = 0
+    RESULTS = 1
+    ALL = 2
+
+
 def _be_quiet(asked: bool) -> None:
-    global _quiet
-    _quiet = asked
+    global _shown
+    _shown = _Shown.RESULTS if asked else _Shown.ALL
 
 
 Quiet: TypeAlias = Annotated[
@@ -131,8 +140,7 @@ class SafeConsole(Console):
 
 messages = SafeConsole(stderr=True, highlight=False)
 results = SafeConsole(highlight=False)
-_silent = False  # another process says the same
-_quiet = False  # the person wants neither progress nor notices
+_shown = _Shown.ALL
 _events: str | None = None  # where events go as lines of JSON
 
 
@@ -164,7 +172,7 @@ def track(description: str, total: int) -> Iterator[Tracker]:
 
 @contextmanager
 def _display(description: str, total: int) -> Iterator[_Display]:
-    if _silent or _quiet or messages.quiet:
+    if _shown < _Shown.ALL or messages.quiet:
         yield _SilentTracker()
     elif messages.is_terminal:
         with _make_bar() as progress:
@@ -261,8 +269,8 @@ def silence(*, tells: bool = False) -> None:
 
     Called in all but the first of several processes that do the same work.
     """
-    global _silent
-    _silent = True
+    global _shown
+    _shown = _Shown.ERRORS
     if not tells:
         mute()
 
@@ -270,29 +278,29 @@ def silence(*, tells: bool = False) -> None:
 @contextmanager
 def hush() -> Iterator[None]:
     """Show neither progress nor notices while the block runs: it does again what was told before."""
-    global _quiet
-    before, _quiet = _quiet, True
+    global _shown
+    before, _shown = _shown, min(_shown, _Shown.RESULTS)
     try:
         yield
     finally:
-        _quiet = before
+        _shown = before
 
 
 def say(message: str) -> None:
     """Print one notice for the person at the keyboard, without any key."""
     emit("notice", text=message)
-    if not _quiet:
-        _tell(message)
+    _tell(message, _Shown.ALL)
 
 
-def _tell(message: str) -> None:
-    if not _silent:
+def _tell(message: str, to: _Shown) -> None:
+    """Print a message to those who are shown as much as `to`."""
+    if _shown >= to:
         messages.print(hide_secrets(message), markup=False, soft_wrap=True)
 
 
 def print_result(*lines: str) -> None:
     """Print what a command came to, a line each, on standard output, without any key."""
-    for line in () if _silent else lines:
+    for line in lines if _shown >= _Shown.RESULTS else ():
         results.print(hide_secrets(line), markup=False, soft_wrap=True)
 
 
@@ -305,7 +313,7 @@ def show_cost(cost_usd: float | None) -> str:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object on standard output. With `--json` a command prints nothing else there."""
-    if not _silent:
+    if _shown >= _Shown.RESULTS:
         sys.stdout.write(json.dumps(value, default=str) + "\n")
         sys.stdout.flush()
 
@@ -370,7 +378,7 @@ def _told_to_machines() -> Iterator[None]:
 
 def _stop(why: str, code: int) -> typer.Exit:
     emit("stopped", text=why, exit_code=code)
-    _tell(why)
+    _tell(why, _Shown.RESULTS)
     return typer.Exit(code)
 
 

@@ -1,6 +1,7 @@
 """Tables at the terminal, in a narrow window and in a pipe: as a table where its words have room, else as a list."""
 
 import textwrap
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from shared.console import PIPED_WIDTH, results
@@ -9,6 +10,34 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PAGE_WIDTH = 80  # columns of a table where there is no window
+
+
+def print_rows(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    texts: int = 1,
+    title: str = "",
+    optional: Collection[str] = (),
+) -> None:
+    """Print rows as print_table does: the first `texts` columns stand left, and the others, numbers, right.
+
+    A column of the `optional` headings is left out where all of its cells are empty or 0.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title))
+    shown = [
+        number
+        for number, heading in enumerate(headings)
+        if heading not in optional or any(row[number] not in ("", "0") for row in rows)
+    ]
+    for number in shown:
+        table.add_column(escape(headings[number]), justify="left" if number < texts else "right")
+    for row in rows:
+        table.add_row(*(escape(row[number]) for number in shown))
+    print_table(table)
 
 
 def print_table(table: "Table") -> None:

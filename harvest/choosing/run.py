@@ -14,7 +14,7 @@ from harvest.choosing.candidates import Candidate, list_candidates
 from harvest.choosing.config import CompareConfig
 from harvest.choosing.measures import CascadeEstimate, Measures, Pair, compare_pairs, estimate_cascade, measure
 from harvest.choosing.rows import Rows, read_common_rows
-from harvest.choosing.sample import Sample, choose_sample
+from harvest.choosing.sample import Sample, find_sample
 from harvest.job import Report
 from shared.console import say, show_cost
 from shared.errors import TeacherError, UsageError
@@ -41,7 +41,7 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class TeacherComparison:
     """What a comparison came to; the object that `--json` prints, by describe.
 
     `asked` and `spent_usd` are what this command sent, and what that cost (None: no price is known). `chosen` is the
@@ -71,14 +71,14 @@ class Comparison:
         return {"teachers": teachers, **rest}
 
 
-def compare_teachers(config: CompareConfig, *, interrupt: Interrupt | None = None) -> Comparison:
+def compare_teachers(config: CompareConfig, *, interrupt: Interrupt | None = None) -> TeacherComparison:
     """Ask each teacher about the same few rows, where it was not asked before, and hold the answers against each other.
 
     All is planned before anything is sent; the cap on the cost holds over all teachers together. What is answered is
     kept as any other row. Raises UsageError where the plan is dearer than the cap, and what run_harvest does.
     """
     candidates = list_candidates(config)
-    sample = choose_sample(config, candidates, interrupt)
+    sample = find_sample(config, candidates, interrupt)
     split = config.split if sample is None else sample.split
     reports = {} if sample is None else _ask(config, candidates, sample)
     folders = [one.folder or Path(reports[one.name].folder) for one in candidates]
@@ -91,7 +91,7 @@ def compare_teachers(config: CompareConfig, *, interrupt: Interrupt | None = Non
     pairs = compare_pairs(names, rows)
     cascades = _estimate_cascades(dict(zip(names, rows, strict=True)), costs, config.unsure_below)
     chosen, advice = advise(measures, pairs, costs, cascades) if common.is_sample else (None, [NO_SAMPLE])
-    return Comparison(
+    return TeacherComparison(
         split=split,
         rows=len(rows[0]),
         is_sample=common.is_sample,

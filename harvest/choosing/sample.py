@@ -49,7 +49,7 @@ class Sample:
         return {"interrupt": self.interrupt, "loaded": self.loaded}
 
 
-def choose_sample(config: CompareConfig, candidates: Sequence[Candidate], interrupt: Interrupt | None) -> Sample | None:
+def find_sample(config: CompareConfig, candidates: Sequence[Candidate], interrupt: Interrupt | None) -> Sample | None:
     """Choose the rows that are asked, of a task that can be judged; None where all teachers are folders."""
     task = next((one.harvest.task for one in candidates if one.harvest is not None), None)
     if task is None:

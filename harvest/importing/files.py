@@ -14,10 +14,10 @@ from harvest.chat.imported import ReplyReader, choose_scoring, describe_reading
 from harvest.chat.scoring import LabelWords
 from harvest.importing.config import ImportConfig
 from harvest.importing.ids import read_ids
-from harvest.importing.layouts import Layout, describe_layout, find_layout
+from harvest.importing.layouts import FileLayout, describe_layout, find_layout
 from harvest.importing.match import Ints, Keys, Matching, match_rows
 from harvest.importing.replies import Replies, read_batch_input, spill_replies
-from harvest.importing.scores import read_scores
+from harvest.importing.scores import open_scores
 from harvest.importing.vectors import open_vectors
 from shared.errors import DataError, SourceError, UsageError
 from shared.schema import Answer
@@ -26,7 +26,7 @@ from shared.tasks import LoadedTask
 from shared.tasks.tables import open_table
 
 
-class Rows(Protocol):
+class FileRows(Protocol):
     """The rows of a file, on disk."""
 
     @property
@@ -41,7 +41,7 @@ class Rows(Protocol):
 class OpenFile:
     """A file whose rows are matched. `recipe` is what decides its answers; `vector_type` that of vectors."""
 
-    rows: Rows
+    rows: FileRows
     matching: Matching
     recipe: Mapping[str, Any]
     vector_type: pa.DataType | None = None
@@ -111,7 +111,7 @@ def _open_answers(
     columns = open_table(path).read_columns()
     layout = find_layout(str(path), columns, loaded, config)
     if layout.kind == "scores":
-        read = read_scores(path, layout, scratch / "scores")
+        read = open_scores(path, layout, scratch / "scores")
         keys = _find_keys(config, layout, path, len(read.scores.array), read.ids, read.texts)
         matching = match_rows(loaded, splits, keys)
         described = {**describe_layout(layout), "logs": read.scores.logs}
@@ -134,7 +134,7 @@ def _open_answers(
 
 
 def _find_keys(
-    config: ImportConfig, layout: Layout, path: Path, rows: int, ids: Any, texts: list[list[int]] | None
+    config: ImportConfig, layout: FileLayout, path: Path, rows: int, ids: Any, texts: list[list[int]] | None
 ) -> Keys:
     """What the rows of a table are matched by: texts, ids of its own or of another file, or their order."""
     if config.batch_input is not None:

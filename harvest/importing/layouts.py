@@ -30,7 +30,7 @@ _SCORE = re.compile(rf"(?:{_MARK}[ _.:(-]+)?(.+?)(?:[ _.:-]+{_MARK}|\))?", re.IG
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class FileLayout:
     """What is read of a file. `answers` are the columns of the replies or scores, the first of replies.
 
     `ids` and `texts` are the columns by which rows are matched: at most one of them is there.
@@ -47,14 +47,14 @@ class Layout:
         return list(dict.fromkeys([*self.answers, *([self.ids] if self.ids else []), *self.texts]))
 
 
-def find_layout(file: str, names: Sequence[str], loaded: LoadedTask, config: ImportConfig) -> Layout:
+def find_layout(file: str, names: Sequence[str], loaded: LoadedTask, config: ImportConfig) -> FileLayout:
     """Find what the columns `names` of a file are. Raises DataError, listing them, where that is left open."""
     for named in (config.column, config.texts, *(config.scores or ())):
         if named is not None and named not in names:
             raise DataError(f"{file} has no column {named!r}; {suggest(named, names)}")
     kind, answers = _find_answers(file, names, loaded, config)
     ids, texts = _find_keys(kind, answers, names, loaded, config)
-    return Layout(kind, answers, ids, texts)
+    return FileLayout(kind, answers, ids, texts)
 
 
 def _find_answers(
@@ -128,6 +128,6 @@ def _list_own_columns(loaded: LoadedTask) -> set[str]:
     return {name for template in loaded.text_templates for name in list_template_columns(template)}
 
 
-def describe_layout(layout: Layout) -> Mapping[str, object]:
+def describe_layout(layout: FileLayout) -> Mapping[str, object]:
     """What a recipe says of it."""
     return {"kind": layout.kind, "columns": list(layout.answers)}

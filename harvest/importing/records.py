@@ -9,7 +9,7 @@ import orjson
 
 from harvest.chat.errors import read_error
 from harvest.chat.imported import spell_reply
-from harvest.importing.layouts import ERROR, ERRORS, MESSAGE, MESSAGES, REASON, REQUEST, RESPONSE, Layout
+from harvest.importing.layouts import ERROR, ERRORS, MESSAGE, MESSAGES, REASON, REQUEST, RESPONSE, FileLayout
 from harvest.importing.match import hash_endings, hash_text, join_texts
 from shared.errors import DataError
 
@@ -23,7 +23,7 @@ class Record(NamedTuple):
     problem: str | None = None
 
 
-def make_record(row: Mapping[str, Any], layout: Layout) -> Record:
+def make_record(row: Mapping[str, Any], layout: FileLayout) -> Record:
     """Make the record of a row. Raises DataError for what is no answer at all: embeddings, say."""
     if layout.kind == "batch":
         return _read_batch(row)
@@ -96,7 +96,7 @@ def _read_reply(value: Any) -> str | None:
         value = (
             int(value) if value.is_integer() else value
         )  # pandas makes floats of whole numbers where some are missing
-    messages = read_messages(value)
+    messages = read_conversation(value)
     if messages is not None:
         said = [content for role, content in messages if role == "assistant"]
         return said[-1] if said else None
@@ -120,7 +120,7 @@ def find_texts(row: Mapping[str, Any], columns: Sequence[str]) -> list[int]:
 
 def hash_prompt(value: Any) -> list[int]:
     """Hash a prompt: a text, or a conversation, of which the user's last message is what was asked."""
-    messages = read_messages(value)
+    messages = read_conversation(value)
     if messages is None:
         return [] if value is None else hash_endings(str(value))
     asked = messages[:-1] if messages and messages[-1][0] == "assistant" else messages
@@ -129,7 +129,7 @@ def hash_prompt(value: Any) -> list[int]:
     return [hash_text(whole), *hash_endings(last)]
 
 
-def read_messages(value: Any) -> list[tuple[str, str]] | None:
+def read_conversation(value: Any) -> list[tuple[str, str]] | None:
     """A conversation as (role, content); None of anything else."""
     found = decode(value) if isinstance(value, str) and value.lstrip()[:1] == "[" else value
     if not (isinstance(found, list) and found and all(isinstance(one, dict) and "role" in one for one in found)):

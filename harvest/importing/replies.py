@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from harvest.chat.imported import ReplyReader
-from harvest.importing.layouts import CUSTOM_ID, Layout
+from harvest.importing.layouts import CUSTOM_ID, FileLayout
 from harvest.importing.match import NOWHERE, Ints
 from harvest.importing.records import Record, decode, find_texts, hash_prompt, make_record
 from shared.console import track
@@ -72,7 +72,7 @@ class Spilled:
         return len(self.ends)
 
 
-def spill_replies(path: Path, layout: Layout, scratch: Path) -> Spilled:
+def spill_replies(path: Path, layout: FileLayout, scratch: Path) -> Spilled:
     """Read a file of replies. Raises DataError naming the row where one is no answer at all."""
     import polars as pl
 
@@ -99,7 +99,7 @@ def spill_replies(path: Path, layout: Layout, scratch: Path) -> Spilled:
     return spilled
 
 
-def _make(path: Path, number: int, row: Mapping[str, Any], layout: Layout) -> Record:
+def _make(path: Path, number: int, row: Mapping[str, Any], layout: FileLayout) -> Record:
     try:
         return make_record(row, layout)
     except DataError as error:

@@ -9,7 +9,7 @@ import numpy as np
 
 from harvest.chat.reply import LEAST_MASS
 from harvest.chat.scoring import LOG_ZERO
-from harvest.importing.layouts import Layout
+from harvest.importing.layouts import FileLayout
 from harvest.importing.match import NOWHERE, Ints
 from harvest.importing.records import find_texts
 from harvest.importing.vectors import BLOCK_BYTES, Array
@@ -26,7 +26,7 @@ _ROUNDING = 1e-6  # of such a sum in float32
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class FileScores:
     """The numbers of a file, float64 (rows, labels), on disk; NaN throughout in a row that has none.
 
     `logs` is whether they are natural logs of probabilities.
@@ -63,15 +63,15 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadScores:
+class OpenScores:
     """A file of distributions, and what its rows are matched by."""
 
-    scores: Scores
+    scores: FileScores
     ids: "pl.Series | None"
     texts: list[list[int]] | None
 
 
-def read_scores(path: Path, layout: Layout, scratch: Path) -> ReadScores:
+def open_scores(path: Path, layout: FileLayout, scratch: Path) -> OpenScores:
     """Read a file of distributions into a scratch file.
 
     Raises DataError, naming the row, for what is no number, for NaN and infinity, for gaps in a row, and for numbers
@@ -93,12 +93,12 @@ def read_scores(path: Path, layout: Layout, scratch: Path) -> ReadScores:
     if not start:
         raise DataError(f"{path} has no rows")
     array = np.memmap(scratch, np.float64, "r", shape=(start, len(layout.answers)))
-    scores = Scores(array, _are_logs(path, array))
+    scores = FileScores(array, _are_logs(path, array))
     _check_sums(path, scores)
-    return ReadScores(scores, pl.concat(ids) if ids else None, texts)
+    return OpenScores(scores, pl.concat(ids) if ids else None, texts)
 
 
-def _read_block(path: Path, frame: "pl.DataFrame", layout: Layout, start: int) -> Array:
+def _read_block(path: Path, frame: "pl.DataFrame", layout: FileLayout, start: int) -> Array:
     import polars as pl
 
     columns = []
@@ -133,7 +133,7 @@ def _are_logs(path: Path, array: Array) -> bool:
     )
 
 
-def _check_sums(path: Path, scores: Scores) -> None:
+def _check_sums(path: Path, scores: FileScores) -> None:
     """Raise DataError where probabilities are more than 1 together; say how many are less."""
     array = scores.array
     rows = max(1, BLOCK_BYTES // (8 * array.shape[1]))

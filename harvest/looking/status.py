@@ -6,16 +6,17 @@ from typing import Any
 from harvest.asking.inflight import read_in_flight
 from harvest.looking.agreement import describe_agreement, judge_folder
 from harvest.teachers.batch.ledger import Job, Step, read_jobs
-from shared.console import print_result, results
+from shared.console import print_result
 from shared.errors import ShardError
 from shared.hub_shards import fetch_shards
-from shared.printed_tables import print_table
+from shared.printed_tables import print_rows
 from shared.schema import Status, sum_costs
 from shared.shards import load_manifest, summarise_folder
 from shared.shards.manifest import MANIFEST_NAME
 
 NOTHING_KEPT = "nothing is kept there: a run ended before its first answer; the same command begins anew"
 HEADINGS = ("split", "planned", "kept", "ok", "failed", "unasked", "not sealed", "dollars", "MB")
+OPTIONAL = ("unasked", "not sealed")
 
 
 def read_status(path: Path | str) -> dict[str, Any]:
@@ -36,50 +37,32 @@ def read_status(path: Path | str) -> dict[str, Any]:
 def print_status(status: dict[str, Any]) -> None:
     """Print what read_status gave as tables for a person."""
     for teacher in status["teachers"]:
-        _print_splits(teacher)
+        rows = [_describe_split(split, counts) for split, counts in teacher["splits"].items()]
+        print_rows(HEADINGS, rows, title=teacher["folder"], optional=OPTIONAL)
         for split, counts in teacher["splits"].items():
-            for cause, rows in counts["failures"]:
-                results.print(f"  {split}: {rows:,} x {cause}", markup=False, soft_wrap=True)
-        for line in describe_agreement(teacher["agreement"] or {"splits": {}}):
-            results.print(f"  {line}", markup=False, soft_wrap=True)
-        for job in teacher["jobs"]:
-            results.print(f"  {_describe_job(job)}", markup=False, soft_wrap=True)
+            print_result(*(f"  {split}: {rows:,} x {cause}" for cause, rows in counts["failures"]))
+        print_result(*(f"  {line}" for line in describe_agreement(teacher["agreement"] or {"splits": {}})))
+        print_result(*(f"  {_describe_job(job)}" for job in teacher["jobs"]))
         if teacher["in_flight"]:
-            results.print(
+            print_result(
                 f"  {teacher['in_flight']:,} requests had left and were not answered when a run was killed: they will "
                 "be asked again, and a paid endpoint may bill them twice"
             )
     print_result(*(f"{folder}: {NOTHING_KEPT}" for folder in status["empty"]))
 
 
-def _print_splits(teacher: dict[str, Any]) -> None:
-    """Print a line for each split; what no split has, unasked rows say, has no column."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    rows = [_describe_split(split, counts) for split, counts in teacher["splits"].items()]
-    table = Table(title=escape(teacher["folder"]))
-    optional = ("unasked", "not sealed")
-    headings = [name for name in HEADINGS if name not in optional or any(row[name] != "0" for row in rows)]
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "split" else "right")
-    for row in rows:
-        table.add_row(*(row[heading] for heading in headings))
-    print_table(table)
-
-
-def _describe_split(split: str, counts: dict[str, Any]) -> dict[str, str]:
-    return {
-        "split": split,
-        "planned": f"{counts['planned']:,}",
-        "kept": f"{counts['kept']:,}",
-        "ok": f"{counts['statuses'].get(Status.OK, 0):,}",
-        "failed": f"{counts['failed']:,}",
-        "unasked": f"{counts['statuses'].get(Status.UNASKED, 0):,}",
-        "not sealed": f"{counts['unsealed']:,}",
-        "dollars": _show_dollars(counts["known_cost_usd"], counts["unpriced"]),
-        "MB": f"{counts['bytes'] / 1e6:.1f}",
-    }
+def _describe_split(split: str, counts: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        split,
+        f"{counts['planned']:,}",
+        f"{counts['kept']:,}",
+        f"{counts['statuses'].get(Status.OK, 0):,}",
+        f"{counts['failed']:,}",
+        f"{counts['statuses'].get(Status.UNASKED, 0):,}",
+        f"{counts['unsealed']:,}",
+        _show_dollars(counts["known_cost_usd"], counts["unpriced"]),
+        f"{counts['bytes'] / 1e6:.1f}",
+    )
 
 
 def _describe_job(job: dict[str, Any]) -> str:

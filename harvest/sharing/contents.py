@@ -89,7 +89,7 @@ def drop_raw(folder: Path, manifest: Manifest, target: Path) -> Manifest:
     return without
 
 
-def list_columns(folder: Path, manifest: Manifest) -> Sequence[str]:
+def list_shard_columns(folder: Path, manifest: Manifest) -> Sequence[str]:
     """The columns of the shards, by the newest of them."""
     if not manifest.shards:
         return ()

@@ -17,7 +17,7 @@ from harvest.sharing.contents import (
     count_raw,
     drop_raw,
     has_same_questions,
-    list_columns,
+    list_shard_columns,
     seal_folder,
 )
 from shared.console import say
@@ -137,7 +137,7 @@ def _send(repo: str, manifests: Mapping[Path, Manifest], *, public: bool, raw_ro
         rows=sum(shard.rows for shard in shards),
         shards=len(shards),
         bytes=sum(shard.bytes for shard in shards),
-        columns=max(len(list_columns(*one)) for one in manifests.items()),
+        columns=max(len(list_shard_columns(*one)) for one in manifests.items()),
         raw_rows=raw_rows,
         sent=len(changed),
         removed=len(removed),

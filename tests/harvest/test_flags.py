@@ -30,7 +30,7 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     def body(options: dict[str, Any]) -> None:
         called.append(options)
 
-    context = make_context("run", body, arguments, None, {})
+    context = make_context("run", body, arguments, None, {}, "HARVEST")
     context.command.invoke(context)
     (options,) = called
     return options
