@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harvest.choosing.rows import Array, Rows
+from harvest.choosing.rows import Array, TeacherAnswers
 from harvest.looking.agreement import find_wilson_interval
 from shared.p_values import correct_holm
 
@@ -74,7 +74,7 @@ class CascadeEstimate:
     cost_usd: float | None
 
 
-def measure(rows: Rows) -> Measures:
+def measure_teacher(rows: TeacherAnswers) -> Measures:
     """Measure one teacher's answers."""
     known, right = int(rows.known.sum()), int((rows.right & rows.known).sum())
     low, high = find_wilson_interval(right, known)
@@ -96,7 +96,7 @@ def measure(rows: Rows) -> Measures:
     )
 
 
-def _measure_calibration(rows: Rows) -> tuple[float | None, float | None]:
+def _measure_calibration(rows: TeacherAnswers) -> tuple[float | None, float | None]:
     if rows.probabilities is None:
         return None, None
     used = rows.known & (rows.label >= 0) & np.isfinite(rows.probabilities).all(axis=1)
@@ -114,14 +114,14 @@ def _measure_calibration(rows: Rows) -> tuple[float | None, float | None]:
     return error, float(((probabilities - truth) ** 2).sum(axis=1).mean())
 
 
-def compare_pairs(names: Sequence[str], rows: Sequence[Rows]) -> list[Pair]:
+def compare_pairs(names: Sequence[str], rows: Sequence[TeacherAnswers]) -> list[Pair]:
     """Compare every two teachers, in their order."""
     places = [(i, j) for i in range(len(rows)) for j in range(i + 1, len(rows))]
     corrected = correct_holm([find_mcnemar_p(*_count_discordant(rows[i], rows[j])) for i, j in places])
     return [_make_pair(names[i], names[j], rows[i], rows[j], p) for (i, j), p in zip(places, corrected, strict=True)]
 
 
-def _make_pair(first: str, second: str, a: Rows, b: Rows, p: float) -> Pair:
+def _make_pair(first: str, second: str, a: TeacherAnswers, b: TeacherAnswers, p: float) -> Pair:
     both = a.whole & b.whole
     same = float(np.mean(a.said[both] == b.said[both])) if both.any() else None
     only_first, only_second = _count_discordant(a, b)
@@ -129,7 +129,7 @@ def _make_pair(first: str, second: str, a: Rows, b: Rows, p: float) -> Pair:
     return Pair(first, second, same, only_first, only_second, p, count_rows_needed(only_first, only_second, known))
 
 
-def _count_discordant(a: Rows, b: Rows) -> tuple[int, int]:
+def _count_discordant(a: TeacherAnswers, b: TeacherAnswers) -> tuple[int, int]:
     return int((a.right & ~b.right & a.known).sum()), int((b.right & ~a.right & b.known).sum())
 
 
@@ -152,7 +152,11 @@ def count_rows_needed(only_first: int, only_second: int, known: int) -> int | No
 
 
 def estimate_cascade(
-    names: tuple[str, str], cheap: Rows, dear: Rows, below: float, costs: tuple[float | None, float | None]
+    names: tuple[str, str],
+    cheap: TeacherAnswers,
+    dear: TeacherAnswers,
+    below: float,
+    costs: tuple[float | None, float | None],
 ) -> CascadeEstimate | None:
     """Estimate a cascade from the rows that both answered; None where the cheap one tells no probabilities."""
     known = int(cheap.known.sum())
@@ -169,7 +173,7 @@ def estimate_cascade(
     return CascadeEstimate(*names, escalated, right / known, low, high, cost)
 
 
-def find_unsure_rows(rows: Rows, below: float) -> Array:
+def find_unsure_rows(rows: TeacherAnswers, below: float) -> Array:
     """Mask the rows without a whole answer, and those whose most probable label has less than `below`."""
     assert rows.probabilities is not None
     confident: Any = np.nan_to_num(rows.probabilities, nan=0.0).max(axis=1) >= below

@@ -12,8 +12,8 @@ from harvest.asking.interrupt import Interrupt
 from harvest.choosing.advice import advise
 from harvest.choosing.candidates import Candidate, list_candidates
 from harvest.choosing.config import CompareConfig
-from harvest.choosing.measures import CascadeEstimate, Measures, Pair, compare_pairs, estimate_cascade, measure
-from harvest.choosing.rows import Rows, read_common_rows
+from harvest.choosing.measures import CascadeEstimate, Measures, Pair, compare_pairs, estimate_cascade, measure_teacher
+from harvest.choosing.rows import TeacherAnswers, read_common_rows
 from harvest.choosing.sample import Sample, find_sample
 from harvest.job import Report
 from shared.console import say, show_cost
@@ -85,7 +85,7 @@ def compare_teachers(config: CompareConfig, *, interrupt: Interrupt | None = Non
     common = read_common_rows(folders, split)
     rows = common.teachers
     names = [one.name for one in candidates]
-    measures = dict(zip(names, map(measure, rows), strict=True))
+    measures = dict(zip(names, map(measure_teacher, rows), strict=True))
     whole = _forecast(candidates, folders, rows, sample)
     costs = {name: None if one.cost_usd is None else one.cost_usd.likely for name, one in whole.items()}
     pairs = compare_pairs(names, rows)
@@ -165,7 +165,7 @@ def _plan(config: CompareConfig, asked: Sequence[Candidate], sample: Sample) -> 
 
 
 def _forecast(
-    candidates: Sequence[Candidate], folders: Sequence[Path], rows: Sequence[Rows], sample: Sample | None
+    candidates: Sequence[Candidate], folders: Sequence[Path], rows: Sequence[TeacherAnswers], sample: Sample | None
 ) -> dict[str, Whole]:
     """What the whole task takes of each: by its plan, or, of a folder that is kept, by its rows' mean cost."""
     whole: dict[str, Whole] = {}
@@ -193,7 +193,7 @@ def _add(cost: Amount, spent: float) -> Amount:
 
 
 def _estimate_cascades(
-    rows: Mapping[str, Rows], costs: Mapping[str, float | None], below: float
+    rows: Mapping[str, TeacherAnswers], costs: Mapping[str, float | None], below: float
 ) -> list[CascadeEstimate]:
     """Estimate the cascade of every cheaper teacher and a dearer one."""
     found = []

@@ -76,7 +76,7 @@ def _find_answers(
         return "curator", tuple(name for name in CURATOR if name in names)
     if scores := find_score_columns(names, loaded):
         return "scores", scores
-    own = _list_own_columns(loaded) - set(REPLIES)
+    own = set(_list_own_columns(loaded)) - set(REPLIES)
     found = [name for name in REPLIES if name in names and name not in own]
     if len(found) > 1 and MESSAGES in found:  # beside a column of replies it is what was asked
         found.remove(MESSAGES)
@@ -116,16 +116,16 @@ def _find_keys(
             return column, ()
     if kind == "curator":
         return None, ((REQUEST,) if REQUEST in names else ())
-    own = [name for template in loaded.text_templates for name in list_template_columns(template)]
+    own = _list_own_columns(loaded)
     if own and all(name in names for name in own):
         return None, tuple(own)
     prompts = [name for name in PROMPTS if name in names]
     return None, tuple(prompts[:1])
 
 
-def _list_own_columns(loaded: LoadedTask) -> set[str]:
+def _list_own_columns(loaded: LoadedTask) -> list[str]:
     """The columns of the task's own texts: a file of answers that has them has them from there."""
-    return {name for template in loaded.text_templates for name in list_template_columns(template)}
+    return [name for template in loaded.text_templates for name in list_template_columns(template)]
 
 
 def describe_layout(layout: FileLayout) -> Mapping[str, object]:

@@ -93,9 +93,7 @@ def _read_reply(value: Any) -> str | None:
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
-        value = (
-            int(value) if value.is_integer() else value
-        )  # pandas makes floats of whole numbers where some are missing
+        value = int(value) if value.is_integer() else value  # pandas makes floats of them where some are missing
     messages = read_conversation(value)
     if messages is not None:
         said = [content for role, content in messages if role == "assistant"]

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from harvest.asking.commit import SHARD_BYTES
 from harvest.asking.follow import Changes, describe_changes, find_changes
+from harvest.asking.manifest import describe_folder
 from harvest.chat.imported import IMPORTED
 from harvest.importing.config import ImportConfig
 from harvest.importing.files import OpenFile, join_recipes, open_files
@@ -148,20 +149,8 @@ def _open(
         kind = next(iter(files.values())).vector_type
         for one in {id(file): file for file in files.values()}.values():
             say(f"rows are matched by {one.matching.by}")
-    task = loaded.task
-    manifest = Manifest(
-        task=task.name,
-        teacher=name,
-        kind=task.kind,
-        labels=task.labels,
-        target_range=task.target_range,
-        metric=task.metric,
-        answer_rule=task.answer_rule,
-        max_reply_tokens=task.max_reply_tokens,
-        recipe={"teacher": IMPORTED, **recipe},
-        source=loaded.source,
-        planned={split: loaded.splits[split] for split in splits},
-    )
+    manifest = describe_folder(loaded, name, {"teacher": IMPORTED, **recipe})
+    manifest = replace(manifest, planned={split: loaded.splits[split] for split in splits})
     return _Import(loaded, splits, manifest, files, cascade, kind)
 
 

@@ -1,4 +1,4 @@
-"""Thirty pictures as they come: each is converted, and said how, or refused by name. Small files, made on the spot."""
+"""Pictures as they come: each is converted, and said how, or refused by name. Small files, made on the spot."""
 
 import struct
 import zlib
