@@ -16,7 +16,8 @@ from distill.data.answers import open_teachers
 from distill.data.run_rows import RunRows, describe_rows, read_rows
 from distill.methods.choose import check_task, make_method
 from distill.methods.materials import FoundModel, find_model
-from distill.runs.folder import CHECKPOINT, choose_run_folder, clear_folder, explain_unwritten, say_kept, working_folder
+from distill.runs.folder import choose_run_folder, clear_folder, explain_unwritten, say_kept, working_folder
+from distill.runs.names import CHECKPOINT
 from distill.runs.record import RunLog, begin_run, describe_run, identify_run, open_log, tell_finished, write_run
 from distill.runs.trackers import Curves, TrackedRun, check_trackers, open_trackers
 from distill.training.checkpoint import Checkpoints
@@ -124,7 +125,7 @@ class _Run:
         method = make_method(self.config, self.rows, self.found, self.device, work, self.keep.frozen)
         say(describe_rows(self.rows, sees_unlabelled=self.config.method.sees_unlabelled_rows))
         with open_log(work, writes=self.processes.is_first) as file:
-            told = (RunLog(method, file, curves).write, curves.log_point)
+            told = (RunLog(method, file).write, curves.log_point)
             training = Training(method, self.target.name, checkpoints, self.processes, *told)
             return training, training.run()
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import mean
 
 from distill.compare.plan import Cell, Comparison
-from distill.compare.pool import CELLS
 from distill.compare.runner import find_finished
 from distill.runs.folder import read_metrics
+from distill.runs.names import CELLS
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,14 @@ from threading import Event
 from distill.compare.places import VISIBLE, Place
 from distill.compare.plan import Cell
 from distill.runs.folder import name_working_folder
+from distill.runs.names import CELLS
 from distill.runs.record import describe_progress
 from shared.console import Tracker, silence, track
 from shared.errors import Error, StoppedError
 from shared.signals import ENDING, Stop, catch_signals, interrupt
 from shared.workers import end_with_parent
 
-CELLS, FROZEN = "cells", "frozen"
+FROZEN = "frozen"
 LOOK_SECONDS = 1.0  # between looks at how far the cells are that are being trained
 ENDED = (StoppedError, KeyboardInterrupt, BrokenProcessPool)  # what becomes of a cell that was told to stop
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # read when a worker loads its libraries

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from distill.compare.classifier import SeedPredictions, count_confusion, read_predictions
 from distill.compare.measures import describe_measures, read_measures
 from distill.compare.plan import Cell, Comparison
-from distill.compare.runner import CELLS
 from distill.compare.sentences import choose_wording, say_untested, say_verdicts
 from distill.compare.statistics import FEWEST_SEEDS
 from distill.compare.verdict import Verdict, compare_with_rivals, rank, reach_verdicts
 from distill.config import Role
 from distill.runs.folder import read_metrics
-from distill.runs.record import LOG, ROW_SCORES
+from distill.runs.names import CELLS, EPOCHS
+from distill.runs.record import ROW_SCORES
 from distill.scoring.calibration import Calibration, measure_calibration
 from distill.scoring.metrics import SPANS
 from shared.errors import DataError
@@ -123,7 +123,7 @@ def _choose(
 
 
 def _read_curve(folder: Path) -> tuple[float, ...]:
-    return tuple(json.loads(line)["dev"] for line in (folder / LOG).read_text().splitlines())
+    return tuple(json.loads(line)["dev"] for line in (folder / EPOCHS).read_text().splitlines())
 
 
 def _read_row_scores(folders: Sequence[Path]) -> tuple[Array, Array]:

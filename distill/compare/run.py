@@ -11,12 +11,13 @@ from distill.compare.report import write_report
 from distill.compare.results import choose_runs, describe, judge_variants
 from distill.compare.runner import run_cells
 from distill.data.run_rows import FEWEST, SMALL, read_splits
+from distill.runs.names import COMPARISON
 from shared.console import say
 from shared.disk import replace_file
 from shared.errors import DataError
 from shared.shards.manifest import Manifest, choose_teacher, load_manifest
 
-RESULT, REPORT = "comparison.json", "report.html"
+REPORT = "report.html"
 
 
 def run_comparison(
@@ -35,7 +36,7 @@ def run_comparison(
     verdicts = judge_variants(chosen)
     result = describe(comparison, chosen, verdicts, manifest, manifest.cost_usd)
     rows = find_disagreements(chosen, shards, manifest, images)
-    replace_file(folder / RESULT, orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
+    replace_file(folder / COMPARISON, orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
     replace_file(folder / REPORT, write_report(result, rows).encode())
     return folder, result
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from distill.compare.places import Place, choose_places, list_gpus
 from distill.compare.plan import Cell, Comparison
-from distill.compare.pool import CELLS as CELLS
 from distill.compare.pool import FROZEN, Job, train_cells
 from distill.config import make_distill_config
 from distill.runs.folder import read_metrics
+from distill.runs.names import CELLS
 from distill.runs.record import ROW_SCORES
 from shared.console import say
 from shared.cores import count_cores

@@ -7,8 +7,9 @@ from typing import Any
 from distill.compare.formats import format_interval, format_scores
 from distill.compare.plan import name_cell
 from distill.compare.run import REPORT
-from distill.compare.runner import CELLS, STUDENT
+from distill.compare.runner import STUDENT
 from distill.compare.sentences import name_labels
+from distill.runs.names import CELLS
 from shared.console import results
 from shared.printed_tables import print_table
 

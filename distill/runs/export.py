@@ -19,6 +19,7 @@ from distill.runs.formats.distillkit import write_distillkit
 from distill.runs.formats.lm_eval import write_lm_eval
 from distill.runs.formats.rows import choose_template, open_rows
 from distill.runs.formats.trl import write_trl
+from distill.runs.names import METRICS
 from shared.console import say
 from shared.disk import explain_disk_errors
 from shared.errors import UsageError
@@ -64,7 +65,7 @@ def export_rows(
     whose tokenizer and chat template are taken, a run's student unless given. The folder appears when it is whole.
     Raises UsageError where it exists already, and what the formats raise.
     """
-    is_run = (path / "metrics.json").is_file()
+    is_run = (path / METRICS).is_file()
     metrics = read_metrics(path) if is_run else {}
     named = tokenizer or (str((path / "student").resolve()) if is_run else None)
     loaded = None if named is None else open_tokenizer(resolve_model(named))

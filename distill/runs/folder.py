@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from distill.compute.processes import Processes
+from distill.runs.names import CHECKPOINT, LOG, METRICS, STARTED
 from shared.console import say
 from shared.disk import explain_disk_errors, hold_folder
 from shared.errors import DiskError, UsageError
 from shared.shards.manifest import check_name
 from shared.sources import ResolvedModel, resolve_model
 
-CHECKPOINT = "checkpoint.pt"
-LOG_FILE = "run.log"  # what the run said, in all processes that trained it one after the other
-STARTED = "started.json"  # what is known of a run before it has metrics.json
 _READ = {"config": dict, "shards": str}  # what every reader of a metrics.json needs of it
 
 
@@ -38,14 +36,14 @@ def choose_run_folder(out: Path, name: str | None, default: str, overwrite: bool
 def say_kept(taken: Path, target: Path) -> None:
     """Say that a run goes to `target`, because there is one of its name; nothing where they are the same."""
     if target != taken:
-        what = "is a finished run" if (taken / "metrics.json").exists() else "exists"
+        what = "is a finished run" if (taken / METRICS).exists() else "exists"
         say(f"{taken} {what}, and is kept; this one is {target}. --overwrite would replace it")
 
 
 def read_metrics(run_folder: Path) -> dict[str, Any]:
     """Read the metrics.json of a finished run. Raises UsageError where there is none."""
     try:
-        metrics: dict[str, Any] = json.loads((run_folder / "metrics.json").read_text())
+        metrics: dict[str, Any] = json.loads((run_folder / METRICS).read_text())
     except OSError as error:
         reason = "it has no metrics.json" if run_folder.is_dir() else error.strerror or error
         raise UsageError(f"{run_folder} is not a finished run ({reason}); {_list_runs(run_folder.parent)}") from None
@@ -69,7 +67,7 @@ def find_run_student(run_folder: Path, trusts_code: bool = False) -> ResolvedMod
 def clear_folder(work: Path) -> None:
     """Remove all that a run's working folder holds but for its checkpoint and its log."""
     for path in work.iterdir():
-        if path.name not in (CHECKPOINT, LOG_FILE):
+        if path.name not in (CHECKPOINT, LOG):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -8,11 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from distill.runs.names import CELLS, COMPARISON, EPOCHS, METRICS, STARTED
 from shared.disk import is_locked
 from shared.errors import UsageError
 
-# As distill.runs.folder and distill.runs.record name them, which bring torch with them.
-METRICS, LOG, STARTED, COMPARISON, CELLS = "metrics.json", "log.jsonl", "started.json", "comparison.json", "cells"
 MOST_POINTS = 200  # of a curve that is shown
 LONGEST_TEXT = 200  # characters of a name that is shown
 LARGEST_FILE = 16 << 20  # bytes that are read of one
@@ -171,9 +170,9 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _read_epochs(folder: Path) -> Iterator[dict[str, Any]]:
     """Read the epochs of a run's log, up to a line that is not whole."""
     try:
-        if not (folder / LOG).is_file():
+        if not (folder / EPOCHS).is_file():
             return
-        with (folder / LOG).open("rb") as file:
+        with (folder / EPOCHS).open("rb") as file:
             lines = file.read(LARGEST_FILE).splitlines()
     except OSError:
         return

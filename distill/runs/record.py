@@ -20,8 +20,7 @@ from distill.config import DistillConfig
 from distill.data.ceilings import find_ceilings
 from distill.data.run_rows import RunRows
 from distill.runs.card import find_comparable, make_card
-from distill.runs.folder import LOG_FILE, STARTED
-from distill.runs.trackers import Curves
+from distill.runs.names import EPOCHS, LOG, METRICS, STARTED
 from distill.training.method import Method, RowScores
 from distill.training.progress import CurvePoint, EpochRecord, Progress
 from distill.training.step import SKIPPED
@@ -30,7 +29,7 @@ from shared.log_files import LogFile
 from shared.options import flatten
 from shared.shards.manifest import hash_manifest, hash_recipe
 
-METRICS, LOG, ROW_SCORES = "metrics.json", "log.jsonl", "row_scores.parquet"
+ROW_SCORES = "row_scores.parquet"
 PACKAGES = ("harvest-distill", "numpy", "peft", "pyarrow", "safetensors", "tokenizers", "torch", "transformers")
 SCHEMA = pa.schema([("split", pa.string()), ("row", pa.int64()), ("score", pa.float64())])
 
@@ -42,7 +41,7 @@ def identify_run(config: DistillConfig, rows: RunRows, fingerprint: str) -> dict
 
 def begin_run(folder: Path, log: LogFile, config: DistillConfig, rows: RunRows, *, goes_on: bool) -> None:
     """Write what is known of a run that begins, or goes on, to its folder; its log goes on there, too."""
-    log.open(folder / LOG_FILE, anew=not goes_on)
+    log.open(folder / LOG, anew=not goes_on)
     manifest = rows.manifest
     known = {
         "task": manifest.task,
@@ -69,19 +68,16 @@ def hash_manifests(rows: RunRows) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class RunLog:
-    """Writes each epoch of a method's last phase to a file, and has trackers log its curve."""
+    """Writes each epoch of a method's last phase to a file."""
 
     method: Method
     file: TextIO
-    curves: Curves
 
     def write(self, record: EpochRecord) -> None:
         """Write one epoch, with its curve."""
         curve = [describe_step(point) for point in record.curve]
         self.file.write(json.dumps({**self.method.describe_epoch(record), "curve": curve}) + "\n")
         self.file.flush()
-        for point in record.curve:
-            self.curves.log_point(point)
 
 
 def describe_step(point: CurvePoint) -> dict[str, Any]:
@@ -92,7 +88,7 @@ def describe_step(point: CurvePoint) -> dict[str, Any]:
 @contextmanager
 def open_log(folder: Path, *, writes: bool) -> Iterator[TextIO]:
     """Open the log of a run that one of several processes `writes`; the others' lines go nowhere."""
-    with (folder / LOG if writes else Path(os.devnull)).open("w") as file:
+    with (folder / EPOCHS if writes else Path(os.devnull)).open("w") as file:
         yield file
 
 
@@ -102,7 +98,7 @@ def describe_progress(folder: Path) -> str:
     A student's objective and what a writing student learns from are called `total` alike.
     """
     try:
-        *_, line = (folder / LOG).read_text().splitlines()
+        *_, line = (folder / EPOCHS).read_text().splitlines()
         epoch = json.loads(line)
     except (OSError, ValueError):
         return ""

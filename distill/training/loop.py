@@ -40,9 +40,9 @@ POINTS_OF_AN_EPOCH = 20  # of its curve, at least, where it has as many steps
 
 @dataclass(slots=True)
 class Training:
-    """One run of the loop. `on_epoch` is called for each epoch of the last phase, first for those of a checkpoint.
+    """One run of the loop, which tells of its last phase, first of what a checkpoint brought.
 
-    `on_point` is called for each point of the curve of an epoch that goes on, first for those of a checkpoint.
+    `on_epoch` is called for each epoch, `on_point` for each point of the curve.
 
     A polite signal (shared.signals) ends it after the step, or in the score, that is under way: with a checkpoint, and
     StoppedError. Of several processes the first one does so, and the others end with it. While a phase is being made it
@@ -113,7 +113,7 @@ class Training:
             self._report(name, progress)
             while progress.epoch <= phase.epochs and not is_patience_over(phase, progress):
                 self._train_epoch(name, phase, progress, tracker)
-                if not is_scored(progress):
+                if not progress.is_scored:
                     self._score(name, phase, progress)
                 tracker.advance(0, _describe(phase, progress))  # its score, which came behind the step
                 self._draw(name, phase, progress)
@@ -133,8 +133,9 @@ class Training:
             for record in progress.epochs:
                 self.on_epoch(record)
         if self.on_point is not None:
-            for point in progress.curve:
-                self.on_point(point)
+            for curve in (*(record.curve for record in progress.epochs), progress.curve):
+                for point in curve:
+                    self.on_point(point)
 
     def _train_epoch(self, name: str, phase: Phase[Any], progress: Progress, tracker: Tracker) -> None:
         started = time.perf_counter() - progress.seconds
@@ -155,7 +156,7 @@ class Training:
     def _train_steps(self, name: str, phase: Phase[Any], progress: Progress, tracker: Tracker, started: float) -> float:
         """Train the rest of an epoch that began at `started`; give that time, later by what scoring took."""
         with closing(phase.batches(progress.epoch, progress.step)) as batches:
-            if progress.step and not is_scored(progress) and phase.evaluation.is_due(progress.step, phase.steps):
+            if progress.step and not progress.is_scored and phase.evaluation.is_due(progress.step, phase.steps):
                 started += self._score(name, phase, progress)  # a signal broke it off in the last process
                 if is_patience_over(phase, progress):
                     return started
@@ -247,11 +248,6 @@ def read_rates(phase: Phase[Any]) -> dict[str, float]:
     """Read the learning rates of a phase's optimisers as they are now, by the name of each."""
     optimizers = {name: each for name, each in phase.learners.items() if isinstance(each, torch.optim.Optimizer)}
     return {name: float(each.param_groups[0]["lr"]) for name, each in optimizers.items()}
-
-
-def is_scored(progress: Progress) -> bool:
-    """Tell whether the weights of the last step were scored."""
-    return bool(progress.evaluations) and progress.evaluations[-1].step == progress.step
 
 
 def is_patience_over(phase: Phase[Any], progress: Progress) -> bool:

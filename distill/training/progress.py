@@ -60,7 +60,7 @@ class EpochRecord:
     seconds: float
     done: int
     evaluations: list[Evaluation]
-    curve: list[CurvePoint] = field(default_factory=list)
+    curve: list[CurvePoint]
 
     @property
     def dev(self) -> float | None:
@@ -124,6 +124,11 @@ class Progress:
     best: Best | None = None
     epochs: list[EpochRecord] = field(default_factory=list)
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether the weights of the last step were scored."""
+        return bool(self.evaluations) and self.evaluations[-1].step == self.step
+
     def add_terms(self, terms: Mapping[str, Tensor]) -> None:
         """Count a step's terms."""
         for name, term in terms.items():
@@ -137,8 +142,7 @@ class Progress:
             total, count = drawn.terms.get(name, (0.0, 0))
             if mean.count > count:
                 terms[name] = float(mean.total - total) / (mean.count - count)
-        scored = bool(self.evaluations) and self.evaluations[-1].step == self.step
-        scores = dict(self.evaluations[-1].scores) if scored else {}
+        scores = dict(self.evaluations[-1].scores) if self.is_scored else {}
         rows, seconds = self.rows - drawn.rows, self.seconds - drawn.seconds
         point = CurvePoint(done, self.epoch, terms, scores, rates, rows, seconds)
         self.curve.append(point)

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from distill.cli import app
 from distill.compare.plan import Comparison
-from distill.compare.run import REPORT, RESULT, run_comparison
-from distill.compare.runner import CELLS
+from distill.compare.run import REPORT, run_comparison
+from distill.runs.names import CELLS, COMPARISON
 from shared.errors import DataError, UsageError
 from tests.distill.compare.made_report import check_page
 from tests.distill.distill_rows import WriteFolder, make_rows, without_label
@@ -62,7 +62,7 @@ def test_a_comparison_its_resume_and_its_report(shards: Path, tiny_student: Path
         "log.jsonl",
         "run.log",
     }
-    assert json.loads((folder / RESULT).read_text()) == json.loads(json.dumps(result))
+    assert json.loads((folder / COMPARISON).read_text()) == json.loads(json.dumps(result))
     (group,) = result["groups"]
     for variant in group["variants"]:
         assert variant["choice_scores"][1] == pytest.approx(variant["validation"]) or variant["choice"] == {
@@ -110,7 +110,7 @@ def test_the_command_trains_a_plan_prints_its_verdict_and_the_next_time_trains_n
     assert done.exit_code == 0, done.output
     cells = list((tmp_path / "runs" / "small" / CELLS).iterdir())
     assert len(cells) == 2 * 2
-    result = json.loads((tmp_path / "runs" / "small" / RESULT).read_text())
+    result = json.loads((tmp_path / "runs" / "small" / COMPARISON).read_text())
     for part in ("undistilled", "armada", "20 labels", " ± ", result["verdict"], "small/report.html"):
         assert part in done.stdout
     assert "the test split has no labels" in done.stderr

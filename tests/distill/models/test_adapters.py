@@ -16,7 +16,7 @@ from distill.models.adapters import halve_frozen
 from distill.models.pretrained import load_student, load_tokenizer
 from distill.run import run_distillation
 from distill.runs.evaluate import evaluate_run
-from distill.runs.folder import CHECKPOINT
+from distill.runs.names import CHECKPOINT
 from distill.training.checkpoint import Checkpoints
 from shared.errors import UsageError
 from shared.sources import resolve_model

@@ -6,13 +6,13 @@ import pytest
 
 from distill.compute.processes import Processes
 from distill.runs.folder import (
-    CHECKPOINT,
     choose_run_folder,
     explain_unwritten,
     read_metrics,
     say_kept,
     working_folder,
 )
+from distill.runs.names import CHECKPOINT
 from shared.errors import DiskError, LockedError, UsageError
 
 
