@@ -1,7 +1,3 @@
-"use strict";
-// Data reaches the page as text only: make() and draw() append strings, which are never read as markup.
-const page = JSON.parse(document.getElementById("data").textContent);
-const $ = (selector) => document.querySelector(selector);
 const body = $("#runs tbody");
 const COLORS = 6, DASHES = 4, FIRST = 4; // lines that differ, and runs that are chosen at first
 // name, what a heading says, whether it is a number, whether it is left out where there is no room
@@ -16,20 +12,6 @@ const chosen = new Set(page.runs.filter(hasCurve).slice(0, FIRST));
 
 function hasCurve(run) {
   return run.curves.loss.length + run.curves.dev.length > 0;
-}
-
-function make(tag, attributes, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes || {})) element.setAttribute(name, value);
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-}
-
-function draw(tag, attributes, text) {
-  const element = document.createElementNS($("svg").namespaceURI, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  if (text !== undefined) element.textContent = text;
-  return element;
 }
 
 function write(run, column) {
@@ -145,9 +127,7 @@ function showCurves() {
 // --- what the reader does ---
 
 function move(rows) {
-  const boxes = [...body.querySelectorAll("input:enabled")];
-  const next = boxes[boxes.indexOf(document.activeElement) + rows] || boxes[rows > 0 ? 0 : boxes.length - 1];
-  if (next) next.focus();
+  moveFocus([...body.querySelectorAll("input:enabled")], rows);
 }
 
 function clear() {
@@ -158,12 +138,7 @@ function clear() {
 
 const ACTIONS = { j: () => move(1), k: () => move(-1), "/": () => $("#filters").elements.find.focus(), Escape: clear };
 
-document.addEventListener("keydown", (event) => {
-  const inField = event.target.matches("input[type=search]") && event.key !== "Escape";
-  if (inField || event.ctrlKey || event.metaKey || event.altKey || !(event.key in ACTIONS)) return;
-  event.preventDefault();
-  ACTIONS[event.key]();
-});
+hearKeys(ACTIONS, "input[type=search]");
 $("#runs thead").addEventListener("click", (event) => {
   const name = event.target.dataset.sort;
   if (!name) return;

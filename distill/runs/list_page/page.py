@@ -6,7 +6,7 @@ from pathlib import Path
 from distill.runs.listing import Listing, read_curves
 from shared.disk import explain_disk_errors, replace_file
 from shared.errors import UsageError
-from shared.web_page import fill_page
+from shared.web_page.fill import fill_page
 
 _PARTS = Path(__file__).parent
 
@@ -24,4 +24,4 @@ def make_list(listing: Listing, home: Path) -> bytes:
     """Make the page of the runs of the folder `home`."""
     runs = [{**asdict(run), "curves": read_curves(run)} for run in listing.runs]
     others = [{"folder": folder, "why": why} for folder, why in listing.others.items()]
-    return fill_page(_PARTS, f"Runs in {home}", "page.css", ("page.js",), {"runs": runs, "others": others})
+    return fill_page(_PARTS, f"Runs in {home}", ("page.js",), {"runs": runs, "others": others})

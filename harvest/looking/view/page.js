@@ -149,9 +149,7 @@ function turn(pages) {
 }
 
 function move(rows) {
-  const buttons = [...body.querySelectorAll(".open")];
-  const next = buttons[buttons.indexOf(document.activeElement) + rows] || buttons[rows > 0 ? 0 : buttons.length - 1];
-  if (next) next.focus();
+  moveFocus([...body.querySelectorAll(".open")], rows);
 }
 
 const ACTIONS = {
@@ -159,12 +157,7 @@ const ACTIONS = {
   Escape: () => body.querySelectorAll("[aria-expanded=true]").forEach(toggle),
 };
 
-document.addEventListener("keydown", (event) => {
-  const inField = event.target.matches("input,select") && event.key !== "Escape";
-  if (inField || event.ctrlKey || event.metaKey || event.altKey || !(event.key in ACTIONS)) return;
-  event.preventDefault();
-  ACTIONS[event.key]();
-});
+hearKeys(ACTIONS, "input,select");
 body.addEventListener("click", (event) => {
   const line = event.target.closest("tr.row");
   if (line && !String(getSelection())) toggle(line.querySelector(".open"));

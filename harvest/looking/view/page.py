@@ -15,7 +15,7 @@ from shared.console import results
 from shared.disk import explain_disk_errors, replace_file
 from shared.errors import UsageError
 from shared.shards.read import identify_row
-from shared.web_page import fill_page
+from shared.web_page.fill import fill_page
 
 _PARTS = Path(__file__).parent
 _NOTE = "Not drawn in this file. `harvest view --pictures N` draws more, `--serve` any."
@@ -58,7 +58,7 @@ def make_page(snapshot: Snapshot, data: Mapping[str, Any], connects: str = "'non
     """Put the page together. `connects` is where its script may ask: nowhere unless said (connect-src)."""
     title = f"{snapshot.manifest.task}: what {snapshot.manifest.teacher} said"
     filled = {**data, "count": ROWS_AT_ONCE}
-    return fill_page(_PARTS, title, "page.css", ("totals.js", "page.js"), filled, connects)
+    return fill_page(_PARTS, title, ("totals.js", "page.js"), filled, connects)
 
 
 def _sample(lines: pl.DataFrame, count: int) -> pl.DataFrame:

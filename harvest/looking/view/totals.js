@@ -1,22 +1,4 @@
-"use strict";
-// Data reaches the page as text only: make() appends strings, which are never read as markup.
-const page = JSON.parse(document.getElementById("data").textContent);
 const FEW_LABELS = 5;
-const $ = (selector) => document.querySelector(selector);
-
-function make(tag, attributes, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes || {})) element.setAttribute(name, value);
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-}
-
-function draw(tag, attributes, text) {
-  const element = document.createElementNS($("#spend").namespaceURI, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  if (text !== undefined) element.textContent = text;
-  return element;
-}
 
 const dollars = (value) => (value === null ? "unknown" : "$" + value.toFixed(value && value < 0.01 ? 6 : 4));
 const count = (value) => value.toLocaleString("en");

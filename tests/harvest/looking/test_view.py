@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -34,6 +32,7 @@ from harvest.rendering import Layout, render
 from shared.example import Example
 from shared.schema import Answer, Row, Status
 from shared.shards import TeacherFolder
+from tests.browser import browse
 from tests.shared.shards.schema1 import write_folder
 from tests.shared.shards.shard_rows import make_key, make_manifest
 
@@ -323,16 +322,6 @@ def test_a_folder_of_an_older_version_is_shown(tmp_path: Path) -> None:
     assert sorted((row["id"], row["text"]) for row in data["rows"]) == [("0", "old 0"), ("1", "old 1"), ("2", "old 2")]
 
 
-def browse(page: Path, state: str = "") -> str:
-    """The elements of a page after its script has run in a browser."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs chromium")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command = [chromium, *flags, f"--user-data-dir={page.parent / 'profile'}", "--dump-dom", f"{page.as_uri()}#{state}"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-
 @pytest.mark.real
 def test_a_browser_filters_sorts_and_runs_nothing_of_a_row(folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "rows.html"
@@ -343,8 +332,8 @@ def test_a_browser_filters_sorts_and_runs_nothing_of_a_row(folder: Path, tmp_pat
     assert "&lt;img src=x onerror=alert(2)&gt;" in table
     assert "<img" not in table
     assert "<script" not in table
-    assert ">1 row found<" in browse(page, "status=failed")
-    wrong = browse(page, "verdict=wrong&mass=0.1&sort=mass&down=on")
+    assert ">1 row found<" in browse(page, state="status=failed")
+    wrong = browse(page, state="verdict=wrong&mass=0.1&sort=mass&down=on")
     masses = re.findall(r'<td class="more number">(0\.\d+)</td>', wrong)
     assert masses == sorted(masses, reverse=True)
     assert masses[0] == "0.200"

@@ -11,21 +11,24 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+_BASE = Path(__file__).parent
+
 
 def fill_page(
-    parts: Path, title: str, style: str, scripts: Sequence[str], data: Mapping[str, Any], connects: str = "'none'"
+    parts: Path, title: str, scripts: Sequence[str], data: Mapping[str, Any], connects: str = "'none'"
 ) -> bytes:
-    """Fill page.html of the folder `parts`, a Jinja template, with files of that folder and data.
+    """Fill page.html of the folder `parts`, a Jinja template that extends base.html, with data.
 
-    `connects` is where its script may ask: nowhere unless said (connect-src).
+    Its style is base.css and that folder's page.css, its script base.js and that folder's `scripts`. `connects` is
+    where the script may ask: nowhere unless said (connect-src).
     """
     import orjson
     from jinja2 import Environment, FileSystemLoader
 
-    css = (parts / style).read_text(encoding="utf-8")
-    script = "".join((parts / name).read_text(encoding="utf-8") for name in scripts)
+    css = _join(_BASE / "base.css", parts / "page.css")
+    script = _join(_BASE / "base.js", *(parts / name for name in scripts))
     encoded = orjson.dumps(data).decode()
-    template = Environment(loader=FileSystemLoader(parts), autoescape=True).get_template("page.html")
+    template = Environment(loader=FileSystemLoader((parts, _BASE)), autoescape=True).get_template("page.html")
     page = template.render(
         title=title,
         style=css,
@@ -36,6 +39,10 @@ def fill_page(
         data=encoded.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"),
     )
     return page.encode()
+
+
+def _join(*paths: Path) -> str:
+    return "".join(path.read_text(encoding="utf-8") for path in paths)
 
 
 def _hash(content: str) -> str:
