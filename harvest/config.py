@@ -21,6 +21,7 @@ from shared.suggestions import suggest
 from shared.tasks.options import FILE_PANEL, TaskOptions
 
 NO_SPLIT = "none"  # of --ask
+UNSURE_BELOW = 0.8  # unless --unsure-below says otherwise
 _ROWS = "Which rows"
 RETRIED = tuple(status for status in Status if status not in (Status.OK, Status.UNASKED))  # can be asked again
 
@@ -126,14 +127,15 @@ class HarvestConfig:
         Option("A cheaper teacher's folder: ask only about the rows that it is unsure of.", panel=_ROWS),
     ] = None
     unsure_below: Annotated[
-        float,
+        float | None,
         Option(
-            "With --escalate: unsure is a row without a whole answer, or whose most probable label has less than this.",
+            "With --escalate: unsure is a row without a whole answer, or whose most probable label has less than this. "
+            f"Unless given, {UNSURE_BELOW:g}.",
             above=0,
             at_most=1,
             panel=_ROWS,
         ),
-    ] = 0.8
+    ] = None
     retry: Annotated[
         tuple[Status, ...],
         Option(
@@ -176,6 +178,10 @@ class HarvestConfig:
         check_options(self)
         if any(limit < 1 for limit in self.limits.values()):
             raise UsageError(f"limits are {dict(self.limits)}; a limit is 1 or more rows")
+        if self.unsure_below is not None and self.escalate is None:
+            raise UsageError(
+                "--unsure-below says which of a cheaper teacher's rows are asked about: name its folder with --escalate"
+            )
 
 
 COMMON_OPTIONS = frozenset(one.name for one in list_options(HarvestConfig))

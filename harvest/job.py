@@ -31,7 +31,7 @@ from harvest.asking.reserve import DiskReserve
 from harvest.asking.select import Selection, Unsure, describe_unsure, find_unsure
 from harvest.chat.imported import IMPORTED
 from harvest.chat.prompts import use_letters
-from harvest.config import NO_SPLIT, HarvestConfig, TaskChoice, TeacherChoice
+from harvest.config import NO_SPLIT, UNSURE_BELOW, HarvestConfig, TaskChoice, TeacherChoice
 from harvest.looking.agreement import judge_folder
 from harvest.looking.card import write_card
 from harvest.teachers.base import Remote, Teacher, find_draw_problem, find_maybe_billed, sees_pictures
@@ -422,8 +422,9 @@ def _find_unsure(config: HarvestConfig, folder: Path, loaded: LoadedTask, splits
     kept = KeptAnswers(folder, loaded.task)
     if kept.manifest.teacher == name_teacher(config.teacher):
         raise UsageError(f"--escalate {folder}: that is this teacher's own folder; name that of a cheaper one")
-    unsure = find_unsure(kept.folder, kept.manifest, splits, config.unsure_below)
-    say(describe_unsure(unsure, kept.folder, config.unsure_below))
+    below = UNSURE_BELOW if config.unsure_below is None else config.unsure_below
+    unsure = find_unsure(kept.folder, kept.manifest, splits, below)
+    say(describe_unsure(unsure, kept.folder, below))
     if not unsure.asked:
         raise UsageError(
             f"--escalate {folder}: it keeps no answer to a row of {', '.join(splits)}; finish that harvest"

@@ -57,6 +57,7 @@ class Candidate:
             share=Share(),
             draws=1,
             escalate=None,
+            unsure_below=None,
             failure_limit=1.0,  # what fails is a column of the table
         )
 

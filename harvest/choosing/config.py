@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from harvest.config import UNSURE_BELOW
 from shared.errors import UsageError
 from shared.options import Option, check_options
 from shared.tasks.options import FILE_PANEL, TaskOptions
@@ -54,7 +55,7 @@ class CompareConfig(TaskOptions):
             above=0,
             at_most=1,
         ),
-    ] = 0.8
+    ] = UNSURE_BELOW
     out: Annotated[Path | None, Option("Folder of the task's shards. Unless given, data/<task>.")] = None
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from time import sleep, time
 from typing import Any, Self
 
@@ -77,7 +78,8 @@ class BatchServer:
 
     `faults` is whether anything goes wrong, and `looks` how often a job must be looked at. `stop_at` is the number of
     the call (from 0) after which the server falls silent, as for a client that is killed: it is carried out, and not
-    answered. `revive` has it answer again.
+    answered. `revive` has it answer again. What is asked of the routes of a kind in `strange` is carried out, and the
+    answer says nothing.
     """
 
     def __init__(self, dialect: str = "openai", faults: bool = False, seed: int = 0, looks: int = 2) -> None:
@@ -85,6 +87,7 @@ class BatchServer:
         self.jobs: dict[str, MadeJob] = {}
         self.files: dict[str, bytes] = {}
         self.stop_at: int | None = None
+        self.strange: set[str] = set()
         self.key = ""  # that was sent last
         self.on_silence: Callable[[], None] = lambda: None
         self._dialect, self._faults, self._seed, self._looks = dialect, faults, seed, looks
@@ -117,48 +120,50 @@ class BatchServer:
     async def _run(self) -> None:
         self._stop = asyncio.Event()
         application = web.Application(client_max_size=2**30)
-        application.add_routes(_ROUTES[self._dialect](self))
+        provider = _PROVIDERS[self._dialect](self)
+        application.add_routes(provider.list_routes())
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{port}{'/v1beta/openai' if self._dialect == 'gemini' else '/v1'}"
+        self.url = f"http://127.0.0.1:{port}{provider.paths['chat'][1].removesuffix('/chat/completions')}"
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
 
     def route(self, kind: str, work: "Work") -> "Handler":
         """A handler that does `work`, or goes wrong."""
+        return partial(self._handle, kind, work)
 
-        async def handle(request: web.Request) -> web.StreamResponse:
-            self.count.calls[kind] += 1
-            self.key = next((request.headers[name] for name in KEY_HEADERS if name in request.headers), "")
-            number, self._calls = self._calls, self._calls + 1
-            if self._silent:
-                return self._fall_silent(request)
-            fault = self._choose(ROUTE_FAULTS.get(kind, {}))
-            if fault in ("500", "429"):
-                await request.read()
-                error = {"error": {"message": f"fault {fault}", "code": "server_error"}}
-                return web.json_response(error, status=int(fault))
-            response = await work(request)
-            if number == self.stop_at:
-                return self._fall_silent(request)
-            if fault == "500 after":
-                return web.json_response({"error": {"message": "fault after"}}, status=500)
-            if fault == "lost":
-                if kind == "create":
-                    size = len(next(reversed(self.jobs.values())).custom_ids)
-                    self.make_job({f"{FOREIGN}-{number}-{each}": {} for each in range(size)}, None, None)
-                return _drop(request)
-            if fault == "cut" and isinstance(response.body, bytes):  # a download that ends early, and does not say so
-                return web.Response(body=response.body[: len(response.body) * 2 // 3])
-            if fault == "torn" and isinstance(response.body, bytes):
-                return await _tear(request, response.body)
-            return response
-
-        return handle
+    async def _handle(self, kind: str, work: "Work", request: web.Request) -> web.StreamResponse:
+        self.count.calls[kind] += 1
+        self.key = next((request.headers[name] for name in KEY_HEADERS if name in request.headers), "")
+        number, self._calls = self._calls, self._calls + 1
+        if self._silent:
+            return self._fall_silent(request)
+        fault = self._choose(ROUTE_FAULTS.get(kind, {}))
+        if fault in ("500", "429"):
+            await request.read()
+            error = {"error": {"message": f"fault {fault}", "code": "server_error"}}
+            return web.json_response(error, status=int(fault))
+        response = await work(request)
+        if number == self.stop_at:
+            return self._fall_silent(request)
+        if kind in self.strange:
+            return web.json_response({})
+        if fault == "500 after":
+            return web.json_response({"error": {"message": "fault after"}}, status=500)
+        if fault == "lost":
+            if kind == "create":
+                size = len(next(reversed(self.jobs.values())).custom_ids)
+                self.make_job({f"{FOREIGN}-{number}-{each}": {} for each in range(size)}, None, None)
+            return _drop(request)
+        if fault == "cut" and isinstance(response.body, bytes):  # a download that ends early, and does not say so
+            return web.Response(body=response.body[: len(response.body) * 2 // 3])
+        if fault == "torn" and isinstance(response.body, bytes):
+            return await _tear(request, response.body)
+        return response
 
     def wait_for_jobs(self, jobs: int, then: Callable[[], None]) -> None:
         """Call `then` once so many jobs were made and looked at."""
@@ -243,10 +248,28 @@ async def _tear(request: web.Request, body: bytes) -> web.StreamResponse:
 
 
 class _Files:
-    """OpenAI's routes, and Together's with their differences."""
+    """OpenAI's routes, from which the others' differ. `paths` are their methods and paths."""
+
+    purpose = "batch"
+    statuses: Mapping[str, str] = {"ok": "completed", "queue full": "failed"}
+    paths: Mapping[str, tuple[str, str]] = {
+        "chat": ("POST", "/v1/chat/completions"),
+        "upload": ("POST", "/v1/files"),
+        "content": ("GET", "/v1/files/{file}/content"),
+        "create": ("POST", "/v1/batches"),
+        "list": ("GET", "/v1/batches"),
+        "look": ("GET", "/v1/batches/{job}"),
+    }
 
     def __init__(self, server: BatchServer) -> None:
         self.server = server
+
+    def list_routes(self) -> list[web.RouteDef]:
+        works: Mapping[str, Work] = {
+            **{"chat": self.chat, "upload": self.upload, "content": self.content},
+            **{"create": self.create, "list": self.list_all, "look": self.look},
+        }
+        return [web.route(*where, self.server.route(kind, works[kind])) for kind, where in self.paths.items()]
 
     async def chat(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -257,8 +280,6 @@ class _Files:
         fields = read_form(request.headers["Content-Type"], await request.read())
         assert fields["purpose"] == self.purpose.encode()
         return web.json_response({"id": self.keep(fields["file"])})
-
-    purpose = "batch"
 
     def keep(self, content: bytes) -> str:
         name = f"file-{len(self.server.files)}"
@@ -310,8 +331,6 @@ class _Files:
             if lines:
                 self.server.files[f"{kind}-{job.name.replace('/', '-')}"] = self.server.shuffle(lines)
 
-    statuses: Mapping[str, str] = {"ok": "completed", "queue full": "failed"}
-
     def describe(self, job: MadeJob) -> dict[str, Any]:
         described: dict[str, Any] = {
             "id": job.name,
@@ -335,19 +354,6 @@ class _Files:
         return described
 
 
-def route_openai(server: BatchServer) -> list[web.RouteDef]:
-    """The routes of OpenAI."""
-    files = _Files(server)
-    return [
-        web.post("/v1/chat/completions", server.route("chat", files.chat)),
-        web.post("/v1/files", server.route("upload", files.upload)),
-        web.get("/v1/files/{file}/content", server.route("content", files.content)),
-        web.post("/v1/batches", server.route("create", files.create)),
-        web.get("/v1/batches", server.route("list", files.list_all)),
-        web.get("/v1/batches/{job}", server.route("look", files.look)),
-    ]
-
-
 def read_form(kind: str, body: bytes) -> dict[str, bytes]:
     """The fields of a form (RFC 7578), by name."""
     boundary = kind.partition("boundary=")[2].encode()
@@ -363,6 +369,7 @@ class _Together(_Files):
 
     statuses: Mapping[str, str] = {"ok": "COMPLETED", "queue full": "FAILED", "failed": "FAILED", "expired": "EXPIRED"}
     purpose = "batch-api"
+    paths: Mapping[str, tuple[str, str]] = {**_Files.paths, "upload": ("POST", "/v1/files/upload")}
 
     async def create(self, request: web.Request) -> web.Response:
         assert "metadata" not in await request.json()
@@ -385,6 +392,15 @@ class _Together(_Files):
 
 class _Gemini(_Files):
     """Gemini's: jobs by the compatible route and a bearer token, files and the list by the native one."""
+
+    paths: Mapping[str, tuple[str, str]] = {
+        "chat": ("POST", "/v1beta/openai/chat/completions"),
+        "upload": ("POST", "/upload/v1beta/files"),
+        "content": ("GET", "/download/v1beta/{file}"),
+        "create": ("POST", "/v1beta/openai/batches"),
+        "list": ("GET", "/v1beta/batches"),
+        "look": ("GET", "/v1beta/openai/batches/{job:.+}"),
+    }
 
     async def begin_upload(self, request: web.Request) -> web.Response:
         check_native(request)
@@ -421,6 +437,14 @@ def check_native(request: web.Request) -> None:
 
 class _Anthropic(_Files):
     """Anthropic's message batches: requests and replies of the native route, a job without a file or a tag."""
+
+    paths: Mapping[str, tuple[str, str]] = {
+        "chat": ("POST", "/v1/chat/completions"),
+        "content": ("GET", "/v1/messages/batches/{job}/results"),
+        "create": ("POST", "/v1/messages/batches"),
+        "list": ("GET", "/v1/messages/batches"),
+        "look": ("GET", "/v1/messages/batches/{job}"),
+    }
 
     async def create(self, request: web.Request) -> web.Response:
         assert request.headers["x-api-key"]
@@ -479,49 +503,11 @@ class _Anthropic(_Files):
         }
 
 
-def route_together(server: BatchServer) -> list[web.RouteDef]:
-    """The routes of Together."""
-    files = _Together(server)
-    return [
-        web.post("/v1/chat/completions", server.route("chat", files.chat)),
-        web.post("/v1/files/upload", server.route("upload", files.upload)),
-        web.get("/v1/files/{file}/content", server.route("content", files.content)),
-        web.post("/v1/batches", server.route("create", files.create)),
-        web.get("/v1/batches", server.route("list", files.list_all)),
-        web.get("/v1/batches/{job}", server.route("look", files.look)),
-    ]
-
-
-def route_gemini(server: BatchServer) -> list[web.RouteDef]:
-    """The routes of Gemini."""
-    files = _Gemini(server)
-    return [
-        web.post("/v1beta/openai/chat/completions", server.route("chat", files.chat)),
-        web.post("/upload/v1beta/files", server.route("upload", files.upload)),
-        web.get("/download/v1beta/{file}", server.route("content", files.content)),
-        web.post("/v1beta/openai/batches", server.route("create", files.create)),
-        web.get("/v1beta/batches", server.route("list", files.list_all)),
-        web.get("/v1beta/openai/batches/{job:.+}", server.route("look", files.look)),
-    ]
-
-
-def route_anthropic(server: BatchServer) -> list[web.RouteDef]:
-    """The routes of Anthropic."""
-    files = _Anthropic(server)
-    return [
-        web.post("/v1/chat/completions", server.route("chat", files.chat)),
-        web.post("/v1/messages/batches", server.route("create", files.create)),
-        web.get("/v1/messages/batches", server.route("list", files.list_all)),
-        web.get("/v1/messages/batches/{job}", server.route("look", files.look)),
-        web.get("/v1/messages/batches/{job}/results", server.route("content", files.content)),
-    ]
-
-
-_ROUTES: dict[str, Callable[[BatchServer], list[web.RouteDef]]] = {
-    "openai": route_openai,
-    "together": route_together,
-    "gemini": route_gemini,
-    "anthropic": route_anthropic,
+_PROVIDERS: Mapping[str, type[_Files]] = {
+    "openai": _Files,
+    "together": _Together,
+    "gemini": _Gemini,
+    "anthropic": _Anthropic,
 }
 
 

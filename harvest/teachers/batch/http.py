@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from harvest.chat.errors import read_error
-from harvest.teachers.batch.protocols.files import QUEUE_FULL
+from harvest.teachers.batch.protocols.base import QUEUE_FULL
 from harvest.teachers.endpoint.bodies import MAX_BODY_BYTES, Body
 from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.faults import NO_CONNECTION, Fault, Kind, classify_exception, classify_response

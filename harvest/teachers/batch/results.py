@@ -1,13 +1,13 @@
 """What a job brought, by request: the lines of its results, in whatever order, doubled or strange."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from harvest.teachers.batch.ledger import RESULTS, Job
-from harvest.teachers.batch.protocols.base import BatchProtocol, Line
-from harvest.teachers.batch.protocols.files import dump
+from harvest.teachers.batch.protocols.base import MALFORMED, BatchProtocol, Line, dump
 from harvest.teachers.endpoint.faults import Fault, Kind, classify_response
 
 _FINAL = (Kind.REFUSED, Kind.FATAL)
@@ -84,7 +84,7 @@ class Results:
     def _parse(self, data: bytes) -> Line | None:
         try:
             return self.protocol.read_line(_load(data))
-        except (LookupError, TypeError, ValueError, AttributeError):
+        except MALFORMED:
             self.broken += bool(data.strip())
             return None
 
@@ -93,8 +93,6 @@ def _load(data: bytes) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        import json
-
         return json.loads(data)  # forgives what servers do send: NaN, half a surrogate pair
 
 

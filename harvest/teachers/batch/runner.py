@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,8 +16,7 @@ from harvest.teachers.batch.http import (
     UnreachableError,
 )
 from harvest.teachers.batch.ledger import REQUESTS, RESULTS, Job, Ledger, Step
-from harvest.teachers.batch.protocols.base import BatchProtocol, RemoteJob
-from harvest.teachers.batch.protocols.files import LATE_SECONDS
+from harvest.teachers.batch.protocols.base import LATE_SECONDS, MALFORMED, BatchProtocol, RemoteJob
 from harvest.teachers.batch.results import Results
 from shared.console import say
 from shared.errors import TeacherError
@@ -76,14 +75,15 @@ class JobRunner:
         path = job.path / REQUESTS
         try:
             if job.state.upload is None:
-                upload = await self._protocol.upload(self._http, path, job.name)
+                with _naming(job, "uploaded"):
+                    upload = await self._protocol.upload(self._http, path, job.name)
                 job.move(Step.WRITTEN, upload=upload)
             if self._ended.is_set():
                 raise EndedError
             job.move(Step.CREATING)
             self.creating.add(job.name)
             key = f"{job.name}-{job.state.refused}"
-            made = await self._protocol.create(self._http, path, job.state.upload, job.name, key)
+            made = await self._create(job, key)
             job.move(Step.CREATED, remote=made.name)
             say(f"job {made.name} was submitted: requests {job.state.keys:,}")
         except LostAnswerError as error:
@@ -110,6 +110,12 @@ class JobRunner:
             raise
         finally:
             self.creating.discard(job.name)
+
+    async def _create(self, job: Job, key: str) -> RemoteJob:
+        try:
+            return await self._protocol.create(self._http, job.path / REQUESTS, job.state.upload, job.name, key)
+        except MALFORMED as error:  # a job may have been made all the same
+            raise LostAnswerError(f"the provider's answer cannot be read: {error!r}") from None
 
     def _count_try(self, job: Job, error: Exception) -> None:
         self._tries[job.name] += 1
@@ -139,7 +145,9 @@ class JobRunner:
         """The provider's job that is this one by its tag or its file; that may be, by size and time, without a file."""
         known = self._ledger.read_known()
         since = job.asked_at.timestamp()
-        for remote in await self._protocol.list_jobs(self._http, since):
+        with _naming(job, "looked for"):
+            listed = await self._protocol.list_jobs(self._http, since)
+        for remote in listed:
             if remote.name in known or remote.name in job.state.excluded:
                 continue
             if self._is_named(job, remote):
@@ -157,7 +165,8 @@ class JobRunner:
         assert job.state.remote is not None
         while True:
             try:
-                remote = await self._look(job, job.state.remote)
+                with _naming(job, "looked at"):
+                    remote = await self._protocol.look(self._http, job.state.remote)
                 self._note(job, remote)
                 if remote.ended:
                     await self._collect(job, remote)
@@ -165,12 +174,6 @@ class JobRunner:
             except UnreachableError as error:
                 say(f"the provider cannot be reached ({error}); its jobs go on, and are looked at again")
             await self._pause(self._poll)
-
-    async def _look(self, job: Job, remote: str) -> RemoteJob:
-        try:
-            return await self._protocol.look(self._http, remote)
-        except (TeacherError, RefusedError) as error:
-            raise TeacherError(f"the job {remote}, which {job.path} is about, cannot be looked at: {error}") from None
 
     def _note(self, job: Job, remote: RemoteJob) -> None:
         progress = self.progress[job.name]
@@ -200,7 +203,8 @@ class JobRunner:
         complete = job.state.rows if remote.problem is None else 0
         wanted = complete if remote.done is None else remote.done
         for _ in range(DOWNLOADS):
-            await self._http.download(list(remote.results), job.path / RESULTS)
+            with _naming(job, "downloaded"):
+                await self._http.download(list(remote.results), job.path / RESULTS)
             found = await asyncio.to_thread(Results(job, self._protocol).read)
             told = len(found) + (found.strange if job.state.is_guess else 0)
             if not found.broken and told >= wanted:
@@ -225,3 +229,19 @@ class JobRunner:
         except TimeoutError:
             return
         raise EndedError
+
+
+@contextmanager
+def _naming(job: Job, what: str) -> Iterator[None]:
+    """Say which job a refusal is about, or an answer that cannot be read: both become a TeacherError."""
+    try:
+        yield
+    except (TeacherError, RefusedError) as error:
+        raise TeacherError(_explain(job, what, str(error))) from None
+    except MALFORMED as error:
+        raise TeacherError(_explain(job, what, f"the provider's answer cannot be read: {error!r}")) from None
+
+
+def _explain(job: Job, what: str, why: str) -> str:
+    named = f"of {job.path}" if job.state.remote is None else f"{job.state.remote}, which {job.path} is about,"
+    return f"the job {named} cannot be {what}: {why}. Once that is mended, the same command takes it up again"

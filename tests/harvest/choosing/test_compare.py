@@ -167,6 +167,8 @@ def test_a_cascade_asks_the_dear_teacher_where_the_cheap_one_is_unsure(
     assert "holds answers that were imported" in said
     said = run("plan", "--config", "dear.yaml", "--escalate", "data/films/teacher=dear", code=2)["said"]
     assert "that is this teacher's own folder" in said
+    said = run("run", "--config", "dear.yaml", "--unsure-below", "0.9", code=2)["said"]
+    assert "name its folder with --escalate" in said
 
 
 def write_answers(name: str, right: int) -> str:

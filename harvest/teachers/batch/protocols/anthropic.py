@@ -15,8 +15,17 @@ from urllib.parse import urlencode
 
 import orjson
 
-from harvest.teachers.batch.protocols.base import Http, Json, Line, RemoteJob, Terms
-from harvest.teachers.batch.protocols.files import LATE_SECONDS, PAGE, dump, read_pieces
+from harvest.teachers.batch.protocols.base import (
+    LATE_SECONDS,
+    PAGE,
+    Http,
+    Json,
+    Line,
+    RemoteJob,
+    Terms,
+    dump,
+    read_pieces,
+)
 
 VERSION = "2023-06-01"
 _BEGIN, _END = b'{"requests":[', b"]}"

@@ -1,11 +1,21 @@
-"""What differs between the providers' batch routes, and what the room needs of each."""
+"""What differs between the providers' batch routes, what the room needs of each, and what they share."""
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import orjson
+
 Json = Mapping[str, Any]
+PAGE = 100  # jobs on a page of a list
+PIECE = 2**20
+LATE_SECONDS = 3600.0  # how far a provider's clock may be behind
+# What reading an answer raises that is not as its provider describes it.
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
+# Of a job's error, or of a refusal to make one: the queue has no room for so many tokens, or jobs, now.
+QUEUE_FULL = frozenset({"token_limit_exceeded", "batch_queue_full", "rate_limit_exceeded", "too_many_batches"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +84,7 @@ class Http(Protocol):
 
 
 class BatchProtocol(Protocol):
-    """One provider's batch route."""
+    """One provider's batch route. What reads an answer raises one of MALFORMED where it is none of the provider's."""
 
     @property
     def terms(self) -> Terms:
@@ -100,4 +110,19 @@ class BatchProtocol(Protocol):
         """The jobs that were made at or after a time, the newest first."""
 
     def read_line(self, line: Json) -> Line:
-        """Read one line of the results. Raises LookupError, TypeError or ValueError where it is none."""
+        """Read one line of the results."""
+
+
+async def read_pieces(path: Path) -> AsyncIterator[bytes]:
+    """A file in pieces."""
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            yield piece
+
+
+def dump(body: Any) -> bytes:
+    """JSON of a part of a line: orjson's bytes, or those of what it refuses (half a surrogate pair)."""
+    try:
+        return orjson.dumps(body)
+    except (TypeError, ValueError):
+        return json.dumps(body).encode()

@@ -3,24 +3,17 @@
 Source: platform.openai.com, "Batch API" and the API reference of Files and Batch, and the types of openai-python.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import orjson
-
-from harvest.teachers.batch.protocols.base import Http, Json, Line, RemoteJob, Terms
+from harvest.teachers.batch.protocols.base import LATE_SECONDS, PAGE, QUEUE_FULL, Http, Json, Line, RemoteJob, Terms
 
 CHAT = "/v1/chat/completions"
 TAG = "harvest_job"
-PAGE = 100
-PIECE = 2**20
-LATE_SECONDS = 3600.0  # how far a provider's clock may be behind
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
-# Of a job's error, or of a refusal to make one: the queue has no room for so many tokens, or jobs, now.
-QUEUE_FULL = frozenset({"token_limit_exceeded", "batch_queue_full", "rate_limit_exceeded", "too_many_batches"})
 _NOT_RUN = frozenset({"batch_expired", "batch_cancelled", "batch_canceled"})
 
 
@@ -32,13 +25,6 @@ def send_bearer(key: str, url: str) -> Mapping[str, str]:
 def find_content(http: Http, file: str) -> str:
     """Where the bytes of an output file are."""
     return f"{http.base}/files/{file}/content"
-
-
-async def read_pieces(path: Path) -> AsyncIterator[bytes]:
-    """A file in pieces."""
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            yield piece
 
 
 async def upload_form(http: Http, requests: Path, name: str) -> str:
@@ -139,13 +125,3 @@ class FileBatches:
 def _describe(errors: Any) -> str:
     told = [str(error.get("message") or error.get("code")) for error in errors]
     return "; ".join(told[:3]) or "it failed, and the provider does not say why"
-
-
-def dump(body: Any) -> bytes:
-    """JSON of a part of a line: orjson's bytes, or those of what it refuses (half a surrogate pair)."""
-    try:
-        return orjson.dumps(body)
-    except (TypeError, ValueError):
-        import json
-
-        return json.dumps(body).encode()

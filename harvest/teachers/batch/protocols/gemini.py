@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from harvest.teachers.batch.protocols.base import Http, Json, Terms
-from harvest.teachers.batch.protocols.files import FileBatches, read_pieces, send_bearer
+from harvest.teachers.batch.protocols.base import PAGE, Http, Json, Terms, read_pieces
+from harvest.teachers.batch.protocols.files import FileBatches, send_bearer
 
 _COMPATIBLE = "/openai"
 _TYPE = "application/jsonl"
@@ -66,7 +66,7 @@ async def _list_all(http: Http, since: float) -> list[Json]:
     found: list[Json] = []
     page: Json = {"nextPageToken": ""}
     while "nextPageToken" in page:
-        query = {"pageSize": "100", **({"pageToken": page["nextPageToken"]} if page["nextPageToken"] else {})}
+        query = {"pageSize": PAGE, **({"pageToken": page["nextPageToken"]} if page["nextPageToken"] else {})}
         page = await http.fetch("GET", f"{_find_native(http, '', '/batches')}?{urlencode(query)}")
         for job in page.get("operations") or ():
             about = job.get("metadata") or {}

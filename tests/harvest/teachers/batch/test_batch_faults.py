@@ -6,6 +6,7 @@ import pytest
 
 from harvest.teachers.batch.protocols import PROTOCOLS
 from harvest.teachers.batch.teacher import BatchTeacher
+from shared.errors import TeacherError
 from shared.schema import Status
 from tests.harvest.batch_server import FOREIGN, BatchServer
 from tests.harvest.teachers.batch.batch_runs import PRICE_IN, PRICE_OUT, ask_all, make_requests, make_teacher
@@ -43,3 +44,35 @@ def test_under_all_faults_each_row_ends_with_one_status_for_half_the_price(
         again = reread(answer.raw)
         assert (again["status"], again["label_logprobs"]) == (answer.status, answer.label_logprobs)
     check_no_file_shows(CANARY, tmp_path)
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+def test_an_answer_that_says_nothing_names_its_job_which_is_taken_up_again(
+    dialect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCH_KEY", "a-key-of-the-tests")
+    with BatchServer(dialect, looks=1) as server:
+        teacher = make_teacher(server, tmp_path, dialect=dialect, scoring="votes", votes=1, api_key_env="BATCH_KEY")
+        requests = make_requests(teacher, 3)
+        server.strange = {"create", "look"}  # what was made is found again
+        with pytest.raises(TeacherError, match=f"the job batch_1, which {tmp_path}/.* cannot be looked at"):
+            ask_all(teacher, requests)
+        server.strange = {"list", "look", "upload"}
+        with pytest.raises(TeacherError, match=r"the job batch_1, .* the same command takes it up again"):
+            ask_all(teacher, requests)
+        server.strange = set()
+        assert len(ask_all(teacher, requests)) == 3
+        assert (server.count.jobs, server.count.doubled) == (1, [])
+
+
+@pytest.mark.parametrize("routes", [{"upload"}, {"create", "list"}])
+def test_a_job_that_may_not_be_made_is_named_by_its_folder(routes: set[str], tmp_path: Path) -> None:
+    with BatchServer(looks=1) as server:
+        teacher = make_teacher(server, tmp_path)
+        requests = make_requests(teacher, 3)
+        server.strange = routes
+        with pytest.raises(TeacherError, match=f"the job of {tmp_path}/journal/batch/.* cannot be "):
+            ask_all(teacher, requests)
+        server.strange = set()
+        assert len(ask_all(teacher, requests)) == 3
+        assert (server.count.jobs, server.count.doubled) == (1, [])
