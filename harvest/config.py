@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from harvest.asking.interrupt import DRAIN_SECONDS
 from harvest.asking.plan import EVERY_SPLIT, Share
+from harvest.teachers.pool.config import PoolConfig
 from harvest.teachers.registry import TeacherChoice as TeacherChoice
 from harvest.teachers.registry import check_teacher_options
 from shared.errors import UsageError
@@ -85,11 +86,13 @@ class TaskChoice(TaskOptions):
 class HarvestConfig:
     """One harvest. `splits` None is all of the task's; for the rest see harvest.asking.plan.Scope.
 
-    `onto` is a teacher folder whose answers get the vectors of this harvest's teacher (harvest.teachers.onto).
+    `pool` is where the teacher's replicas answer, if it has any, and `onto` a teacher folder whose answers get the
+    vectors of this harvest's teacher (harvest.teachers.onto).
     """
 
     task: TaskChoice
     teacher: TeacherChoice
+    pool: PoolConfig = PoolConfig()
     out: Annotated[Path | None, Option("Folder of the task's shards. Unless given, data/<task>.")] = None
     letters: Annotated[
         bool, Option("Ask for a letter in place of a label's word: the question lists the words with letters.")

@@ -38,6 +38,8 @@ from harvest.teachers.base import Remote, Teacher, find_draw_problem, find_maybe
 from harvest.teachers.batch.ledger import read_jobs
 from harvest.teachers.kept_answers import KeptAnswers
 from harvest.teachers.onto import OntoAnswers
+from harvest.teachers.pool.make import make_pool
+from harvest.teachers.pool.teacher import PoolTeacher
 from harvest.teachers.registry import choose_entry, name_teacher, prepare_teacher
 from shared.console import say, track
 from shared.errors import RecipeMismatchError, UsageError
@@ -98,10 +100,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class _Harvest:
-    """What a choice came to: texts, teacher, the teacher's folder, the rows that it is about, and what may stop it."""
+    """What a choice came to: texts, teacher, the teacher's folder, the rows that it is about, and what may stop it.
+
+    `pool` is the part of the teacher that hands requests to its replicas, where it has any.
+    """
 
     loaded: LoadedTask
     teacher: Teacher
+    pool: PoolTeacher | None
     path: Path
     scope: Scope
     failure_limit: float
@@ -157,7 +163,7 @@ def plan_harvest(
             say(f"{under_way:,} of these requests are in jobs that a run takes up (harvest status): they are paid once")
         left = plan.count(Action.ASK)
         report = _report(loaded, teacher, path, plan, spent, started, changes, left)
-        return replace(report, forecast=make_forecast(plan, teacher, measured))
+        return replace(report, forecast=make_forecast(plan, teacher, measured, config.pool.replicas or 1))
 
 
 def run_harvest(
@@ -222,6 +228,8 @@ def _run_engine(harvest: _Harvest, plan: Plan, folder: TeacherFolder, probed: An
     """Carry out a plan; the outcome counts the answer of the probe, if there was one, with it."""
     loaded, teacher = harvest.loaded, harvest.teacher
     to_do = plan.count(Action.ASK, Action.COPY, Action.CARRY, Action.FAIL)
+    if harvest.pool is not None:
+        harvest.pool.expect(plan.count(Action.ASK))
     with track(f"{teacher.name} on {loaded.task.name}", to_do) as tracker:
         stops = (harvest.failure_limit, harvest.interrupt, harvest.drain)
         engine = Engine(loaded, teacher, plan, folder, tracker, *stops)
@@ -334,6 +342,8 @@ def _prepare(
         _check_calibration(config.teacher, task)
     teacher = _make_teacher(config.teacher, build_teacher, task, folder)
     try:
+        pool = make_pool(teacher, config.teacher, task, config.pool)
+        teacher = pool or teacher
         if config.onto is not None:
             teacher = OntoAnswers(teacher, config.onto, loaded.task)
         if loaded.task.has_pictures and not sees_pictures(teacher):
@@ -353,7 +363,7 @@ def _prepare(
             if sends:
                 teacher.remote.check_access()
             _adopt(teacher.remote, path)
-        yield _Harvest(loaded, teacher, path, scope, config.failure_limit, config.drain, interrupt)
+        yield _Harvest(loaded, teacher, pool, path, scope, config.failure_limit, config.drain, interrupt)
     finally:
         run_loop(teacher.aclose(), interrupt)
 

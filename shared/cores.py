@@ -14,9 +14,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_share: int | None = None
+
+
 def count_cores() -> int:
     """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if _share is None else min(cores, _share)
+
+
+def use_cores(count: int) -> None:
+    """Leave all but `count` cores to other processes from now on."""
+    global _share
+    _share = count
 
 
 def share_out(items: Sequence[Item], parts: int) -> list[Sequence[Item]]:

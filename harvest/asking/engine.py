@@ -18,7 +18,7 @@ from harvest.asking.interrupt import DRAIN_SECONDS, Interrupt
 from harvest.asking.pictures import keep_pictures
 from harvest.asking.plan import Action, Plan, request_key
 from harvest.asking.reserve import NEARLY_FULL, RESERVE_BYTES, DiskReserve
-from harvest.teachers.base import Reply, Request, Teacher
+from harvest.teachers.base import Reply, Request, Teacher, find_progress
 from shared.causes import count_causes
 from shared.console import Tracker, say
 from shared.errors import DiskError, TooManyFailuresError
@@ -313,4 +313,5 @@ class Engine:
     def _describe_progress(self) -> str:
         if self._remote is not None:
             return self._remote.describe_progress()
-        return f"{self.outcome.failed} failed" if self.outcome.failed else ""
+        failed = f"{self.outcome.failed} failed" if self.outcome.failed else ""
+        return "; ".join(filter(None, (find_progress(self._teacher), failed)))

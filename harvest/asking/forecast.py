@@ -49,7 +49,8 @@ class Forecast:
     `image_tokens` are those of the pictures alone, not part of `input_tokens`. `cost_usd` is None where no price is
     known, and `price` says which it is. `minutes` is None where nothing is known of the pace; for an endpoint it is the
     least under the ceilings that were set. `deferred` is for a teacher whose answers come hours later, for a share of
-    the price. `measured_rows` is how many kept rows the figures are from: 0 is an estimate from the texts alone.
+    the price. `measured_rows` is how many kept rows the figures are from: 0 is an estimate from the texts alone. The
+    minutes are those of `replicas` side by side.
     `bytes_measured` is whether bytes a row are those of the folder's own shards.
     """
 
@@ -64,6 +65,7 @@ class Forecast:
     minutes: float | None
     measured_rows: int
     deferred: Deferred | None = None
+    replicas: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +134,11 @@ def _iterate_rows(folder: Path, manifest: Manifest) -> Iterator[Mapping[str, Any
         yield from read_row_group(group, _COLUMNS).slice(0, ROWS_READ).to_pylist()
 
 
-def make_forecast(plan: Plan, teacher: Teacher, measured: Measurement | None) -> Forecast:
-    """What the rows that `plan` asks will take. `plan` was made with its estimate."""
+def make_forecast(plan: Plan, teacher: Teacher, measured: Measurement | None, replicas: int = 1) -> Forecast:
+    """What the rows that `plan` asks will take. `plan` was made with its estimate.
+
+    `replicas` of the teacher answer side by side, each at the pace that was measured.
+    """
     assert plan.estimate is not None
     guess: Estimate = plan.estimate
     requests = plan.count(Action.ASK)
@@ -166,7 +171,7 @@ def make_forecast(plan: Plan, teacher: Teacher, measured: Measurement | None) ->
         latency_ms = None if seconds_a_row is None else seconds_a_row * 1000
         seconds = remote.bound_seconds(requests, prompt.likely + output.likely, latency_ms)
     else:
-        seconds = None if seconds_a_row is None else seconds_a_row * requests
+        seconds = None if seconds_a_row is None else seconds_a_row * requests / replicas
     return Forecast(
         requests=requests,
         input_tokens=_scale(prompt, 1 - image_share),
@@ -179,6 +184,7 @@ def make_forecast(plan: Plan, teacher: Teacher, measured: Measurement | None) ->
         minutes=None if seconds is None else seconds / 60,
         measured_rows=rows,
         deferred=None if remote is None else remote.deferred,
+        replicas=replicas,
     )
 
 
@@ -217,6 +223,8 @@ def describe_forecast(forecast: Forecast) -> list[str]:
         minutes = (
             f"about {forecast.minutes:,.1f}, if the pace holds" if measured else f"at least {forecast.minutes:,.1f}"
         )
+        if forecast.replicas > 1:
+            minutes += f"; {forecast.replicas} replicas side by side, each at that of the rows that are kept"
     return [
         f"what {forecast.requests:,} rows will take, {basis}:",
         f"  input tokens   {_show(forecast.input_tokens)}",

@@ -1,7 +1,6 @@
 """All pictures of a row: what the key of its request says of them, and what its teacher is sent."""
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 from harvest.pictures.look import Look, look, name_picture
 from harvest.pictures.prepare import PREPARING, Shown, prepare
 from shared.console import say
+from shared.cores import count_cores
 from shared.errors import DataError
 from shared.example import Example
 
@@ -51,7 +51,7 @@ async def prepare_ahead(
     """The items in their order, each with its row's pictures; those of the next ones are prepared meanwhile."""
     loop = asyncio.get_running_loop()
     waiting: deque[tuple[Item, asyncio.Future[Prepared]]] = deque()
-    threads = max(1, min(8, (os.cpu_count() or 1) - 1))
+    threads = max(1, min(8, count_cores() - 1))
     pool = ThreadPoolExecutor(threads, "picture")
     try:
         async for item in items:

@@ -1,7 +1,6 @@
 """Pages rendered ahead of a teacher in worker processes, so that it never waits for a picture."""
 
 import asyncio
-import os
 import subprocess
 import weakref
 from collections import deque
@@ -14,6 +13,7 @@ from typing import TypeAlias, TypeVar
 
 from harvest.rendering.layout import Layout
 from harvest.rendering.page import Page
+from shared.cores import count_cores
 from shared.errors import DataError, TeacherError
 from shared.workers import start_module
 
@@ -34,7 +34,7 @@ class RenderPool:
 
     def __init__(self, layout: Layout, workers: int | None = None) -> None:
         self._layout = layout
-        self._count = workers or max(1, min(MAX_WORKERS, (os.cpu_count() or 1) - 1))
+        self._count = workers or max(1, min(MAX_WORKERS, count_cores() - 1))
         self._workers: _Workers | None = None
 
     async def render_ahead(

@@ -78,6 +78,15 @@ def sees_pictures(teacher: "Teacher") -> bool:
     return bool(getattr(teacher, "sees_pictures", False))
 
 
+def find_progress(teacher: "Teacher") -> str:
+    """How a teacher that answers in several places is doing there, in one short line; "" of any other.
+
+    One that does says so by a property `progress`.
+    """
+    progress: str = getattr(teacher, "progress", "")
+    return progress
+
+
 def find_maybe_billed(teacher: "Teacher") -> float:
     """US dollars that requests without a reply may have cost beside what rows say, at most.
 

@@ -240,6 +240,11 @@ def register_teacher(entry: TeacherEntry) -> None:
     find_teachers.cache_clear()
 
 
+def is_registered_here(name: str) -> bool:
+    """Whether the teacher of that name is this process's own, which no other one finds."""
+    return name in _registered
+
+
 def _load_entry(point: EntryPoint) -> TeacherEntry:
     entry = point.load()
     if not isinstance(entry, TeacherEntry):

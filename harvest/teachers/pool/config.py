@@ -1,0 +1,66 @@
+"""What a user says about replicas."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from shared.errors import UsageError
+from shared.options import Option, check_options
+from shared.suggestions import suggest
+
+RESOURCES = ("cpus", "gpus")
+_PANEL = "Replicas"
+
+
+def parse_resources(text: str) -> dict[str, float]:
+    """Read `gpus=1,cpus=2` as amounts by name. Raises ValueError that says what to give."""
+    amounts: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.strip().partition("=")
+        if name not in RESOURCES:
+            raise ValueError(suggest(name, RESOURCES, there="a replica can be given"))
+        try:
+            amounts[name] = float(number)
+        except ValueError:
+            raise ValueError(f"give a number, {name}=1") from None
+    return amounts
+
+
+def show_resources(amounts: Mapping[str, float]) -> str:
+    """Write amounts as `parse_resources` reads them."""
+    return ",".join(f"{name}={amount:g}" for name, amount in amounts.items())
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """How many replicas of the teacher answer. Raises UsageError for what does not go together."""
+
+    replicas: Annotated[
+        int | None,
+        Option(
+            "Processes that each hold the teacher and answer side by side. Unless given, none: it is in this one.",
+            at_least=1,
+            panel=_PANEL,
+        ),
+    ] = None
+    per_replica: Annotated[
+        Mapping[str, float] | None,
+        Option(
+            "What each replica has: gpus=1,cpus=2. Part of a GPU is shared: gpus=0.25. Unless given, an equal share of "
+            "what this machine has.",
+            parse=parse_resources,
+            show=show_resources,
+            metavar="gpus=N,cpus=N",
+            panel=_PANEL,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.replicas is None and self.per_replica is not None:
+            raise UsageError("--per-replica says what replicas have: give their number with --replicas")
+        for name, amount in (self.per_replica or {}).items():
+            if amount < 0 or (name == "gpus" and amount > 1 and amount % 1):
+                raise UsageError(f"--per-replica {name}={amount:g}: give 0 or more; beyond one GPU, whole ones")
+            if name == "cpus" and (amount < 1 or amount % 1):
+                raise UsageError(f"--per-replica {name}={amount:g}: give whole cores, 1 or more")

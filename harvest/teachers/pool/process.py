@@ -1,0 +1,62 @@
+"""A replica in a process of its own: `python -m harvest.teachers.pool.process FD`, FD a socket to `harvest`.
+
+It leads a session: an interrupt at the keyboard is the pool's to act on. When the socket ends before the pool has said
+so, because `harvest` was killed, say, the process ends at once with all that it has started.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from threading import Thread
+
+import uvloop
+
+from harvest.teachers.pool.messages import Close, FromReplica, Means, Settings
+from harvest.teachers.pool.replica import Replica
+
+
+def main() -> None:
+    """Serve the socket until the pool closes the replica."""
+    connection = Connection(int(sys.argv[1]))
+    settings, means = connection.recv()
+    uvloop.run(_serve(connection, settings, means))
+
+
+async def _serve(connection: Connection, settings: Settings, means: Means) -> None:
+    outbox: SimpleQueue[FromReplica | None] = SimpleQueue()
+    replica = Replica(settings, means, outbox.put)
+    sender = Thread(target=_send, args=(connection, outbox))
+    sender.start()
+    Thread(target=_receive, args=(connection, replica, asyncio.get_running_loop()), daemon=True).start()
+    try:
+        await replica.serve()
+    finally:
+        outbox.put(None)
+        sender.join()
+
+
+def _send(connection: Connection, outbox: "SimpleQueue[FromReplica | None]") -> None:
+    """Send what comes until None does."""
+    while (message := outbox.get()) is not None:
+        try:
+            connection.send(message)
+        except OSError:
+            return  # nobody is there any more: what receives ends the process
+
+
+def _receive(connection: Connection, replica: Replica, loop: asyncio.AbstractEventLoop) -> None:
+    """Take messages until the pool closes the replica; end everything where the socket ends before."""
+    try:
+        while not isinstance(message := connection.recv(), Close):
+            loop.call_soon_threadsafe(replica.take, message)
+        loop.call_soon_threadsafe(replica.close)
+        connection.recv()
+    except (EOFError, OSError, RuntimeError):
+        os.killpg(0, signal.SIGKILL)  # this process leads a group of its own
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""A teacher made of replicas of one teacher: the protocol before them, and what hands requests out behind it.
+
+Each replica says how many requests it has room for, as its teacher takes them, so none is handed more than it works
+on; who is free gets the next. Replies come in the order in which they are ready.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from operator import methodcaller
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+from harvest.teachers.base import Estimate, Reply, Request, Teacher, find_draw_problem, sees_pictures
+from harvest.teachers.pool.hosts import Host, Link
+from harvest.teachers.pool.messages import Answered, Batch, Failure, FromReplica, Room, Said, Up
+from harvest.teachers.pool.seats import SUSPECTED_AFTER, Requests, Seat, limit_share
+from shared.console import say
+from shared.errors import Error, TeacherError, UsageError
+from shared.events import emit
+from shared.example import Example
+from shared.schema import Answer, Status
+
+PROGRESS_SECONDS = 0.2  # how old what is shown of the replicas may be
+SHOWN_SEATS = 8
+DEADLY = (
+    f"{SUSPECTED_AFTER + 1} replicas ended while they were asked this row, the last one asked nothing else; the others "
+    "were asked again and answered"
+)
+
+
+class PoolTeacher:
+    """`count` replicas of `teacher`, which answers nothing itself: it says what is asked, and what that takes.
+
+    A Teacher itself. `make_host` is called once there is something to ask.
+    """
+
+    remote = None
+
+    def __init__(self, teacher: Teacher, count: int, make_host: Callable[[], Host]) -> None:
+        self.name = teacher.name
+        self._teacher, self._make_host = teacher, make_host
+        self._host: Host | None = None
+        self._seats = [Seat(number) for number in range(count)]
+        self._links: dict[Seat, Link] = {}
+        self._news: SimpleQueue[tuple[Seat, Link, FromReplica | None]] = SimpleQueue()
+        self._wake: Callable[[], object] | None = None
+        self._expected: int | None = None
+        self._said: set[str] = set()
+        self._problems: list[Error] = []
+        self._progress, self._progress_at = "", 0.0
+
+    @property
+    def why_no_draws(self) -> str | None:
+        """As the teacher of the replicas has it."""
+        return find_draw_problem(self._teacher)
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether the teacher of the replicas does."""
+        return sees_pictures(self._teacher)
+
+    @property
+    def progress(self) -> str:
+        """How many replicas answer, and how many rows each has answered; by number where there are few."""
+        if time.monotonic() - self._progress_at >= PROGRESS_SECONDS:
+            self._progress_at = time.monotonic()
+            rows = ", ".join(f"{seat.rows:,}" for seat in self._seats) if len(self._seats) <= SHOWN_SEATS else ""
+            answering = sum(seat.proven for seat in self._seats)
+            self._progress = f"{answering} of {len(self._seats)} replicas answer{f': {rows}' if rows else ''}"
+        return self._progress
+
+    def recipe(self) -> Mapping[str, Any]:
+        """That of the teacher: where it is answered changes no answer."""
+        return self._teacher.recipe()
+
+    def content(self, example: Example) -> Mapping[str, Any]:
+        """As the teacher is asked."""
+        return self._teacher.content(example)
+
+    def estimate(self, example: Example) -> Estimate:
+        """As the teacher estimates."""
+        return self._teacher.estimate(example)
+
+    def expect(self, count: int) -> None:
+        """Say how many requests the next stream has, so that the last ones are shared out evenly."""
+        self._expected = count
+
+    async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
+        """Have the replicas answer; they start with the first request, and stay for later calls.
+
+        A replica that dies is replaced, and another is asked what it has not answered. Raises the teacher's own error
+        where no replica can begin, and TeacherError where each dies again and again.
+        """
+        stream = _Stream(requests, self._expected)
+        self._expected = None
+        if await stream.is_over():
+            return
+        arrived = asyncio.Event()
+        self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, arrived.set)
+        try:
+            if self._host is None:
+                self._host = await asyncio.to_thread(self._make_host)
+            for seat in self._seats:
+                if seat not in self._links and not seat.is_empty:
+                    await self._start(seat, self._host)
+            while True:
+                arrived.clear()
+                for reply in await self._take_news(stream):
+                    yield reply
+                for seat in self._seats:
+                    await self._hand_out(seat, stream)
+                if stream.is_empty and not any(seat.asked for seat in self._seats):
+                    return
+                await arrived.wait()
+        except BaseException:
+            self._kill()  # nobody waits for what they are at
+            raise
+        finally:
+            self._wake = None
+
+    async def aclose(self) -> None:
+        """End the replicas, each with what its teacher has started."""
+        links = list(self._links.values())
+        self._links.clear()
+        if links:
+            with ThreadPoolExecutor(len(links)) as threads:
+                list(threads.map(methodcaller("close"), links))
+            self._say_rows()
+        if self._host is not None:
+            self._host.close()
+            self._host = None
+        await self._teacher.aclose()
+
+    async def _start(self, seat: Seat, host: Host) -> None:
+        link = await asyncio.to_thread(host.start, seat.number)
+        self._links[seat] = link
+        Thread(target=self._receive, args=(seat, link), daemon=True).start()
+
+    def _receive(self, seat: Seat, link: Link) -> None:
+        """Put what a replica says where `answer` finds it; None at its end."""
+        while True:
+            messages = link.receive()
+            for message in (None,) if messages is None else messages:
+                self._news.put((seat, link, message))
+            if (wake := self._wake) is not None:
+                try:
+                    wake()
+                except RuntimeError:
+                    return  # the loop is closed: nobody listens
+            if messages is None:
+                return
+
+    async def _take_news(self, stream: "_Stream") -> list[Reply]:
+        """Take all that has arrived: give the replies, and act upon the rest."""
+        replies: list[Reply] = []
+        while True:
+            try:
+                seat, link, message = self._news.get_nowait()
+            except Empty:
+                return replies
+            if self._links.get(seat) is not link:
+                continue  # of a replica that was replaced
+            if isinstance(message, Answered):
+                for key, answer, pictures in message.answers:
+                    if (request := stream.waiting.answer(seat, key)) is not None:
+                        replies.append(Reply(request, answer, pictures))
+            elif isinstance(message, Room):
+                seat.take_room(message.stream, message.count, message.starving)
+            elif isinstance(message, Up):
+                emit("replica", number=seat.number + 1, state="up", machine=message.machine)
+            elif isinstance(message, Said):
+                self._say_once(seat, message.text)
+            else:
+                blamed = await self._replace(seat, link, message, stream)
+                replies += [Reply(one, Answer(Status.FAILED, error=DEADLY, attempts=1)) for one in blamed]
+
+    def _say_once(self, seat: Seat, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            say(f"replica {seat.number + 1}: {text}")
+
+    async def _replace(self, seat: Seat, link: Link, failure: Failure | None, stream: "_Stream") -> list[Request]:
+        """Have another replica take the seat of one that has ended; give the requests that it ended of.
+
+        Raises the error of the first where no seat is taken any more, and UsageError at once.
+        """
+        del self._links[seat]
+        if failure is not None:
+            why = f"cannot go on: {failure.error}"
+            if isinstance(failure.error, UsageError):
+                raise failure.error
+        else:
+            why = await asyncio.to_thread(link.explain_end)
+        await asyncio.to_thread(link.kill)
+        error = failure.error if failure is not None else TeacherError(f"the teacher's process {why}")
+        self._problems.append(error)
+        lost = len(seat.asked)
+        # One that says at its first request that it cannot work would say so again.
+        may_stay = failure is None or seat.rows > 0
+        blamed = stream.waiting.take_deaths(seat, may_stay=may_stay)
+        emit("replica", number=seat.number + 1, state="ended", text=why, returned=lost - len(blamed))
+        if all(one.is_empty for one in self._seats):
+            raise self._explain_problems()
+        goes_on = "the others go on without it" if seat.is_empty else "another takes its place"
+        self._say_once(seat, f"{why}; {goes_on}, and {lost - len(blamed):,} requests are asked again")
+        if not seat.is_empty and self._host is not None:
+            await self._start(seat, self._host)
+        return blamed
+
+    def _explain_problems(self) -> Error:
+        """The error of the first replica that could not work, once, whatever the others said."""
+        first = self._problems[0]
+        if len(self._seats) == 1 or isinstance(first, UsageError):
+            return first
+        same = {str(one) for one in self._problems} == {str(first)}
+        what = f"none of {len(self._seats)} replicas can work; {'each' if same else 'the first'} said"
+        return type(first)(f"{what}: {first}")
+
+    async def _hand_out(self, seat: Seat, stream: "_Stream") -> None:
+        """Ask a replica as much as it takes, and may be asked."""
+        if seat.is_empty or not (seat.room or seat.starving):
+            return
+        on_trial = seat.is_on_trial
+        share = limit_share(seat, stream.left, self._seats)
+        asked = await stream.take(share, may_suspect=not seat.asked)
+        # What a teacher gathers is answered once it knows that no more comes: at the end, or where its share is full.
+        is_last = await stream.is_over() or on_trial or (seat.starving and not share)
+        if not asked and not (is_last and seat.asked):
+            return
+        seat.ask(asked)
+        if is_last:
+            seat.end_stream()
+        await asyncio.to_thread(self._links[seat].send, Batch(asked, is_last))
+
+    def _kill(self) -> None:
+        for link in self._links.values():
+            link.kill()
+        self._links.clear()
+        for seat in self._seats:
+            seat.restart()
+
+    def _say_rows(self) -> None:
+        """Say how many rows each replica has answered."""
+        rows = ", ".join(f"{seat.rows:,}" for seat in self._seats[:SHOWN_SEATS])
+        more = "" if len(self._seats) <= SHOWN_SEATS else ", ..."
+        say(f"rows by replica: {rows}{more}")
+        for seat in self._seats:
+            emit("replica", number=seat.number + 1, state="done", rows=seat.rows)
+
+
+class _Stream:
+    """The requests of one call, those that come back included."""
+
+    def __init__(self, requests: AsyncIterator[Request], expected: int | None) -> None:
+        self.waiting = Requests()
+        self._requests, self._expected = requests, expected
+        self._next: Request | None = None
+        self._is_exhausted = False
+
+    @property
+    def left(self) -> int | None:
+        """How many requests wait to be asked; None where nobody knows."""
+        known = len(self.waiting.returned) + len(self.waiting.suspects) + (self._next is not None)
+        if self._is_exhausted:
+            return known
+        return None if self._expected is None else known + max(0, self._expected)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no request is left to ask."""
+        return self._is_exhausted and self._next is None and not self.waiting.returned and not self.waiting.suspects
+
+    async def is_over(self) -> bool:
+        """Whether no request is left to ask but those that are asked alone."""
+        if self._next is None and not self.waiting.returned:
+            await self._pull()
+        return self._next is None and not self.waiting.returned
+
+    async def take(self, count: int, *, may_suspect: bool) -> list[Request]:
+        """Take up to `count` requests, first those that came back; or one to be asked alone, where no other is left."""
+        taken: list[Request] = []
+        while len(taken) < count and not await self.is_over():
+            if self.waiting.returned:
+                taken.append(self.waiting.returned.popleft())
+            elif self._next is not None:
+                taken.append(self._next)
+                self._next = None
+        if count and may_suspect and not taken and self.waiting.suspects:
+            taken.append(self.waiting.suspects.popleft())
+        return taken
+
+    async def _pull(self) -> None:
+        if self._is_exhausted:
+            return
+        self._next = await anext(self._requests, None)
+        if self._next is None:
+            self._is_exhausted = True
+        elif self._expected is not None:
+            self._expected -= 1

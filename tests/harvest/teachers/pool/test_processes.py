@@ -1,0 +1,159 @@
+"""Replicas in processes of this machine: each row once, whoever dies; and nothing that outlives the run."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harvest.config import HarvestConfig, PoolConfig, TeacherChoice
+from harvest.job import plan_harvest, run_harvest
+from shared.errors import TeacherError
+from shared.shards import iterate_pieces, load_manifest, verify_shards
+from tests.harvest.children import list_children
+from tests.harvest.teachers.pool.conftest import choose_task
+
+pytestmark = pytest.mark.real
+
+COLUMNS = ("sample_id", "request_key", "status", "reply", "embedding", "error")
+
+
+def choose(
+    folder: Path, texts: list[str], replicas: int | None, asked: Path | None = None, **options: Any
+) -> HarvestConfig:
+    """A harvest of `texts` by echo into `folder`/out."""
+    noted = {} if asked is None else {"asked": str(asked)}
+    teacher = TeacherChoice("echo", options={**options, **noted})
+    return HarvestConfig(choose_task(folder, texts), teacher, PoolConfig(replicas), out=folder / "out")
+
+
+def name_texts(count: int) -> list[str]:
+    return [f"film number {i}" for i in range(count)]
+
+
+def read_rows(out: Path) -> dict[str, dict[str, Any]]:
+    """The kept rows by sample id. Fails where one is there twice."""
+    folder = out / "teacher=echo"
+    rows = [
+        row
+        for piece in iterate_pieces(folder, load_manifest(folder), COLUMNS)
+        for row in piece.table.select(COLUMNS).to_pylist()
+    ]
+    by_id = {row["sample_id"]: row for row in rows}
+    assert len(by_id) == len(rows)
+    return by_id
+
+
+def read_asked(asked: Path) -> Counter[str]:
+    return Counter(line for path in asked.glob("asked-*") for line in path.read_text().splitlines())
+
+
+def test_replicas_answer_as_one_process_does_and_end(tmp_path: Path, asked: Path) -> None:
+    before = list_children()
+    texts = name_texts(300)
+    alone, pooled = tmp_path / "alone", tmp_path / "pooled"
+    alone.mkdir()
+    pooled.mkdir()
+    run_harvest(choose(alone, texts, None))
+    report = run_harvest(choose(pooled, texts, 2, asked, gather=16, seconds=0.15))
+    assert (report.asked, report.failed) == (300, 0)
+    assert read_rows(pooled / "out") == read_rows(alone / "out")
+    assert (alone / "out/teacher=echo/manifest.json").exists()
+    assert len(list(asked.glob("asked-*"))) == 2  # neither had all of them
+    assert len(list(asked.glob("ended-*"))) == 3  # as teachers end; one is this process's own
+    assert plan_harvest(choose(pooled, texts, 3)).to_ask == 0  # their number is no part of a key
+    assert list_children() == before
+
+
+def test_a_replica_that_dies_is_replaced_and_a_row_that_kills_fails(tmp_path: Path, asked: Path) -> None:
+    texts = name_texts(200)
+    texts[3] = texts[150] = "a deadly film"
+    texts[150] += " again"
+    report = run_harvest(choose(tmp_path, texts, 2, asked, gather=16, seconds=0.01))
+    rows = read_rows(tmp_path / "out")
+    failed = {row["sample_id"]: row["error"] for row in rows.values() if row["status"] == "failed"}
+    assert (report.asked, report.failed, len(rows), len(failed)) == (200, 2, 200, 2)
+    assert all("replicas ended while they were asked this row" in error for error in failed.values())
+    assert read_asked(asked)["a deadly film"] <= 6  # it is not asked for ever
+    assert verify_shards(tmp_path / "out").ok
+
+
+def test_replicas_that_cannot_begin_end_the_run_with_one_message(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError) as raised:
+        run_harvest(choose(tmp_path, name_texts(50), 2, broken="there is no model of that name"))
+    assert str(raised.value).count("there is no model of that name") == 1
+    assert str(raised.value).startswith("none of 2 replicas can work; each said")
+    before = list_children()
+    with pytest.raises(TeacherError, match=r"ended with code -9 .*memory"):  # each row kills: as if it were the loading
+        run_harvest(choose(tmp_path, [f"deadly {i}" for i in range(50)], 2))
+    assert list_children() == before
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+from tests.harvest.teachers.pool.test_processes import choose, name_texts
+from harvest.asking.interrupt import SignalInterrupts
+from harvest.job import run_harvest
+folder, asked = map(Path, sys.argv[1:])
+run_harvest(choose(folder, name_texts(400), 2, asked, gather=4, seconds=0.2), interrupt=SignalInterrupts())
+"""
+
+
+def find_replicas(parent: int) -> list[int]:
+    """The processes of a run that answer."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            line, status = (path / "cmdline").read_text(), (path / "stat").read_text()
+        except OSError:
+            continue
+        if "harvest.teachers.pool.process" in line and int(status.rpartition(")")[2].split()[1]) == parent:
+            found.append(int(path.name))
+    return found
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("sent", "code"), [([signal.SIGINT], -2), ([signal.SIGINT] * 2, -2), ([signal.SIGKILL], -9)])
+def test_however_a_run_ends_its_replicas_do_and_the_next_goes_on(
+    tmp_path: Path, asked: Path, sent: list[signal.Signals], code: int
+) -> None:
+    run = subprocess.Popen([sys.executable, "-c", COMMAND, str(tmp_path), str(asked)], stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: len(list(asked.glob("asked-*"))) == 2, "both replicas answer")
+        replicas = find_replicas(run.pid)
+        assert len(replicas) == 2
+        for number in sent:
+            run.send_signal(number)
+            time.sleep(0.3)
+        _, said = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == code, said
+    wait_until(lambda: not any(map(lives, replicas)), "no replica is left")
+    before = read_asked(asked)
+    report = run_harvest(choose(tmp_path, name_texts(400), 3, asked, gather=4))
+    assert report.kept + report.asked == 400
+    again = read_asked(asked) - before
+    assert sum(again.values()) == report.asked
+    assert len(read_rows(tmp_path / "out")) == 400
+    if len(sent) == 1 and sent[0] == signal.SIGINT:
+        assert sum(before.values()) == report.kept  # what was in flight has arrived
