@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.console import say
 from shared.errors import SourceError, UsageError
-from shared.sources import ResolvedModel, fingerprint_model, resolve_model
+from shared.sources import ResolvedModel, fingerprint_model, hub_errors, resolve_model
 
 
 class FrozenModel:
@@ -58,6 +58,23 @@ class FrozenModel:
             return json.loads(content)
         except ValueError as error:
             raise SourceError(f"{name} of {self._source} is not JSON ({error}): fetch the model again") from None
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of all its files, for libraries that take no hub id: those of a hub model are downloaded.
+
+        Raises SourceError where that fails.
+        """
+        place = self.resolved
+        if place.kind == "folder":
+            return Path(place.location)
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(place.location, revision=place.revision))
+        except hub_errors() as error:
+            reason = str(error).splitlines()[0]
+            raise SourceError(f"{self._source} cannot be downloaded: {reason}; what has arrived is kept") from error
 
     def load(self, loader: Any, **options: Any) -> Any:
         """Load this model with `loader.from_pretrained`. Raises SourceError where that fails."""

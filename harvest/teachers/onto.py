@@ -86,7 +86,7 @@ class OntoAnswers:
             async for reply in replies:
                 while lacking:
                     yield lacking.pop()
-                yield Reply(reply.request, join(answers.pop(reply.request.key), reply.answer))
+                yield replace(reply, answer=join(answers.pop(reply.request.key), reply.answer))
         while lacking:
             yield lacking.pop()
 

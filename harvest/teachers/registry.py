@@ -21,7 +21,7 @@ from harvest.teachers.vision_models import VISION_MODELS, VisionModel, find_visi
 from shared.console import say
 from shared.errors import TeacherError, UsageError
 from shared.options import Option, list_options, make_config, spell_flags
-from shared.sources import MPNET, check_hub
+from shared.sources import MPNET, PIPER_JOE, WHISPER_TINY, check_hub
 from shared.suggestions import find_near, suggest
 
 if TYPE_CHECKING:
@@ -184,6 +184,17 @@ ENTRIES = (
             "speech", ("torch", "transformers", "sentencepiece"), "model", memory="1 GB and some"
         ),
         defaults={"model": "microsoft/speecht5_tts"},
+    ),
+    TeacherEntry(
+        name="listener",
+        summary="speaks the text with Piper, hears it with Whisper, encodes what it heard: speech of packaged parts",
+        teacher="harvest.teachers.speech:SpeechTeacher",
+        config="SpeechConfig",
+        gives=("embedding", "reply"),
+        requirements=Requirements(
+            "listener", ("torch", "transformers", "piper", "ctranslate2", "scipy"), "encoder", memory="1 GB"
+        ),
+        defaults={"model": PIPER_JOE, "encoder": WHISPER_TINY},
     ),
     _TRANSFORMERS,
     replace(
