@@ -192,7 +192,7 @@ ENTRIES = (
         config="SpeechConfig",
         gives=("embedding", "reply"),
         requirements=Requirements(
-            "listener", ("torch", "transformers", "piper", "ctranslate2", "scipy"), "encoder", memory="1 GB"
+            "listener", ("torch", "transformers", "piper", "ctranslate2", "scipy"), "encoder", memory="2 GB"
         ),
         defaults={"model": PIPER_JOE, "encoder": WHISPER_TINY},
     ),
