@@ -17,7 +17,9 @@ from shared.cores import count_cores
 from shared.errors import SourceError, require_extra
 from shared.frozen_models import FrozenModel, choose_inference_device
 
-_WINDOW_SECONDS = 30  # what Whisper hears at a time (arXiv:2212.04356, section 2.2): silence fills the rest
+# Whisper hears 30 seconds at a time (arXiv:2212.04356, section 2.2); silence fills them. A word that ends with them is
+# often lost, so that less is spoken in them.
+_SPOKEN_SECONDS = 28
 _SAMPLES_A_STATE = 320  # of its encoder: 160 a frame of the spectrogram, two frames a state
 _WHISPER_RATE = 16_000
 _WHISPER_BATCH = 4  # windows at a time: of the largest model the states of one are 8 MB, and what makes them more
@@ -140,7 +142,7 @@ class WhisperListener:
         return {
             "encoder": self._source.fingerprint,
             "pooling": "mean over the encoder's last states, but for the silence behind what was spoken",
-            "window_seconds": _WINDOW_SECONDS,
+            "window_seconds": _SPOKEN_SECONDS,
             "decoding": "greedy",
             "dtype": _WHISPER_DTYPE,
         }
@@ -173,7 +175,7 @@ class WhisperListener:
         windows, owners = [], []
         for number, pieces in enumerate(spoken):
             sounds = [resample(piece, rate, _WHISPER_RATE) for piece in pieces]
-            windows += split_into_windows(sounds, _WHISPER_RATE, _WINDOW_SECONDS)
+            windows += split_into_windows(sounds, _WHISPER_RATE, _SPOKEN_SECONDS)
             owners += [number] * (len(windows) - len(owners))
         sums, words = [np.zeros(0)] * len(spoken), [list[str]() for _ in spoken]
         counts = np.zeros(len(spoken))
