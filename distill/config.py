@@ -23,6 +23,7 @@ Soft = Literal["auto", "head", "kl", "aligner"]
 Column = Literal["embedding", "label_logprobs", "reply"]
 Schedule = Literal["two-pass", "interleaved"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Parallel = Literal["ddp", "fsdp"]
 Decay = Literal["none", "linear"]
 TeacherDecay = Literal["none", "linear", "cosine"]
 LoraTargets = Literal["default", "all-linear"]
@@ -191,6 +192,14 @@ class TrainingConfig:
             compared="nothing",
         ),
     ] = None
+    parallel: Annotated[
+        Parallel,
+        Option(
+            "What several processes share: ddp, the rows of a batch; fsdp, the student's weights too, for one that "
+            "outgrows a card.",
+            compared="nothing",
+        ),
+    ] = "ddp"
     labelled_per_batch: Annotated[
         int | None,
         Option("Labelled rows in each batch, beside unlabelled ones; as they come, unless given.", compared="variant"),

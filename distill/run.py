@@ -9,13 +9,13 @@ from typing import Any
 from safetensors import SafetensorError
 
 from distill.compute.devices import Device, choose_device
-from distill.compute.memory import keep_freed_memory
 from distill.compute.processes import Processes, connect_processes
 from distill.config import DistillConfig
 from distill.data.answers import open_teachers
 from distill.data.run_rows import RunRows, describe_rows, read_rows
 from distill.methods.choose import check_task, make_method
 from distill.methods.materials import FoundModel, find_model
+from distill.methods.placing import prepare_device
 from distill.runs.folder import choose_run_folder, clear_folder, explain_unwritten, say_kept, working_folder
 from distill.runs.names import CHECKPOINT
 from distill.runs.record import RunLog, begin_run, describe_run, identify_run, open_log, tell_finished, write_run
@@ -74,14 +74,12 @@ def run_distillation(
         check_task(config, manifest)
         default = f"{manifest.task}-{config.name_variant(manifest.kind)}-s{config.training.seed}"
         target = processes.agree(choose_run_folder(out, name, default, overwrite))
-        device = choose_device(config.training.device, config.training.precision, processes)
-        if device.device.type == "cpu":
-            keep_freed_memory()
         found = find_model(config.student.model, config.student.trust_remote_code)
+        device = prepare_device(config, choose_device(config.training.device, config.training.precision, processes))
         run = _Run(config, read_rows(config, teachers), found, device, target, keep)
-        with working_folder(target, overwrite, processes) as work:
+        with working_folder(target, overwrite, device.processes) as work:
             identity = identify_run(config, run.rows, found.fingerprint)
-            checkpoints = Checkpoints(work / CHECKPOINT, identity, checkpoint_steps, processes.is_first)
+            checkpoints = Checkpoints(work / CHECKPOINT, identity, checkpoint_steps, device.processes)
             checkpoints.settle(overwrite)
             say_kept(out / (name or default), target)
             if processes.is_first:
@@ -138,6 +136,8 @@ class _Run:
         described = method.describe(progress)
         metrics = describe_run(self.config, self.rows, self.device, progress, described, self.found.fingerprint)
         scores = method.score_rows()
+        if self.keep.student:
+            method.collect()
         metrics["seconds"] = time.perf_counter() - started
         if self.processes.is_first:
             try:

@@ -33,6 +33,10 @@ class Device:
         """Say which type of 16 bits it is, as metrics.json has it."""
         return {"bfloat16": self.half == torch.bfloat16, "float16": self.half == torch.float16}
 
+    def move_to_cpu(self) -> "Device":
+        """Give the CPU of this process alone, with the same type of 16 bits."""
+        return Device(torch.device("cpu"), self.half)
+
     def autocast(self) -> AbstractContextManager[None]:
         """Give the context that the student's model runs in."""
         return torch.autocast(self.device.type, dtype=self.half or torch.bfloat16, enabled=self.half is not None)

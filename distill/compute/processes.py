@@ -5,6 +5,9 @@ gets the tokens of the others; of a batch's texts, each runs the student over it
 before the losses see them, so that a loss over the whole batch (a distance of means, a contrast of rows) is the same as
 in one process, and not a mean of losses over parts. Gradients flow through a process's own rows only, and are summed:
 that sum is the gradient of the one loss over the whole batch.
+
+Where they share the student's weights, too (see distill.compute.sharding), every process must run it equally often, be
+it over a row that counts nothing: a layer is put together by all of them.
 """
 
 import os
@@ -17,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
+from distill.compute.sharding import is_sharded
 from shared.errors import UsageError
 
 Array = np.ndarray[Any, Any]
@@ -27,10 +31,16 @@ _ADDED = 1 << 22  # numbers that are added up at once
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """`count` processes train together; this one is number `rank`. Only the first writes files and messages."""
+    """`count` processes train together; this one is number `rank`. Only the first writes files and messages.
+
+    `shards` is whether they share the student's weights. `talk` is what they agree over on the CPU, None for the group
+    that they compute in.
+    """
 
     rank: int = 0
     count: int = 1
+    shards: bool = False
+    talk: Any = None
 
     @property
     def is_first(self) -> bool:
@@ -87,6 +97,9 @@ class Processes:
         if self.count == 1:
             return
         gradients = [weight.grad for weight in module.parameters() if weight.grad is not None]
+        gradients = [gradient for gradient in gradients if not is_sharded(gradient)]  # the others are sums already
+        if not gradients:
+            return
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(flat)
         sums = torch.split(flat, [gradient.numel() for gradient in gradients])
@@ -94,15 +107,29 @@ class Processes:
             gradient.copy_(total.view_as(gradient))
 
     def copy_weights(self, module: nn.Module) -> None:
-        """Give every process the first one's weights."""
+        """Give every process the first one's weights; those that are sharded stay: they were cut from the same ones."""
         if self.count > 1:
             for weight in module.state_dict().values():
-                distributed.broadcast(weight, 0)
+                if not is_sharded(weight):
+                    distributed.broadcast(weight, 0)
 
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.count > 1:
             distributed.barrier()
+
+    def find_greatest(self, *own: int) -> list[int]:
+        """Give the greatest of what the processes have, of each of several numbers. Waits for no device."""
+        if self.count == 1:
+            return list(own)
+        numbers = torch.tensor(own)
+        distributed.all_reduce(numbers, distributed.ReduceOp.MAX, self.talk)
+        return [int(number) for number in numbers]
+
+    def count_parts(self, rows: int, most: int | None) -> int:
+        """Count the parts of at most `most` rows that the largest share of a batch of `rows` rows is computed in."""
+        share = -(-rows // self.count)
+        return 1 if most is None else -(-share // most)
 
     def agree(self, value: T) -> T:
         """Give every process the first one's `value`, a small object that can be pickled."""
@@ -137,7 +164,8 @@ def connect_processes() -> Iterator[Processes]:
             "torchrun --nproc-per-node N --no-python distill run ..."
         ) from error
     try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size())
+        talk = distributed.new_group(backend="gloo") if torch.cuda.is_available() else None
+        yield Processes(distributed.get_rank(), distributed.get_world_size(), talk=talk)
     finally:
         distributed.destroy_process_group()
 

@@ -10,7 +10,7 @@ import numpy as np
 from distill.losses.objective import Objective, make_objective
 from distill.methods.aligning import AlignerPhase, AlignerTraining, find_answered, restore_aligner
 from distill.methods.materials import Materials
-from distill.methods.students import StudentPhase, build_student, check_mix, save_weights
+from distill.methods.students import StudentPhase, build_student, check_mix, collect_student, save_weights
 from distill.methods.targets import SoftTargets
 from distill.scoring.predict import Predictions, clip_values, predict, predict_aligner, score
 from distill.scoring.pseudovalues import make_pseudovalues
@@ -33,7 +33,8 @@ class Armada:
         self.materials, self.aligner, self.targets = materials, aligner, targets
         self.first_phase: dict[str, Any] | None = None
         check_mix(materials)
-        self.built = build_student(materials, None if aligner is None else aligner.vectors.width)
+        self._vector_width = None if aligner is None else aligner.vectors.width
+        self.built = build_student(materials, self._vector_width)
         self._phase: StudentPhase | None = None
 
     @property
@@ -110,6 +111,10 @@ class Armada:
             "teacher_head": None,
             "truncated_texts": 0 if self._phase is None else self._phase.plan.truncated,
         }
+
+    def collect(self) -> None:
+        """Bring the student's weights together in the first process."""
+        self.built = collect_student(self.materials, self.built, self._vector_width)
 
     def save_predictions(self, folder: Path) -> None:
         """Write predictions.npz."""

@@ -203,6 +203,9 @@ class ProbeMethod:
             "probe": self._phase.description,
         }
 
+    def collect(self) -> None:
+        """Do nothing: every process has the probe."""
+
     def save_predictions(self, folder: Path) -> None:
         """Write predictions.npz as ARMADA does."""
         save_predictions(folder, self.materials.rows.manifest, self.predictions)

@@ -1,12 +1,14 @@
 """A student that writes, as a method: it learns replies, references, and a teacher's top K of each token."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from distill.compute.weights import collect_trained
 from distill.methods.reconstructing import (
     ReconstructionPhase,
     VectorTeacher,
@@ -16,9 +18,11 @@ from distill.methods.reconstructing import (
 from distill.methods.writing import WritingMaterials
 from distill.methods.writing_phase import WriterPhase, plan_dialogues
 from distill.methods.writing_scores import Said, WritingScores
+from distill.models.adapters import halve_frozen
 from distill.models.generator import Generator, load_generator, set_ends
 from distill.models.pretrained import check_fits
 from distill.models.saving import save_generator
+from distill.models.sharded import shard_student
 from distill.training.method import Phase, Result, RowScores
 from distill.training.progress import EpochRecord, Progress
 from distill.training.step import derive_seed
@@ -102,6 +106,15 @@ class Generative:
             },
         }
 
+    def collect(self) -> None:
+        """Bring the student's weights together in the first process: in one built anew, on the CPU."""
+        device = self.materials.device
+        if device.processes.shards:
+            alone = replace(self.materials, device=device.move_to_cpu())
+            whole = build_generator(alone, self.teacher) if device.processes.is_first else None
+            collect_trained(self.generator, whole)
+            self.generator = whole or self.generator
+
     def save_predictions(self, folder: Path) -> None:
         """Write replies/<split>.parquet, where replies were written."""
         self.scores.write_replies(self.said, folder)
@@ -133,5 +146,9 @@ def build_generator(materials: WritingMaterials, teacher: VectorTeacher | None) 
     set_ends(model, materials.encoder.ends, materials.tokenizer.pad_token_id)
     torch.manual_seed(derive_seed(config.training.seed, "heads"))
     generator = Generator(model, None if teacher is None else (teacher.joint_width, teacher.column.width))
+    if wanted.lora_rank is not None and materials.device.half is not None:
+        halve_frozen(model, materials.device.half)
+    if materials.device.processes.shards:
+        shard_student(generator, materials.device)
     generator.to(materials.device.device)
     return generator

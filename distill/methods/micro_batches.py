@@ -22,7 +22,8 @@ Terms = dict[str, Tensor]  # of the objective, `total` among them
 class MicroBatches:
     """The rows of a batch, of `rows` in all, that this process computes, in parts, one after the other.
 
-    Each part draws from a seed of its own, so that a second pass over it has the dropout of the first.
+    Each part draws from a seed of its own, so that a second pass over it has the dropout of the first. The last parts,
+    as many as are `idle`, count nothing: other processes have more, and the student is computed equally often in all.
     """
 
     student: Student
@@ -31,6 +32,7 @@ class MicroBatches:
     rows: int
     parts: Sequence[dict[str, Tensor]]
     seeds: Sequence[int]
+    idle: int = 0
 
     def backpropagate(self, find_terms: Callable[[Outputs], Terms], *, compares_rows: bool) -> Terms:
         """Add the gradients of `total`, scaled, to the student's weights, and give the terms of the whole batch.
@@ -46,19 +48,23 @@ class MicroBatches:
 
     def _go_back_twice(self, find_terms: Callable[[Outputs], Terms]) -> Terms:
         with torch.no_grad():
-            computed = [self._compute(part) for part in range(len(self.parts))]
+            computed = [self._compute(part) for part in range(len(self.parts))][: self._counted]
         own = [torch.cat(tensors).requires_grad_() for tensors in zip(*computed, strict=True)]
         terms = find_terms(self._gather(own))
         gradients = torch.autograd.grad(self._scale(terms), own, allow_unused=True, materialize_grads=True)
         for part, rows in self._place():
-            torch.autograd.backward(self._compute(part), [gradient[rows] for gradient in gradients])
+            outputs = self._compute(part)
+            of_part = [gradient[rows] for gradient in gradients]
+            if part >= self._counted:
+                of_part = [torch.zeros_like(output) for output in outputs]
+            torch.autograd.backward(outputs, of_part)
         return terms
 
     def _go_back_by_rows(self, find_terms: Callable[[Outputs], Terms]) -> Terms:
         processes, computed = self.device.processes, []
-        count = sum(map(count_rows, self.parts))
+        count = sum(map(count_rows, self.parts[: self._counted]))
         for part, rows in self._place():
-            tensors = self._compute(part)
+            tensors = [tensor[: rows.stop - rows.start] for tensor in self._compute(part)]
             computed.append([tensor.detach() for tensor in tensors])
             alone = [tensor.new_zeros(count, tensor.shape[1]) for tensor in tensors]
             for whole, tensor in zip(alone, tensors, strict=True):
@@ -67,6 +73,10 @@ class MicroBatches:
             self._scale(terms).backward()
         with torch.no_grad():
             return find_terms(self._gather([torch.cat(tensors) for tensors in zip(*computed, strict=True)]))
+
+    @property
+    def _counted(self) -> int:
+        return len(self.parts) - self.idle
 
     def _compute(self, part: int) -> list[Tensor]:
         self.device.seed(self.seeds[part])
@@ -82,10 +92,10 @@ class MicroBatches:
         return Outputs(*self.device.processes.gather_all(own, self.rows))
 
     def _place(self) -> Iterator[tuple[int, slice]]:
-        """Give each part, and its rows among those of this process."""
+        """Give each part, and its rows among those of this process; none for a part that counts nothing."""
         start = 0
         for part, inputs in enumerate(self.parts):
-            end = start + count_rows(inputs)
+            end = start + (count_rows(inputs) if part < self._counted else 0)
             yield part, slice(start, end)
             start = end
 

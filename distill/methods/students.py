@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from distill.compute.weights import write_trained
+from distill.compute.weights import collect_trained, write_trained
 from distill.data.batches import Batch, BatchPart, RowSource
 from distill.data.columns import LABELLED, TARGET, TEXT, VECTORS, BatchColumn
 from distill.data.shared_texts import share_texts
@@ -29,6 +29,7 @@ from distill.models.lower_layers import Lower, keep_outputs, take_lower
 from distill.models.orthogonal import make_optimizer
 from distill.models.outputs import Outputs
 from distill.models.pretrained import check_fits, load_student, save_student
+from distill.models.sharded import shard_student
 from distill.scoring.predict import predict, predict_aligner, score
 from distill.training.feed import load_batches
 from distill.training.method import Result
@@ -86,10 +87,27 @@ def build_student(materials: Materials, vector_width: int | None) -> BuiltStuden
     lower = None if wanted.frozen_layers is None else take_lower(model, wanted.frozen_layers, wanted.model)
     if wanted.lora_rank is not None and device.half is not None:
         halve_frozen(model, device.half)
+    if device.processes.shards:
+        shard_student(student, device)
     student.to(device.device)
     if lower is not None and encoder.embed is None:
         keep_lower_outputs(materials, lower, student)
     return BuiltStudent(student, lower)
+
+
+def collect_student(materials: Materials, built: BuiltStudent, vector_width: int | None) -> BuiltStudent:
+    """Give a student as one that can be saved: in the first process one built anew, where several share its weights.
+
+    That one lies on the CPU. All processes must call it together; `vector_width` is that of build_student.
+    """
+    processes = materials.device.processes
+    if not processes.shards:
+        return built
+    whole = None
+    if processes.is_first:
+        whole = build_student(replace(materials, device=materials.device.move_to_cpu()), vector_width)
+    collect_trained(built.student, None if whole is None else whole.student)
+    return whole or built
 
 
 def keep_lower_outputs(materials: Materials, lower: Lower, student: Student) -> None:
@@ -282,11 +300,14 @@ class StudentPhase:
         self.student.train()
         self.optimizer.zero_grad()
         parts = cut_inputs(batch.inputs(), training.micro_batch)
+        idle = device.processes.count_parts(len(batch), training.micro_batch) - len(parts)
+        idle = idle if device.processes.shards else 0
+        parts += [cut_inputs(batch.inputs(), 1)[0]] * idle
         seeds = [
             derive_seed(training.seed, "student step", epoch, index, device.processes.rank, *([part] if part else []))
             for part in range(len(parts))
         ]
-        micro_batches = MicroBatches(self.student, device, self.scaler, len(batch), parts, seeds)
+        micro_batches = MicroBatches(self.student, device, self.scaler, len(batch), parts, seeds, idle)
         terms = micro_batches.backpropagate(find_terms, compares_rows=method.matches)
         for group in self.optimizer.param_groups:
             group["lr"] = training.student_lr * RateSchedule(training.warmup, training.decay, total).at(done)

@@ -1,7 +1,7 @@
 """The training of a student that writes: its batches, and its steps."""
 
 from collections.abc import Generator as Batches
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -145,8 +145,8 @@ class WriterPhase:
         self.optimizer.zero_grad()
         terms: dict[str, Tensor] = {}
         for name in self.plan.columns:
-            for piece in cut_batch(batch.inputs(name), self.materials.config.training.micro_batch):
-                for term, value in self._learn(name, piece, batch).items():
+            for piece, counts in self._cut(name, batch):
+                for term, value in self._learn(name, piece, batch, counts=counts).items():
                     terms[term] = terms[term] + value if term in terms else value
         total = self.epochs * self.steps
         factor = RateSchedule(training.warmup, training.decay, total).at((epoch - 1) * self.steps + index)
@@ -156,13 +156,25 @@ class WriterPhase:
         values = device.processes.add(torch.stack(list(terms.values())))
         return {**{f"student/{name}": value for name, value in zip(terms, values, strict=True)}, **skipped}
 
-    def _learn(self, name: str, inputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def _cut(self, name: str, batch: Batch) -> Iterator[tuple[Mapping[str, Tensor], bool]]:
+        """Cut a column's dialogues into parts, and tell which count: not those computed so that all take part.
+
+        A row may be another process's; and where the student's weights are shared, all compute equally many parts.
+        """
+        processes, most = self.materials.device.processes, self.materials.config.training.micro_batch
+        inputs = batch.inputs(name)
+        pieces = cut_batch(inputs, most)
+        yield from ((piece, processes.rank < len(batch)) for piece in pieces)
+        if processes.shards:
+            for _ in range(processes.count_parts(len(batch), most) - len(pieces)):
+                yield cut_batch(inputs, 1)[0], False
+
+    def _learn(self, name: str, inputs: Mapping[str, Tensor], batch: Batch, *, counts: bool) -> dict[str, Tensor]:
         """Go back from the terms of one column's dialogues; give them, each a mean over its tokens of the batch.
 
-        A row that is another process's, computed so that all take part, counts nothing.
+        What does not count has no gradient, and terms of 0.
         """
         weights = self.materials.weights
-        counts = self.materials.device.processes.rank < len(batch)
         tokens, with_top = inputs["counts"].clamp(min=1).float() * (1 if counts else torch.inf)
         weighed_tokens = inputs["weighed"] * (1 if counts else torch.inf)
         weighed = {term: weights.get(term, 0.0) for term in (name, *(OF_TOP if name == "reply" else ()))}

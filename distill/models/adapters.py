@@ -79,10 +79,13 @@ def halve_frozen(model: nn.Module, half: torch.dtype) -> None:
     """Keep the frozen linear weights of a model in a type of 16 bits, where autocast computes in that anyway.
 
     Autocast rounds them so in every step: the outputs stay the same, and the weights take half the memory. Norms and
-    embeddings, which it leaves alone, stay in float32, and so does all that is trained.
+    embeddings, which it leaves alone, stay in float32, with the head that is tied to them; so does all that is trained.
     """
+    embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for module in model.modules():
-        if isinstance(module, nn.Linear) and not any(weight.requires_grad for weight in module.parameters()):
+        if not isinstance(module, nn.Linear) or id(module.weight) in embedded:
+            continue
+        if not any(weight.requires_grad for weight in module.parameters()):
             module.to(half)
 
 

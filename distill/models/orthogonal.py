@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.compute.sharding import place_like, read_whole
 from distill.config import DecayedWeights
 
 
@@ -34,11 +35,12 @@ class OrthogonalLinear(nn.Module):
         (Yamamoto et al. 2015): a matrix that was orthogonal before a step has one near 1. Where the step left it no
         rank, the result is not finite, as the next loss then says.
         """
-        tall = self.weight.shape[0] >= self.weight.shape[1]
-        columns = self.weight if tall else self.weight.T
+        weight = read_whole(self.weight)
+        tall = weight.shape[0] >= weight.shape[1]
+        columns = weight if tall else weight.T
         factor, _ = torch.linalg.cholesky_ex(columns.T @ columns)
         q = torch.linalg.solve_triangular(factor, columns.T, upper=False)
-        self.weight.copy_(q.T if tall else q)
+        self.weight.copy_(place_like(q.T if tall else q, self.weight))
 
 
 def retract_all(module: nn.Module) -> None:

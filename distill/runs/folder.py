@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.compute.processes import Processes
-from distill.runs.names import CHECKPOINT, LOG, METRICS, STARTED
+from distill.runs.names import CHECKPOINT, LOG, METRICS, SHARDS, STARTED
 from shared.console import say
 from shared.disk import explain_disk_errors, hold_folder
 from shared.errors import DiskError, UsageError
@@ -65,9 +65,9 @@ def find_run_student(run_folder: Path, trusts_code: bool = False) -> ResolvedMod
 
 
 def clear_folder(work: Path) -> None:
-    """Remove all that a run's working folder holds but for its checkpoint and its log."""
+    """Remove all that a run's working folder holds but for its checkpoint, in two parts perhaps, and its log."""
     for path in work.iterdir():
-        if path.name not in (CHECKPOINT, LOG):
+        if path.name not in (CHECKPOINT, SHARDS, LOG):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -112,6 +112,7 @@ def working_folder(target: Path, overwrite: bool, processes: Processes) -> Itera
             os.rename(work, target)
             for name in (CHECKPOINT, STARTED):
                 (target / name).unlink(missing_ok=True)
+            shutil.rmtree(target / SHARDS, ignore_errors=True)
         finally:
             if not (work / CHECKPOINT).exists():
                 shutil.rmtree(work, ignore_errors=True)

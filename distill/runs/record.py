@@ -35,8 +35,12 @@ SCHEMA = pa.schema([("split", pa.string()), ("row", pa.int64()), ("score", pa.fl
 
 
 def identify_run(config: DistillConfig, rows: RunRows, fingerprint: str) -> dict[str, Any]:
-    """Give what a run must share with another to go on from its checkpoint: options, shards and the student."""
-    return {**flatten(config), "manifest_sha256": hash_manifests(rows), "student_fingerprint": fingerprint}
+    """Give what a run must share with another to go on from its checkpoint: options, shards and the student.
+
+    What its processes share is no part of it: however many they are, they come to the same student.
+    """
+    options = {name: value for name, value in flatten(config).items() if name != "parallel"}
+    return {**options, "manifest_sha256": hash_manifests(rows), "student_fingerprint": fingerprint}
 
 
 def begin_run(folder: Path, log: LogFile, config: DistillConfig, rows: RunRows, *, goes_on: bool) -> None:
@@ -144,6 +148,7 @@ def describe_run(
         "text_ceiling": find_ceilings(rows),
         "device": str(device.device),
         "processes": device.processes.count,
+        "sharded": device.processes.shards,
         **device.describe_half(),
         "skipped_steps": count_skipped(progress),
         "shards": str(rows.folder),

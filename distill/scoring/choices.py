@@ -136,6 +136,9 @@ class _Scorer:
         if mask.shape[1]:
             places = (mask.cumsum(dim=1) - 1).clamp(min=0)
             self._call(self.model.base_model, self._pad(contexts, left=True), mask, places, cache)
+        elif self.device.processes.shards:  # others have contexts, and need this process to read any
+            token = self._pad([[0]], left=True)
+            self._call(self.model.base_model, token, token + 1, token, DynamicCache(config=self.model.config))
         return cache, mask
 
     def _call(self, model: Any, ids: Tensor, mask: Tensor, places: Tensor, cache: DynamicCache) -> Any:

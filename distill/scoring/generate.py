@@ -127,6 +127,7 @@ class _Writer:
                 attention_mask=mask.to(self.device.device),
                 generation_config=config,
                 logits_processor=processors,
+                synced_gpus=self.device.processes.shards,  # the longest reply of any process keeps all of them going
             )
         said = output[:, ids.shape[1] :].tolist()
         return [self._cut(reply[: self.limits[row]]) for row, reply in zip(rows, said, strict=True)]

@@ -36,7 +36,8 @@ def run_batches(
 ) -> list[R]:
     """Compute each batch's results, a result a row, and give those of all `rows` in order, with progress shown.
 
-    Of several processes, each computes every count-th batch, and all get all results.
+    Of several processes, each computes every count-th batch, and all get all results. Where they share the weights of
+    what computes, all compute equally many, be it a batch that another has, too.
     """
     own: dict[int, R] = {}
     mine = batches[processes.rank :: processes.count]
@@ -44,6 +45,8 @@ def run_batches(
         for batch in mine:
             own.update(zip(batch, compute(batch), strict=True))
             tracker.advance(len(batch))
+    if processes.shards and len(mine) < -(-len(batches) // processes.count):
+        compute(batches[-1])
     results = {row: result for part in processes.gather_objects(own) for row, result in part.items()}
     return [results[row] for row in range(rows)]
 

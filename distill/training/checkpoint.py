@@ -2,6 +2,9 @@
 
 The file is what torch.save writes and, behind it, MARK and the SHA-256 digest of all bytes before: a byte that flipped
 on the disk would else lead to other weights without a word. torch.load finds the end of its archive by itself.
+
+Where several processes share the student's weights, the file names a folder beside it that has these, and the digests
+of its files (see distill.training.shards): the folder is written first, so that the file makes the two a checkpoint.
 """
 
 import os
@@ -13,7 +16,10 @@ from typing import Any, BinaryIO
 from uuid import uuid4
 
 import torch
+from torch.distributed.checkpoint.api import CheckpointException
 
+from distill.compute.processes import Processes
+from distill.training.shards import Sharded, clear_shards, find_damage, read_shards, take_out, write_shards
 from shared.console import say
 from shared.disk import write_whole
 from shared.errors import Error, UsageError
@@ -28,21 +34,27 @@ _PIECE_BYTES = 8 << 20
 class Checkpoints:
     """The one checkpoint of a run, replaced again and again: every `steps` steps of a phase, or every SECONDS.
 
-    `identity` is what a run must share with another to go on from its checkpoint: names and plain values. `writes` is
-    false in all but one of several processes. `run_id` is the same in all processes that train one run, one after the
-    other; `goes_on` is whether there was one before this.
+    `identity` is what a run must share with another to go on from its checkpoint: names and plain values. Of several
+    `processes` the first one writes, or all together, where they share the student's weights. `run_id` is the same in
+    all processes that train one run, one after the other; `goes_on` is whether there was one before this.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], steps: int | None = None, writes: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        identity: Mapping[str, Any],
+        steps: int | None = None,
+        processes: Processes | None = None,
+    ) -> None:
         self.path = path
-        self._identity, self._steps, self._writes = dict(identity), steps, writes
+        self._identity, self._steps, self._processes = dict(identity), steps, processes or Processes()
         self._started = self._saved_at = time.monotonic()
         self.seconds_before = 0.0  # of this run, in processes that ended
         self.run_id, self.goes_on = uuid4().hex[:12], False
 
     def is_due(self, step: int) -> bool:
         """Tell whether to save after that many steps of a phase."""
-        if not self._writes:
+        if not self._processes.is_first:
             return False
         if self._steps is not None:
             return step % self._steps == 0
@@ -51,18 +63,33 @@ class Checkpoints:
     def save(self, state: Mapping[str, Any]) -> bool:
         """Replace the checkpoint; after a crash at any point there is the old one or the new one.
 
-        A disk that is full costs the checkpoint and not the run: false where it was not written. Of several processes
-        one writes.
+        A disk that is full costs the checkpoint and not the run: false where it was not written. Processes that share
+        the student's weights must call it together, and all are told; of others the first one writes, and is told.
         """
-        if not self._writes:
-            return False
+        sharded: Sharded = {}
+        whole, shards = take_out(state, sharded), None
+        if sharded:
+            try:
+                shards = self._write_shards(sharded)
+            except (CheckpointException, OSError, RuntimeError) as error:
+                say(f"the checkpoint {self.path} cannot be written ({error}); training goes on without it")
+                return False
+        saved = self._processes.is_first and self._write(whole, shards)
+        return self._processes.agree(saved) if self._processes.shards else saved
+
+    def _write_shards(self, sharded: Sharded) -> dict[str, Any]:
+        name = self._processes.agree(uuid4().hex[:12])
+        return {"name": name, "digests": write_shards(self._shards / name, sharded, self._processes)}
+
+    def _write(self, state: Mapping[str, Any], shards: Mapping[str, Any] | None) -> bool:
         saved = True
         try:
             with write_whole(self.path) as temporary, temporary.open("wb") as file:
                 writer: Any = _HashingWriter(file)
-                begun = {"identity": self._identity, "run_id": self.run_id, "spent": self._measure()}
+                begun = {"identity": self._identity, "run_id": self.run_id, "spent": self._measure(), "shards": shards}
                 torch.save({**begun, **state}, writer)
                 file.write(MARK + writer.digest)
+            clear_shards(self._shards, None if shards is None else shards["name"])
         except (OSError, RuntimeError) as error:
             say(f"the checkpoint {self.path} cannot be written ({error}); training goes on without it")
             saved = False
@@ -70,16 +97,27 @@ class Checkpoints:
         return saved
 
     def load(self) -> dict[str, Any] | None:
-        """Load the state that was saved last, to the CPU; None where there is none. Raises Error if it is damaged."""
+        """Load the state that was saved last, to the CPU; None where there is none. Raises Error if it is damaged.
+
+        Of sharded weights each process gets its part, however many wrote them; all must call it together.
+        """
         state = self._read(mapped=False)
-        if state is not None:
-            self.seconds_before = state["spent"]
-        return state
+        if state is None:
+            return None
+        self.seconds_before = state["spent"]
+        if state.get("shards") is None:
+            return state
+        loaded: dict[str, Any] = read_shards(self._shards / state["shards"]["name"], state, self._processes)
+        return loaded
 
     def settle(self, discard: bool) -> None:
-        """Refuse another run's checkpoint, or a damaged one, as `load` does; with `discard`, remove it instead."""
+        """Refuse another run's checkpoint, or a damaged one, as `load` does; with `discard`, remove it instead.
+
+        All processes must call it together: each looks at some of the files of sharded weights.
+        """
         try:
             state = self._read(mapped=True)
+            self._check_shards(state)
         except Error:
             if not discard:
                 raise
@@ -101,8 +139,26 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Forget the checkpoint, so that the run would start over."""
-        if self._writes:
+        if self._processes.is_first:
             self.path.unlink(missing_ok=True)
+            clear_shards(self._shards, None)
+
+    @property
+    def _shards(self) -> Path:
+        return self.path.with_suffix(".shards")
+
+    def _check_shards(self, state: Mapping[str, Any] | None) -> None:
+        """Raise Error where the folder that a checkpoint names is not as it was written."""
+        if state is None or state.get("shards") is None:
+            return
+        folder, digests = self._shards / state["shards"]["name"], state["shards"]["digests"]
+        problem = find_damage(folder, digests, self._processes)
+        if problem is not None:
+            raise Error(f"the checkpoint {self.path} {problem}; {self._explain_way_out()}")
+
+    def _explain_way_out(self) -> str:
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        return f"move it aside to start the run over: mv '{self.path}' '{aside}' (or give --overwrite)"
 
     def _measure(self) -> float:
         return self.seconds_before + time.monotonic() - self._started
@@ -111,8 +167,7 @@ class Checkpoints:
         """Read the file, its digest first. Raises Error, which says what to do, where it is not as it was written."""
         if not self.path.exists():
             return None
-        aside = self.path.with_name(f"{self.path.name}.damaged")
-        way_out = f"move it aside to start the run over: mv '{self.path}' '{aside}' (or give --overwrite)"
+        way_out = self._explain_way_out()
         problem = _find_damage(self.path)
         if problem is not None:
             raise Error(

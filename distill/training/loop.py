@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
+from signal import Signals
 from typing import Any
 
 import torch
@@ -45,8 +46,9 @@ class Training:
     `on_epoch` is called for each epoch, `on_point` for each point of the curve.
 
     A polite signal (shared.signals) ends it after the step, or in the score, that is under way: with a checkpoint, and
-    StoppedError. Of several processes the first one does so, and the others end with it. While a phase is being made it
-    ends the run at once, and what is kept is the checkpoint of before, if any.
+    StoppedError. Of several processes the first one does so, and the others end with it; where they share the student's
+    weights all do, after the same step or score, whichever was told. While a phase is being made it ends the run at
+    once, and what is kept is the checkpoint of before, if any.
     """
 
     method: Method
@@ -57,7 +59,9 @@ class Training:
     on_point: Callable[[CurvePoint], None] | None = None
     results: dict[str, Result] = field(default_factory=dict)
     stop: Stop = field(default_factory=Stop)
+    told: Signals | None = field(default=None, init=False)  # what ends it, as soon as all that must know it do
     last_phase: tuple[str, Phase[Any], Progress] | None = field(default=None, init=False)  # once it was trained
+    ended: bool = field(default=False, init=False)  # whether the end was saved before anything followed it
 
     def run(self) -> Progress:
         """Train all phases that no checkpoint has the result of, and give how the last one went.
@@ -85,6 +89,8 @@ class Training:
                 self.results[name] = phase.finish(progress)
                 self.checkpoints.save({"results": self.results, "phase": None})
         phase, progress = self._train(last, self.title, state)
+        if self.processes.shards:  # later, in the first one alone, there would be no whole state to save
+            self.ended = self._save(last, phase, progress)
         self.last_phase = (last, phase, progress)
         self.results[last] = phase.finish(progress)
         return progress
@@ -94,8 +100,8 @@ class Training:
 
         False where it was not written. A signal waits until it is; Ctrl-C pressed twice does not.
         """
-        if self.last_phase is None:
-            return False
+        if self.last_phase is None or self.processes.shards:  # which saved it together
+            return self.ended
         name, phase, progress = self.last_phase
         results = {before: result for before, result in self.results.items() if before != name}
         with self.stop.heard():
@@ -121,7 +127,8 @@ class Training:
                 emit("epoch", phase=name, **describe_epoch(record))
                 if self.on_epoch is not None and name == self.method.phases[-1]:
                     self.on_epoch(record)
-                if self.stop.told is not None:
+                self._agree(due=False)
+                if self.told is not None:
                     self._leave(name, phase, progress)
         return phase, progress
 
@@ -174,11 +181,21 @@ class Training:
                     self._draw(name, phase, progress)
                 elif is_point_due(progress.step, phase.steps):
                     self._draw(name, phase, progress)
-                if self.stop.told is not None:
+                due = self._agree(due=self.checkpoints.is_due(count_done(phase, progress)))
+                if self.told is not None:
                     self._leave(name, phase, progress)
-                if self.checkpoints.is_due(count_done(phase, progress)):
+                if due:
                     self._save(name, phase, progress)
         return started
+
+    def _agree(self, *, due: bool) -> bool:
+        """Hear of a signal; processes that share weights hear of each other's, and whether a checkpoint is `due`."""
+        if not self.processes.shards:
+            self.told = self.stop.told
+            return due
+        told, one_is_due = self.processes.find_greatest(self.stop.told or 0, int(due))
+        self.told = Signals(told) if told else None
+        return bool(one_is_due)
 
     def _draw(self, name: str, phase: Phase[Any], progress: Progress) -> None:
         point = progress.draw_point(count_done(phase, progress), read_rates(phase))
@@ -193,10 +210,12 @@ class Training:
         """
         began = time.perf_counter()
         try:
-            with self._at_once():
+            with nullcontext() if self.processes.shards else self._at_once():
                 scores = dict(phase.score())
         except KeyboardInterrupt:
-            self._leave(name, phase, progress)
+            if not self.processes.shards:  # whose others are in the middle of theirs
+                self.told = self.stop.told
+                self._leave(name, phase, progress)
             raise
         count_scores(phase, progress, scores)
         return time.perf_counter() - began
@@ -210,8 +229,8 @@ class Training:
 
     def _leave(self, name: str, phase: Phase[Any], progress: Progress) -> None:
         """End the run, as a signal asked. Raises StoppedError, or KeyboardInterrupt where no checkpoint is written."""
-        told = self.stop.told
-        if told is None or not self.processes.is_first:
+        told = self.told
+        if told is None or not (self.processes.is_first or self.processes.shards):
             return
         if not self._save(name, phase, progress):
             interrupt(told)

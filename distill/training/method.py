@@ -98,6 +98,12 @@ class Method(Protocol):
         `test` is the student's score on the test rows, None where there are none.
         """
 
+    def collect(self) -> None:
+        """Bring together in the first process what is saved, where several share its weights; it computes no more.
+
+        All processes must call it together.
+        """
+
     def save_predictions(self, folder: Path) -> None:
         """Write what it said of the scored rows to a run's folder."""
 

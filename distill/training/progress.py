@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.compute.weights import read_trained, write_trained
+from distill.compute.weights import read_trained, write_optimizer, write_trained
 
 Learner = nn.Module | torch.optim.Optimizer | torch.amp.GradScaler
 Learners = Mapping[str, Learner]
@@ -241,5 +241,7 @@ def _read(learner: Learner) -> dict[str, Any]:
 def _write(learner: Learner, state: dict[str, Any]) -> None:
     if isinstance(learner, nn.Module):
         write_trained(learner, state)
+    elif isinstance(learner, torch.optim.Optimizer):
+        write_optimizer(learner, state)
     elif state:  # empty of a scaler that did nothing, where the run began on another device
         learner.load_state_dict(state)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from distill.compute.processes import Processes
 from distill.training import checkpoint
 from distill.training.checkpoint import Checkpoints
 from shared.errors import Error, UsageError
@@ -37,7 +38,7 @@ def test_the_time_of_earlier_processes_adds_up(tmp_path: Path) -> None:
 def test_due_by_steps_or_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     by_steps = Checkpoints(tmp_path / "c.pt", IDENTITY, steps=3)
     assert [step for step in range(1, 10) if by_steps.is_due(step)] == [3, 6, 9]
-    assert not Checkpoints(tmp_path / "c.pt", IDENTITY, steps=1, writes=False).is_due(1)
+    assert not Checkpoints(tmp_path / "c.pt", IDENTITY, steps=1, processes=Processes(1, 2)).is_due(1)
     by_time = Checkpoints(tmp_path / "c.pt", IDENTITY)
     assert not by_time.is_due(1)
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
@@ -116,7 +117,7 @@ def test_a_disk_that_is_full_costs_the_checkpoint_only(
 
 
 def test_of_several_processes_one_writes(tmp_path: Path) -> None:
-    other = Checkpoints(tmp_path / "c.pt", IDENTITY, writes=False)
+    other = Checkpoints(tmp_path / "c.pt", IDENTITY, processes=Processes(1, 2))
     other.save({"step": 1})
     assert list(tmp_path.iterdir()) == []
     Checkpoints(tmp_path / "c.pt", IDENTITY).save({"step": 2})

@@ -1,0 +1,34 @@
+"""Students whose weights several processes share: what of them is put together at a time."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill.compute.devices import Device
+from distill.compute.sharding import shard
+from distill.models.adapters import unwrap
+from distill.models.classifier import Student
+from distill.models.generator import Generator
+
+
+def list_layers(model: Any) -> list[nn.Module]:
+    """List the layers of a transformers model; none where it has no list of as many as its config says."""
+    base = unwrap(model)
+    count = base.config.get_text_config().num_hidden_layers
+    stacks = (part for part in base.modules() if isinstance(part, nn.ModuleList) and len(part) == count)
+    return list(next(stacks, ()))
+
+
+def shard_student(student: Student | Generator, device: Device) -> None:
+    """Share out the weights of a student, heads and all, over the processes; its `model` can still be called alone."""
+    model = student.model
+    doors = (model, unwrap(model), unwrap(model).base_model)
+    shard(student, list_layers(model), doors, device.device, device.half)
+    student.eval()
+    token = torch.ones(1, 1, dtype=torch.long, device=device.device)
+    with torch.no_grad(), device.autocast():  # the first call finds out what belongs together
+        if isinstance(student, Generator):
+            student(token, token)
+        else:
+            student({"input_ids": token, "attention_mask": token})

@@ -1,0 +1,97 @@
+"""The part of a checkpoint that no process has as a whole: sharded tensors, as torch.distributed.checkpoint keeps them.
+
+They lie in a folder, which any number of processes reads: each what it needs of any other's files.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+
+from distill.compute.processes import Processes
+from distill.compute.sharding import is_sharded, make_part
+
+Sharded = dict[str, Tensor]  # by where they stand in the state
+
+
+def take_out(state: Any, sharded: Sharded, place: str = "") -> Any:
+    """Give a nested state with an empty tensor in place of each sharded one, of its shape; those go to `sharded`."""
+    if isinstance(state, Mapping):
+        return {name: take_out(each, sharded, f"{place}/{name}") for name, each in state.items()}
+    if isinstance(state, Tensor) and is_sharded(state):
+        sharded[place] = state
+        return torch.empty(state.shape, dtype=state.dtype, device="meta")
+    return state
+
+
+def put_in(state: Any, sharded: Mapping[str, Tensor], place: str = "") -> Any:
+    """Give a state that `take_out` gave with its tensors in their places again."""
+    if isinstance(state, Mapping):
+        return {name: put_in(each, sharded, f"{place}/{name}") for name, each in state.items()}
+    return sharded.get(place, state) if isinstance(state, Tensor) else state
+
+
+def write_shards(folder: Path, tensors: Sharded, processes: Processes) -> dict[str, str]:
+    """Write sharded tensors to a new `folder`, each process its parts; give the digest of each file.
+
+    All processes must call it together. Raises CheckpointException in all where it fails in one.
+    """
+    writer = dcp.FileSystemWriter(folder)
+    dcp.save(tensors, storage_writer=writer, process_group=processes.talk)
+    own = [path for path in sorted(folder.iterdir()) if path.name.startswith(f"__{processes.rank}_")]
+    own += [folder / ".metadata"] if processes.is_first else []
+    parts = processes.gather_objects({path.name: _digest(path) for path in own})
+    return {name: digest for part in parts for name, digest in part.items()}
+
+
+def find_damage(folder: Path, digests: Mapping[str, str], processes: Processes) -> str | None:
+    """What shows that a folder is not what was written; None where it is. Processes look at files in turn, together."""
+    found = None
+    for name in sorted(digests)[processes.rank :: processes.count]:
+        try:
+            if _digest(folder / name) != digests[name]:
+                found = f"is damaged: the bytes of {folder / name} are not those that were written"
+        except OSError as error:
+            found = f"lacks a part of it: {folder / name} cannot be read ({error.strerror})"
+    return next((each for each in processes.gather_objects(found) if each is not None), None)
+
+
+def read_shards(folder: Path, state: Any, processes: Processes) -> Any:
+    """Read what `take_out` took of a state, of which each process gets its part, or the whole where none shares it."""
+    places = dict(_list_empty(state))
+    tensors: Sharded = {
+        place: make_part(each.shape, each.dtype, processes.count)
+        if processes.shards
+        else torch.zeros(each.shape, dtype=each.dtype)
+        for place, each in places.items()
+    }
+    reader = dcp.FileSystemReader(folder)
+    dcp.load(tensors, storage_reader=reader, process_group=processes.talk, no_dist=processes.count == 1)
+    return put_in(state, tensors)
+
+
+def clear_shards(folder: Path, kept: str | None) -> None:
+    """Remove the folders of earlier checkpoints, and what a save that was broken off left, but for the one `kept`."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name != kept:
+            shutil.rmtree(path, ignore_errors=True)
+    if kept is None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _list_empty(state: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(state, Mapping):
+        for name, each in state.items():
+            yield from _list_empty(each, f"{place}/{name}")
+    elif isinstance(state, Tensor) and state.is_meta:
+        yield place, state
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
