@@ -116,7 +116,7 @@ def test_a_preset_gives_what_is_not_given_beside_it(preset: Preset) -> None:
 
 def test_armada_says_what_each_of_its_options_is() -> None:
     own = {one.name for one in list_options(DistillConfig) if one.path[0] in ("training", "method")}
-    apart = {"seed", "device", "precision", "micro_batch", "control", "teacher_decay"} | {
+    apart = {"seed", "device", "precision", "parallel", "micro_batch", "control", "teacher_decay"} | {
         one.name for one in list_options(DistillConfig) if one.path[:2] == ("method", "loss_options")
     }
     assert own - apart == PRESETS["armada"].keys(), "a default that changes must not change the paper's recipe"
