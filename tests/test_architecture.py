@@ -58,6 +58,7 @@ HTTP_CLIENTS = (
     "urllib3",
 )
 MODEL_LIBRARIES = ("diffusers", "onnxruntime", "torch", "transformers", "vllm")
+ENGINES = ("harvest.teachers.endpoint", "harvest.teachers.vllm")
 # Besides: the first imports none of the second, but for the third.
 NEVER: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("harvest.chat", (*HTTP_CLIENTS, *MODEL_LIBRARIES), ()),
@@ -66,7 +67,9 @@ NEVER: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("harvest.looking", ("harvest.teachers.endpoint",), ()),
     ("harvest.teachers.endpoint", ("harvest.teachers.vllm", "harvest.teachers.diffusion"), ()),
     ("harvest.teachers.vllm", ("harvest.teachers.endpoint", "harvest.teachers.diffusion"), ()),
-    ("harvest.teachers.diffusion", ("harvest.teachers.endpoint", "harvest.teachers.vllm"), ()),
+    ("harvest.teachers.painting", ("harvest.teachers.diffusion", "harvest.teachers.video"), ()),
+    ("harvest.teachers.diffusion", (*ENGINES, "harvest.teachers.video"), ()),
+    ("harvest.teachers.video", (*ENGINES, "harvest.teachers.diffusion"), ()),
     ("harvest.teachers.transformers", ("harvest.teachers.endpoint", "harvest.teachers.vllm"), ()),
     ("distill", HTTP_CLIENTS, ()),
     ("distill.config", ("distill.losses",), ("distill.losses.registry",)),

@@ -28,10 +28,10 @@ def keep_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
             path = find_picture(folder, sha256)
             if not path.exists():
                 make_folder(path.parent)
-                replace_file(path.with_suffix(_find_suffix(content)), content)
+                replace_file(path.with_suffix(find_suffix(content)), content)
 
 
-def _find_suffix(content: bytes) -> str:
+def find_suffix(content: bytes) -> str:
     """The ending of a picture's name, by how its file begins."""
     if content[8:12] == b"WEBP":
         return WEBP

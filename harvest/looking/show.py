@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harvest.asking.audio import find_audio
+from harvest.asking.pictures import find_suffix
 from harvest.chat.prompts import lay_out
 from harvest.looking.pictures import list_pictures
 from shared.console import results
@@ -93,7 +94,7 @@ def _write_pictures(row: Row, manifest: Manifest, folder: Path, images: Path) ->
         raise UsageError(f"the teacher {manifest.teacher} saw no pictures: its recipe draws nothing{made}")
     images.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(pictures):
-        path = images / f"{_name_file(row.example.sample_id)}-{number}.png"
+        path = images / f"{_name_file(row.example.sample_id)}-{number}{find_suffix(picture.content)}"
         path.write_bytes(picture.content)
         note = ": not the bytes that the teacher saw" if picture.differs else ""
         results.print(f"{path}{note}", markup=False, soft_wrap=True)

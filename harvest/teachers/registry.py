@@ -175,6 +175,21 @@ ENTRIES = (
         defaults={"model": "CompVis/stable-diffusion-v1-4"},
     ),
     TeacherEntry(
+        name="video",
+        summary="makes a clip of the text with ModelScope, AnimateDiff, CogVideoX, LTX-Video, Wan or Mochi",
+        teacher="harvest.teachers.video:VideoTeacher",
+        config="VideoConfig",
+        gives=("embedding", "image"),
+        requirements=Requirements(
+            "diffusion",
+            ("torch", "transformers", "diffusers"),
+            "model",
+            "model_index.json",
+            "the model, and GB to compute",
+            given="--model NAME",
+        ),
+    ),
+    TeacherEntry(
         name="speech",
         summary="speaks the text with SpeechT5 and hears it with Wav2Vec2: ARMADA's audio teacher",
         teacher="harvest.teachers.speech:SpeechTeacher",

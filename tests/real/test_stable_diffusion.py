@@ -21,7 +21,7 @@ from harvest.cli import app
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import run_harvest
 from harvest.looking.status import read_status
-from harvest.teachers.base import Reply, Request
+from harvest.teachers.base import Reply, Request, Teacher
 from harvest.teachers.diffusion import DiffusionConfig, DiffusionTeacher
 from shared.errors import SourceError
 from shared.example import Example
@@ -56,14 +56,19 @@ def make_teacher(folder: Path, **options: Any) -> DiffusionTeacher:
     return DiffusionTeacher(config, TASKS["rte"], "diffusion")
 
 
-def answer(teacher: DiffusionTeacher, texts: Sequence[str]) -> list[Answer]:
+def answer(teacher: Teacher, texts: Sequence[str]) -> list[Answer]:
     """Answers to requests whose keys are of full length: the seeds come from there."""
     requests = [Request(sha256(text.encode()).hexdigest(), Example(text, text)) for text in texts]
     return ask_requests(teacher, requests)
 
 
-def ask_requests(teacher: DiffusionTeacher, requests: Sequence[Request]) -> list[Answer]:
+def ask_requests(teacher: Teacher, requests: Sequence[Request]) -> list[Answer]:
     """The teacher's answers in the order of `requests`."""
+    return [reply.answer for reply in ask_for_replies(teacher, requests)]
+
+
+def ask_for_replies(teacher: Teacher, requests: Sequence[Request]) -> list[Reply]:
+    """The teacher's replies in the order of `requests`."""
 
     async def stream() -> AsyncIterator[Request]:
         for request in requests:
@@ -72,7 +77,7 @@ def ask_requests(teacher: DiffusionTeacher, requests: Sequence[Request]) -> list
     async def collect() -> list[Reply]:
         return [reply async for reply in teacher.answer(stream())]
 
-    replies = {reply.request.key: reply.answer for reply in asyncio.run(collect())}
+    replies = {reply.request.key: reply for reply in asyncio.run(collect())}
     return [replies[request.key] for request in requests]
 
 
@@ -161,20 +166,26 @@ def test_what_the_safety_checker_blackens_is_refused(pipelines: dict[str, Path])
     assert answers[0].image_sha256 == answers[1].image_sha256
 
 
-def test_an_encoder_over_the_picture(pipelines: dict[str, Path], tmp_path: Path) -> None:
+def make_vision_encoder(folder: Path) -> Path:
+    """A random CLIP of one layer x 24 in `folder`."""
     from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
     torch.manual_seed(3)
     config = CLIPVisionConfig(
         hidden_size=24, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
     )
-    CLIPVisionModel(config).save_pretrained(tmp_path)
-    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    teacher = make_teacher(pipelines["sd"], vector="encoder", encoder=str(tmp_path))
+    CLIPVisionModel(config).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def test_an_encoder_over_the_picture(pipelines: dict[str, Path], tmp_path: Path) -> None:
+    encoder = make_vision_encoder(tmp_path)
+    teacher = make_teacher(pipelines["sd"], vector="encoder", encoder=str(encoder))
     assert teacher.recipe()["vector"]["input_size"] == [32, 32]
     vectors = stack(answer(teacher, TEXTS))
     assert vectors.shape == (3, 24)
-    single = stack(answer(make_teacher(pipelines["sd"], vector="encoder", encoder=str(tmp_path), batch=1), TEXTS))
+    single = stack(answer(make_teacher(pipelines["sd"], vector="encoder", encoder=str(encoder), batch=1), TEXTS))
     assert np.abs(vectors - single).max() < 1e-2  # a picture has 256 levels: one of them may tip
 
 
@@ -196,6 +207,20 @@ def test_a_lora_on_top(pipelines: dict[str, Path], tmp_path: Path) -> None:
         answer(make_teacher(pipelines["sd"], lora=str(tmp_path / "sdxl")), TEXTS)
 
 
+def kill_and_resume(command: Sequence[str], out: Path, rows: int) -> None:
+    """Run a harvest of so many rows, kill it amid them, and run it again to its end."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while count_kept(out) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    kept = count_kept(out)
+    assert 3 <= kept < rows, "it was to be killed amid its rows"
+    resumed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert (resumed["kept"], resumed["asked"]) == (kept, rows - kept)
+
+
 def test_a_killed_harvest_ends_as_one_that_was_not(pipelines: dict[str, Path], tmp_path: Path) -> None:
     path = write_task(tmp_path, [f"{text} scene {number}" for number, text in enumerate(TEXTS * 8)])
     command = [
@@ -203,16 +228,7 @@ def test_a_killed_harvest_ends_as_one_that_was_not(pipelines: dict[str, Path], t
         *("--task", str(path), "--text-column", "text", "--label-column", "label", "--out", str(tmp_path / "killed")),
         *("--batch", "2", "--steps", "8", "--keep-images", "--json"),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while count_kept(tmp_path / "killed") < 3 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.kill()
-    process.wait()
-    kept = count_kept(tmp_path / "killed")
-    assert 3 <= kept < 24, "it was to be killed amid its rows"
-    resumed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert (resumed["kept"], resumed["asked"]) == (kept, 24 - kept)
+    kill_and_resume(command, tmp_path / "killed", 24)
 
     harvest(path, tmp_path / "whole", pipelines["sd"], batch=2, steps=8)
     killed, whole = (read_rows(tmp_path / name).sort("text") for name in ("killed", "whole"))
@@ -233,19 +249,19 @@ def write_task(folder: Path, texts: Sequence[str]) -> Path:
     return path
 
 
-def harvest(path: Path, out: Path, model: Path, **options: Any) -> Any:
+def harvest(path: Path, out: Path, model: Path, teacher: str = "diffusion", **options: Any) -> Any:
     return run_harvest(
         HarvestConfig(
             TaskChoice(str(path), text_column="text", label_column="label"),
-            TeacherChoice("diffusion", options={"model": str(model), **options}),
+            TeacherChoice(teacher, name=teacher, options={"model": str(model), **options}),
             out=out,
         )
     )
 
 
 def read_rows(out: Path) -> pl.DataFrame:
-    return pl.read_parquet(f"{out}/teacher=diffusion/**/*.parquet")
+    return pl.read_parquet(f"{out}/teacher=*/**/*.parquet")
 
 
 def count_kept(out: Path) -> int:
-    return int(read_status(out)["kept"]) if (out / "teacher=diffusion/manifest.json").exists() else 0
+    return int(read_status(out)["kept"]) if any(out.glob("teacher=*/manifest.json")) else 0

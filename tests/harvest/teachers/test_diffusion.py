@@ -11,9 +11,10 @@ import torch
 from harvest.asking.pictures import find_picture, keep_pictures
 from harvest.teachers.chunks import split_into_chunks
 from harvest.teachers.diffusion import DiffusionConfig, DiffusionTeacher, DiffusionVector
-from harvest.teachers.diffusion.painter import Painting, watch_memory
-from harvest.teachers.diffusion.prompts import build_prompt
-from harvest.teachers.diffusion.teacher import classify_painting
+from harvest.teachers.diffusion.painter import Painting
+from harvest.teachers.painting.pipeline import watch_memory
+from harvest.teachers.painting.prompts import build_prompt
+from harvest.teachers.painting.teacher import classify_painting
 from shared.errors import SourceError, TeacherError, UsageError
 from shared.example import Example
 from shared.schema import Status
@@ -73,6 +74,7 @@ def test_what_cannot_be_meant_is_refused(options: dict[str, Any], message: str) 
         ({"_class_name": "KandinskyV22Pipeline"}, 4, "prompts go through a prior"),
         ({"_class_name": "PixArtSigmaPipeline"}, 4, "--vector armada .*: give --vector latent"),
         ({"_class_name": "StableDiffusionPipeline"}, 9, "its unet takes 9 channels"),
+        ({"_class_name": "WanPipeline"}, 4, "which makes clips: give --teacher video"),
         ({}, 4, "is no pipeline of diffusers"),
     ],
 )
@@ -101,7 +103,7 @@ def paint(value: float = 0.5, level: int = 99, flagged: bool = False) -> Paintin
     ],
 )
 def test_a_picture_that_shows_nothing_is_never_ok(painting: Painting, status: Status, reason: str | None) -> None:
-    judged = classify_painting(painting, painting.latent.reshape(-1))
+    judged = classify_painting(painting, painting.latent.reshape(-1), "picture")
     assert judged[:2] == (status, reason)
     assert (judged[2] is None) == (status is Status.OK)
 
@@ -109,12 +111,12 @@ def test_a_picture_that_shows_nothing_is_never_ok(painting: Painting, status: St
 def test_too_little_memory_is_answered_with_what_to_lower() -> None:
     with (
         pytest.raises(TeacherError, match=r"--batch 4 or a smaller --size or --dtype float16.*is kept"),
-        watch_memory(DiffusionConfig(batch=8), "float32"),
+        watch_memory(DiffusionConfig(batch=8), "picture", "float32"),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     with (
         pytest.raises(RuntimeError, match="shapes"),
-        watch_memory(DiffusionConfig(), "float32"),
+        watch_memory(DiffusionConfig(), "picture", "float32"),
     ):
         raise RuntimeError("shapes do not fit")
 

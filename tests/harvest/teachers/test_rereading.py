@@ -233,7 +233,7 @@ OLD: Mapping[str, Callable[[], OldFolder]] = {
     "vllm vectors": make_old_vllm_vectors,
     "vllm onto": make_old_join,
     "reader": make_old_reader,
-    **{name: partial(make_old_vectors, name) for name in ("encoder", "diffusion", "speech")},
+    **{name: partial(make_old_vectors, name) for name in ("encoder", "diffusion", "video", "speech")},
 }
 
 
