@@ -91,6 +91,7 @@ class Engine:
         self._keys = RequestKeys(teacher.recipe())
         self._splits: dict[str, str] = {}  # of the requests in flight, by key: a plan asks each key once
         self._recent_failures: deque[bool] = deque(maxlen=FAILURES_LOOKED_AT)
+        self._failures = 0  # of those
         # A written answer that was cut is still a text; a label or a number that was cut is nothing.
         cut = () if loaded.task.is_written else (Status.TRUNCATED,)
         self._useless = frozenset((Status.FAILED, Status.UNPARSABLE, *cut))
@@ -262,8 +263,12 @@ class Engine:
         self._tracker.advance(len(copies), self._describe_progress())
 
     def _watch_failures(self, reply: Reply) -> None:
-        self._recent_failures.append(reply.answer.status in self._useless)
-        failures, seen = sum(self._recent_failures), len(self._recent_failures)
+        recent = self._recent_failures
+        if len(recent) == FAILURES_LOOKED_AT:
+            self._failures -= recent[0]  # which makes room
+        recent.append(reply.answer.status in self._useless)
+        self._failures += recent[-1]
+        failures, seen = self._failures, len(recent)
         if seen >= FAILURES_AT_LEAST and failures > self._failure_limit * seen:
             if self._is_deferred and self._remote is not None:
                 self._remote.end()  # what is in flight takes hours

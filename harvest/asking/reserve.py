@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from shared.disk import explain_disk_errors
 
 RESERVE_BYTES = 8 * 2**20
 LEAST_ROW_BYTES = 4096
+LOOK_SECONDS = 0.05  # what a disk takes in that time is far below the reserve's room, and a half is left free besides
 NEARLY_FULL = (
     "the disk is nearly full, and what was in flight is kept in the room that was left for it; free disk space"
 )
@@ -26,6 +28,7 @@ class DiskReserve:
         self._folder = folder
         self._path = folder / "journal" / f"{worker}.reserve"
         self._row_bytes = float(LEAST_ROW_BYTES)  # the largest mean of a group of rows
+        self._free, self._looked_at = 0.0, 0.0  # what the disk said last, and when
         self.is_spent = False
         if not size:
             return
@@ -45,14 +48,20 @@ class DiskReserve:
             self._row_bytes = max(self._row_bytes, size / rows)
 
     def covers(self, rows: int) -> bool:
-        """Tell whether so many rows find room beside the reserve."""
+        """Tell whether so many rows find room beside the reserve.
+
+        The disk is asked anew after LOOK_SECONDS, and at once where what it said would not do.
+        """
         if self.is_spent:
             return False
-        try:
-            free = shutil.disk_usage(self._folder).free
-        except OSError:
-            return True  # what cannot be measured shows when it is written
-        return free >= 2 * rows * self._row_bytes
+        needed = 2 * rows * self._row_bytes
+        if needed > self._free or time.monotonic() - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            try:
+                self._free = shutil.disk_usage(self._folder).free
+            except OSError:
+                return True  # what cannot be measured shows when it is written
+        return needed <= self._free
 
     def spend(self) -> bool:
         """Give the reserve up, so that its room can be written to; false where that was done before."""

@@ -9,6 +9,7 @@ from shared.options import Option, check_options
 from shared.suggestions import suggest
 
 RESOURCES = ("cpus", "gpus")
+RAY = "ray"
 _PANEL = "Replicas"
 
 
@@ -33,7 +34,7 @@ def show_resources(amounts: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """How many replicas of the teacher answer. Raises UsageError for what does not go together."""
+    """How many replicas of the teacher answer, and where. Raises UsageError for what does not go together."""
 
     replicas: Annotated[
         int | None,
@@ -43,11 +44,21 @@ class PoolConfig:
             panel=_PANEL,
         ),
     ] = None
+    cluster: Annotated[
+        str | None,
+        Option(
+            "Where replicas run: ray, on the cluster that RAY_ADDRESS names or this machine is part of; or "
+            "ray://HOST:10001. Unless given, on this machine.",
+            flag="--on",
+            metavar="ray[://ADDRESS]",
+            panel=_PANEL,
+        ),
+    ] = None
     per_replica: Annotated[
         Mapping[str, float] | None,
         Option(
-            "What each replica has: gpus=1,cpus=2. Part of a GPU is shared: gpus=0.25. Unless given, an equal share of "
-            "what this machine has.",
+            "What each replica has: gpus=1,cpus=2. Part of a GPU is shared: gpus=0.25. Unless given, on this machine "
+            "an equal share of all, and on Ray one core, and a GPU where the teacher needs one.",
             parse=parse_resources,
             show=show_resources,
             metavar="gpus=N,cpus=N",
@@ -57,8 +68,11 @@ class PoolConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.replicas is None and self.per_replica is not None:
-            raise UsageError("--per-replica says what replicas have: give their number with --replicas")
+        if self.cluster is not None and self.cluster != RAY and not self.cluster.startswith(f"{RAY}://"):
+            raise UsageError(f"--on {self.cluster}: replicas run on ray, or on ray://HOST:10001")
+        if self.replicas is None and (self.cluster is not None or self.per_replica is not None):
+            option = "--per-replica" if self.cluster is None else "--on"
+            raise UsageError(f"{option} says where replicas run: give their number with --replicas")
         for name, amount in (self.per_replica or {}).items():
             if amount < 0 or (name == "gpus" and amount > 1 and amount % 1):
                 raise UsageError(f"--per-replica {name}={amount:g}: give 0 or more; beyond one GPU, whole ones")

@@ -8,8 +8,9 @@ from harvest.teachers.pool.config import PoolConfig
 from harvest.teachers.pool.hosts import Host
 from harvest.teachers.pool.messages import Settings
 from harvest.teachers.pool.processes import ProcessHost
+from harvest.teachers.pool.ray import RayHost
 from harvest.teachers.pool.teacher import PoolTeacher
-from harvest.teachers.registry import TeacherChoice, is_registered_here
+from harvest.teachers.registry import TeacherChoice, choose_entry, is_registered_here
 from shared.errors import UsageError
 from shared.tasks import Task
 
@@ -37,4 +38,8 @@ def make_pool(teacher: Teacher, choice: TeacherChoice, task: Task, config: PoolC
 def _make_host(teacher: Teacher, choice: TeacherChoice, task: Task, config: PoolConfig) -> Host:
     assert config.replicas is not None
     settings = Settings(choice, task, teacher.name, teacher.recipe(), os.getcwd())
-    return ProcessHost(settings, config.replicas, config.per_replica or {})
+    amounts = config.per_replica or {}
+    if config.cluster is None:
+        return ProcessHost(settings, config.replicas, amounts)
+    needs_gpu = choose_entry(choice.teacher, choice.options).requirements.gpu
+    return RayHost(settings, config.cluster, {"cpus": 1, "gpus": float(needs_gpu), **amounts})

@@ -4,13 +4,15 @@ pool -> replica    Settings, then Batches, and Close
 replica -> pool    Up, then Room, Answered and Said, in any order; a Failure at any time, and nothing after it
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
-from harvest.teachers.base import Request
+from harvest.teachers.base import Reply, Request
+from harvest.teachers.pool.columns import Columns, pack, unpack
 from harvest.teachers.registry import TeacherChoice
 from shared.errors import Error
+from shared.example import Example
 from shared.schema import Answer
 from shared.tasks import Task
 
@@ -40,12 +42,24 @@ class Means:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests. After the `last` of them the replica's teacher is told that no more will come, and what it has gathered
-    is answered; requests that come later begin a new stream.
+    """Requests, packed. After the `last` of them the replica's teacher is told that no more will come, and what it has
+    gathered is answered; requests that come later begin a new stream.
     """
 
-    requests: Sequence[Request]
+    keys: Sequence[str]
+    draws: Sequence[int]
+    examples: Columns
     last: bool = False
+
+    @classmethod
+    def pack(cls, requests: Sequence[Request], last: bool) -> Self:
+        """Pack requests."""
+        keys, draws = [one.key for one in requests], [one.draw for one in requests]
+        return cls(keys, draws, pack([one.example for one in requests]), last)
+
+    def unpack(self) -> list[Request]:
+        """Give the requests."""
+        return list(map(Request, self.keys, unpack(Example, self.examples), self.draws))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +85,22 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Answers and pictures, by the requests' keys."""
+    """Answers, packed, by the requests' keys; `pictures` of those that have some, by the same."""
 
-    answers: Sequence[tuple[str, Answer, Mapping[str, bytes]]]
+    keys: Sequence[str]
+    answers: Columns
+    pictures: Mapping[str, Mapping[str, bytes]]
+
+    @classmethod
+    def pack(cls, replies: Sequence[Reply]) -> Self:
+        """Pack replies."""
+        pictures = {one.request.key: dict(one.pictures) for one in replies if one.pictures}
+        return cls([one.request.key for one in replies], pack([one.answer for one in replies]), pictures)
+
+    def unpack(self) -> Iterator[tuple[str, Answer, Mapping[str, bytes]]]:
+        """Give each key with its answer and its pictures."""
+        for key, answer in zip(self.keys, unpack(Answer, self.answers), strict=True):
+            yield key, answer, self.pictures.get(key, {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
-from harvest.teachers.base import Request, Teacher
+from harvest.teachers.base import Reply, Request, Teacher
 from harvest.teachers.pool.messages import Answered, Batch, Failure, FromReplica, Means, Room, Said, Settings, Up
 from harvest.teachers.registry import prepare_teacher
 from shared.console import silence
@@ -33,7 +33,7 @@ class Replica:
         self._waiting: deque[Request] = deque()
         self._is_last = False  # of the stream that is being answered
         self._arrived = asyncio.Event()
-        self._answers: list[tuple[str, Any, Mapping[str, bytes]]] = []
+        self._replies: list[Reply] = []
         self._flushing: asyncio.TimerHandle | None = None
         self._pace = _Pace()
         self._stream = 0
@@ -42,8 +42,8 @@ class Replica:
 
     def take(self, batch: Batch) -> None:
         """Take requests that the pool hands over."""
-        self._waiting.extend(batch.requests)
-        self._granted = max(0, self._granted - len(batch.requests))
+        self._waiting.extend(batch.unpack())
+        self._granted = max(0, self._granted - len(batch.keys))
         self._is_last = self._is_last or batch.last
         self._arrived.set()
 
@@ -73,9 +73,9 @@ class Replica:
         """Answer one stream to its end, and begin the next."""
         async with aclosing(teacher.answer(self._give())) as replies:
             async for reply in replies:
-                self._answers.append((reply.request.key, reply.answer, reply.pictures))
+                self._replies.append(reply)
                 self._pace.count()
-                if len(self._answers) >= GATHERED:
+                if len(self._replies) >= GATHERED:
                     self._flush()
                 elif self._flushing is None:
                     self._flushing = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
@@ -105,13 +105,13 @@ class Replica:
             self._send(Room(self._stream, count, starving))
 
     def _flush(self) -> None:
-        """Hand over the answers that were gathered."""
+        """Hand over the replies that were gathered."""
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        if self._answers:
-            self._send(Answered(self._answers))
-            self._answers = []
+        if self._replies:
+            self._send(Answered.pack(self._replies))
+            self._replies = []
 
 
 class _Pace:

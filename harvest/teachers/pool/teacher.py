@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from operator import methodcaller
 from queue import Empty, SimpleQueue
@@ -17,7 +18,8 @@ from typing import Any
 from harvest.teachers.base import Estimate, Reply, Request, Teacher, find_draw_problem, sees_pictures
 from harvest.teachers.pool.hosts import Host, Link
 from harvest.teachers.pool.messages import Answered, Batch, Failure, FromReplica, Room, Said, Up
-from harvest.teachers.pool.seats import SUSPECTED_AFTER, Requests, Seat, limit_share
+from harvest.teachers.pool.seats import SUSPECTED_AFTER, Seat, limit_share
+from harvest.teachers.pool.stream import Stream
 from shared.console import say
 from shared.errors import Error, TeacherError, UsageError
 from shared.events import emit
@@ -47,6 +49,7 @@ class PoolTeacher:
         self._seats = [Seat(number) for number in range(count)]
         self._links: dict[Seat, Link] = {}
         self._news: SimpleQueue[tuple[Seat, Link, FromReplica | None]] = SimpleQueue()
+        self._ended: tuple[Seat, Link, Failure | None] | None = None  # that is still to be acted upon
         self._wake: Callable[[], object] | None = None
         self._expected: int | None = None
         self._said: set[str] = set()
@@ -95,7 +98,7 @@ class PoolTeacher:
         A replica that dies is replaced, and another is asked what it has not answered. Raises the teacher's own error
         where no replica can begin, and TeacherError where each dies again and again.
         """
-        stream = _Stream(requests, self._expected)
+        stream = Stream(requests, self._expected)
         self._expected = None
         if await stream.is_over():
             return
@@ -109,8 +112,9 @@ class PoolTeacher:
                     await self._start(seat, self._host)
             while True:
                 arrived.clear()
-                for reply in await self._take_news(stream):
-                    yield reply
+                while replies := await self._take_news(stream):
+                    for reply in replies:
+                        yield reply
                 for seat in self._seats:
                     await self._hand_out(seat, stream)
                 if stream.is_empty and not any(seat.asked for seat in self._seats):
@@ -147,25 +151,25 @@ class PoolTeacher:
             for message in (None,) if messages is None else messages:
                 self._news.put((seat, link, message))
             if (wake := self._wake) is not None:
-                try:
+                with suppress(RuntimeError):  # the loop is closed: the next call finds the news
                     wake()
-                except RuntimeError:
-                    return  # the loop is closed: nobody listens
             if messages is None:
                 return
 
-    async def _take_news(self, stream: "_Stream") -> list[Reply]:
-        """Take all that has arrived: give the replies, and act upon the rest."""
+    async def _take_news(self, stream: Stream) -> list[Reply]:
+        """Take what has arrived: give the replies, and act upon the rest. None are left once it gives none."""
         replies: list[Reply] = []
-        while True:
+        while self._ended is None or not replies:  # replies go before what may end the run
             try:
-                seat, link, message = self._news.get_nowait()
+                seat, link, message = self._ended or self._news.get_nowait()
             except Empty:
-                return replies
+                break
             if self._links.get(seat) is not link:
+                self._ended = None
                 continue  # of a replica that was replaced
             if isinstance(message, Answered):
-                for key, answer, pictures in message.answers:
+                self._problems.clear()
+                for key, answer, pictures in message.unpack():
                     if (request := stream.waiting.answer(seat, key)) is not None:
                         replies.append(Reply(request, answer, pictures))
             elif isinstance(message, Room):
@@ -174,24 +178,28 @@ class PoolTeacher:
                 emit("replica", number=seat.number + 1, state="up", machine=message.machine)
             elif isinstance(message, Said):
                 self._say_once(seat, message.text)
+            elif replies:
+                self._ended = seat, link, message
             else:
+                self._ended = None
                 blamed = await self._replace(seat, link, message, stream)
                 replies += [Reply(one, Answer(Status.FAILED, error=DEADLY, attempts=1)) for one in blamed]
+        return replies
 
     def _say_once(self, seat: Seat, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
             say(f"replica {seat.number + 1}: {text}")
 
-    async def _replace(self, seat: Seat, link: Link, failure: Failure | None, stream: "_Stream") -> list[Request]:
+    async def _replace(self, seat: Seat, link: Link, failure: Failure | None, stream: Stream) -> list[Request]:
         """Have another replica take the seat of one that has ended; give the requests that it ended of.
 
-        Raises the error of the first where no seat is taken any more, and UsageError at once.
+        Raises the error of the first where no seat is taken any more, and UsageError where nothing was answered yet.
         """
         del self._links[seat]
         if failure is not None:
             why = f"cannot go on: {failure.error}"
-            if isinstance(failure.error, UsageError):
+            if isinstance(failure.error, UsageError) and not any(one.rows for one in self._seats):
                 raise failure.error
         else:
             why = await asyncio.to_thread(link.explain_end)
@@ -212,15 +220,15 @@ class PoolTeacher:
         return blamed
 
     def _explain_problems(self) -> Error:
-        """The error of the first replica that could not work, once, whatever the others said."""
+        """The error of the first replica that could not work since one answered, once, whatever the others said."""
         first = self._problems[0]
-        if len(self._seats) == 1 or isinstance(first, UsageError):
+        if len(self._seats) == 1:
             return first
         same = {str(one) for one in self._problems} == {str(first)}
         what = f"none of {len(self._seats)} replicas can work; {'each' if same else 'the first'} said"
         return type(first)(f"{what}: {first}")
 
-    async def _hand_out(self, seat: Seat, stream: "_Stream") -> None:
+    async def _hand_out(self, seat: Seat, stream: Stream) -> None:
         """Ask a replica as much as it takes, and may be asked."""
         if seat.is_empty or not (seat.room or seat.starving):
             return
@@ -234,7 +242,7 @@ class PoolTeacher:
         seat.ask(asked)
         if is_last:
             seat.end_stream()
-        await asyncio.to_thread(self._links[seat].send, Batch(asked, is_last))
+        await asyncio.to_thread(self._links[seat].send, Batch.pack(asked, is_last))
 
     def _kill(self) -> None:
         for link in self._links.values():
@@ -250,54 +258,3 @@ class PoolTeacher:
         say(f"rows by replica: {rows}{more}")
         for seat in self._seats:
             emit("replica", number=seat.number + 1, state="done", rows=seat.rows)
-
-
-class _Stream:
-    """The requests of one call, those that come back included."""
-
-    def __init__(self, requests: AsyncIterator[Request], expected: int | None) -> None:
-        self.waiting = Requests()
-        self._requests, self._expected = requests, expected
-        self._next: Request | None = None
-        self._is_exhausted = False
-
-    @property
-    def left(self) -> int | None:
-        """How many requests wait to be asked; None where nobody knows."""
-        known = len(self.waiting.returned) + len(self.waiting.suspects) + (self._next is not None)
-        if self._is_exhausted:
-            return known
-        return None if self._expected is None else known + max(0, self._expected)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no request is left to ask."""
-        return self._is_exhausted and self._next is None and not self.waiting.returned and not self.waiting.suspects
-
-    async def is_over(self) -> bool:
-        """Whether no request is left to ask but those that are asked alone."""
-        if self._next is None and not self.waiting.returned:
-            await self._pull()
-        return self._next is None and not self.waiting.returned
-
-    async def take(self, count: int, *, may_suspect: bool) -> list[Request]:
-        """Take up to `count` requests, first those that came back; or one to be asked alone, where no other is left."""
-        taken: list[Request] = []
-        while len(taken) < count and not await self.is_over():
-            if self.waiting.returned:
-                taken.append(self.waiting.returned.popleft())
-            elif self._next is not None:
-                taken.append(self._next)
-                self._next = None
-        if count and may_suspect and not taken and self.waiting.suspects:
-            taken.append(self.waiting.suspects.popleft())
-        return taken
-
-    async def _pull(self) -> None:
-        if self._is_exhausted:
-            return
-        self._next = await anext(self._requests, None)
-        if self._next is None:
-            self._is_exhausted = True
-        elif self._expected is not None:
-            self._expected -= 1

@@ -63,13 +63,11 @@ def fill_after(asked: Sequence[str], reserve: Path) -> Callable[..., int]:
     return write
 
 
-def shrink_after(calls: int) -> Callable[..., Usage]:
-    """`shutil.disk_usage` of a disk on which nothing is free after so many calls."""
-    left = [calls]
+def shrink_after(asked: Sequence[str]) -> Callable[..., Usage]:
+    """`shutil.disk_usage` of a disk on which nothing is free once more than FULL_AFTER are `asked`."""
 
     def measure(path: Path) -> Usage:
-        left[0] -= 1
-        return Usage(2**40, 0, 2**39 if left[0] >= 0 else 1000)
+        return Usage(2**40, 0, 2**39 if len(asked) <= FULL_AFTER else 1000)
 
     return measure
 
@@ -87,7 +85,7 @@ def test_a_disk_that_fills_stops_the_asking_and_keeps_what_was_in_flight(
         if written:
             fault.setattr(os, "pwrite", fill_after(teacher.asked, reserve))
         else:
-            fault.setattr(shutil, "disk_usage", shrink_after(FULL_AFTER))
+            fault.setattr(shutil, "disk_usage", shrink_after(teacher.asked))
         outcome = harvest(out, loaded, teacher)
     assert outcome.stopped == NEARLY_FULL
     assert IN_FLIGHT < outcome.asked == len(teacher.asked) < ROWS

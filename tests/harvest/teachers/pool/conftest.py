@@ -1,4 +1,4 @@
-"""The teacher `echo` as a package that is installed: here, and in what this process starts."""
+"""What the tests of the pool ask, and of whom."""
 
 import os
 from collections.abc import Iterator
@@ -8,23 +8,14 @@ import pytest
 
 from harvest.config import TaskChoice
 from harvest.teachers.registry import find_teachers
-
-ROOT = Path(__file__).parents[4]
-METADATA = {
-    "METADATA": "Metadata-Version: 2.1\nName: echo\nVersion: 1\n",
-    "entry_points.txt": "[harvest_distill.teachers]\necho = tests.harvest.teachers.pool.echo_teacher:ECHO\n",
-}
+from tests.harvest.teachers.pool.installed import install_echo
 
 
 @pytest.fixture(autouse=True)
 def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    site = tmp_path / "site"
-    folder = site / "echo-1.dist-info"
-    folder.mkdir(parents=True)
-    for name, text in METADATA.items():
-        (folder / name).write_text(text)
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (site, ROOT))))
+    path = install_echo(tmp_path / "site")
+    monkeypatch.syspath_prepend(path[0])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     find_teachers.cache_clear()
     yield
     monkeypatch.undo()

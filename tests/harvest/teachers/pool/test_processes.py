@@ -14,13 +14,12 @@ import pytest
 from harvest.config import HarvestConfig, PoolConfig, TeacherChoice
 from harvest.job import plan_harvest, run_harvest
 from shared.errors import TeacherError
-from shared.shards import iterate_pieces, load_manifest, verify_shards
+from shared.shards import verify_shards
 from tests.harvest.children import list_children
 from tests.harvest.teachers.pool.conftest import choose_task
+from tests.harvest.teachers.pool.rows import read_rows
 
 pytestmark = pytest.mark.real
-
-COLUMNS = ("sample_id", "request_key", "status", "reply", "embedding", "error")
 
 
 def choose(
@@ -36,19 +35,6 @@ def name_texts(count: int) -> list[str]:
     return [f"film number {i}" for i in range(count)]
 
 
-def read_rows(out: Path) -> dict[str, dict[str, Any]]:
-    """The kept rows by sample id. Fails where one is there twice."""
-    folder = out / "teacher=echo"
-    rows = [
-        row
-        for piece in iterate_pieces(folder, load_manifest(folder), COLUMNS)
-        for row in piece.table.select(COLUMNS).to_pylist()
-    ]
-    by_id = {row["sample_id"]: row for row in rows}
-    assert len(by_id) == len(rows)
-    return by_id
-
-
 def read_asked(asked: Path) -> Counter[str]:
     return Counter(line for path in asked.glob("asked-*") for line in path.read_text().splitlines())
 
@@ -62,7 +48,7 @@ def test_replicas_answer_as_one_process_does_and_end(tmp_path: Path, asked: Path
     run_harvest(choose(alone, texts, None))
     report = run_harvest(choose(pooled, texts, 2, asked, gather=16, seconds=0.15))
     assert (report.asked, report.failed) == (300, 0)
-    assert read_rows(pooled / "out") == read_rows(alone / "out")
+    assert read_rows(pooled / "out/teacher=echo") == read_rows(alone / "out/teacher=echo")
     assert (alone / "out/teacher=echo/manifest.json").exists()
     assert len(list(asked.glob("asked-*"))) == 2  # neither had all of them
     assert len(list(asked.glob("ended-*"))) == 3  # as teachers end; one is this process's own
@@ -75,7 +61,7 @@ def test_a_replica_that_dies_is_replaced_and_a_row_that_kills_fails(tmp_path: Pa
     texts[3] = texts[150] = "a deadly film"
     texts[150] += " again"
     report = run_harvest(choose(tmp_path, texts, 2, asked, gather=16, seconds=0.01))
-    rows = read_rows(tmp_path / "out")
+    rows = read_rows(tmp_path / "out/teacher=echo")
     failed = {row["sample_id"]: row["error"] for row in rows.values() if row["status"] == "failed"}
     assert (report.asked, report.failed, len(rows), len(failed)) == (200, 2, 200, 2)
     assert all("replicas ended while they were asked this row" in error for error in failed.values())
@@ -154,6 +140,6 @@ def test_however_a_run_ends_its_replicas_do_and_the_next_goes_on(
     assert report.kept + report.asked == 400
     again = read_asked(asked) - before
     assert sum(again.values()) == report.asked
-    assert len(read_rows(tmp_path / "out")) == 400
+    assert len(read_rows(tmp_path / "out/teacher=echo")) == 400
     if len(sent) == 1 and sent[0] == signal.SIGINT:
         assert sum(before.values()) == report.kept  # what was in flight has arrived

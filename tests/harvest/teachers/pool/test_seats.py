@@ -120,7 +120,9 @@ def test_a_replica_has_devices_of_its_own_or_a_part_of_one() -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"per_replica": "gpus=1"}, "--per-replica says what replicas have: give their number with --replicas"),
+        ({"per_replica": "gpus=1"}, "--per-replica says where replicas run: give their number with --replicas"),
+        ({"cluster": "ray"}, "--on says where"),
+        ({"replicas": 2, "cluster": "slurm"}, "--on slurm: replicas run on ray"),
         ({"replicas": 2, "per_replica": "gpu=1"}, "did you mean gpus"),
         ({"replicas": 2, "per_replica": "gpus=1.5"}, "beyond one GPU, whole ones"),
         ({"replicas": 2, "per_replica": "cpus=0"}, "1 or more"),

@@ -1,0 +1,173 @@
+"""Replicas as actors of a Ray cluster, which chooses their machines by what each needs.
+
+An actor that waits for a place makes an autoscaling cluster grow. Documentation: https://docs.ray.io/en/latest/ray-core/actors.html
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from threading import Lock
+from typing import Any
+
+from harvest.teachers.pool.config import RAY
+from harvest.teachers.pool.messages import Close, FromReplica, Means, Said, Settings, ToReplica
+from harvest.teachers.pool.replica import Replica
+from shared.console import say
+from shared.errors import TeacherError, require_extra
+
+CLOSING_SECONDS = 20.0  # an engine of a replica's own may take 15 of them
+WAITING_SECONDS = 30.0  # for a place, before that is said
+_STATISTICS = "RAY_USAGE_STATS_ENABLED"  # Ray sends its makers none, unless the user's own environment says so
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}  # Ray shows all that a machine has to whoever asked for none
+
+
+class RayHost:
+    """Has Ray place the replicas of `settings`, each with the `amounts` of cpus and gpus.
+
+    `address` is "ray", the cluster that RAY_ADDRESS names, or that this machine is part of, or one of this machine
+    alone; or "ray://HOST:PORT". A program that is connected already stays so. Raises MissingExtraError without Ray,
+    TeacherError where it cannot be reached.
+    """
+
+    def __init__(self, settings: Settings, address: str, amounts: Mapping[str, float]) -> None:
+        require_extra("ray", "ray")
+        import ray
+
+        os.environ.setdefault(_STATISTICS, "0")
+        self._settings, self._amounts = settings, amounts
+        self._is_own = not ray.is_initialized()
+        if self._is_own:
+            try:
+                ray.init(None if address == RAY else address, log_to_driver=False, logging_level="error")
+            except Exception as error:  # of many kinds, none of which is documented
+                raise TeacherError(
+                    f"--on {address}: no Ray cluster can be reached ({' '.join(str(error).split())}). Nothing was "
+                    "asked; `ray status` on its head says how it is, and RAY_ADDRESS=HOST:6379 names another"
+                ) from None
+
+        found = ray.cluster_resources().get("GPU", 0)
+        if found and not amounts["gpus"]:
+            say(f"the cluster has {found:g} GPUs, and replicas have none: --per-replica gpus=1 gives each one")
+
+    def start(self, number: int) -> "RayLink":
+        """Start an actor; Ray gives it a place as soon as there is one."""
+        return RayLink(self._settings, self._amounts)
+
+    def close(self) -> None:
+        """Leave the cluster, which ends where it was started for this."""
+        import ray
+
+        if self._is_own:
+            ray.shutdown()
+
+
+class RayLink:
+    """An actor, and the calls that are made of it."""
+
+    def __init__(self, settings: Settings, amounts: Mapping[str, float]) -> None:
+        import ray
+
+        self._ray = ray
+        self._amounts = amounts
+        cpus = int(amounts["cpus"])
+        means = Means(cpus, None if amounts["gpus"] else _NO_GPU)
+        options = {"num_cpus": cpus, "num_gpus": amounts["gpus"], "scheduling_strategy": "SPREAD"}
+        self._actor = ray.remote(ReplicaActor).options(**options).remote(settings, means)
+        self._given: Any = None
+        self._is_up = self._has_waited = False
+        self._numbers, self._lock = 0, Lock()
+        self._end = "ended"
+
+    def send(self, message: ToReplica) -> None:
+        """Hand a message over; it is numbered, for Ray may run an actor's calls in another order."""
+        with self._lock:
+            self._actor.take.remote(self._numbers, message)
+            self._numbers += 1
+
+    def receive(self) -> Sequence[FromReplica] | None:
+        """Wait for messages; None once the actor has ended or cannot be reached."""
+        try:
+            if self._given is None:
+                self._given = self._actor.give.remote()
+            if not (self._is_up or self._has_waited):
+                ready, _ = self._ray.wait([self._given], timeout=WAITING_SECONDS)
+                if not ready:
+                    self._has_waited = True
+                    return [Said(self._describe_wait())]
+            messages: Sequence[FromReplica] | None = self._ray.get(self._given)
+        except Exception as error:  # the actor died, its machine is gone, or this process leaves the cluster
+            self._end = f"ended ({' '.join(str(error).split())})"
+            return None
+        self._given, self._is_up = None, True
+        return messages
+
+    def explain_end(self) -> str:
+        """Say why, in Ray's words."""
+        return self._end
+
+    def close(self) -> None:
+        """Have the actor end its teacher, and wait for that; what lasts longer than CLOSING_SECONDS is killed."""
+        with suppress(Exception):
+            self.send(Close())
+            self._ray.get(self._actor.finish.remote(), timeout=CLOSING_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill the actor. An engine in a process of its own ends with its socket."""
+        with suppress(Exception):
+            self._ray.kill(self._actor)
+
+    def _describe_wait(self) -> str:
+        needs = ", ".join(f"{amount:g} {name}" for name, amount in self._amounts.items())
+        return (
+            f"Ray has no place yet for a replica with {needs}: it waits until a machine has room, or joins (`ray "
+            "status` shows them); --per-replica asks for less"
+        )
+
+
+class ReplicaActor:
+    """The actor: a replica in Ray's event loop. Its calls are asynchronous, so that one may wait while others run."""
+
+    def __init__(self, settings: Settings, means: Means) -> None:
+        self._outbox: list[FromReplica] = []
+        self._news = asyncio.Event()
+        self._replica = Replica(settings, means, self._put)
+        self._serving: asyncio.Task[None] | None = None
+        self._following = 0
+        self._early: dict[int, ToReplica] = {}
+
+    async def take(self, number: int, message: ToReplica) -> None:
+        """Take a message, once those of smaller numbers are there."""
+        self._early[number] = message
+        while (following := self._early.pop(self._following, None)) is not None:
+            self._following += 1
+            if isinstance(following, Close):
+                self._replica.close()
+            else:
+                self._replica.take(following)
+
+    async def give(self) -> list[FromReplica] | None:
+        """Give what was said since the last call, waiting for something; None once all is said."""
+        if self._serving is None:
+            self._serving = asyncio.create_task(self._replica.serve())
+            self._serving.add_done_callback(self._note_end)
+        await self._news.wait()
+        if not self._outbox:
+            return None
+        messages, self._outbox = self._outbox, []
+        if not self._serving.done():
+            self._news.clear()
+        return messages
+
+    async def finish(self) -> None:
+        """Wait until the replica has ended."""
+        if self._serving is not None:
+            await asyncio.wait([self._serving])
+
+    def _put(self, message: FromReplica) -> None:
+        self._outbox.append(message)
+        self._news.set()
+
+    def _note_end(self, _: object) -> None:
+        self._news.set()
