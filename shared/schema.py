@@ -234,11 +234,23 @@ def make_column(values: Sequence[Any], field: pa.Field) -> pa.Array:
         values = [None if one is None else _round_positions(one) for one in values]
     numbers = kind.value_type if pa.types.is_list(kind) else None
     if numbers is not None and pa.types.is_floating(numbers):
-        values = [None if one is None else np.asarray(one, numbers.to_pandas_dtype()) for one in values]
-    elif numbers is not None and pa.types.is_list(numbers) and pa.types.is_floating(numbers.value_type):
+        return _make_lists(values, kind)
+    if numbers is not None and pa.types.is_list(numbers) and pa.types.is_floating(numbers.value_type):
         dtype = numbers.value_type.to_pandas_dtype()
         values = [None if one is None else [np.asarray(token, dtype) for token in one] for one in values]
     return pa.array(values, kind)
+
+
+def _make_lists(values: Sequence[Sequence[float] | None], kind: pa.DataType) -> pa.Array:
+    """An Arrow array of lists of numbers, all of them rounded at once."""
+    present = [np.asarray(one) for one in values if one is not None and len(one)]
+    if not present:
+        return pa.array(values, kind)
+    lengths = [0 if one is None else len(one) for one in values]
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    numbers = pa.array(np.concatenate(present).astype(kind.value_type.to_pandas_dtype()), kind.value_type)
+    lacking = pa.array([one is None for one in values])
+    return pa.ListArray.from_arrays(pa.array(offsets), numbers, type=kind, mask=lacking)
 
 
 def _round_positions(positions: Sequence[Sequence[float]]) -> list[np.ndarray[Any, np.dtype[np.float16]]]:
