@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from harvest.asking.forecast import Measurement, make_forecast, student_t
+from harvest.asking.forecast import Measurement, describe_forecast, make_forecast, student_t
 from harvest.asking.plan import Action, Plan
 from harvest.cli import app
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
@@ -205,6 +205,9 @@ def test_a_teacher_that_runs_here_is_free_and_timed_by_its_rows() -> None:
     assert forecast.cost_usd is not None
     assert forecast.cost_usd.likely == 0
     assert make_forecast(make_plan(240), ScriptedTeacher(), None).minutes is None
+    side_by_side = make_forecast(make_plan(240), ScriptedTeacher(), rows, replicas=4)
+    assert side_by_side.minutes == pytest.approx(60 * 0.5 / 60)
+    assert "about 0.5, if the pace holds; 4 replicas side by side" in "\n".join(describe_forecast(side_by_side))
 
 
 @pytest.mark.parametrize(("degrees", "value"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (60, 2.0)])

@@ -1,0 +1,52 @@
+"""What travels between a pool and its replicas arrives as it was, whatever of it is missing."""
+
+import pickle
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from harvest.teachers.base import Reply, Request
+from harvest.teachers.pool.messages import Answered, Batch
+from shared.example import Example, Message, RowPicture
+from shared.schema import Answer, Status
+
+EXAMPLES = (
+    Example("1", "a film"),
+    Example("2", "two", "pair", ("a", "b"), 1, messages=(Message("user", "hello"),)),
+    Example("3", "seen", target=0.5, references=("x",), pictures=(RowPicture("", b"bytes"), RowPicture("a.png"))),
+)
+NOW = datetime.now(UTC)
+VECTOR = np.arange(4, dtype=np.float32)
+ANSWERS = (
+    Answer(Status.OK, reply="yes", embedding=VECTOR, attempts=1, asked_at=NOW),
+    Answer(Status.FAILED, error="no", cost_usd=None),
+    Answer(Status.OK, embedding=VECTOR[:2], topk_ids=((1, 2), (3,)), image_sha256=("ab",), raw=b"raw"),
+)
+
+
+def make_requests() -> list[Request]:
+    return [Request(f"{number:064x}", example, number) for number, example in enumerate(EXAMPLES)]
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_requests_arrive_as_they_were(count: int) -> None:
+    requests = make_requests()[:count]
+    batch: Batch = pickle.loads(pickle.dumps(Batch.pack(requests, last=True)))
+    assert (batch.unpack(), batch.last) == (requests, True)
+
+
+@pytest.mark.parametrize("answers", [ANSWERS, ANSWERS[:1], [ANSWERS[0]] * 3, ()])
+def test_answers_arrive_as_they_were(answers: list[Answer]) -> None:
+    replies = [
+        Reply(*pair, {"ab": b"png"} if not number else {})
+        for number, pair in enumerate(zip(make_requests(), answers, strict=False))
+    ]
+    message: Answered = pickle.loads(pickle.dumps(Answered.pack(replies)))
+    arrived = list(message.unpack())
+    assert [key for key, _, _ in arrived] == [reply.request.key for reply in replies]
+    assert [pictures for _, _, pictures in arrived] == [reply.pictures for reply in replies]
+    for (_, answer, _), reply in zip(arrived, replies, strict=True):
+        for name in Answer.__dataclass_fields__:
+            came, went = getattr(answer, name), getattr(reply.answer, name)
+            assert np.array_equal(came, went) if isinstance(went, np.ndarray) else came == went
