@@ -7,14 +7,17 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
+from harvest.pictures.look import read_picture
 from harvest.teachers.pool.config import RAY
-from harvest.teachers.pool.messages import Close, FromReplica, Means, Said, Settings, ToReplica
+from harvest.teachers.pool.messages import Batch, Close, FromReplica, Means, Said, Settings, ToReplica
 from harvest.teachers.pool.replica import Replica
 from shared.console import say
-from shared.errors import TeacherError, require_extra
+from shared.errors import DataError, TeacherError, require_extra
+from shared.example import RowPicture
 
 CLOSING_SECONDS = 20.0  # an engine of a replica's own may take 15 of them
 WAITING_SECONDS = 30.0  # for a place, before that is said
@@ -81,6 +84,9 @@ class RayLink:
 
     def send(self, message: ToReplica) -> None:
         """Hand a message over; it is numbered, for Ray may run an actor's calls in another order."""
+        if isinstance(message, Batch) and "pictures" in message.examples:
+            pictures = [own and tuple(map(_carry, own)) for own in message.examples["pictures"]]
+            message = replace(message, examples={**message.examples, "pictures": pictures})
         with self._lock:
             self._actor.take.remote(self._numbers, message)
             self._numbers += 1
@@ -121,9 +127,19 @@ class RayLink:
     def _describe_wait(self) -> str:
         needs = ", ".join(f"{amount:g} {name}" for name, amount in self._amounts.items())
         return (
-            f"Ray has no place yet for a replica with {needs}: it waits until a machine has room, or joins (`ray "
-            "status` shows them); --per-replica asks for less"
+            f"nothing was heard for {WAITING_SECONDS:g} s: Ray starts it, or has no place yet for {needs} and waits "
+            "until a machine has room or joins (`ray status` shows them); --per-replica asks for less"
         )
+
+
+def _carry(picture: RowPicture) -> RowPicture:
+    """The picture with its file's bytes, which another machine need not have; as it was where it cannot be read."""
+    if picture.content is not None or "://" in picture.place:
+        return picture
+    try:
+        return replace(picture, content=read_picture(picture))
+    except DataError:
+        return picture
 
 
 class ReplicaActor:
