@@ -15,7 +15,7 @@ from shared.errors import UsageError
 from shared.workers import start_module
 
 CLOSING_SECONDS = 20.0  # an engine of a replica's own may take 15 of them
-SHOWN_LINES = 15
+SHOWN_LINES, SHOWN_BYTES = 15, 4096
 _DEVICES = "CUDA_VISIBLE_DEVICES"  # ROCm hears it, too
 
 
@@ -43,17 +43,17 @@ class ProcessHost:
 
 
 class ProcessLink:
-    """A replica's process. What it prints is in a file, which goes when the replica has ended well."""
+    """A replica's process. What it prints is in a file without a name, which goes with it."""
 
     def __init__(self, settings: Settings, means: Means) -> None:
-        file, name = tempfile.mkstemp(prefix="harvest-replica-", suffix=".log")
-        self._log = Path(name)
-        try:
-            self._process, self._connection = start_module(
-                "harvest.teachers.pool.process", file, file, environment={"PYTHONUNBUFFERED": "1"}, own_session=True
-            )
-        finally:
-            os.close(file)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (`kill` closes it)
+        self._process, self._connection = start_module(
+            "harvest.teachers.pool.process",
+            self._log,
+            self._log,
+            environment={"PYTHONUNBUFFERED": "1"},
+            own_session=True,
+        )
         self._send((settings, means))
 
     def send(self, message: ToReplica) -> None:
@@ -74,7 +74,9 @@ class ProcessLink:
         except subprocess.TimeoutExpired:
             return "closed its socket, and hangs"
         killed = " (killed: by the system where memory ran out)" if code == -signal.SIGKILL else ""
-        said = self._log.read_text("utf-8", "replace").splitlines()[-SHOWN_LINES:]
+        log = self._log.fileno()
+        end = os.pread(log, SHOWN_BYTES, max(0, os.fstat(log).st_size - SHOWN_BYTES))
+        said = end.decode("utf-8", "replace").splitlines()[-SHOWN_LINES:]
         return "\n".join([f"ended with code {code}{killed}", *(f"  {line}" for line in said)])
 
     def close(self) -> None:
@@ -91,7 +93,7 @@ class ProcessLink:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._log.unlink(missing_ok=True)
+        self._log.close()
 
     def _send(self, message: object) -> None:
         with suppress(OSError):  # it has ended: `receive` says so
