@@ -221,10 +221,12 @@ def _read_text(message: Mapping[str, Any]) -> str | None:
 
 def _has_thought(message: Mapping[str, Any]) -> bool:
     """Whether a message brings thinking beside its answer: in a field of its own, or in parts."""
+    for name in _THINKING_FIELDS:
+        if (thought := message.get(name)) and isinstance(thought, (str, list)):
+            return True
     content = message.get("content")
-    parts = content if isinstance(content, list) else ()
-    return any(isinstance(message.get(name), str | list) and message[name] for name in _THINKING_FIELDS) or any(
-        isinstance(part, dict) and part.get("type", "text") not in _ANSWER_PARTS for part in parts
+    return isinstance(content, list) and any(
+        isinstance(part, dict) and part.get("type", "text") not in _ANSWER_PARTS for part in content
     )
 
 
@@ -366,8 +368,10 @@ def _read_positions(choice: Mapping[str, Any], form: Form) -> list[Position]:
 
 def _read_said(positions: Sequence[Position]) -> list[tuple[int, float]] | None:
     """Id and log-probability of every token that was said; None where those of one of them are not told."""
+    if not positions or positions[0].reply_id is None:  # mostly the ids of none are told
+        return None
     said = [(position.reply_id, position.said.logprob) for position in positions]
-    if not said or not all(_is_token(token, logprob) for token, logprob in said):
+    if not all(_is_token(token, logprob) for token, logprob in said):
         return None
     return [(token or 0, max(logprob, LOWEST)) for token, logprob in said]
 

@@ -17,6 +17,7 @@ from shared.errors import UsageError
 
 # The log-probability of a label that was not seen: its exponential is 0 in float32 and nothing that uses it turns NaN.
 LOG_ZERO = -100.0
+MOST_LOGPROB = 0.01  # servers round, and a probability may be a little more than 1
 # A shorter beginning of a word ("n" of "negative") begins too many other words to be counted for it.
 LEAST_BEGINNING = 2
 # What may stand before the word: white space, quotes, mark-up.
@@ -214,20 +215,22 @@ def score_positions(words: LabelWords, positions: Sequence[Position]) -> Distrib
     mass = [0.0] * len(words)
     ambiguous = 0.0
     before, path = "", 1.0  # what was said at the positions so far, and its probability
-    for position in positions:
-        said = position.said
-        for text, logprob, token_id in position.top:
-            if text == said.text and token_id == said.token_id:
+    match = words.match_beginning
+    for said, top, _ in positions:
+        said_text, said_logprob, said_id = said
+        for text, logprob, token_id in top:
+            if text == said_text and token_id == said_id:
                 continue
-            probability = _exp(logprob)  # also where it is on no label: a reply with a NaN in it is not to be trusted
-            label = words.match_beginning(before + text)
+            if type(logprob) is not float or not logprob <= MOST_LOGPROB:
+                _check(logprob)  # also where it is on no label: a reply with a NaN in it is not to be trusted
+            label = match(before + text)
             if label is None:
                 continue
             if label >= 0:
-                mass[label] += path * probability
+                mass[label] += path * math.exp(logprob)
             else:
-                ambiguous += path * probability
-        before, path = before + said.text, path * _exp(said.logprob)
+                ambiguous += path * math.exp(logprob)
+        before, path = before + said_text, path * _exp(said_logprob)
         label = words.match_beginning(before)
         if label is None:
             break
@@ -308,6 +311,10 @@ def make_distribution(mass: Sequence[float], ambiguous: float = 0.0) -> Distribu
 
 
 def _exp(logprob: float) -> float:
-    if not (isinstance(logprob, (int, float)) and logprob <= 0.01):
-        raise ValueError(f"{logprob!r} is no log-probability")
+    _check(logprob)
     return math.exp(logprob)
+
+
+def _check(logprob: float) -> None:
+    if not (isinstance(logprob, (int, float)) and logprob <= MOST_LOGPROB):
+        raise ValueError(f"{logprob!r} is no log-probability")

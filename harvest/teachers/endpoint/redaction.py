@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from shared.secrets import REDACTED
 
 _REDACTED = REDACTED.encode()
+_IN, _OUT = b"+", b" "  # a character of some spelling, and one of none
 LEAST_PIECE = 12  # characters: shorter pieces would be found in ordinary text
 LEAST_TAIL = 4  # of the secret's beginning, at the end of a body that broke off
 MAX_LAYERS = 4  # of escapes on top of each other
@@ -56,7 +57,14 @@ class Redaction:
     def __init__(self, secret: str) -> None:
         self._spellings = tuple(dict.fromkeys(_list_spellings(secret.encode())))
         self._chunks = [(one, at, chunk) for one in self._spellings for at, chunk in one.list_chunks()]
-        characters = frozenset(b"".join(one.text for one in self._spellings)) | {ord("\\"), ord("%"), ord("&")}
+        spelled = frozenset(b"".join(one.text for one in self._spellings))
+        self._shortest_run = _IN * min(one.least for one in self._spellings)
+        self._gram_size = size = (len(self._shortest_run) + 1) // 2
+        self._grams = frozenset(
+            one.text[at : at + size] for one in self._spellings for at in range(len(one.text) - size + 1)
+        )
+        self._marks = bytes(_IN[0] if n in spelled else _OUT[0] for n in range(256))
+        characters = spelled | {ord("\\"), ord("%"), ord("&")}
         # What a quote is to JSON stays what it is.
         self._undone = {n: bytes((n,)) for n in range(128) if bytes((n,)).lower()[0] in characters - {ord('"')}}
 
@@ -89,7 +97,9 @@ class Redaction:
 
     def _cut_out(self, data: bytes, cut: bool) -> bytes:
         lower = data.lower()
-        spans = sorted(span for one, at, chunk in self._chunks for span in _find_pieces(lower, one, at, chunk))
+        spans = []
+        if self._may_show(lower):
+            spans = sorted(span for one, at, chunk in self._chunks for span in _find_pieces(lower, one, at, chunk))
         parts, end = [], 0
         for start, stop in spans:
             if stop <= end:
@@ -102,6 +112,23 @@ class Redaction:
         if tail < len(rest):
             rest = rest[:tail] + _REDACTED
         return b"".join([*parts, rest])
+
+    def _may_show(self, lower: bytes) -> bool:
+        """Whether a piece may be there. Without one, which is nearly always, all else is spared.
+
+        A piece lies in a run of the spellings' characters, of at least the shortest piece's length; and of the grams at
+        every `stride` of such a run it holds one whole, which is a gram of its spelling.
+        """
+        marks, size = lower.translate(self._marks), self._gram_size
+        start = marks.find(self._shortest_run)
+        while start >= 0:
+            end = marks.find(_OUT, start)
+            end = len(lower) if end < 0 else end
+            for at in range(start, end - size + 1, len(self._shortest_run) - size + 1):
+                if lower[at : at + size] in self._grams:
+                    return True
+            start = marks.find(self._shortest_run, end)
+        return False
 
     def _find_tail(self, lower: bytes) -> int:
         """Where a beginning of the secret starts that `lower` ends with; its length where it ends with none."""

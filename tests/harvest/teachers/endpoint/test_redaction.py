@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harvest.teachers.endpoint.redaction import Redaction
+from harvest.teachers.endpoint.redaction import LEAST_PIECE, Redaction
 from harvest.teachers.endpoint.secret import Secret
 from shared.schema import Answer, Status
 from tests.harvest.spellings import SPELLINGS
@@ -33,6 +33,23 @@ def test_a_body_that_breaks_off_in_the_key_shows_none_of_it(spelling: str) -> No
         left = cleaned.removeprefix('{"a": "')
         assert "[redacted]" in left or length <= 6 * 4, (length, cleaned)  # three letters and a part of the next
         assert len(left.replace("[redacted]", "")) <= 6 * 4
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(["as it is", "backwards", "hexadecimal"]),
+    st.integers(0, len(CANARY) - LEAST_PIECE),
+    st.integers(LEAST_PIECE, len(CANARY)),
+    st.text(max_size=20).map(lambda text: quote(text, safe="")),
+)
+def test_a_piece_of_the_key_is_found_among_characters_of_its_own_kind(
+    spelling: str, start: int, length: int, before: str
+) -> None:
+    letters = 2 if spelling == "hexadecimal" else 1
+    piece = SPELLINGS[spelling](CANARY)[start * letters : (start + length) * letters].encode()
+    cleaned = Redaction(CANARY).clean(b"1234567890123456 " + before.encode() + piece)
+    assert piece not in cleaned
+    assert b"[redacted]" in cleaned
 
 
 def test_a_key_that_only_parsing_puts_together_leaves_nothing_that_spells_it() -> None:
