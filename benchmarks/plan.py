@@ -1,11 +1,19 @@
-"""Seconds that `harvest plan` takes where nearly all is kept, against a bare scan of the same shards.
+"""Seconds and memory of what looks at every row and asks nobody: a plan, and a run that finds all kept.
 
-    python benchmarks/plan.py [--rows 400000] [--kept 390000] [--rounds 5] [--folder DIR]
+    python benchmarks/plan.py [--rows 400000 --rows 10000000] [--rounds 1] [--only plan] [--folder DIR]
 
-Builds a task of two texts a row and the folder of an endpoint's answers with the shard writer that `harvest run` uses.
-Then, in turn, each in a fresh process: `harvest plan`, and polars reading the columns sample_id and request_key of all
-shards. Medians count; a bare start of Python with polars is given too. Prints one JSON line. With --folder the folder
-is kept, and used again when it is there.
+For each number of rows it makes a Parquet file of two texts a row, and the folder of an endpoint's answers to nine
+tenths of them, with the journal and the seal that `harvest run` uses; the bytes are those of real replies. Then, in
+turn, each in a process of its own:
+
+    plan     `harvest plan`: nine tenths are kept
+    new      `harvest plan` into an empty folder: nothing is kept
+    resume   `harvest run` on the two splits of which all rows are kept
+    scan     polars reading the columns sample_id and request_key of all shards
+    start    a bare start of Python with polars
+
+Medians of the rounds count. `peak_mb` is the most memory that the process has had (ru_maxrss). Prints one JSON line.
+With --folder the files are kept, and used again when they are there: about 450 bytes a row.
 """
 
 import argparse
@@ -17,29 +25,39 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import count
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import orjson
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from harvest.asking.commit import SHARD_BYTES
 from harvest.asking.manifest import make_manifest
 from harvest.asking.plan import request_key
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
+from harvest.teachers.base import Teacher
 from harvest.teachers.registry import prepare_teacher
-from shared.console import track
+from shared.console import Tracker, track
+from shared.example import Example
 from shared.keys import RequestKeys
-from shared.schema import Answer, Row, Status
+from shared.schema import Answer, Row, Status, row_schema, rows_to_batch
 from shared.shards import TeacherFolder
-from shared.tasks import find_task, load_task
+from shared.shards.journal import Journal
+from shared.tasks import LoadedTask, find_task, load_task, make_examples
 
 LABELS = ("contradiction", "entailment", "neutral")
 QUESTION = f"Does the first text imply the second? Answer {', '.join(LABELS)}."
 WORDS = (__doc__ or "").split()
 LATENCY_MS = 100.0
+POOL = 4096  # different texts and answers, of which the rows are made
+BLOCK_ROWS = 1 << 16  # of the source that are made at once
+SEALED_ROWS = 1 << 18  # of a journal that is sealed
 TEACHER = {
     "endpoint": "http://localhost:9/v1",  # never asked
     "model": "m",
@@ -48,62 +66,98 @@ TEACHER = {
     "price_in": 0.15,
     "price_out": 0.6,
 }
+TASK = {"text_column": "premise", "text_pair_column": "hypothesis", "label_column": "label", "question": QUESTION}
 COMMAND = [
-    *("--teacher", "endpoint", "--task", "pairs.parquet", "--text-column", "premise"),
-    *("--text-pair-column", "hypothesis", "--label-column", "label", "--question", QUESTION, "--json"),
-    *(part for name, value in TEACHER.items() for part in (f"--{name.replace('_', '-')}", str(value))),
+    *("--teacher", "endpoint", "--task", "pairs.parquet", "--json"),
+    *(part for name, value in (TASK | TEACHER).items() for part in (f"--{name.replace('_', '-')}", str(value))),
 ]
 SCAN = """
 import polars as pl
 pl.scan_parquet("data/pairs/teacher=m/**/*.parquet").select("sample_id", "request_key").collect()
 """
+CASES = {
+    "plan": [sys.executable, "-m", "harvest.cli", "plan", *COMMAND],
+    "new": [sys.executable, "-m", "harvest.cli", "plan", *COMMAND, "--out", "empty"],
+    "resume": [sys.executable, "-m", "harvest.cli", "run", *COMMAND, "--split", "train", "--split", "validation"],
+    "scan": [sys.executable, "-c", SCAN],
+    "start": [sys.executable, "-c", "import polars"],
+}
 
 
-def build(folder: Path, rows: int, kept: int) -> None:
-    """The task's file, and the shards of its first `kept` rows."""
+def build(folder: Path, rows: int) -> None:
+    """The task's file, and the shards of all rows but those of the split test."""
     source = random.Random(0)
-
-    def write(words: int) -> str:
-        return " ".join(source.choices(WORDS, k=source.randint(words // 2, 2 * words)))
-
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "pairs.parquet"
-    pl.DataFrame(
-        {
-            "premise": [f"{write(20)} {i}" for i in range(rows)],
-            "hypothesis": [write(10) for _ in range(rows)],
-            "label": [LABELS[i % 3] for i in range(rows)],
-        }
-    ).write_parquet(path)
-    task = TaskChoice(
-        str(path), text_column="premise", text_pair_column="hypothesis", label_column="label", question=QUESTION
-    )
-    config = HarvestConfig(task, TeacherChoice("endpoint", options=TEACHER))
-    loaded = load_task(
-        find_task(
-            task.task,
-            text_column=task.text_column,
-            text_pair_column=task.text_pair_column,
-            label_column=task.label_column,
-            question=task.question,
-        )
-    )
+    write_source(path, rows, source)
+    loaded = load_task(find_task(str(path), **TASK))
+    config = HarvestConfig(TaskChoice(str(path), **TASK), TeacherChoice("endpoint", options=TEACHER))
     teacher = prepare_teacher(config.teacher)(loaded.task)
-    keys = RequestKeys(teacher.recipe())
     manifest = replace(make_manifest(loaded, teacher), planned=loaded.splits)
-    left = kept
+    splits = [split for split in loaded.splits if split != "test"]
     with (
         TeacherFolder.open(folder / "data" / "pairs", manifest) as shards,
-        track("building the shards", kept) as tracker,
+        track("building the shards", sum(loaded.splits[split] for split in splits)) as tracker,
     ):
-        for split in loaded.splits:
-            examples = loaded.examples(split)
-            while some := list(islice(examples, min(left, 4096))):
-                left -= len(some)
-                shards.append(split, [Row(e, request_key(keys, teacher, e)[0], 0, make_answer(source)) for e in some])
-                tracker.advance(len(some))
-                if shards.unsealed_bytes(split) >= SHARD_BYTES:
-                    shards.seal(split)
-        shards.seal()
+        for split in splits:
+            write_shards(shards, loaded, teacher, split, source, tracker)
+
+
+def write_source(path: Path, rows: int, source: random.Random) -> None:
+    """Write so many rows of two texts and a label, a block at a time."""
+    phrases = pl.Series([" ".join(source.choices(WORDS, k=source.randint(5, 20))) for _ in range(POOL)])
+    random_rows = np.random.default_rng(0)
+    writer = None
+    for start in range(0, rows, BLOCK_ROWS):
+        size = min(BLOCK_ROWS, rows - start)
+        picked = [phrases[random_rows.integers(0, POOL, size)] for _ in range(3)]
+        table = pl.DataFrame(
+            {
+                "premise": picked[0] + " " + picked[1] + " " + pl.Series(range(start, start + size)).cast(pl.String),
+                "hypothesis": picked[2],
+                "label": pl.Series(LABELS)[random_rows.integers(0, 3, size)],
+            }
+        ).to_arrow()
+        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+        writer.write_table(table)
+    assert writer is not None
+    writer.close()
+
+
+def write_shards(
+    shards: TeacherFolder,
+    loaded: LoadedTask,
+    teacher: Teacher,
+    split: str,
+    source: random.Random,
+    tracker: Tracker,
+) -> None:
+    """Answer all rows of a split, and seal them."""
+    schema, keys = row_schema(labels=LABELS), RequestKeys(teacher.recipe())
+    example = Example("0", "0")
+    answers = rows_to_batch([Row(example, "0" * 64, 0, make_answer(source)) for _ in range(POOL)], schema)
+    order = np.random.default_rng(0)
+    frames: Iterator[pl.DataFrame] = (
+        part for _, frame in loaded.frames([split]) for part in frame.iter_slices(BLOCK_ROWS // 8)
+    )
+    for number in count():
+        path = shards.path / "journal" / f"split={split}" / f"bulk{number}.arrows"
+        journal, rows = Journal.open(path, schema), 0
+        while rows < SEALED_ROWS and (frame := next(frames, None)) is not None:
+            found = [request_key(keys, teacher, example)[0] for example in make_examples(frame)]
+            taken = answers.take(pa.array(order.integers(0, POOL, frame.height)))
+            own: dict[str, Any] = {**{name: frame[name].to_arrow() for name in frame.columns}, "request_key": found}
+            columns = [
+                pa.array(own[field.name]).cast(field.type) if field.name in own else taken[field.name]
+                for field in schema
+            ]
+            journal.append(pa.record_batch(columns, schema=schema))
+            rows += frame.height
+            tracker.advance(frame.height)
+        journal.close()
+        shards.seal(split)
+        if rows < SEALED_ROWS:
+            return
 
 
 def make_answer(source: random.Random) -> Answer:
@@ -132,57 +186,75 @@ def make_answer(source: random.Random) -> Answer:
     )
 
 
-def measure(command: list[str], folder: Path) -> tuple[float, str]:
-    """Seconds of one run of `command` in a fresh process, and what it printed."""
+def measure(command: list[str], folder: Path) -> tuple[float, float, str]:
+    """Seconds of one run of `command` in a process of its own, its peak of memory in MB, and what it printed."""
     started = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    seconds = time.perf_counter() - started
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return seconds, done.stdout
+    with tempfile.TemporaryFile() as printed:
+        process = subprocess.Popen(command, cwd=folder, stdout=printed, stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        said = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - started
+        if process.returncode:
+            raise SystemExit(said.decode())
+        printed.seek(0)
+        return seconds, usage.ru_maxrss / 1024, printed.read().decode()
+
+
+def compare(folder: Path, rows: int, cases: list[str], rounds: int) -> dict[str, Any]:
+    """Measure all cases on so many rows."""
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name in cases:
+            seconds, peak, printed = measure(CASES[name], folder)
+            measured[name].append((seconds, peak))
+            if name in ("plan", "new", "resume"):
+                check_report(name, json.loads(printed), rows)
+    seconds_of = {name: statistics.median(seconds for seconds, _ in values) for name, values in measured.items()}
+    told: dict[str, Any] = {
+        "rows": rows,
+        "seconds": {name: round(value, 2) for name, value in seconds_of.items()},
+        "us_a_row": {name: round(value / rows * 1e6, 2) for name, value in seconds_of.items()},
+        "peak_mb": {name: round(max(peak for _, peak in values)) for name, values in measured.items()},
+    }
+    if {"plan", "scan"} <= seconds_of.keys():
+        told["plan/scan"] = round(seconds_of["plan"] / seconds_of["scan"], 2)
+    return told
+
+
+def check_report(name: str, report: dict[str, Any], rows: int) -> None:
+    """That a command has found what is kept, and nothing else."""
+    if name == "resume":
+        assert (report["kept"], report["asked"]) == (report["rows"], 0), report
+    else:
+        assert (report["rows"], report["to_ask"]) == (rows, rows - report["kept"]), report
+        assert bool(report["kept"]) == (name == "plan"), report
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=400_000)
-    parser.add_argument("--kept", type=int, default=390_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, action="append")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--only", action="append", choices=CASES, default=[])
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--build", action="store_true", help="only make the files")
     options = parser.parse_args()
     root = str(Path(__file__).resolve().parent.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
-        if not (folder / "data").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            build(folder, options.rows, options.kept)
-        commands = {
-            "plan": [sys.executable, "-m", "harvest.cli", "plan", *COMMAND],
-            "scan": [sys.executable, "-c", SCAN],
-            "start": [sys.executable, "-c", "import polars"],
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(options.rounds):
-            for name, command in commands.items():
-                took, printed = measure(command, folder)
-                seconds[name].append(took)
-                if name == "plan":
-                    report = json.loads(printed)
-    assert (report["rows"], report["kept"]) == (options.rows, options.kept), report
-    assert report["to_ask"] == options.rows - options.kept, report
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    print(
-        json.dumps(
-            {
-                "benchmark": "plan",
-                "rows": options.rows,
-                "kept": options.kept,
-                "seconds": {name: round(value, 2) for name, value in median.items()},
-                "slowest": round(max(seconds["plan"]), 2),
-                "plan/scan": round(median["plan"] / median["scan"], 2),
-            }
-        )
-    )
+    told = []
+    for rows in options.rows or [400_000]:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = (options.folder or Path(temporary)) / str(rows)
+            if options.build:
+                build(folder, rows)
+                continue
+            if not (folder / "data").exists():  # in a process of its own: a child's peak counts what its parent had
+                made = ["--build", "--rows", str(rows), "--folder", str(folder.parent)]
+                subprocess.run([sys.executable, __file__, *made], check=True)
+            told.append(compare(folder, rows, options.only or list(CASES), options.rounds))
+    if told:
+        print(json.dumps({"benchmark": "plan", "sizes": told}))
 
 
 if __name__ == "__main__":

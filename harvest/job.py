@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -47,7 +47,7 @@ from shared.events import emit
 from shared.keys import RequestKeys
 from shared.log_files import LogFile, keep_log
 from shared.schema import Answer, Row, Status, sum_costs
-from shared.shards import Claim, Kept, Manifest, TeacherFolder, load_manifest, read_kept
+from shared.shards import Claim, KeptPart, Manifest, TeacherFolder, iterate_kept, load_manifest
 from shared.shards.manifest import MANIFEST_NAME, REMOVED, check_name, check_recipe
 from shared.suggestions import suggest
 from shared.tasks import LoadedTask, find_task, load_task
@@ -145,7 +145,7 @@ def plan_harvest(
             write_card(path.parent)
             if spent.stopped == INTERRUPTED:
                 raise KeyboardInterrupt
-        kept: dict[str, Kept] = {}
+        kept: dict[str, Iterable[KeptPart]] = {}
         measured = None
         if (path / MANIFEST_NAME).exists():
             manifest = load_manifest(path)
@@ -154,7 +154,7 @@ def plan_harvest(
             if to_follow != Changes():
                 changes = to_follow
                 say(f"{describe_changes(changes)}: with the next harvest run, which asks nobody about them again")
-            kept = {split: read_kept(path, manifest, split) for split in _list_kept(manifest, scope)}
+            kept = {split: iterate_kept(path, manifest, split) for split in _list_kept(manifest, scope)}
             measured = measure(path, manifest, teacher)
         plan = make_plan(loaded, teacher, scope, kept, estimate=True)
         if said := describe_repainted(plan.repainted):
@@ -211,7 +211,7 @@ def _plan_in(folder: TeacherFolder, harvest: _Harvest) -> tuple[Plan, Changes]:
     changes = follow_file(folder, harvest.loaded)
     if changes != Changes():
         say(f"{describe_changes(changes)}. Nobody is asked about them again")
-    kept = {split: folder.kept(split) for split in _list_kept(folder.manifest, harvest.scope)}
+    kept = {split: folder.iterate_kept(split) for split in _list_kept(folder.manifest, harvest.scope)}
     plan = make_plan(harvest.loaded, harvest.teacher, harvest.scope, kept)
     if said := describe_repainted(plan.repainted):
         say(said)

@@ -2,39 +2,41 @@
 
 Every row of the task's splits gets one action. A row that says the same as one that is kept has its request key, so it
 is found by a fingerprint; the keys of all others are computed, and no picture is drawn: a plan over hundreds of
-thousands of rows takes seconds. It holds one byte a row, and of what is kept about 60 bytes a row.
+thousands of rows takes seconds. In memory are two bytes a row; fingerprints and keys lie on disk where they are many
+(shared.buckets), about 90 bytes a kept row, 24 a row of the source and 42 a row that is to be asked.
 """
 
-import math
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from harvest.asking.find_kept import FAILED, UNASKED, Claims, Digests, KeptRows, Match, SourceRows
 from harvest.asking.select import Bools, Selection
+from harvest.asking.wishes import Estimates, Wishes, take_starts
 from harvest.pictures import fetch_pictures
 from harvest.teachers.base import Estimate, Teacher, sees_pictures
+from shared.buckets import Buckets, join_buckets
 from shared.errors import DataError
 from shared.example import Example
 from shared.fingerprints import fingerprint_rows
 from shared.keys import RequestKeys
 from shared.schema import Status
-from shared.shards import STATUSES, Kept
+from shared.shards import STATUSES, KeptPart
 from shared.tasks import LoadedTask, make_examples
 
 if TYPE_CHECKING:
     import polars as pl
 
 Actions: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
-Digests: TypeAlias = np.ndarray[Any, np.dtype[np.bytes_]]
 
 EVERY_SPLIT = "*"
-FAILED, UNASKED = STATUSES.index(Status.FAILED), STATUSES.index(Status.UNASKED)
+_ORDER = np.dtype([("hash", np.uint64), ("place", np.int64)])
 
 
 class Action(IntEnum):
@@ -147,54 +149,107 @@ class Plan:
 
 
 def make_plan(
-    loaded: LoadedTask, teacher: Teacher, scope: Scope, kept: Mapping[str, Kept], *, estimate: bool = False
+    loaded: LoadedTask,
+    teacher: Teacher,
+    scope: Scope,
+    kept: Mapping[str, Iterable[KeptPart]],
+    *,
+    estimate: bool = False,
 ) -> Plan:
-    """Choose every row's action. `kept` is what the teacher's folder holds, by split. Sends nothing."""
-    planner = _Planner(loaded, teacher, scope, kept, estimate)
-    starts = dict.fromkeys(scope.splits, 0)
-    for split, frame in loaded.frames(scope.splits, pictures=loaded.task.has_pictures):
-        for draw in range(scope.count_draws(split)):
-            planner.choose(split, frame, starts[split], draw)
-        starts[split] += frame.height
+    """Choose every row's action. `kept` is what the teacher's folder holds, by split, read once. Sends nothing."""
+    planner = _Planner(loaded, teacher, scope, estimate)
+    for split, parts in kept.items():
+        for part in parts:
+            planner.note_kept(split, part)
+    planner.find_kept()
+    planner.choose_others()
     return planner.finish()
 
 
 class _Planner:
-    """Chooses actions, one frame of a split and one draw at a time."""
+    """Chooses actions: first of the rows that are kept, a bucket at a time, then of all others, a frame at a time."""
 
-    def __init__(
-        self, loaded: LoadedTask, teacher: Teacher, scope: Scope, kept: Mapping[str, Kept], estimate: bool
-    ) -> None:
-        self._keys, self._teacher, self._scope, self._estimate = RequestKeys(teacher.recipe()), teacher, scope, estimate
-        answers = {split: _drop_statuses(rows, scope.retry) for split, rows in kept.items()}
-        self._known = [rows.request_keys[rows.statuses != UNASKED] for rows in answers.values()]
-        self._chosen = {split: _choose_rows(loaded, split, scope) for split in scope.splits}
-        self._actions = {
-            split: np.full((scope.count_draws(split), len(mask)), Action.LEAVE, np.uint8)
-            for split, mask in self._chosen.items()
-        }
-        self._finders = {
-            split: [_Finder(answers.get(split), self._keys, teacher, draw) for draw in range(scope.count_draws(split))]
-            for split in scope.splits
-        }
-        self._wishes = {split: _Wishes() for split in scope.splits}
+    def __init__(self, loaded: LoadedTask, teacher: Teacher, scope: Scope, estimate: bool) -> None:
+        self._loaded, self._teacher, self._scope = loaded, teacher, scope
+        self._request_key = partial(request_key, RequestKeys(teacher.recipe()), teacher)
+        self._sees = sees_pictures(teacher)
+        self._known = Buckets("S32")  # keys that have an answer
+        self._kept_rows = {split: KeptRows(None if self._sees else self._request_key) for split in scope.splits}
+        chosen = {split: _choose_rows(loaded, split, scope) for split in scope.splits}
+        self._planned = {split: int(mask.sum()) * scope.count_draws(split) for split, mask in chosen.items()}
+        self._open = {split: np.stack([mask] * scope.count_draws(split)) for split, mask in chosen.items()}
+        self._actions = {split: np.full(rows.shape, Action.LEAVE, np.uint8) for split, rows in self._open.items()}
+        self._claims = {split: [Claims(rows.shape[1]) for _ in rows] for split, rows in self._open.items()}
         self._kept_counts = np.zeros(len(STATUSES), np.int64)
+        self._wishes, self._estimates = Wishes(), Estimates() if estimate else None
+        self._repainted: dict[str, list[tuple[str, int]]] = {split: [] for split in scope.splits}
         self._first_failure: str | None = None
 
-    def choose(self, split: str, frame: "pl.DataFrame", start: int, draw: int) -> None:
-        """Choose the action of one draw of the examples of `frame`, whose first is number `start` of its split."""
-        scope, wishes = self._scope, self._wishes[split]
-        actions = self._actions[split][draw]
-        rest = self._chosen[split][start : start + frame.height].copy()
-        if sees_pictures(self._teacher):
-            fetch_pictures(_list_places(frame, rest))
-        found = self._finders[split][draw].find(frame, rest, include_unasked=not scope.asks(split))
-        rest[found.rows] = False
-        owned = scope.share.own(found.keys)
-        actions[start + found.rows[owned]] = Action.KEEP
-        self._kept_counts += np.bincount(found.statuses[owned], minlength=len(STATUSES))
-        for place, example in _pick_examples(frame, rest):
-            key, problem = request_key(self._keys, self._teacher, example, draw)
+    def note_kept(self, split: str, part: KeptPart) -> None:
+        """Take some of the rows that a split keeps."""
+        if self._scope.retry:
+            retried = [STATUSES.index(status) for status in self._scope.retry]
+            part = part.select(~np.isin(part.kept.statuses, retried))
+        keys = part.kept.request_keys[part.kept.statuses != UNASKED]
+        self._known.add(keys, take_starts(keys))
+        if split in self._kept_rows:
+            self._kept_rows[split].add(part)
+
+    def find_kept(self) -> None:
+        """Find which rows of the source are kept; of pictures it remains to be seen whether they are the same."""
+        splits = [split for split, rows in self._kept_rows.items() if len(rows)]
+        source = {split: SourceRows() for split in splits}
+        starts = dict.fromkeys(splits, 0)
+        for split, frame in self._loaded.frames(splits) if splits else ():
+            start, end = starts[split], starts[split] + frame.height
+            starts[split] = end
+            rows = np.flatnonzero(self._open[split][0, start:end])
+            if len(rows):
+                source[split].add(fingerprint_rows(frame)[rows], start + rows)
+        for split in splits:
+            for match in self._kept_rows.pop(split).find(source.pop(split), len(self._open[split])):
+                if not self._scope.asks(split):
+                    self._keep(split, match)
+                else:
+                    self._keep(split, match.select(match.statuses != UNASKED))
+
+    def _keep(self, split: str, match: Match) -> None:
+        if self._sees:
+            self._claims[split][match.draw].add(match)
+            return
+        self._open[split][match.draw, match.places] = False
+        owned = match.select(self._scope.share.own(match.keys))
+        self._actions[split][match.draw, owned.places] = Action.KEEP
+        self._kept_counts += np.bincount(owned.statuses, minlength=len(STATUSES))
+
+    def choose_others(self) -> None:
+        """Choose the actions of all rows that are not kept; the source is read if there are any."""
+        splits = [split for split in self._scope.splits if self._open[split].any()]
+        starts = dict.fromkeys(splits, 0)
+        frames = self._loaded.frames(splits, pictures=self._loaded.task.has_pictures) if splits else ()
+        for split, frame in frames:
+            start, end = starts[split], starts[split] + frame.height
+            starts[split] = end
+            rest = self._open[split][:, start:end]
+            if self._sees:
+                fetch_pictures(_list_places(frame, np.logical_or.reduce(rest, axis=0)))
+            for draw, mask in enumerate(rest):
+                self._choose(split, frame, start, draw, mask)
+
+    def _choose(self, split: str, frame: "pl.DataFrame", start: int, draw: int, mask: Bools) -> None:
+        """Choose the action of one draw of the rows of `frame` that `mask` marks; the first is number `start`."""
+        scope, actions = self._scope, self._actions[split][draw]
+        number, places, keys = scope.splits.index(split), [], bytearray()
+        claims = self._list_claims(split, draw, start, start + frame.height)
+        for place, example in _pick_examples(frame, mask):
+            key, problem = self._request_key(example, draw)
+            kept_key, status = claims.get(place, ("", UNASKED))
+            if kept_key and (problem is not None or key == kept_key):  # no picture that can be read says otherwise
+                actions[start + place] = Action.KEEP if scope.share.owns(kept_key) else Action.LEAVE
+                self._kept_counts[status] += scope.share.owns(kept_key)
+                continue
+            if kept_key and status not in (FAILED, UNASKED):
+                self._repainted[split].append((example.sample_id, draw))
             if not scope.share.owns(key):
                 continue
             if not scope.asks(split):
@@ -203,49 +258,31 @@ class _Planner:
                 actions[start + place] = Action.FAIL
                 self._first_failure = self._first_failure or problem
             else:
-                wishes.places.append(draw * len(actions) + start + place)
-                wishes.keys.extend(bytes.fromhex(key))
-                if self._estimate:
-                    wishes.add(self._teacher.estimate(example))
+                places.append(draw * len(actions) + start + place)
+                keys.extend(bytes.fromhex(key))
+                if self._estimates is not None and self._estimates.wants(key):
+                    self._estimates.add(key, number, places[-1], self._teacher.estimate(example))
+        if places:
+            self._wishes.add(number, places, keys)
+
+    def _list_claims(self, split: str, draw: int, start: int, end: int) -> Mapping[int, tuple[str, int]]:
+        """The kept keys and statuses of the rows of a frame whose pictures are to be compared, by number."""
+        if not len(self._claims[split][draw]):
+            return {}
+        claims = self._claims[split][draw].take(start, end)
+        keys = [bytes(key).ljust(32, b"\0").hex() for key in claims["key"]]
+        places = (claims["place"] - start).tolist()
+        return dict(zip(places, zip(keys, claims["status"].tolist(), strict=True), strict=True))
 
     def finish(self) -> Plan:
         """The plan: of the rows that would be asked, those that make the same request as another are copied."""
-        total = np.zeros(len(fields(Estimate)))
-        known = list(self._known)
-        for split, wished in self._wishes.items():
-            asked = np.frombuffer(wished.keys, "S32")
-            is_new = _find_new(asked, known)
-            flat = self._actions[split].reshape(-1)
-            flat[np.frombuffer(wished.places, np.int64)] = np.where(is_new, Action.ASK, Action.COPY)
-            known.append(asked[is_new])
-            if self._estimate:
-                total += np.frombuffer(wished.estimates).reshape(-1, len(total))[is_new].sum(axis=0)
-        planned = {split: int(mask.sum()) * self._scope.count_draws(split) for split, mask in self._chosen.items()}
+        flat = [self._actions[split].reshape(-1) for split in self._scope.splits]
+        self._wishes.settle(self._known, flat, Action.ASK, Action.COPY)
         kept = {status: int(rows) for status, rows in zip(STATUSES, self._kept_counts, strict=True) if rows}
-        repainted = {
-            split: [row for one in finders for row in one.repainted] for split, finders in self._finders.items()
-        }
-        estimated = _to_estimate(total) if self._estimate else None
-        return Plan(self._actions, planned, kept, self._first_failure, estimated, repainted)
-
-
-@dataclass(frozen=True, slots=True)
-class _Wishes:
-    """The rows of a split that are to be asked unless an earlier row makes the same request, and their raw keys."""
-
-    places: "array[int]" = field(default_factory=lambda: array("q"))
-    keys: bytearray = field(default_factory=bytearray)
-    estimates: "array[float]" = field(default_factory=lambda: array("d"))
-
-    def add(self, one: Estimate) -> None:
-        """Add the estimate of a row; an unknown price is NaN."""
-        cost = math.nan if one.cost_usd is None else one.cost_usd
-        self.estimates.extend((one.input_tokens, one.image_tokens, one.output_tokens, cost, one.bytes))
-
-
-def _to_estimate(values: "np.ndarray[Any, np.dtype[np.float64]]") -> Estimate:
-    tokens, image_tokens, output_tokens, cost, size = values.tolist()
-    return Estimate(tokens, image_tokens, output_tokens, None if math.isnan(cost) else cost, size)
+        plan = Plan(self._actions, self._planned, kept, self._first_failure, None, self._repainted)
+        if self._estimates is None:
+            return plan
+        return replace(plan, estimate=self._estimates.sum_up(flat, Action.ASK, plan.count(Action.ASK)))
 
 
 def find_first(loaded: LoadedTask, teacher: Teacher, scope: Scope) -> tuple[str, Example] | None:
@@ -282,18 +319,27 @@ def _choose_rows(loaded: LoadedTask, split: str, scope: Scope) -> Bools:
     That is a random sample, the same in every run, and a larger limit contains the rows of a smaller one: what was paid
     for stays useful.
     """
-    rows = loaded.splits[split]
+    rows_of_split = loaded.splits[split]
     limit = scope.limits.get(split, scope.limits.get(EVERY_SPLIT))
-    wanted = np.ones(rows, np.bool_)
-    if scope.only is not None and rows:
+    wanted = np.ones(rows_of_split, np.bool_)
+    if scope.only is not None and rows_of_split:
         wanted = np.concatenate([scope.only(split, frame) for _, frame in loaded.frames([split])])
     if limit is None or limit >= wanted.sum():
         return wanted
-    sample_ids = (sample_id for _, frame in loaded.frames([split]) for sample_id in frame["sample_id"].to_list())
-    hashes = np.fromiter(map(hash_sample_id, sample_ids), np.uint64, rows)
-    chosen = np.zeros(rows, np.bool_)
-    order = np.argsort(hashes, kind="stable")
-    chosen[order[wanted[order]][:limit]] = True
+    hashed, start = Buckets(_ORDER), 0
+    for _, frame in loaded.frames([split]):
+        rows = np.flatnonzero(wanted[start : start + frame.height])
+        records = np.empty(len(rows), _ORDER)
+        sample_ids = frame["sample_id"][rows.tolist()].to_list()
+        records["hash"] = np.fromiter(map(hash_sample_id, sample_ids), np.uint64, len(rows))
+        records["place"] = start + rows
+        hashed.add(records, records["hash"])
+        start += frame.height
+    chosen = np.zeros(rows_of_split, np.bool_)
+    for (records,) in join_buckets(hashed):  # the lowest hashes first
+        places = records["place"][np.argsort(records["hash"], kind="stable")][:limit]
+        chosen[places] = True
+        limit -= len(places)
     return chosen
 
 
@@ -311,94 +357,3 @@ def _list_places(frame: "pl.DataFrame", mask: Bools) -> list[str]:
 
     pictures = frame.filter(pl.Series(mask))["pictures"].explode().drop_nulls()
     return pictures.struct.field("place").to_list() if len(pictures) else []
-
-
-def _drop_statuses(kept: Kept, statuses: Sequence[Status]) -> Kept:
-    if not statuses:
-        return kept
-    stays = ~np.isin(kept.statuses, [STATUSES.index(status) for status in statuses])
-    return kept.select(stays)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """Rows of a frame that are kept, by number, and their request keys and statuses."""
-
-    rows: np.ndarray[Any, np.dtype[np.int64]]
-    keys: Digests
-    statuses: np.ndarray[Any, np.dtype[np.uint8]]
-
-
-class _Finder:
-    """Finds the rows of frames of which a split keeps one draw.
-
-    Under one recipe the key of a request follows from the row's texts, so equal texts have the kept row's key. One row
-    a frame is computed to make sure; where that says otherwise (the code that makes requests was changed), all are.
-    Where the teacher sees pictures all are: the same texts may stand beside another picture. `repainted` are the rows,
-    (id, draw), of which that is so. A picture that cannot be read says nothing against the answer that is kept.
-    """
-
-    def __init__(self, kept: Kept | None, keys: RequestKeys, teacher: Teacher, draw: int) -> None:
-        self._keys, self._teacher, self._draw = keys, teacher, draw
-        self._sees = sees_pictures(teacher)
-        self.repainted: list[tuple[str, int]] = []
-        if kept is None:
-            none = np.zeros(0, np.uint64)
-            kept = Kept(none.view("S32"), none.reshape(0, 2), none.view(np.int32), none.view(np.uint8))
-        kept = kept.select(kept.draws == draw)
-        self._kept = kept.select(np.argsort(kept.fingerprints[:, 0], kind="stable"))
-        self._sorted = np.ascontiguousarray(self._kept.fingerprints[:, 0])
-
-    def find(self, frame: "pl.DataFrame", chosen: Bools, *, include_unasked: bool) -> _Found:
-        """The rows of `frame` among `chosen` that are kept: answered, or carried along unasked where that is meant."""
-        fingerprints = fingerprint_rows(frame)
-        at = np.searchsorted(self._sorted, fingerprints[:, 0])
-        at[at == len(self._sorted)] = 0
-        equal = chosen.copy()
-        if len(self._sorted):
-            equal &= (self._kept.fingerprints[at] == fingerprints).all(axis=1)
-            equal &= include_unasked | (self._kept.statuses[at] != UNASKED)
-        else:
-            equal[:] = False
-        rows = np.flatnonzero(equal)
-        if len(rows) and (self._sees or not self._has_key(frame, rows[:1], at).all()):
-            has_key = self._has_key(frame, rows, at)
-            if self._sees:
-                answered = ~np.isin(self._kept.statuses[at[rows]], (FAILED, UNASKED))
-                self.repainted += [
-                    (name, self._draw) for name in frame["sample_id"][rows[~has_key & answered].tolist()]
-                ]
-            rows = rows[has_key]
-        places = at[rows]
-        return _Found(rows, self._kept.request_keys[places], self._kept.statuses[places])
-
-    def _has_key(self, frame: "pl.DataFrame", rows: "np.ndarray[Any, np.dtype[np.int64]]", at: Any) -> Bools:
-        """Whether the kept rows of `rows` have the keys that are computed for them."""
-        examples = list(make_examples(frame[rows.tolist()]))
-        requests = [request_key(self._keys, self._teacher, example, self._draw) for example in examples]
-        computed = np.frombuffer(b"".join(bytes.fromhex(key) for key, _ in requests), "S32")
-        has_key: Bools = computed == self._kept.request_keys[at[rows]]
-        if self._sees:
-            has_key |= [problem is not None for _, problem in requests]
-        return has_key
-
-
-def _find_new(keys: Digests, known: Sequence[Digests]) -> Bools:
-    """Which of `keys` come for the first time, and are in none of `known`."""
-    import polars as pl
-
-    # Eight bytes tell nearly all keys apart, and are compared at a hundredth of the price; the others are, in whole.
-    starts = pl.Series(_take_starts(keys))
-    alike = np.flatnonzero(starts.is_duplicated().to_numpy())
-    is_new = np.ones(len(keys), np.bool_)
-    is_new[alike] = False
-    is_new[alike[np.unique(keys[alike], return_index=True)[1]]] = True
-    for earlier in known:
-        maybe = is_new & starts.is_in(pl.Series(_take_starts(earlier)).implode()).to_numpy()
-        if maybe.any():
-            is_new[maybe] = ~np.isin(keys[maybe], earlier)
-    return is_new
-
-
-def _take_starts(keys: Digests) -> "np.ndarray[Any, np.dtype[np.uint64]]":
-    return np.ascontiguousarray(keys).view(np.uint64).reshape(-1, 4)[:, 0]

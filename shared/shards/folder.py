@@ -49,7 +49,9 @@ from shared.shards.manifest import (
 from shared.shards.read import (
     FOLDER_LOCK,
     Kept,
+    KeptPart,
     find_rows,
+    iterate_kept,
     journal_lock,
     journal_split,
     list_journals,
@@ -262,6 +264,12 @@ class TeacherFolder:
         with self._lock():
             self._manifest = load_own_manifest(self.path)
             return read_kept(self.path, self._manifest, split)
+
+    def iterate_kept(self, split: str) -> Iterator[KeptPart]:
+        """The same a part at a time; the folder is held until the last one."""
+        with self._lock():
+            self._manifest = load_own_manifest(self.path)
+            yield from iterate_kept(self.path, self._manifest, split)
 
     def find_rows(self, keys: Iterable[str]) -> Iterator[Row]:
         """The current rows, of any split, whose request key is one of `keys`."""

@@ -1,6 +1,6 @@
 """Reading a teacher folder: its row groups, its current rows, what it keeps and what it cost. Writes nothing.
 
-Memory stays with one row group (or one journal batch) at a time, plus 53 bytes a row for `read_kept`.
+Memory stays with one row group (or one journal batch) at a time; `read_kept` alone gives 53 bytes a row.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from hashlib import blake2b, file_digest
 from itertools import count, groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,9 @@ from shared.fingerprints import FINGERPRINTED, Fingerprints, fingerprint_rows
 from shared.schema import SCHEMA_VERSION, Answer, Row, Status, find_added, read_version, sum_costs, upgrade_table
 from shared.shards.journal import JournalReader
 from shared.shards.manifest import REMOVED, Manifest, Shard, load_manifest
+
+if TYPE_CHECKING:
+    import polars as pl
 
 STATUSES = tuple(Status)
 FOLDER_LOCK = "journal/.folder.lock"
@@ -84,6 +87,18 @@ class Kept:
     def select(self, rows: "_Bools | np.ndarray[Any, np.dtype[np.int64]]") -> "Kept":
         """The rows where a mask is true, or those of these numbers, in their order."""
         return Kept(self.request_keys[rows], self.fingerprints[rows], self.draws[rows], self.statuses[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPart:
+    """Some of the rows that a split keeps; `frame` has the columns FINGERPRINTED of each."""
+
+    kept: Kept
+    frame: "pl.DataFrame"
+
+    def select(self, rows: _Bools) -> "KeptPart":
+        """The rows where a mask is true."""
+        return KeptPart(self.kept.select(rows), self.frame[np.flatnonzero(rows).tolist()])
 
 
 @dataclass(slots=True)
@@ -299,26 +314,34 @@ def list_splits(folder: Path, manifest: Manifest) -> list[str]:
     return list(dict.fromkeys((*manifest.planned, *(shard.split for shard in manifest.shards), *journals)))
 
 
-def read_kept(folder: Path, manifest: Manifest, split: str) -> Kept:
-    """What the split keeps, sealed or not: request keys, fingerprints, draws and statuses of its current rows."""
+def iterate_kept(folder: Path, manifest: Manifest, split: str) -> Iterator[KeptPart]:
+    """What the split keeps, sealed or not, of its current rows: a row group or a batch of a journal at a time."""
     import polars as pl
 
-    keys, fingerprints, draws, statuses = bytearray(), bytearray(), bytearray(), bytearray()  # grow in place
     columns = (*FINGERPRINTED, "draw", "request_key", "status")
     for piece in iterate_pieces(folder, manifest, columns, split):
         table = piece.table.select(columns)
         if not piece.current.all():
             table = table.filter(pa.array(piece.current))
-        keys += _decode_keys(folder, table["request_key"])
         frame = pl.DataFrame(pl.from_arrow(table.drop_columns("request_key")))
-        fingerprints += fingerprint_rows(frame).tobytes()
-        draws += frame["draw"].to_numpy().tobytes()
-        statuses += frame["status"].cast(pl.Enum(map(str, STATUSES))).to_physical().cast(pl.UInt8).to_numpy().tobytes()
+        statuses = frame["status"].cast(pl.Enum(map(str, STATUSES))).to_physical().cast(pl.UInt8)
+        kept = Kept(
+            np.frombuffer(_decode_keys(folder, table["request_key"]), "S32"),
+            fingerprint_rows(frame),
+            frame["draw"].to_numpy(),
+            statuses.to_numpy(),
+        )
+        yield KeptPart(kept, frame.select(FINGERPRINTED))
+
+
+def read_kept(folder: Path, manifest: Manifest, split: str) -> Kept:
+    """All of what iterate_kept gives, without texts."""
+    parts = [part.kept for part in iterate_kept(folder, manifest, split)]
     return Kept(
-        np.frombuffer(keys, "S32"),
-        np.frombuffer(fingerprints, np.uint64).reshape(-1, 2),
-        np.frombuffer(draws, np.int32),
-        np.frombuffer(statuses, np.uint8),
+        np.concatenate([np.empty(0, "S32"), *(part.request_keys for part in parts)]),
+        np.concatenate([np.empty((0, 2), np.uint64), *(part.fingerprints for part in parts)]),
+        np.concatenate([np.empty(0, np.int32), *(part.draws for part in parts)]),
+        np.concatenate([np.empty(0, np.uint8), *(part.statuses for part in parts)]),
     )
 
 

@@ -3,8 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from shared.buckets import Buckets, find_repeated, join_buckets
 from shared.errors import DataError
 from shared.suggestions import suggest
 from shared.tasks.frames import Part, list_columns, read_frames
@@ -13,7 +16,6 @@ from shared.tasks.tables import Table
 from shared.tasks.task import Source, Task
 
 if TYPE_CHECKING:
-    import numpy as np
     import polars as pl
 
 _MOST_LABELS = 256
@@ -50,18 +52,19 @@ class Check:
                 meant = f"; {blank!r} has blanks around it: name it so" if blank else ""
                 raise DataError(f"{table.path} has no column {missing[0]!r}; {suggest(missing[0], there)}{meant}")
         rows = 0
-        hashes: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
+        ids = Buckets(np.uint64)
         for table, frame in read_frames(part, self.source, self.dropped):
             rows += frame.height
             self._check_frame(table, frame)
             if self.source.id:
-                hashes.append(frame["sample_id"].drop_nulls().hash().to_numpy())
+                hashes = frame["sample_id"].drop_nulls().hash().to_numpy()
+                ids.add(hashes, hashes)
             yield frame
         if not rows:
             kept = " that can be used" if self.dropped else ""
             raise DataError(f"{part.tables[0].path} has no rows{kept}")
         if self.source.id:
-            self._check_ids(part, hashes)
+            self._check_ids(part, ids)
 
     def hide(self, value: str, rows: int) -> None:
         """Take a label value, which `rows` rows have, for "no label"."""
@@ -171,13 +174,11 @@ class Check:
         self._note(table, frame.filter(known & ~said), "a message has no content", "messages")
         self._note(table, frame.filter(known & (last == "assistant")), "the assistant answers itself", "messages")
 
-    def _check_ids(self, part: Part, hashes: "list[np.ndarray[Any, np.dtype[np.uint64]]]") -> None:
+    def _check_ids(self, part: Part, ids: Buckets) -> None:
         """Note the ids that occur twice. The rows are read again only where there are any."""
-        import numpy as np
         import polars as pl
 
-        values, times = np.unique(np.concatenate(hashes), return_counts=True)
-        repeated = pl.Series(values[times > 1])
+        repeated = pl.Series(np.concatenate([find_repeated(hashes) for (hashes,) in join_buckets(ids)]))
         if not len(repeated):
             return
         first: dict[str, str] = {}

@@ -3,18 +3,18 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shared.buckets import Buckets, is_among, join_buckets
 from shared.ceilings import bound_accuracy, hash_row_texts
 from shared.overlap import spell_words
 from shared.tasks.task import Source, Task
 
 if TYPE_CHECKING:
     import polars as pl
-
-Hashes: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
 
 NO_LABEL = "-1"  # how GLUE, and whoever follows it, writes a label that is hidden
 _NAMED_CLASSES = 20
@@ -29,7 +29,7 @@ class SplitCount:
 
     rows: int = 0
     values: Counter[str | None] = field(default_factory=Counter)
-    texts: list[Hashes] = field(default_factory=list)
+    texts: Buckets = field(default_factory=partial(Buckets, np.uint64))
     answers: "list[pl.DataFrame]" = field(default_factory=list)
 
     def add(self, frame: "pl.DataFrame", has_classes: bool, *, has_pictures: bool = False) -> None:
@@ -38,7 +38,8 @@ class SplitCount:
 
         self.rows += frame.height
         said = frame.select(spell_words(name) for name in ("text", "text_pair") if name in frame.columns)
-        self.texts.append(said.filter(pl.any_horizontal(pl.all() != "")).hash_rows(0).to_numpy())  # emoji are no words
+        texts = said.filter(pl.any_horizontal(pl.all() != "")).hash_rows(0).to_numpy()  # emoji are no words
+        self.texts.add(texts, texts)
         if has_classes and "value" in frame.columns:
             counted = frame["value"].value_counts()
             self.values.update(dict(zip(counted["value"].to_list(), counted["count"].to_list(), strict=True)))
@@ -68,14 +69,12 @@ def describe_counts(task: Task, source: Source, counts: Mapping[str, SplitCount]
                 yield f"{name}: {_describe_values(task, source, count)}"
         yield from _describe_ceilings(source, counts)
     train = counts.get("train")
-    if train is None or not train.texts:
+    if train is None or not len(train.texts):
         return
-    known = np.unique(np.concatenate(train.texts))
-    for name, count in counts.items():
-        if name == "train" or not count.texts:
-            continue
-        twice = int(np.isin(np.concatenate(count.texts), known).sum())
-        if twice:
+    others = {name: count for name, count in counts.items() if name != "train" and len(count.texts)}
+    for name, count in others.items():
+        pairs = join_buckets(count.texts, train.texts)
+        if twice := sum(int(is_among(own, known).sum()) for own, known in pairs):
             yield f"{name}: {twice:,} of {count.rows:,} texts stand in train too: a student has seen them"
 
 

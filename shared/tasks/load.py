@@ -7,9 +7,9 @@ Splits. A source's own splits are kept. Of a single file, or of a train split th
 and test are cut, about a tenth each; where only validation is missing, a tenth of train becomes validation.
 A row's split depends on the sha256 of its sample_id alone, so it stays where it is when the file grows.
 
-Memory grows with the number of rows by 8 bytes a row for the hashes of texts, which are held and sorted while those
-that stand in two splits are counted; by as much for ids that a user gave, and for a sample; and by a byte a row where
-splits are cut.
+Memory grows with the number of rows by a byte a row where splits are cut, and by 8 for a source's sample. The hashes of
+texts, of which those that stand in two splits are counted, and of ids that a user gave lie on disk where they are many
+(shared.buckets).
 """
 
 import re

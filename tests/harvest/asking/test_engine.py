@@ -51,7 +51,7 @@ def harvest(
 ) -> Outcome:
     with TeacherFolder.open(out, make_manifest(loaded, teacher)) as folder:
         wanted = Scope(**{"splits": tuple(loaded.splits), "limits": {}} | scope)
-        plan = make_plan(loaded, teacher, wanted, {split: folder.kept(split) for split in loaded.splits})
+        plan = make_plan(loaded, teacher, wanted, {split: folder.iterate_kept(split) for split in loaded.splits})
         folder.plan(plan.planned)
         with track("test", 1) as tracker:
             engine = Engine(loaded, teacher, plan, folder, tracker, failure_limit, interrupt, drain)

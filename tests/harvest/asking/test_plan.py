@@ -8,13 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from harvest.asking.plan import Action, Plan, Scope, Share, make_plan, request_key
+from harvest.asking.plan import Action, Plan, Scope, Share, hash_sample_id, make_plan, request_key
 from harvest.teachers.base import Teacher
+from shared import buckets
 from shared.example import Example
-from shared.fingerprints import fingerprint_rows
+from shared.fingerprints import FINGERPRINTED, fingerprint_rows
 from shared.keys import RequestKeys
 from shared.schema import Status
-from shared.shards import STATUSES, Kept
+from shared.shards import STATUSES, Kept, KeptPart
 from shared.tasks import LoadedTask, find_task, load_task
 from tests.harvest.scripted_teacher import ScriptedTeacher
 
@@ -29,25 +30,26 @@ def loaded(tmp_path: Path) -> LoadedTask:
     return load_task(find_task(str(tmp_path), text_column="text", label_column="label"))
 
 
-def plan_for(loaded: LoadedTask, kept: dict[str, Kept] | None = None, **scope: Any) -> Plan:
+def plan_for(loaded: LoadedTask, kept: dict[str, list[KeptPart]] | None = None, **scope: Any) -> Plan:
     whole: dict[str, Any] = {"splits": ("train",), "limits": {}}
     return make_plan(loaded, ScriptedTeacher(), Scope(**{**whole, **scope}), kept or {})
 
 
-def keep(loaded: LoadedTask, split: str, rows: dict[int, Status], teacher: Teacher | None = None) -> dict[str, Kept]:
+def keep(
+    loaded: LoadedTask, split: str, rows: dict[int, Status], teacher: Teacher | None = None, draw: int = 0
+) -> dict[str, list[KeptPart]]:
     """What a folder would keep if these rows of a split had ended so."""
     teacher = teacher or ScriptedTeacher()
     examples = list(loaded.examples(split))
     frame = pl.concat(frame for _, frame in loaded.frames([split]))
     keys = RequestKeys(teacher.recipe())
-    return {
-        split: Kept(
-            np.array([bytes.fromhex(request_key(keys, teacher, examples[row])[0]) for row in rows], "S32"),
-            fingerprint_rows(frame)[list(rows)],
-            np.zeros(len(rows), np.int32),
-            np.array([STATUSES.index(status) for status in rows.values()], np.uint8),
-        )
-    }
+    kept = Kept(
+        np.array([bytes.fromhex(request_key(keys, teacher, examples[row], draw)[0]) for row in rows], "S32"),
+        fingerprint_rows(frame)[list(rows)],
+        np.full(len(rows), draw, np.int32),
+        np.array([STATUSES.index(status) for status in rows.values()], np.uint8),
+    )
+    return {split: [KeptPart(kept, frame.select(FINGERPRINTED)[list(rows)])]}
 
 
 def test_new_rows_are_asked_equal_ones_copied_and_impossible_ones_fail(loaded: LoadedTask) -> None:
@@ -163,3 +165,79 @@ def test_each_draw_is_a_row_and_those_that_are_kept_stay(loaded: LoadedTask) -> 
     rows = [(example.text, draw) for example, draw, _ in plan.rows(loaded, "train", Action.ASK)]
     assert rows[:4] == [("train one", 1), ("train two", 1), ("train three", 0), ("train three", 1)]
     assert plan.sample(3).count(Action.ASK) == 3
+
+
+def plan_row_by_row(loaded: LoadedTask, kept: dict[str, dict[tuple[str, int], Status]], scope: Scope) -> dict[str, Any]:
+    """What make_plan is to come to, without pictures: all texts are held, and rows looked at one by one."""
+    teacher = ScriptedTeacher()
+    keys = RequestKeys(teacher.recipe())
+    rows = {split: list(loaded.examples(split)) for split in loaded.splits}
+    held = {
+        (split, example.sample_id, draw): (request_key(keys, teacher, example, draw)[0], status)
+        for split, own in kept.items()
+        for example in rows[split]
+        for draw in range(2)
+        if (status := own.get((example.sample_id, draw))) is not None and status not in scope.retry
+    }
+    known = {key for key, status in held.values() if status != Status.UNASKED}
+    actions: dict[str, Any] = {}
+    for split in scope.splits:
+        limit = scope.limits.get(split, len(rows[split]))
+        lowest = sorted(range(len(rows[split])), key=lambda row: hash_sample_id(rows[split][row].sample_id))[:limit]
+        actions[split] = np.full((scope.count_draws(split), len(rows[split])), Action.LEAVE, np.uint8)
+        for row in sorted(lowest):
+            example = rows[split][row]
+            for draw in range(scope.count_draws(split)):
+                key, problem = request_key(keys, teacher, example, draw)
+                _, status = held.get((split, example.sample_id, draw), (None, None))
+                if not scope.share.owns(key):
+                    action = Action.LEAVE
+                elif status is not None and (status != Status.UNASKED or not scope.asks(split)):
+                    action = Action.KEEP
+                elif not scope.asks(split):
+                    action = Action.CARRY
+                elif problem is not None:
+                    action = Action.FAIL
+                else:
+                    action = Action.COPY if key in known else Action.ASK
+                    known.add(key)
+                actions[split][draw, row] = action
+    return actions
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_plan_is_that_of_looking_at_one_row_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Random rows with equal texts within and between splits, of which some are kept; in memory, and on disk."""
+    monkeypatch.setattr(buckets, "BLOCK_BYTES", (200, 1 << 30)[seed // 3])
+    random = np.random.default_rng(seed)
+    words = [f"text {number}" if number % 7 else f"unaskable {number}" for number in range(60)]
+    frame = pl.DataFrame({"text": [words[i] for i in random.integers(0, 60, 150)], "label": ["a", "b"] * 75})
+    frame.write_csv(tmp_path / "rows.csv")
+    loaded = load_task(find_task(str(tmp_path / "rows.csv"), text_column="text", label_column="label"))
+    statuses = (Status.OK, Status.FAILED, Status.UNASKED)
+    kept: dict[str, dict[tuple[str, int], Status]] = {}
+    parts: dict[str, list[KeptPart]] = {}
+    for split in loaded.splits:
+        names = [example.sample_id for example in loaded.examples(split)]
+        kept[split] = {}
+        for draw in range(2):
+            rows = {row: statuses[random.integers(3)] for row in range(len(names)) if random.random() < 0.4}
+            if rows:
+                kept[split] |= {(names[row], draw): status for row, status in rows.items()}
+                parts.setdefault(split, []).extend(keep(loaded, split, rows, draw=draw)[split])
+    scope = Scope(
+        splits=tuple(loaded.splits),
+        limits={"train": int(random.integers(1, 150))} if seed % 2 else {},
+        asked=(None, ("train", "test"))[seed % 2],
+        retry=((), (Status.FAILED,))[seed // 2 % 2],
+        share=Share(seed % 3, 3) if seed % 3 else Share(),
+        draws=1 + seed % 2,
+    )
+    plan = make_plan(loaded, ScriptedTeacher(), scope, parts, estimate=True)
+    wanted = plan_row_by_row(loaded, kept, scope)
+    assert {split: rows.tolist() for split, rows in plan.actions.items()} == {
+        split: rows.tolist() for split, rows in wanted.items()
+    }
+    assert sum(plan.kept.values()) == plan.count(Action.KEEP)
