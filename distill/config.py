@@ -43,8 +43,9 @@ _LOSSES = "; ".join(f"{entry.name}: {entry.summary}" for entry in LOSSES.entries
 _BROKEN = "".join(f" ({problem})" for problem in LOSSES.broken.values())
 
 SHARDS_HELP = (
-    "data/<task>/, data/<task>/teacher=<name>/, or a harvest of the hub, hf://datasets/owner/name[/teacher=<name>]; "
-    "may be repeated: further teachers of the same examples, whose vectors are joined to the first one's."
+    "data/<task>/, data/<task>/teacher=<name>/, or a harvest elsewhere: hf://datasets/owner/name[/teacher=<name>], "
+    "s3://bucket/data/<task>; may be repeated: further teachers of the same examples, whose vectors are joined to the "
+    "first one's."
 )
 Shards: TypeAlias = Annotated[tuple[Path, ...], Option(SHARDS_HELP, compared="nothing")]
 TeacherName: TypeAlias = Annotated[

@@ -43,7 +43,10 @@ def main_options(show_version: ShowVersion = False) -> None:
 
 
 Shards = Annotated[
-    Path, typer.Argument(help="data/<task>, one teacher=<name> folder in it, or hf://datasets/owner/name.")
+    Path,
+    typer.Argument(
+        help="data/<task>, one teacher=<name> folder in it, hf://datasets/owner/name, or s3://bucket/data/<task>."
+    ),
 ]
 
 
@@ -181,7 +184,9 @@ def tasks(
 def status(
     shards: Annotated[
         Path,
-        typer.Argument(help="data/<task>, one teacher=<name> folder in it, all of data/, or hf://datasets/owner/name."),
+        typer.Argument(
+            help="data/<task>, one teacher=<name> folder in it, all of data/, or hf://datasets/owner/name or s3://bucket/data."
+        ),
     ] = Path("data"),
     as_json: AsJson = False,
 ) -> None:

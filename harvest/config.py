@@ -93,7 +93,10 @@ class HarvestConfig:
     task: TaskChoice
     teacher: TeacherChoice
     pool: PoolConfig = PoolConfig()
-    out: Annotated[Path | None, Option("Folder of the task's shards. Unless given, data/<task>.")] = None
+    out: Annotated[
+        Path | None,
+        Option("Folder of the task's shards, or its address (s3://bucket/data/<task>). Unless given, data/<task>."),
+    ] = None
     letters: Annotated[
         bool, Option("Ask for a letter in place of a label's word: the question lists the words with letters.")
     ] = False

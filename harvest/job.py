@@ -49,6 +49,9 @@ from shared.log_files import LogFile, keep_log
 from shared.schema import Answer, Row, Status, sum_costs
 from shared.shards import Claim, KeptPart, Manifest, TeacherFolder, iterate_kept, load_manifest
 from shared.shards.manifest import MANIFEST_NAME, REMOVED, check_name, check_recipe
+from shared.shards.publish import open_written_folder
+from shared.stores.address import find_store_address
+from shared.stores.mirror import spell_place
 from shared.suggestions import suggest
 from shared.tasks import LoadedTask, find_task, load_task
 from shared.tasks.task import Task
@@ -337,6 +340,10 @@ def _prepare(
     loaded = loaded or load_choice(config.task)
     scope = _choose_scope(config, loaded, only)
     folder = config.out or Path("data") / loaded.task.name
+    if (address := find_store_address(folder)) is not None:
+        folder = open_written_folder(folder)
+        if sends:
+            say(f"  answers go to {address}; until they are uploaded they are kept in {folder}")
     task = use_letters(loaded.task) if config.letters else loaded.task
     if config.calibrate:
         _check_calibration(config.teacher, task)
@@ -469,7 +476,7 @@ def _report(
     return Report(
         task=loaded.task.name,
         teacher=teacher.name,
-        folder=str(folder),
+        folder=spell_place(folder),
         source=loaded.source,
         rows=sum(plan.planned.values()),
         splits=dict(plan.planned),

@@ -31,6 +31,7 @@ from shared.failures import TRACEBACK, explain
 from shared.printable import make_printable
 from shared.secrets import hide_secrets
 from shared.signals import ENDING, catch_signals, interrupt
+from shared.stores.places import spell_mirrors
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType
@@ -295,13 +296,13 @@ def say(message: str) -> None:
 def _tell(message: str, to: _Shown) -> None:
     """Print a message to those who are shown as much as `to`."""
     if _shown >= to:
-        messages.print(hide_secrets(message), markup=False, soft_wrap=True)
+        messages.print(hide_secrets(spell_mirrors(message)), markup=False, soft_wrap=True)
 
 
 def print_result(*lines: str) -> None:
     """Print what a command came to, a line each, on standard output, without any key."""
     for line in lines if _shown >= _Shown.RESULTS else ():
-        results.print(hide_secrets(line), markup=False, soft_wrap=True)
+        results.print(hide_secrets(spell_mirrors(line)), markup=False, soft_wrap=True)
 
 
 def show_cost(cost_usd: float | None) -> str:
@@ -321,7 +322,7 @@ def print_json(value: Mapping[str, Any]) -> None:
 def fail(error: Error) -> typer.Exit:
     """Print an error's message; give what ends the command with its exit code, for the caller to raise."""
     emit("error", text=str(error), kind=type(error).__name__, exit_code=error.exit_code)
-    messages.print("[bold red]error:[/]", escape(hide_secrets(str(error))), soft_wrap=True)
+    messages.print("[bold red]error:[/]", escape(hide_secrets(spell_mirrors(str(error)))), soft_wrap=True)
     return typer.Exit(error.exit_code)
 
 

@@ -6,6 +6,7 @@ Error                     exit code 1
 ├── SourceError           a model or a data file that was named cannot be found or read
 ├── DataError             a row or a column of a task cannot be used; names file and row
 ├── DiskError             a file or a folder cannot be written
+├── StoreError            an object store cannot be used, or refuses
 ├── LockedError           another process writes to a shard folder, or trains in a run's folder
 ├── StoppedError          exit code 75: a signal stopped a training, whose checkpoint is kept
 ├── ShardError            a shard folder cannot be used
@@ -45,6 +46,10 @@ class DataError(Error):
 
 class DiskError(Error):
     """A file or a folder cannot be written: the disk is full, or its permissions forbid it."""
+
+
+class StoreError(Error):
+    """An object store cannot be reached, or refuses what is asked of it."""
 
 
 class LockedError(Error):

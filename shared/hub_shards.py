@@ -14,20 +14,20 @@ from shared.sources import find_data_files, hub_endpoint, resolve_file
 _ADDRESS = re.compile(r"hf:/{1,2}(?P<rest>datasets/.+)")  # a Path has made one slash of two
 
 
-def find_address(path: Path | str) -> str | None:
+def find_hub_address(path: Path | str) -> str | None:
     """The hub's address that `path` spells, with both of its slashes; None of a path of this disk."""
     match = _ADDRESS.fullmatch(str(path))
     return f"hf://{match['rest'].rstrip('/')}" if match else None
 
 
-def fetch_shards(path: Path | str) -> Path:
+def fetch_hub_shards(path: Path | str) -> Path:
     """Fetch the harvest at a hub's address to its cache and return the folder there; a path of this disk as it is.
 
     A process fetches an address once: what it reads stays that of one commit. Where HARVEST_DISTILL_HUB names a mirror,
     the folder is the mirror's; where the hub is out of reach, what the cache has. Raises SourceError where nothing is
     found, and where it is no harvest.
     """
-    address = find_address(path)
+    address = find_hub_address(path)
     if address is None:
         return Path(path)
     place = resolve_file(address)

@@ -66,6 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HF_HUB_OFFLINE", "1")  # nobody waits for a hub that does not answer
+        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nor for a store
         yield folder
 
 

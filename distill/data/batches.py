@@ -7,7 +7,7 @@ entered at any batch.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from distill.data.columns import (
 )
 from distill.data.split import Bools, Split
 from shared.shards.read import GroupReader
+from shared.stores.ahead import fetch_ahead, fetch_soon
 
 CHUNK = 16  # batches that are sorted by length together, at most
 
@@ -194,9 +195,11 @@ class RowSource:
             return
         order = range(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
         reader = GroupReader()
-        for pieces in self._fill(piece for index in order for piece in self._groups[index]):
+        blocks = list(self._fill(piece for index in order for piece in self._groups[index]))
+        for pieces, following in zip_longest(blocks, blocks[1:], fillvalue=()):
             rows = sum(len(piece.rows) for piece in pieces)
-            yield Block(rows, partial(self._read, pieces, reader), None if rng is None else rng.permutation(rows))
+            read = partial(self._read, pieces, reader, following)
+            yield Block(rows, read, None if rng is None else rng.permutation(rows))
 
     def _fill(self, pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         """Put as many pieces together as fit into half of the buffer, one at least."""
@@ -215,13 +218,13 @@ class RowSource:
             self._kept = self._read([piece for pieces in self._groups for piece in pieces], GroupReader())
         return self._kept
 
-    def _read(self, pieces: Sequence[Piece], reader: GroupReader) -> list[Rows]:
-        """Read some pieces; small ones become one part."""
+    def _read(self, pieces: Sequence[Piece], reader: GroupReader, following: Sequence[Piece] = ()) -> list[Rows]:
+        """Read some pieces; small ones become one part. Those that follow begin to come, where they are in a store."""
         needed = list_shard_columns(list(self.columns.values()))
         parts: list[Rows] = []
         small: list[Rows] = []
         filled = 0
-        for piece in pieces:
+        for piece, _ in zip(pieces, fetch_ahead([piece.group for piece in pieces], needed), strict=True):
             table = read_piece(reader, piece, needed)
             values = {
                 name: column.decode(table, piece.rows, piece.group, piece.start)
@@ -232,6 +235,7 @@ class RowSource:
             if filled >= PIECE_BYTES or piece is pieces[-1]:
                 parts.append(join_rows(small))
                 small, filled = [], 0
+        fetch_soon([piece.group for piece in following], needed)
         return parts
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distill.data.split import Bools, Ints, Split
 from shared.shards.read import GroupReader, RowGroup, cut_row_group
+from shared.stores.ahead import fetch_ahead
 
 Array = np.ndarray[Any, Any]
 Tensors: TypeAlias = Tensor | dict[str, Tensor]
@@ -103,7 +104,8 @@ def read_pieces(split: Split, wanted: Bools, *columns: BatchColumn) -> Iterator[
 def read_groups(groups: Sequence[Sequence[Piece]], *columns: BatchColumn) -> Iterator[tuple[Piece, pa.Table]]:
     """Read what some columns need of some row groups."""
     reader, names = GroupReader(), list_shard_columns(columns)
-    for piece in chain.from_iterable(groups):
+    pieces = list(chain.from_iterable(groups))
+    for piece, _ in zip(pieces, fetch_ahead([piece.group for piece in pieces], names), strict=True):
         yield piece, read_piece(reader, piece, names)
 
 

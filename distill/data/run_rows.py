@@ -21,6 +21,7 @@ from distill.data.split import Bools, Split, keep_labels, label_by_teacher, read
 from shared.errors import DataError, UsageError
 from shared.shards.manifest import Manifest
 from shared.shards.read import read_row_group
+from shared.stores.ahead import fetch_ahead
 
 TRAIN, DEV, TEST = "train", "validation", "test"
 
@@ -146,7 +147,7 @@ def mark_held_out(split: Split, low: float, high: float) -> Bools:
     """
     shares = [
         int.from_bytes(sha256(f"held out\0{sample_id}".encode()).digest()[:8], "big") / 2**64
-        for group in split.groups
+        for group in fetch_ahead(split.groups, ["sample_id"])
         for sample_id in read_row_group(group, ["sample_id"])["sample_id"].to_pylist()
     ]
     share = np.array(shares)

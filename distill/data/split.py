@@ -13,6 +13,7 @@ from shared.errors import DataError, ShardError
 from shared.schema import Status
 from shared.shards.manifest import Manifest
 from shared.shards.read import RowGroup, list_row_groups, read_row_group
+from shared.stores.ahead import fetch_ahead
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -63,10 +64,11 @@ def read_split(folder: Path, manifest: Manifest, name: str) -> Split:
     answered, first, labelled = (np.empty(rows, np.bool_) for _ in range(3))
     targets = np.empty(rows, np.float32 if manifest.kind == "regression" else np.int64)
     start = 0
-    for group in groups:
+    columns = ["status", "draw", *TRUTH.get(manifest.kind, ("label",))]
+    for group in fetch_ahead(groups, columns):
         here = slice(start, start + group.rows)
         start += group.rows
-        table = read_row_group(group, ["status", "draw", *TRUTH.get(manifest.kind, ("label",))])
+        table = read_row_group(group, columns)
         answered[here] = pc.equal(table["status"], Status.OK.value).to_numpy()
         first[here] = table["draw"].to_numpy() == 0
         labelled[here], targets[here] = _read_truth(group, table, manifest)
@@ -103,7 +105,7 @@ def label_by_teacher(split: Split) -> Split:
 
     best = [
         pl.DataFrame(pl.from_arrow(read_row_group(group, ["label_logprobs"])))["label_logprobs"].list.arg_max()
-        for group in split.groups
+        for group in fetch_ahead(split.groups, ["label_logprobs"])
     ]
     label = pl.concat(best)
     labelled = split.answered & label.is_not_null().to_numpy()
@@ -153,7 +155,7 @@ def _digest_rows(split: Split, wanted: Bools, seed: int) -> np.ndarray[Any, np.d
     """Take the first 8 bytes of the sha256 of seed and sample id, of the rows that `wanted` marks; 0 for the others."""
     prefix = f"{seed}\0".encode()
     digests = np.zeros(len(split), np.uint64)
-    for group, start in zip(split.groups, split.starts(), strict=True):
+    for group, start in zip(fetch_ahead(split.groups, ["sample_id"]), split.starts(), strict=True):
         rows = np.flatnonzero(wanted[start : start + group.rows])
         if len(rows):
             ids = read_row_group(group, ["sample_id"])["sample_id"].take(pa.array(rows)).cast(pa.binary()).to_pylist()

@@ -28,6 +28,7 @@ from shared.events import emit
 from shared.log_files import LogFile
 from shared.options import flatten
 from shared.shards.manifest import hash_manifest, hash_recipe
+from shared.stores.mirror import spell_place
 
 ROW_SCORES = "row_scores.parquet"
 PACKAGES = ("harvest-distill", "numpy", "peft", "pyarrow", "safetensors", "tokenizers", "torch", "transformers")
@@ -67,7 +68,7 @@ def name_teachers(rows: RunRows) -> str:
 
 def hash_manifests(rows: RunRows) -> dict[str, str]:
     """Give the hash of each teacher's manifest, by its folder."""
-    return {str(teacher.folder): hash_manifest(teacher.manifest) for teacher in rows.teachers}
+    return {spell_place(teacher.folder): hash_manifest(teacher.manifest) for teacher in rows.teachers}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +152,9 @@ def describe_run(
         "sharded": device.processes.shards,
         **device.describe_half(),
         "skipped_steps": count_skipped(progress),
-        "shards": str(rows.folder),
+        "shards": spell_place(rows.folder),
         "manifest_sha256": hash_manifests(rows),
-        "recipe_sha256": {str(teacher.folder): hash_recipe(teacher.manifest) for teacher in rows.teachers},
+        "recipe_sha256": {spell_place(teacher.folder): hash_recipe(teacher.manifest) for teacher in rows.teachers},
         "labels": list(manifest.labels),
         "texts": manifest.source,
         "student_fingerprint": fingerprint,

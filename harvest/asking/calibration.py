@@ -16,6 +16,7 @@ from shared.console import say
 from shared.disk import replace_file
 from shared.example import Example
 from shared.keys import RequestKeys
+from shared.shards.publish import publish_file
 
 CALIBRATION_NAME = "calibration.json"
 _EMPTY = Example("", "")
@@ -42,6 +43,7 @@ async def calibrate(teacher: Teacher, folder: Path) -> None:
         "request_key": key,
     }
     replace_file(path, f"{json.dumps(record, indent=1)}\n".encode())
+    publish_file(path)
 
 
 async def _give(request: Request) -> AsyncGenerator[Request, None]:

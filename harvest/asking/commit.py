@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from time import monotonic
 
 from harvest.asking.reserve import DiskReserve
 from shared.console import say
-from shared.errors import DiskError, Error
+from shared.errors import DiskError, Error, LockedError, StoreError
 from shared.schema import Row
 from shared.shards import TeacherFolder
 
 COMMIT_SECONDS = 0.1  # how long a reply may wait for others to share an fsync with
 BUFFERED_ROWS = 4096  # replies that may wait for the disk before the teacher is held back
 SHARD_BYTES = 64 * 2**20  # a journal of this size is sealed while the run goes on
+UPLOAD_SECONDS = 300  # and one of this age, where shards go to a store: more is not lost with this machine
 
 
 class GroupCommit:
@@ -25,6 +27,7 @@ class GroupCommit:
     def __init__(self, folder: TeacherFolder, reserve: DiskReserve, on_full: Callable[[], None]) -> None:
         self._folder, self._reserve, self._on_full = folder, reserve, on_full
         self._seal_at: dict[str, int] = {}  # bytes of a journal, by split
+        self._begun: dict[str, float] = {}  # when the first row of a journal came, by split
         self._rows: dict[str, list[Row]] = {}
         self._waiting = 0
         self._has_room = asyncio.Event()
@@ -84,15 +87,22 @@ class GroupCommit:
                 self._folder.append(split, some)
             self._reserve.note(len(some), self._folder.unsealed_bytes(split) - before)
         self._folder.commit()
+        now = monotonic()
         for split in rows:
-            if self._folder.unsealed_bytes(split) >= self._seal_at.get(split, SHARD_BYTES):
+            is_old = self._folder.is_uploaded and now - self._begun.setdefault(split, now) >= UPLOAD_SECONDS
+            if is_old or self._folder.unsealed_bytes(split) >= self._seal_at.get(split, SHARD_BYTES):
                 self._seal(split)
 
     def _seal(self, split: str) -> None:
         size = self._folder.unsealed_bytes(split)
+        self._begun.pop(split, None)
         try:
             self._folder.seal(split)
             self._seal_at.pop(split, None)
+        except LockedError:  # another run has taken the place in a store: what is asked on would be asked twice
+            raise
+        except StoreError as error:
+            say(f"{error}; until then the run goes on")
         except Error as error:  # the rows are in the journal, and what is in flight is worth more than a shard
             self._seal_at[split] = 2 * size
             say(f"{error}. Its rows stay in the journal meanwhile, and the run goes on")

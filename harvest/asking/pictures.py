@@ -15,8 +15,13 @@ def find_picture(folder: Path, sha256: str) -> Path:
 
     Each ending is tried: to list the folder would take the longer the more pictures there are.
     """
-    places = [folder / "images" / sha256[:2] / f"{sha256}{suffix}" for suffix in _SUFFIXES]
+    places = list_places(folder, sha256)
     return next((place for place in places if place.exists()), places[0])
+
+
+def list_places(folder: Path, sha256: str) -> list[Path]:
+    """Where the picture of that hash may be, by the ending of its name."""
+    return [folder / "images" / sha256[:2] / f"{sha256}{suffix}" for suffix in _SUFFIXES]
 
 
 def keep_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:

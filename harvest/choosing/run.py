@@ -19,7 +19,7 @@ from harvest.job import Report
 from shared.console import say, show_cost
 from shared.errors import TeacherError, UsageError
 from shared.schema import sum_costs
-from shared.shards import load_manifest, summarise_folder
+from shared.shards import choose_teacher, load_manifest, summarise_folder
 
 NO_SAMPLE = (
     "These rows are no random sample: one of the teachers was asked about rows that were chosen for it, or about a "
@@ -81,7 +81,7 @@ def compare_teachers(config: CompareConfig, *, interrupt: Interrupt | None = Non
     sample = find_sample(config, candidates, interrupt)
     split = config.split if sample is None else sample.split
     reports = {} if sample is None else _ask(config, candidates, sample)
-    folders = [one.folder or Path(reports[one.name].folder) for one in candidates]
+    folders = [one.folder or choose_teacher(Path(reports[one.name].folder)) for one in candidates]
     common = read_common_rows(folders, split)
     rows = common.teachers
     names = [one.name for one in candidates]

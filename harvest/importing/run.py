@@ -26,6 +26,7 @@ from shared.console import say, track
 from shared.errors import DataError, LockedError, RecipeMismatchError, ShardError, UsageError
 from shared.example import Example
 from shared.keys import RequestKeys
+from shared.remote_shards import refuse_stored
 from shared.schema import Answer, Row, Status
 from shared.shards import Manifest, TeacherFolder, load_manifest
 from shared.shards.manifest import MANIFEST_NAME, check_name, check_recipe
@@ -110,6 +111,8 @@ def import_answers(config: ImportConfig) -> ImportReport:
     loaded = load_choice(config.task)
     splits = _choose_splits(config, loaded)
     name = check_name("teacher", config.name or _name_teacher(config))
+    if config.out is not None:
+        refuse_stored(config.out, "import")
     target = (config.out or Path("data") / loaded.task.name) / f"teacher={name}"
     with stage(target) as work, ExitStack() as stack:
         imported = _open(config, loaded, splits, name, work, stack)

@@ -14,6 +14,7 @@ from shared.markdown import escape_markdown, hide_place
 from shared.schema import sum_costs
 from shared.shards import Manifest, find_teachers, load_manifest
 from shared.shards.manifest import REMOVED
+from shared.shards.publish import publish_file
 
 _CATEGORIES = {"generation": "text-generation", "choice": "multiple-choice"}
 _SIZES = (  # the hub's own names
@@ -39,6 +40,7 @@ def write_card(task_folder: Path) -> None:
             return
         manifests = {path: load_manifest(path) for path in find_teachers(task_folder)}
         replace_file(card, make_card(manifests).encode())
+    publish_file(card)
 
 
 def make_card(manifests: Mapping[Path, Manifest]) -> str:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harvest.asking.pictures import find_picture
+from harvest.asking.pictures import find_picture, list_places
 from harvest.chat.prompts import find_drawn
 from harvest.rendering import Layout, render
 from shared.schema import Row
 from shared.shards import Manifest
+from shared.stores.mirror import read_stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,5 +39,13 @@ def list_pictures(folder: Path, manifest: Manifest, row: Row) -> Sequence[Pictur
 
 
 def _read_kept(folder: Path, hashes: Sequence[str]) -> list[Picture]:
-    kept = (find_picture(folder, digest) for digest in hashes)
-    return [Picture(path.read_bytes()) for path in kept if path.is_file()]
+    kept = (_read_picture(folder, digest) for digest in hashes)
+    return [Picture(content) for content in kept if content is not None]
+
+
+def _read_picture(folder: Path, digest: str) -> bytes | None:
+    path = find_picture(folder, digest)
+    if path.is_file():
+        return path.read_bytes()
+    stored = (read_stored(place) for place in list_places(folder, digest))
+    return next((content for content in stored if content is not None), None)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from harvest.chat.elicitation import READ_COLUMNS
 from harvest.chat.reply import BROKEN
@@ -20,9 +19,12 @@ from harvest.looking.card import write_card
 from harvest.teachers.rereading import find_reread
 from shared.console import say, track
 from shared.errors import UsageError
-from shared.hub_shards import find_address
+from shared.hub_shards import find_hub_address
 from shared.schema import SCHEMA_VERSION, Status, make_column, read_version, upgrade_table
 from shared.shards import Manifest, TeacherFolder, choose_teacher, load_manifest
+from shared.shards.publish import open_written_folder
+from shared.stores.mirror import read_marker, spell_place
+from shared.stores.parquet import open_parquet
 
 # Kept where the user wished for them, which a recipe does not say: of a shard that has none they are not made.
 _TOPK = ("topk_ids", "topk_logprobs", "topk_tail")
@@ -102,9 +104,11 @@ def reparse(path: Path, teacher: str | None = None) -> Reparsing:
 
     Raises LockedError where a harvest is writing to the folder, and UsageError for a hub's address.
     """
-    if (address := find_address(path)) is not None:
+    if (address := find_hub_address(path)) is not None:
         raise UsageError(f"{address} is read where it is and never written: harvest pull it, and reparse the folder")
     folder_path = choose_teacher(path, teacher)
+    if (mirror := read_marker(folder_path)) is not None:
+        folder_path = open_written_folder(Path(str(mirror.address)))
     manifest = load_manifest(folder_path)
     rereader = Rereader(manifest)
     rows = reread = changed = 0
@@ -115,7 +119,7 @@ def reparse(path: Path, teacher: str | None = None) -> Reparsing:
         with track(f"reading {manifest.teacher} again", sum(shard.rows for shard in shards)) as tracker:
             for shard in shards:
                 in_shard = 0
-                with pq.ParquetFile(folder_path / shard.path) as file:
+                with open_parquet(folder_path / shard.path) as file:
                     is_older = read_version(file.schema_arrow) < SCHEMA_VERSION
                     for index in range(file.num_row_groups):
                         reading = rereader.read(upgrade_table(file.read_row_group(index, use_threads=False)))
@@ -130,4 +134,4 @@ def reparse(path: Path, teacher: str | None = None) -> Reparsing:
         for note in folder.take_notes():
             say(note)
     write_card(folder_path.parent)
-    return Reparsing(str(folder_path), rows, reread, changed, dict(statuses))
+    return Reparsing(spell_place(folder_path), rows, reread, changed, dict(statuses))

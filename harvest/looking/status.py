@@ -8,11 +8,12 @@ from harvest.looking.agreement import describe_agreement, judge_folder
 from harvest.teachers.batch.ledger import Job, Step, read_jobs
 from shared.console import print_result
 from shared.errors import ShardError
-from shared.hub_shards import fetch_shards
 from shared.printed_tables import print_rows
+from shared.remote_shards import fetch_shards
 from shared.schema import Status, sum_costs
 from shared.shards import load_manifest, summarise_folder
 from shared.shards.manifest import MANIFEST_NAME
+from shared.stores.mirror import spell_place
 
 NOTHING_KEPT = "nothing is kept there: a run ended before its first answer; the same command begins anew"
 HEADINGS = ("split", "planned", "kept", "ok", "failed", "unasked", "not sealed", "dollars", "MB")
@@ -130,7 +131,7 @@ def _read_teacher(folder: Path) -> dict[str, Any]:
         }
     agreement = judge_folder(folder, summary.manifest)
     return {
-        "folder": str(folder),
+        "folder": spell_place(folder),
         "task": summary.manifest.task,
         "teacher": summary.manifest.teacher,
         "source": summary.manifest.source,

@@ -9,7 +9,7 @@ from harvest.looking.card import write_card
 from harvest.sharing.contents import count_lost, count_raw, has_same_questions
 from shared.disk import make_folder, remove_file, write_whole
 from shared.errors import UsageError
-from shared.hub_shards import fetch_shards, find_address
+from shared.remote_shards import fetch_shards, find_address, refuse_stored
 from shared.shards import Claim, Manifest, Shard, check_readable, count_unsealed, find_teachers, hash_manifest
 from shared.shards.manifest import MANIFEST_NAME, check_name, load_own_manifest, save_manifest
 
@@ -34,6 +34,7 @@ def pull_harvest(repo: str, folder: Path | str | None = None) -> PullReport:
     it is not whole, and UsageError where the folder holds another recipe's answers, or rows or raw replies that the
     harvest lacks: then nothing was written.
     """
+    refuse_stored(repo, "pull")
     address = find_address(repo) or f"hf://datasets/{repo}"
     pulled = {path: check_readable(path) for path in find_teachers(fetch_shards(address))}
     first = next(iter(pulled.values()))

@@ -24,6 +24,7 @@ from shared.console import say
 from shared.errors import ShardError, UsageError
 from shared.hub import Repository, check_repository_name, commit_files, download_file, find_changed, open_repository
 from shared.markdown import hide_place
+from shared.remote_shards import refuse_stored
 from shared.shards import Manifest, find_teachers, load_manifest
 from shared.shards.manifest import MANIFEST_NAME, encode_manifest
 
@@ -73,6 +74,7 @@ def push_harvest(
     recipe's answers or rows that this folder has not; what shared.hub raises; CorruptShardError where `harvest verify`
     would find a problem. Then nothing was sent.
     """
+    refuse_stored(path, "push")
     check_repository_name(repo)
     path = Path(path)
     folders = find_teachers(path)

@@ -46,6 +46,7 @@ from shared.shards.manifest import (
     shard_id,
     share_tokenizer,
 )
+from shared.shards.publish import publish, take_over
 from shared.shards.read import (
     FOLDER_LOCK,
     Kept,
@@ -58,6 +59,8 @@ from shared.shards.read import (
     read_kept,
 )
 from shared.shards.seal import Sealing, remove_rows, rewrite_shard, seal_journal
+from shared.stores.lease import hold_lease
+from shared.stores.places import find_written_address
 
 DEFAULT_WORKER = "w0"
 RECIPE_LOCK = "journal/.recipe.lock"
@@ -67,33 +70,45 @@ def _take_worker_lock(folder: Path, lock: Path) -> int:
     return take_lock(lock, f"{folder} is being written", "give this run another worker name")
 
 
+def find_other_worker(folder: Path, worker: str) -> str | None:
+    """The name of a worker of a teacher folder, other than `worker`, that lives; None where none does."""
+    apart = (f"{worker}.lock", Path(FOLDER_LOCK).name, Path(RECIPE_LOCK).name)
+    locks = (lock for lock in sorted(folder.glob("journal/*.lock")) if lock.name not in apart)
+    return next((lock.stem for lock in locks if is_locked(lock)), None)
+
+
 class Claim:
     """One worker's right to write to a teacher folder, taken before its recipe is known. A context manager.
 
     TeacherFolder.open takes it over. Raises LockedError if a living process writes under the same `worker` name,
-    CorruptShardError where a file or folder inside is a link.
+    CorruptShardError where a file or folder inside is a link. Of a folder that is written for an object store, raises
+    what hold_lease does.
     """
 
     def __init__(self, task_folder: Path, teacher: str, worker: str = DEFAULT_WORKER) -> None:
         self.worker = check_name("worker", worker)
         self.path = task_folder / f"teacher={check_name('teacher', teacher)}"
         check_own_folder(self.path)
-        with explain_disk_errors(self.path):
+        with explain_disk_errors(self.path), ExitStack() as undo:
             make_folder(self.path / "journal")
-            self._descriptor: int | None = _take_worker_lock(self.path, self.path / "journal" / f"{worker}.lock")
+            descriptor = _take_worker_lock(self.path, self.path / "journal" / f"{worker}.lock")
+            undo.callback(os.close, descriptor)
+            if (address := find_written_address(self.path)) is not None:
+                undo.enter_context(hold_lease(address, self.path, self._is_last))
+            self._held = undo.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        descriptor = self.hand_over()
-        if descriptor is not None:
-            os.close(descriptor)
+        self.hand_over().close()
 
-    def hand_over(self) -> int | None:
-        """The descriptor whose closing gives the right up; None if it was handed over before."""
-        descriptor, self._descriptor = self._descriptor, None
-        return descriptor
+    def hand_over(self) -> ExitStack:
+        """What gives the right up when it is closed; nothing if it was handed over before."""
+        return self._held.pop_all()
+
+    def _is_last(self) -> bool:
+        return find_other_worker(self.path, self.worker) is None
 
     @contextmanager
     def hold_recipe(self) -> Iterator[None]:
@@ -145,14 +160,13 @@ class TeacherFolder:
         if (path / MANIFEST_NAME).exists():
             check_recipe(path, load_own_manifest(path), manifest)  # before anything is written
         with folder._lock(), ExitStack() as undo:
-            descriptor = (
-                Claim(task_folder, manifest.teacher, worker).hand_over() if claim is None else claim.hand_over()
-            )
-            assert descriptor is not None
-            undo.callback(os.close, descriptor)
+            undo.enter_context((claim or Claim(task_folder, manifest.teacher, worker)).hand_over())
             undo.callback(folder._close_journals)
+            if (address := find_written_address(path)) is not None:
+                take_over(path, address)
             folder._merge_manifest(manifest)
             folder._recover()
+            publish(path, folder._manifest)
             folder._resources = undo.pop_all()
         return folder
 
@@ -168,6 +182,11 @@ class TeacherFolder:
     def manifest(self) -> Manifest:
         """The manifest as this worker saw it last."""
         return self._manifest
+
+    @property
+    def is_uploaded(self) -> bool:
+        """Whether what is sealed goes to an object store."""
+        return find_written_address(self.path) is not None
 
     def take_notes(self) -> tuple[str, ...]:
         """Give the notes that were not taken yet."""
@@ -218,6 +237,7 @@ class TeacherFolder:
                     if journal is not None:
                         journal.close()
                     self._seal_journal(path)
+            publish(self.path, self._manifest)
 
     def rewrite(self, shard: Shard, revise: Callable[[pa.Table], pa.Table]) -> None:
         """Replace a sealed shard by a new version of it, each row group as `revise` gives it: rows and bill stay.
@@ -229,6 +249,7 @@ class TeacherFolder:
             self._check_alone()
             self._manifest = load_own_manifest(self.path)
             self._take_over(rewrite_shard(self.path, self._manifest, shard, revise))
+            publish(self.path, self._manifest)
 
     def remove(self, split: str, rows: Iterable[tuple[str, int]]) -> None:
         """Take sealed rows, by (sample_id, draw), out of `split`; what they cost stays in the books.
@@ -240,13 +261,11 @@ class TeacherFolder:
             self._check_alone()
             self._manifest = load_own_manifest(self.path)
             self._take_over(remove_rows(self.path, self._manifest, split, rows))
+            publish(self.path, self._manifest)
 
     def find_other_worker(self) -> str | None:
         """The name of another worker that lives; None where this one is alone."""
-        own = self.path / "journal" / f"{self.worker}.lock"
-        apart = (own.name, Path(FOLDER_LOCK).name, Path(RECIPE_LOCK).name)
-        locks = (lock for lock in sorted(self.path.glob("journal/*.lock")) if lock.name not in apart)
-        return next((lock.stem for lock in locks if is_locked(lock)), None)
+        return find_other_worker(self.path, self.worker)
 
     def _check_alone(self) -> None:
         if (other := self.find_other_worker()) is not None:
@@ -258,6 +277,7 @@ class TeacherFolder:
             kept = load_own_manifest(self.path)
             self._manifest = replace(kept, planned={**kept.planned, **planned})
             save_manifest(self.path, self._manifest)
+            publish(self.path, self._manifest)
 
     def kept(self, split: str) -> Kept:
         """What `split` keeps, in shards and in the journals of all workers."""

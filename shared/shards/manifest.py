@@ -12,13 +12,13 @@ from typing import Any
 
 from shared.disk import check_own_path, check_readable_file, replace_file
 from shared.errors import CorruptShardError, RecipeMismatchError, SchemaVersionError, ShardError, UsageError
-from shared.hub_shards import fetch_shards
 from shared.keys import TOKENIZER, canonical_json
 from shared.options import show_names
+from shared.remote_shards import fetch_shards
 from shared.schema import SCHEMA_VERSION, sum_costs
+from shared.stores.mirror import MANIFEST_NAME as MANIFEST_NAME
 from shared.suggestions import suggest
 
-MANIFEST_NAME = "manifest.json"
 REMOVED = "removed"  # the split of answers whose rows are in the file no longer: paid for, kept, and learnt by nobody
 _OWNER_KEY = b"harvest_distill.shard"  # in the metadata of a shard's Parquet file
 _MAX_DEPTH = 64  # of a manifest's JSON
@@ -166,13 +166,23 @@ def load_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     check_readable_file(path)
     try:
-        content = _decode(path.read_bytes())
+        stored = path.read_bytes()
     except FileNotFoundError:
         if _holds_rows(folder):
             raise CorruptShardError(
                 f"{path} is missing, though the folder holds rows. Nothing was changed; put the manifest back"
             ) from None
         raise ShardError(f"{folder} holds no {MANIFEST_NAME}; fill it with: harvest run") from None
+    manifest = decode_manifest(stored, path)
+    for shard in manifest.shards:
+        check_readable_file(folder / shard.path)
+    return manifest
+
+
+def decode_manifest(stored: bytes, path: Path | str) -> Manifest:
+    """Read the bytes of a manifest, which lie at `path`: see load_manifest."""
+    try:
+        content = _decode(stored)
     except ValueError as error:
         raise CorruptShardError(
             f"{path} is not JSON ({error}). The shards beside it are untouched; restore it from a copy"
@@ -181,17 +191,14 @@ def load_manifest(folder: Path) -> Manifest:
         version = int(content["schema_version"])
         if version > SCHEMA_VERSION:
             raise SchemaVersionError(
-                f"{folder} was written by a newer version of harvest-distill (schema {version}; this one "
+                f"{path} was written by a newer version of harvest-distill (schema {version}; this one "
                 f"reads up to {SCHEMA_VERSION}): upgrade with pip install -U harvest-distill"
             )
-        manifest = _make_manifest(content)
+        return _make_manifest(content)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CorruptShardError(
             f"{path} is not a manifest ({_describe(error)}). The shards beside it are untouched; restore it from a copy"
         ) from None
-    for shard in manifest.shards:
-        check_readable_file(folder / shard.path)
-    return manifest
 
 
 def load_own_manifest(folder: Path) -> Manifest:
@@ -313,7 +320,7 @@ def share_tokenizer(manifest: Manifest, other: Manifest) -> Manifest:
 
 
 def find_teachers(path: Path) -> list[Path]:
-    """The teacher folders in data/<task>/, or that one teacher=<name>/; of a hub's address, as fetched to its cache.
+    """The teacher folders in data/<task>/, or that one teacher=<name>/; of an address, as fetch_shards has it.
 
     Raises ShardError if none is, and SourceError as fetch_shards does.
     """

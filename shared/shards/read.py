@@ -26,6 +26,9 @@ from shared.fingerprints import FINGERPRINTED, Fingerprints, fingerprint_rows
 from shared.schema import SCHEMA_VERSION, Answer, Row, Status, find_added, read_version, sum_costs, upgrade_table
 from shared.shards.journal import JournalReader
 from shared.shards.manifest import REMOVED, Manifest, Shard, load_manifest
+from shared.stores.ahead import fetch_ahead
+from shared.stores.mirror import RemoteFile, find_remote, hash_remote
+from shared.stores.parquet import fetch_footers, open_parquet
 
 if TYPE_CHECKING:
     import polars as pl
@@ -179,8 +182,9 @@ def journal_lock(path: Path) -> Path:
 def list_row_groups(folder: Path, manifest: Manifest, split: str) -> list[RowGroup]:
     """All row groups of a split, in the order in which they were sealed. Reads the files' footers only."""
     groups = []
-    for shard in manifest.shards_of(split):
-        path = folder / shard.path
+    paths = [folder / shard.path for shard in manifest.shards_of(split)]
+    fetch_footers(paths)
+    for path in paths:
         with _open_parquet(path) as file:
             groups += [_describe_group(path, split, file.metadata, index) for index in range(file.num_row_groups)]
     return groups
@@ -290,8 +294,8 @@ def iterate_pieces(
         for shard in manifest.shards_of(name):
             path = folder / shard.path
             with _open_parquet(path) as file:
-                for index in range(file.num_row_groups):
-                    group = RowGroup(path, name, index, file.metadata.row_group(index).num_rows)
+                groups = [_describe_group(path, name, file.metadata, index) for index in range(file.num_row_groups)]
+                for group in fetch_ahead(groups, wanted):
                     table = _read_group(file, group, wanted)
                     current = np.ones(table.num_rows, bool)
                     if last:  # columnar first: mostly there is none
@@ -445,29 +449,40 @@ def check_readable(folder: Path) -> Manifest:
     """The manifest of a folder whose shards are all there, byte for byte.
 
     Raises SchemaVersionError for one that a newer version wrote, and CorruptShardError naming the file for a
-    shard that is missing or changed and for a torn journal. Reads every byte of the shards once.
+    shard that is missing or changed and for a torn journal. Reads every byte once of the shards that are on this disk;
+    of those in an object store the sizes are held against the manifest.
     """
     manifest = load_manifest(folder)
-    problems = [problem for shard in manifest.shards if (problem := find_damage(folder, shard))]
+    problems = [problem for shard in manifest.shards if (problem := find_damage(folder, shard, reads_remote=False))]
     problems += [problem for path in list_journals(folder, manifest) if (problem := find_tear(path))]
     if problems:
         raise CorruptShardError("\n".join(problems))
     return manifest
 
 
-def find_damage(folder: Path, shard: Shard) -> str | None:
-    """What is wrong with a shard's bytes, and what to do about it; None if they are those of the manifest."""
+def find_damage(folder: Path, shard: Shard, *, reads_remote: bool = True) -> str | None:
+    """What is wrong with a shard's bytes, and what to do about it; None if they are those of the manifest.
+
+    Those of a shard in an object store are read only if `reads_remote`; its size is known without.
+    """
     path = folder / shard.path
+    remote = find_remote(path)
     advice = "restore it from a copy, or remove the shard's entry from manifest.json to have its rows asked again"
-    if not path.exists():
+    if not path.exists() and (remote is None or remote.listed is None):
         return f"{path} is missing: {shard.rows} rows; {advice}"
-    size = path.stat().st_size
+    size = path.stat().st_size if remote is None or remote.listed is None else remote.listed.size
     if size != shard.bytes:
         return f"{path} has {size} bytes, the manifest says {shard.bytes}; {advice}"
-    with path.open("rb") as file:
-        if file_digest(file, "sha256").hexdigest() != shard.sha256:
-            return f"{path} was changed: its sha256 is not that of the manifest; {advice}"
+    if (remote is None or reads_remote) and _hash_shard(path, remote) != shard.sha256:
+        return f"{path} was changed: its sha256 is not that of the manifest; {advice}"
     return None
+
+
+def _hash_shard(path: Path, remote: RemoteFile | None) -> str:
+    if remote is not None:
+        return hash_remote(remote)
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def find_tear(path: Path) -> str | None:
@@ -498,7 +513,7 @@ def find_tear(path: Path) -> str | None:
 
 def _open_parquet(path: Path, **options: Any) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path, **options)
+        return open_parquet(path, **options)
     except FileNotFoundError:
         raise CorruptShardError(f"{path} is missing, though the manifest names it; run: harvest verify") from None
     except (pa.ArrowException, OSError) as error:

@@ -20,6 +20,7 @@ from shared.schema import find_vector_type, row_schema, sum_column, sum_costs, u
 from shared.shards.journal import JournalReader, strip_id
 from shared.shards.manifest import Manifest, Shard, Superseded, stamp_owner
 from shared.shards.read import identify_row, identify_rows, journal_split
+from shared.stores.parquet import open_parquet
 
 ROW_GROUP_ROWS = 4096
 ROW_GROUP_BYTES = 64 << 20  # a row of a video teacher has half a megabyte: rows alone do not bound memory
@@ -87,7 +88,7 @@ def _rewrite_without(
         if shard.split != split or not _holds_rows_of(path, rows):
             kept.append(shard)
             continue
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             tables = _drop_rows(_iterate_groups(file), lambda _, identity: identity in rows.last, lost)
             rewritten = _write_shard(folder, manifest, split, number, shard.id, file.schema_arrow, tables)
         number += 1
@@ -112,7 +113,7 @@ def rewrite_shard(folder: Path, manifest: Manifest, shard: Shard, revise: Callab
     """
     number = _next_number(manifest, shard.split)
     path = folder / shard.path
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         schema = row_schema(find_vector_type(file.schema_arrow), manifest.labels)
         revised = (revise(upgrade_table(table)) for table in _iterate_groups(file))
         rewritten = _write_shard(folder, manifest, shard.split, number, shard.id, schema, revised)
@@ -136,7 +137,7 @@ def copy_shard(
     """
     path, number = source / shard.path, int(Path(shard.path).name.split("-")[1])
     (target / shard.path).parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         tables = map(revise, _iterate_groups(file))
         copied = _write_shard(target, manifest, shard.split, number, shard.id, file.schema_arrow, tables)
     return replace(copied, cost_usd=shard.cost_usd)
@@ -175,7 +176,7 @@ def _scan_journal(path: Path) -> _RowIds:
 
 def _holds_rows_of(shard: Path, rows: _RowIds) -> bool:
     """Whether a shard holds an older answer to a row of the journal. Columnar first: mostly there is none."""
-    with pq.ParquetFile(shard) as file:
+    with open_parquet(shard) as file:
         for table in _iterate_groups(file, ["sample_id", "draw"]):
             table = table.filter(pc.is_in(table["sample_id"], value_set=rows.sample_ids))
             if any(identity in rows.last for identity in identify_rows(table)):

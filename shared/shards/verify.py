@@ -23,6 +23,9 @@ from shared.shards.read import (
     identify_rows,
     list_journals,
 )
+from shared.stores.mirror import list_shard_files
+from shared.stores.parquet import open_parquet
+from shared.stores.places import spell_mirrors
 
 _READ_COLUMNS = ("sample_id", "draw", "request_key", "status", "label", "label_logprobs")
 _NAMED_ROWS = 3
@@ -57,7 +60,7 @@ def verify_shards(path: Path) -> Verification:
         unsealed=sum(one.unsealed for one in found),
         planned=sum(one.planned for one in found),
         shards=sum(one.shards for one in found),
-        problems=tuple(problem for one in found for problem in one.problems),
+        problems=tuple(spell_mirrors(problem) for one in found for problem in one.problems),
     )
 
 
@@ -109,7 +112,7 @@ def _check_split(folder: Path, manifest: Manifest, split: str) -> list[str]:
             continue
         whole.append(path)
         try:
-            with pq.ParquetFile(path) as file:
+            with open_parquet(path) as file:
                 problems += _check_file(path, file, shard, manifest, identities)
         except (pa.ArrowException, OSError) as error:
             problems.append(f"{path} is not readable as Parquet ({error}); restore it from a copy")
@@ -170,11 +173,16 @@ def _find_orphans(folder: Path, manifest: Manifest) -> list[str]:
     leftovers = manifest.sealed_ids() | {_journal_id(path) for path in folder.glob("journal/split=*/*.arrows")}
     named = {folder / shard.path for shard in manifest.shards}
     problems = []
-    for path in sorted(set(folder.glob("split=*/*.parquet")) - named):
+    for path in sorted(list_shard_files(folder) - named):
         if shard_id(path) in leftovers:
             if is_locked(folder / FOLDER_LOCK):  # the seal is under way
                 continue
             advice = "a seal that was cut short left it; harvest run removes it"
+        elif not path.exists():
+            advice = (
+                "a run that ended before it could name it uploaded it, and its next one names it. Where that machine "
+                "is gone, its rows are asked again, and the object can be removed"
+            )
         else:
             advice = "move it out of the folder, or restore the manifest that names it"
         problems.append(f"{path} is not in the manifest, though other readers of the folder will read it: {advice}")
@@ -208,7 +216,7 @@ def _name_rows(shards: Sequence[Path], identities: Digests) -> str:
     """The first few rows that bear one of `identities`, with the shards that hold them."""
     places: dict[str, list[str]] = {}
     for path in shards:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             for index in range(file.num_row_groups):
                 table = file.read_row_group(index, columns=["sample_id", "draw"], use_threads=False)
                 own = np.frombuffer(b"".join(identify_rows(table)), "S16")

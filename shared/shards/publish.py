@@ -1,0 +1,148 @@
+"""A teacher folder of this disk that is written for an object store: what is sealed here is uploaded, and named there.
+
+    the store     manifest.json     replaced by conditional writes alone: of two writers one is refused
+                  split=<split>/    uploaded before the manifest that names them; an upload that was cut is never named
+                  writer.json       who writes (shared.stores.lease)
+    this disk     manifest.json     what is sealed; shards that the store's manifest does not name yet
+                  journal/          rows that are not sealed yet, as in any teacher folder
+
+A shard that the store's manifest names is removed here, and read from there. All of it runs under the folder's lock.
+"""
+
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from shared.disk import explain_disk_errors, lock_file, make_folder, remove_file
+from shared.errors import LockedError, ShardError, StoreError
+from shared.shards.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    decode_manifest,
+    encode_manifest,
+    load_own_manifest,
+    save_manifest,
+    shard_id,
+)
+from shared.shards.pending import join_pending
+from shared.shards.read import FOLDER_LOCK
+from shared.stores.address import StoreAddress, find_store_address
+from shared.stores.client import ConflictError, open_bucket
+from shared.stores.lease import describe_writer
+from shared.stores.mirror import Mirror, list_shards, list_teachers, read_marker, read_mirror, write_marker
+from shared.stores.places import find_written_address, place_mirror, writers_place
+
+_IMAGES = "images"
+
+
+def open_written_folder(path: Path) -> Path:
+    """Bring the folder of this disk that is written for an address up to the store, and return it; or `path` itself.
+
+    `path` is that of a task's folder, or of one teacher's. Raises StoreError within seconds where the store cannot be
+    used.
+    """
+    address = find_store_address(path)
+    if address is None:
+        return path
+    for teacher in list_teachers(open_bucket(address), address):
+        folder = place_mirror(writers_place(), teacher)
+        with explain_disk_errors(folder):
+            make_folder(folder / "journal")
+            with lock_file(folder / FOLDER_LOCK):
+                take_over(folder, teacher)
+    folder = place_mirror(writers_place(), address)
+    with explain_disk_errors(folder):
+        make_folder(folder)
+    return folder
+
+
+def take_over(folder: Path, address: StoreAddress) -> None:
+    """Make the manifest of `folder` that of the store, with the shards behind it that were not published yet."""
+    mirror, content = read_mirror(open_bucket(address), address)
+    known = read_marker(folder)
+    own = load_own_manifest(folder) if (folder / MANIFEST_NAME).exists() else None
+    if content is None:
+        if known is not None and known.version is not None:
+            raise ShardError(
+                f"{address} has no {MANIFEST_NAME} any more, though {folder} has published one: put it back, or move "
+                "that folder away to begin anew. Nothing was changed"
+            )
+    elif known is None or known.version != mirror.version or own is None:
+        stored = decode_manifest(content, f"{address}/{MANIFEST_NAME}")
+        for split in {shard.split for shard in stored.shards}:
+            make_folder(folder / f"split={split}")
+        write_marker(folder, replace(mirror, version=None))  # shards are found; what is published is not settled yet
+        if own is None:
+            save_manifest(folder, stored)
+        elif encode_manifest(own) != content:
+            sealed = stored.sealed_ids()
+            pending = [each for each in own.shards if each.id not in sealed and (folder / each.path).exists()]
+            sealing = join_pending(folder, stored, pending)
+            save_manifest(folder, sealing.manifest)
+            for path in sealing.obsolete:
+                if path.exists():
+                    remove_file(path)
+    write_marker(folder, mirror)
+
+
+def publish(folder: Path, manifest: Manifest) -> None:
+    """Upload the shards of `folder` that the store's manifest does not name, and then the manifest; of a folder that is
+    written for no store, nothing.
+
+    Raises LockedError where another run has published since, and StoreError where the store fails. Everything is on
+    this disk then, as it was.
+    """
+    address = find_written_address(folder)
+    if address is None:
+        return
+    try:
+        _publish(folder, manifest, address)
+    except StoreError as error:
+        raise StoreError(f"{error}. What was answered is kept in {folder}, and the next run uploads it") from None
+    except ConflictError:
+        raise LockedError(
+            f"{address} was written by {describe_writer(open_bucket(address), address)} since this one began, and this "
+            f"one's rows were not mixed in. They are kept in {folder}: run the same command again, which takes what is "
+            "there and adds them"
+        ) from None
+
+
+def _publish(folder: Path, manifest: Manifest, address: StoreAddress) -> None:
+    mirror = read_marker(folder) or Mirror(address, None)
+    content = encode_manifest(manifest)
+    digest = sha256(content).hexdigest()
+    if mirror.digest == digest and mirror.version is not None:
+        return
+    bucket = open_bucket(address)
+    here = [shard.path for shard in manifest.shards if (folder / shard.path).exists()]
+    pictures = [path.relative_to(folder).as_posix() for path in folder.glob(f"{_IMAGES}/*/*") if path.is_file()]
+    for path in (*here, *pictures):
+        bucket.upload((address / path).path, folder / path)
+    shards = list_shards(bucket, address) if here else mirror.shards
+    for path in here:
+        wanted, found = (folder / path).stat().st_size, shards.get(path)
+        if found is None or found.size != wanted:
+            raise StoreError(f"{address}/{path} was not uploaded whole: {wanted} bytes were sent")
+    key = (address / MANIFEST_NAME).path
+    try:
+        version = bucket.write(key, content, mirror.version or "nothing")
+    except ConflictError:
+        read = bucket.read(key)  # perhaps by this very write, whose answer was lost
+        if read is None or read[0] != content:
+            bucket.delete([(address / path).path for path in here])  # which nobody names
+            raise
+        version = read[1].version
+    named, sealed = {shard.path for shard in manifest.shards}, manifest.sealed_ids()
+    obsolete = [path for path in shards if path not in named and shard_id(path) in sealed]
+    left = {path: listed for path, listed in shards.items() if path not in obsolete}
+    write_marker(folder, Mirror(address, version, left, digest))
+    for path in (*here, *pictures):
+        (folder / path).unlink()
+    bucket.delete([(address / path).path for path in obsolete])
+
+
+def publish_file(path: Path) -> None:
+    """Upload one file of a folder that is written for a store, such as a card; of any other folder, nothing."""
+    address = find_written_address(path)
+    if address is not None and path.is_file():
+        open_bucket(address).upload(address.path, path)

@@ -1,0 +1,122 @@
+"""`harvest run --out s3://...` from the shell: killed, gone on with from another machine, and read again."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import harvest
+import harvest.cli
+from harvest.looking.reparse import reparse
+from shared.shards import choose_teacher, load_manifest, verify_shards
+from tests.harvest.fault_server import Asked, FaultServer, make_reply, spread_logprobs
+from tests.shared.store_server import StoreServer, move_elsewhere
+from tests.shared.store_server import own_places as own_places
+from tests.shared.store_server import store as store
+
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("own_places")]
+
+ADDRESS = "s3://bucket/data/films"
+LEASE = "data/films/teacher=m/writer.json"
+ROWS = 150
+# The command, whose shards are uploaded several times a second.
+RUN = """
+import harvest.asking.commit
+import harvest.cli
+harvest.asking.commit.UPLOAD_SECONDS = 0.3
+harvest.cli.main()
+"""
+
+
+def write_texts(folder: Path) -> Path:
+    path = folder / "films.csv"
+    path.write_text("\n".join(["text,label", *(f"film number {i},{('bad', 'good')[i % 2]}" for i in range(ROWS))]))
+    return path
+
+
+def make_command(texts: Path, endpoint: str) -> list[str]:
+    asked = ("--teacher", "endpoint", "--endpoint", endpoint, "--model", "m", "--scoring", "top_logprobs")
+    return ["run", *asked, "--task", str(texts), "--concurrency", "4", "--out", ADDRESS, "--json"]
+
+
+def find_text(asked: Asked) -> str:
+    (found,) = {part for part in json.dumps(asked.body).split('"') if "film number" in part} or {""}
+    return found
+
+
+def test_a_harvest_that_was_killed_goes_on_from_another_machine(
+    store: StoreServer, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = write_texts(tmp_path_factory.mktemp("texts"))
+    asked: Counter[str] = Counter()
+
+    def answer(each: Asked) -> dict[str, object]:
+        asked[find_text(each)] += 1
+        time.sleep(0.01)
+        logprobs = spread_logprobs(0.9)
+        return make_reply("good", {"good": logprobs.pop("positive"), "bad": logprobs.pop("negative")})
+
+    with FaultServer(answer=answer) as server:
+        command = make_command(texts, server.url)
+        child = subprocess.Popen([sys.executable, "-c", RUN, *command], stdout=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        while store.count("PUT", ending=".parquet") < 3:
+            assert child.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+
+        move_elsewhere(tmp_path_factory, monkeypatch)
+        # It may still live, as far as anybody knows; nothing is asked until it is known not to.
+        before = asked.total()
+        refused = CliRunner().invoke(harvest.cli.app, command)
+        assert refused.exit_code == 1
+        assert "is being written by process" in refused.output
+        assert asked.total() == before
+        store.delete(LEASE)
+        kept = {row.example.text for row in harvest.stream_rows(ADDRESS)}
+        assert 10 < len(kept) < ROWS
+        done = CliRunner().invoke(harvest.cli.app, command)
+        assert done.exit_code == 0, done.output
+        report = json.loads(done.stdout)
+        assert (report["kept"], report["asked"], report["left"]) == (len(kept), ROWS - len(kept), 0)
+        assert report["folder"] == f"{ADDRESS}/teacher=m"
+        assert all(asked[text] == 1 for text in asked if any(text.endswith(each) for each in kept))
+
+        again = json.loads(CliRunner().invoke(harvest.cli.app, command).stdout)
+        assert (again["kept"], again["asked"]) == (ROWS, 0)
+        planned = json.loads(CliRunner().invoke(harvest.cli.app, ["plan", *command[1:]]).stdout)
+        assert planned["to_ask"] == 0
+
+    problems = verify_shards(Path(ADDRESS)).problems
+    assert all("a run that ended before it could name it" in each for each in problems)
+    rows = [row.example.text for row in harvest.stream_rows(ADDRESS)]
+    assert len(rows) == len(set(rows)) == ROWS
+    assert "data/films/README.md" in store.list_keys()
+    spent = load_manifest(choose_teacher(Path(ADDRESS))).cost_usd
+    assert reparse(Path(ADDRESS)).reread == ROWS
+    assert load_manifest(choose_teacher(Path(ADDRESS))).cost_usd == spent
+
+
+def test_what_is_wrong_with_a_store_is_said_before_anything_is_asked(
+    store: StoreServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = write_texts(tmp_path)
+    with FaultServer() as server:
+        command = make_command(texts, server.url)
+        store.fail = lambda method, key: "403" if method == "PUT" else None
+        assert "refuses these credentials" in CliRunner().invoke(harvest.cli.app, command).output
+        command[command.index(ADDRESS)] = "s3://other/data"
+        assert "there is no bucket s3://other" in CliRunner().invoke(harvest.cli.app, command).output
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        command[command.index("s3://other/data")] = "az://container/data"
+        assert "no credentials" in CliRunner().invoke(harvest.cli.app, command).output
+        assert not server.count.attempts
