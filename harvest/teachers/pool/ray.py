@@ -5,6 +5,7 @@ An actor that waits for a place makes an autoscaling cluster grow. Documentation
 
 import asyncio
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +22,8 @@ from shared.example import RowPicture
 
 CLOSING_SECONDS = 20.0  # an engine of a replica's own may take 15 of them
 WAITING_SECONDS = 30.0  # for a place, before that is said
+REACHED_SECONDS = 10.0
+_ADDRESS = "RAY_ADDRESS"
 _STATISTICS = "RAY_USAGE_STATS_ENABLED"  # Ray sends its makers none, unless the user's own environment says so
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}  # Ray shows all that a machine has to whoever asked for none
 
@@ -41,13 +44,11 @@ class RayHost:
         self._settings, self._amounts = settings, amounts
         self._is_own = not ray.is_initialized()
         if self._is_own:
+            check_reachable(address)
             try:
                 ray.init(None if address == RAY else address, log_to_driver=False, logging_level="error")
             except Exception as error:  # of many kinds, none of which is documented
-                raise TeacherError(
-                    f"--on {address}: no Ray cluster can be reached ({' '.join(str(error).split())}). Nothing was "
-                    "asked; `ray status` on its head says how it is, and RAY_ADDRESS=HOST:6379 names another"
-                ) from None
+                raise make_unreachable(address, " ".join(str(error).split())) from None
 
         found = ray.cluster_resources().get("GPU", 0)
         if found and not amounts["gpus"]:
@@ -63,6 +64,25 @@ class RayHost:
 
         if self._is_own:
             ray.shutdown()
+
+
+def check_reachable(address: str) -> None:
+    """Raise TeacherError where nothing listens at the address of the cluster: Ray itself would try for many minutes."""
+    named = os.environ.get(_ADDRESS, "") if address == RAY else address.removeprefix(f"{RAY}://")
+    host, _, port = named.rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), REACHED_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise make_unreachable(f"{address}, {named}" if address == RAY else address, str(error)) from None
+
+
+def make_unreachable(address: str, why: str) -> TeacherError:
+    """The error that says that a cluster cannot be reached."""
+    return TeacherError(
+        f"--on {address}: no Ray cluster can be reached there ({why}). Nothing was asked. `ray status` on its head "
+        f"says how it is; {_ADDRESS}=HOST:6379 names one that this machine is part of, and ray://HOST:10001 any"
+    )
 
 
 class RayLink:

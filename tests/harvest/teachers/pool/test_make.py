@@ -6,8 +6,9 @@ import pytest
 
 from harvest.config import HarvestConfig, PoolConfig, TeacherChoice
 from harvest.job import plan_harvest
+from harvest.teachers.pool.ray import check_reachable
 from harvest.teachers.registry import TeacherEntry, register_teacher
-from shared.errors import UsageError
+from shared.errors import TeacherError, UsageError
 from tests.harvest.teachers.pool.conftest import choose_task
 from tests.harvest.teachers.pool.echo_teacher import EchoConfig, EchoTeacher
 
@@ -25,3 +26,10 @@ def test_a_teacher_of_this_program_alone_is_refused(tmp_path: Path) -> None:
     config = HarvestConfig(choose_task(tmp_path, ["a", "b"]), TeacherChoice("own-echo"), PoolConfig(2))
     with pytest.raises(UsageError, match=r"known to this program alone.*docs/extending.md"):
         plan_harvest(config)
+
+
+@pytest.mark.parametrize(("cluster", "named"), [("ray", "127.0.0.1:1"), ("ray://127.0.0.1:1", "")])
+def test_a_cluster_that_is_not_there_is_said_at_once(cluster: str, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    with pytest.raises(TeacherError, match=r"--on ray.*127.0.0.1:1: no Ray cluster can be reached there .*refused"):
+        check_reachable(cluster)
