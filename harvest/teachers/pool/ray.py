@@ -81,7 +81,8 @@ def make_unreachable(address: str, why: str) -> TeacherError:
     """The error that says that a cluster cannot be reached."""
     return TeacherError(
         f"--on {address}: no Ray cluster can be reached there ({why}). Nothing was asked. `ray status` on its head "
-        f"says how it is; {_ADDRESS}=HOST:6379 names one that this machine is part of, and ray://HOST:10001 any"
+        f"says how it is; {_ADDRESS}=HOST:6379 names one that this machine is part of, and ray://HOST:10001 any. One "
+        "that asks for a token (`ray get-auth-token`) wants RAY_AUTH_MODE=token here, too"
     )
 
 
