@@ -11,7 +11,7 @@ rank 16 on all linear maps, over a base in bfloat16. A student that several card
 import argparse
 from dataclasses import fields
 
-from distill.models.footprint import Footprint, Plan, Shape, forecast
+from distill.models.footprint import LEFT, Footprint, Plan, Shape, forecast
 
 STUDENTS = {
     "1B": Shape(16, 2048, 8192, 32, 512, 2048, 128_256, tied=True),
@@ -19,7 +19,6 @@ STUDENTS = {
     "8B": Shape(32, 4096, 14_336, 32, 1024, 4096, 128_256, tied=False),
 }
 CARDS = (24, 40, 80)  # GB
-LEFT = 0.9  # of a card: the driver, the libraries and the gaps of the allocator have the rest
 PROCESSES = (1, 2, 4, 8)
 RANK = 16
 GB = 1e9

@@ -23,7 +23,7 @@ Soft = Literal["auto", "head", "kl", "aligner"]
 Column = Literal["embedding", "label_logprobs", "reply"]
 Schedule = Literal["two-pass", "interleaved"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Parallel = Literal["ddp", "fsdp"]
+Parallel = Literal["auto", "ddp", "fsdp"]
 Decay = Literal["none", "linear"]
 TeacherDecay = Literal["none", "linear", "cosine"]
 LoraTargets = Literal["default", "all-linear"]
@@ -196,11 +196,11 @@ class TrainingConfig:
     parallel: Annotated[
         Parallel,
         Option(
-            "What several processes share: ddp, the rows of a batch; fsdp, the student's weights too, for one that "
-            "outgrows a card.",
+            "What several processes share: ddp, the rows of a batch; fsdp, the student's weights too; auto: fsdp where "
+            "its weights, gradients and moments outgrow a card.",
             compared="nothing",
         ),
-    ] = "ddp"
+    ] = "auto"
     labelled_per_batch: Annotated[
         int | None,
         Option("Labelled rows in each batch, beside unlabelled ones; as they come, unless given.", compared="variant"),

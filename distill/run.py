@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from distill.compute.devices import Device, choose_device
+from distill.compute.devices import Device
 from distill.compute.processes import Processes, connect_processes
 from distill.config import DistillConfig
 from distill.data.answers import open_teachers
@@ -75,7 +75,7 @@ def run_distillation(
         default = f"{manifest.task}-{config.name_variant(manifest.kind)}-s{config.training.seed}"
         target = processes.agree(choose_run_folder(out, name, default, overwrite))
         found = find_model(config.student.model, config.student.trust_remote_code)
-        device = prepare_device(config, choose_device(config.training.device, config.training.precision, processes))
+        device = prepare_device(config, found, processes)
         run = _Run(config, read_rows(config, teachers), found, device, target, keep)
         with working_folder(target, overwrite, device.processes) as work:
             identity = identify_run(config, run.rows, found.fingerprint)

@@ -92,26 +92,30 @@ class Processes:
             distributed.all_reduce(some)
             own[first : first + rows] = some.cpu().numpy()
 
-    def sum_gradients(self, module: nn.Module) -> None:
-        """Replace each gradient by its sum over the processes."""
-        if self.count == 1:
-            return
-        gradients = [weight.grad for weight in module.parameters() if weight.grad is not None]
-        gradients = [gradient for gradient in gradients if not is_sharded(gradient)]  # the others are sums already
-        if not gradients:
-            return
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        distributed.all_reduce(flat)
-        sums = torch.split(flat, [gradient.numel() for gradient in gradients])
-        for gradient, total in zip(gradients, sums, strict=True):
-            gradient.copy_(total.view_as(gradient))
-
     def copy_weights(self, module: nn.Module) -> None:
         """Give every process the first one's weights; those that are sharded stay: they were cut from the same ones."""
         if self.count > 1:
             for weight in module.state_dict().values():
                 if not is_sharded(weight):
                     distributed.broadcast(weight, 0)
+
+    @contextmanager
+    def take_turn(self) -> Iterator[None]:
+        """Let the processes of each machine do the block one after the other, where they share the student's weights.
+
+        All must come to it. Where it fails in one, those that have not begun it do so at once: to fail alike.
+        """
+        turns = self.find_greatest(local_rank())[0] + 1 if self.shards else 1
+        failed, taken = 0, 0
+        while self.shards and taken < local_rank() and not failed:
+            failed, taken = self.find_greatest(failed)[0], taken + 1
+        own = 1
+        try:
+            yield
+            own = 0
+        finally:
+            while self.shards and taken < turns and not failed:
+                failed, taken = self.find_greatest(own)[0], taken + 1
 
     def wait(self) -> None:
         """Wait until every process is here."""
@@ -126,10 +130,15 @@ class Processes:
         distributed.all_reduce(numbers, distributed.ReduceOp.MAX, self.talk)
         return [int(number) for number in numbers]
 
-    def count_parts(self, rows: int, most: int | None) -> int:
-        """Count the parts of at most `most` rows that the largest share of a batch of `rows` rows is computed in."""
-        share = -(-rows // self.count)
-        return 1 if most is None else -(-share // most)
+    def count_idle(self, parts: int, rows: int, most: int | None) -> int:
+        """Count the parts that this process computes beside its own, for nothing, of a batch of `rows` rows.
+
+        It cuts its share into so many `parts`, of `most` rows at most; where the processes share the student's weights,
+        each computes as many parts as the one with the largest share.
+        """
+        if not self.shards or most is None:
+            return 0
+        return -(-rows // self.count // most) - parts
 
     def agree(self, value: T) -> T:
         """Give every process the first one's `value`, a small object that can be pickled."""

@@ -28,7 +28,7 @@ def shard(
     Each of the `layers` is put together on its own, in the type `half` where it is given; all other weights together,
     as they are. So no device ever holds more of them: what autocast casts, a whole student in 16 bits, it would keep
     until the way back. Gradients are summed over the processes. `doors` are parts of `module` that are called directly,
-    too: the weights outside the layers are put together for these. All processes must call it together, and then
+    too: the weights outside the layers are put together for these. All processes must call it, and then, together,
     `module` itself once without a gradient, before any door.
     """
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))

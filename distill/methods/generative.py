@@ -22,7 +22,7 @@ from distill.models.adapters import halve_frozen
 from distill.models.generator import Generator, load_generator, set_ends
 from distill.models.pretrained import check_fits
 from distill.models.saving import save_generator
-from distill.models.sharded import shard_student
+from distill.models.sharded import shard_student, wake
 from distill.training.method import Phase, Result, RowScores
 from distill.training.progress import EpochRecord, Progress
 from distill.training.step import derive_seed
@@ -130,6 +130,15 @@ class Generative:
 
 def build_generator(materials: WritingMaterials, teacher: VectorTeacher | None) -> Generator:
     """Build a fresh student on its device, with heads where a teacher's vectors are learnt. Raises SourceError."""
+    device = materials.device
+    with device.processes.take_turn():  # a whole student lies in a machine's memory once
+        generator = _load_built(materials, teacher)
+    if device.processes.shards:
+        wake(generator, device)
+    return generator
+
+
+def _load_built(materials: WritingMaterials, teacher: VectorTeacher | None) -> Generator:
     config, wanted = materials.config, materials.config.student
     torch.manual_seed(derive_seed(config.training.seed, "student"))
     model = load_generator(

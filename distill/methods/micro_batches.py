@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distill.compute.devices import Device
+from distill.compute.gradients import GradientSums
 from distill.models.classifier import Student
 from distill.models.outputs import Outputs
 
@@ -29,6 +30,7 @@ class MicroBatches:
     student: Student
     device: Device
     scaler: torch.amp.GradScaler
+    sums: GradientSums
     rows: int
     parts: Sequence[dict[str, Tensor]]
     seeds: Sequence[int]
@@ -42,6 +44,7 @@ class MicroBatches:
         """
         if len(self.parts) == 1:
             terms = find_terms(self._gather(self._compute(0)))
+            self.sums.begin_last()
             self._scale(terms).backward()
             return terms
         return self._go_back_twice(find_terms) if compares_rows else self._go_back_by_rows(find_terms)
@@ -57,6 +60,8 @@ class MicroBatches:
             of_part = [gradient[rows] for gradient in gradients]
             if part >= self._counted:
                 of_part = [torch.zeros_like(output) for output in outputs]
+            if part == len(self.parts) - 1:
+                self.sums.begin_last()
             torch.autograd.backward(outputs, of_part)
         return terms
 
@@ -70,6 +75,8 @@ class MicroBatches:
             for whole, tensor in zip(alone, tensors, strict=True):
                 whole[rows] = tensor
             terms = find_terms(Outputs(*(processes.place(whole, self.rows) for whole in alone)))
+            if part == len(self.parts) - 1:
+                self.sums.begin_last()
             self._scale(terms).backward()
         with torch.no_grad():
             return find_terms(self._gather([torch.cat(tensors) for tensors in zip(*computed, strict=True)]))

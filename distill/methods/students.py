@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from distill.compute.gradients import GradientSums
 from distill.compute.weights import collect_trained, write_trained
 from distill.data.batches import Batch, BatchPart, RowSource
 from distill.data.columns import LABELLED, TARGET, TEXT, VECTORS, BatchColumn
@@ -29,7 +30,7 @@ from distill.models.lower_layers import Lower, keep_outputs, take_lower
 from distill.models.orthogonal import make_optimizer
 from distill.models.outputs import Outputs
 from distill.models.pretrained import check_fits, load_student, save_student
-from distill.models.sharded import shard_student
+from distill.models.sharded import shard_student, wake
 from distill.scoring.predict import predict, predict_aligner, score
 from distill.training.feed import load_batches
 from distill.training.method import Result
@@ -65,6 +66,17 @@ def build_student(materials: Materials, vector_width: int | None) -> BuiltStuden
 
     For one seed its main head is the same in every variant, and P_s and A_s wherever they fit. Raises SourceError.
     """
+    device = materials.device
+    with device.processes.take_turn():  # a whole student lies in a machine's memory once
+        built = _load_built(materials, vector_width)
+    if device.processes.shards:
+        wake(built.student, device)
+    if built.lower is not None and materials.encoder.embed is None:
+        keep_lower_outputs(materials, built.lower, built.student)
+    return built
+
+
+def _load_built(materials: Materials, vector_width: int | None) -> BuiltStudent:
     config, device, encoder = materials.config, materials.device, materials.encoder
     seed, wanted = config.training.seed, config.student
     torch.manual_seed(derive_seed(seed, "student"))
@@ -90,8 +102,6 @@ def build_student(materials: Materials, vector_width: int | None) -> BuiltStuden
     if device.processes.shards:
         shard_student(student, device)
     student.to(device.device)
-    if lower is not None and encoder.embed is None:
-        keep_lower_outputs(materials, lower, student)
     return BuiltStudent(student, lower)
 
 
@@ -196,6 +206,7 @@ class StudentPhase:
     student: Student
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    sums: GradientSums
     plan: BatchPlan
     objective: Objective
     aligner: AlignerTraining | None = None
@@ -219,8 +230,8 @@ class StudentPhase:
         training = materials.config.training
         optimizer = make_optimizer(student, training.student_lr, training.weight_decay_on)
         plan = plan_batches(materials, columns)
-        scaler = materials.device.make_scaler()
-        return cls(materials, student, optimizer, scaler, plan, objective, aligner, targets, answered_dev)
+        scaler, sums = materials.device.make_scaler(), GradientSums(student, materials.device.processes)
+        return cls(materials, student, optimizer, scaler, sums, plan, objective, aligner, targets, answered_dev)
 
     @property
     def epochs(self) -> int:
@@ -300,18 +311,17 @@ class StudentPhase:
         self.student.train()
         self.optimizer.zero_grad()
         parts = cut_inputs(batch.inputs(), training.micro_batch)
-        idle = device.processes.count_parts(len(batch), training.micro_batch) - len(parts)
-        idle = idle if device.processes.shards else 0
-        parts += [cut_inputs(batch.inputs(), 1)[0]] * idle
+        idle = device.processes.count_idle(len(parts), len(batch), training.micro_batch)
+        parts += cut_inputs(batch.inputs(), 1)[:1] * idle
         seeds = [
             derive_seed(training.seed, "student step", epoch, index, device.processes.rank, *([part] if part else []))
             for part in range(len(parts))
         ]
-        micro_batches = MicroBatches(self.student, device, self.scaler, len(batch), parts, seeds, idle)
+        micro_batches = MicroBatches(self.student, device, self.scaler, self.sums, len(batch), parts, seeds, idle)
         terms = micro_batches.backpropagate(find_terms, compares_rows=method.matches)
         for group in self.optimizer.param_groups:
             group["lr"] = training.student_lr * RateSchedule(training.warmup, training.decay, total).at(done)
-        skipped = end_step(self.student, self.optimizer, device.processes, self.scaler)
+        skipped = end_step(self.student, self.optimizer, self.sums, self.scaler)
         return {**{f"student/{name}": term for name, term in terms.items()}, **skipped}
 
     def _find_targets(self, batch: Batch) -> Outputs | None:

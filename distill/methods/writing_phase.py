@@ -8,6 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from distill.compute.gradients import GradientSums
 from distill.compute.weights import write_trained
 from distill.data.batches import Batch, BatchPart, RowSource
 from distill.data.columns import VECTORS, BatchColumn
@@ -81,6 +82,7 @@ class WriterPhase:
     student: Generator
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    sums: GradientSums
     plan: DialoguePlan
     scores: WritingScores
     teacher: VectorTeacher | None = None
@@ -98,7 +100,8 @@ class WriterPhase:
         """Make the phase with a fresh optimiser."""
         training = materials.config.training
         optimizer = make_optimizer(student, training.student_lr, training.weight_decay_on)
-        return cls(materials, student, optimizer, materials.device.make_scaler(), plan, scores, teacher)
+        scaler, sums = materials.device.make_scaler(), GradientSums(student, materials.device.processes)
+        return cls(materials, student, optimizer, scaler, sums, plan, scores, teacher)
 
     @property
     def epochs(self) -> int:
@@ -144,15 +147,17 @@ class WriterPhase:
         self.student.train()
         self.optimizer.zero_grad()
         terms: dict[str, Tensor] = {}
-        for name in self.plan.columns:
-            for piece, counts in self._cut(name, batch):
-                for term, value in self._learn(name, piece, batch, counts=counts).items():
-                    terms[term] = terms[term] + value if term in terms else value
+        parts = [(name, *part) for name in self.plan.columns for part in self._cut(name, batch)]
+        for number, (name, piece, counts) in enumerate(parts, start=1):
+            if number == len(parts):
+                self.sums.begin_last()
+            for term, value in self._learn(name, piece, batch, counts=counts).items():
+                terms[term] = terms[term] + value if term in terms else value
         total = self.epochs * self.steps
         factor = RateSchedule(training.warmup, training.decay, total).at((epoch - 1) * self.steps + index)
         for group in self.optimizer.param_groups:
             group["lr"] = training.student_lr * factor
-        skipped = end_step(self.student, self.optimizer, device.processes, self.scaler)
+        skipped = end_step(self.student, self.optimizer, self.sums, self.scaler)
         values = device.processes.add(torch.stack(list(terms.values())))
         return {**{f"student/{name}": value for name, value in zip(terms, values, strict=True)}, **skipped}
 
@@ -165,9 +170,8 @@ class WriterPhase:
         inputs = batch.inputs(name)
         pieces = cut_batch(inputs, most)
         yield from ((piece, processes.rank < len(batch)) for piece in pieces)
-        if processes.shards:
-            for _ in range(processes.count_parts(len(batch), most) - len(pieces)):
-                yield cut_batch(inputs, 1)[0], False
+        for _ in range(processes.count_idle(len(pieces), len(batch), most)):
+            yield cut_batch(inputs, 1)[0], False
 
     def _learn(self, name: str, inputs: Mapping[str, Tensor], batch: Batch, *, counts: bool) -> dict[str, Tensor]:
         """Go back from the terms of one column's dialogues; give them, each a mean over its tokens of the batch.

@@ -8,8 +8,16 @@ comes on top. Activations are those that eager transformers with fused attention
 from dataclasses import dataclass
 from typing import Any
 
-from distill.losses.tokens import GPU_LOGITS
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel
 
+from distill.losses.tokens import GPU_LOGITS
+from distill.models.locating import locate
+from distill.models.pretrained import loading
+from shared.sources import ResolvedModel
+
+LEFT = 0.9  # of a card: the driver, the libraries and the gaps of the allocator have the rest
 FULL, HALF = 4, 2  # bytes of a number in float32, and in 16 bits
 MOMENTS = 2
 GATHERED = 3  # layers at once: the one that is computed, the next one, and the buffer that this comes in
@@ -137,3 +145,22 @@ def _count_gathered(shape: Shape, plan: Plan) -> float:
     if plan.rank:
         return layers + outer
     return layers + 2 * outer + (HALF + FULL) * shape.layer  # gradients, as a whole until they are shared out
+
+
+def count_state(source: ResolvedModel, layers: int | None, *, adapts: bool, halves: bool) -> int:
+    """Count the bytes of a student's weights, gradients and moments, of whatever kind it is. Raises SourceError.
+
+    The head is left out. `adapts` is whether an adapter is trained over frozen weights, whose own is left out, too;
+    `halves` whether linear maps are computed in 16 bits.
+    """
+    with loading(source):
+        config = AutoConfig.from_pretrained(source.location, **locate(source))
+        if layers is not None:
+            config.get_text_config().num_hidden_layers = layers
+        with torch.device("meta"):
+            model = AutoModel.from_config(config, trust_remote_code=source.trusts_code)
+    weights = sum(weight.numel() for weight in model.parameters())
+    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+    if adapts:
+        return FULL * (weights - linear) + (HALF if halves else FULL) * linear
+    return FULL * (2 + MOMENTS) * weights + (HALF * linear if halves else 0)

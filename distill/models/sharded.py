@@ -21,13 +21,20 @@ def list_layers(model: Any) -> list[nn.Module]:
 
 
 def shard_student(student: Student | Generator, device: Device) -> None:
-    """Share out the weights of a student, heads and all, over the processes; its `model` can still be called alone."""
+    """Share out the weights of a student, heads and all, over the processes, which then `wake` it together.
+
+    Its `model` can still be called alone.
+    """
     model = student.model
     doors = (model, unwrap(model), unwrap(model).base_model)
     shard(student, list_layers(model), doors, device.device, device.half)
+
+
+def wake(student: Student | Generator, device: Device) -> None:
+    """Run a sharded student once over a token: so it finds out what belongs together. All processes must call it."""
     student.eval()
     token = torch.ones(1, 1, dtype=torch.long, device=device.device)
-    with torch.no_grad(), device.autocast():  # the first call finds out what belongs together
+    with torch.no_grad(), device.autocast():
         if isinstance(student, Generator):
             student(token, token)
         else:

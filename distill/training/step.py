@@ -5,7 +5,7 @@ from hashlib import sha256
 import torch
 from torch import Tensor, nn
 
-from distill.compute.processes import Processes
+from distill.compute.gradients import GradientSums
 
 CLIP_NORM = 1.0
 SKIPPED = "student/skipped"  # the term of a step that was left out
@@ -25,15 +25,15 @@ def take_step(module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor)
 
 
 def end_step(
-    module: nn.Module, optimizer: torch.optim.Optimizer, processes: Processes, scaler: torch.amp.GradScaler
+    module: nn.Module, optimizer: torch.optim.Optimizer, sums: GradientSums, scaler: torch.amp.GradScaler
 ) -> dict[str, Tensor]:
     """Go one step down the gradients that were summed since they were 0, clipped to the norm CLIP_NORM.
 
-    They are summed over the `processes`, each of which computed its share of the batch, and divided by the scale of
-    `scaler`, where that is enabled. Then a step whose gradients are not finite is left out, and its SKIPPED, which is
-    given, is 1 and not 0: no step waits for the device to know.
+    `sums` brings them to their sums over the processes, each of which computed its share of the batch; they are divided
+    by the scale of `scaler`, where that is enabled. Then a step whose gradients are not finite is left out, and its
+    SKIPPED, which is given, is 1 and not 0: no step waits for the device to know.
     """
-    processes.sum_gradients(module)
+    sums.finish()
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
     scaler.step(optimizer)

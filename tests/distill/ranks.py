@@ -12,7 +12,7 @@ from distill.config import DistillConfig
 from distill.run import run_distillation
 from shared.errors import StoppedError
 
-STOPPED = 130
+STOPPED = StoppedError.exit_code
 server = multiprocessing.get_context("forkserver")
 server.set_forkserver_preload(["distill.run", "torch._dynamo", "transformers.models.bert.modeling_bert", "peft"])
 
@@ -39,8 +39,8 @@ def run_rank(config: DistillConfig, out: Path, rank: int, count: int, port: int,
     Checkpoints.is_due = count_steps  # type: ignore[method-assign]
     try:
         run_distillation(config, out, "mine")
-    except StoppedError:
-        os._exit(STOPPED)
+    except StoppedError as error:
+        os._exit(error.exit_code)
 
 
 def run_ranks(config: DistillConfig, out: Path, count: int, told: tuple[int, int] | None = None) -> list[int | None]:

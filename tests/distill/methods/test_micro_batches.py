@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distill.compute.devices import choose_device
+from distill.compute.gradients import GradientSums
 from distill.config import make_distill_config
 from distill.losses.objective import make_objective
 from distill.methods.micro_batches import MicroBatches, cut_inputs
@@ -48,7 +49,8 @@ class Step:
     def take(self, micro_batch: int | None, *, by_row: bool = False) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The terms and the gradients, as the project computes them."""
         parts, device = cut_inputs(self.inputs, micro_batch), choose_device("cpu", "float32")
-        made = MicroBatches(self.student, device, device.make_scaler(), ROWS, parts, range(len(parts)))
+        sums = GradientSums(self.student, device.processes)
+        made = MicroBatches(self.student, device, device.make_scaler(), sums, ROWS, parts, range(len(parts)))
         terms = made.backpropagate(self.find_terms, compares_rows=self.compares_rows and not by_row)
         return terms, self.take_gradients()
 

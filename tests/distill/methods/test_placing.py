@@ -4,39 +4,42 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from distill.compute.devices import Device
 from distill.compute.processes import Processes
 from distill.config import make_distill_config
+from distill.methods.materials import find_model
 from distill.methods.placing import prepare_device
 from shared.errors import UsageError
 
 FOUR = Processes(1, 4)
 
 
-def prepare(processes: Processes, half: torch.dtype | None = None, **options: Any) -> Device:
-    config = make_distill_config(shards=Path(), **options)
-    return prepare_device(config, Device(torch.device("cpu"), half, processes))
+def prepare(student: Path, processes: Processes, **options: Any) -> Device:
+    config = make_distill_config(shards=Path(), student=str(student), device="cpu", **options)
+    return prepare_device(config, find_model(config.student.model), processes)
 
 
 @pytest.mark.parametrize(
-    ("half", "options", "said"),
+    ("options", "said"),
     [
-        (torch.float16, {}, "--precision bfloat16"),
-        (None, {"frozen_layers": 1}, "frozen_layers"),
-        (None, {"control": "linear-probe"}, "linear-probe trains none"),
+        ({"precision": "float16"}, "--precision bfloat16"),
+        ({"frozen_layers": 1}, "frozen_layers"),
+        ({"control": "linear-probe"}, "linear-probe trains none"),
     ],
 )
 def test_what_does_not_go_with_shared_weights_is_refused(
-    half: torch.dtype | None, options: dict[str, Any], said: str
+    tiny_student: Path, options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UsageError, match=said):
-        prepare(FOUR, half, parallel="fsdp", **options)
-    assert not prepare(FOUR, half, parallel="ddp", **options).processes.shards
+        prepare(tiny_student, FOUR, parallel="fsdp", **options)
+    assert not prepare(tiny_student, FOUR, **options).processes.shards
 
 
-def test_weights_are_shared_by_several_processes_and_kept_whole_by_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert prepare(FOUR, parallel="fsdp").processes == Processes(1, 4, shards=True)
-    assert not prepare(Processes(), parallel="fsdp").processes.shards
+def test_weights_are_shared_by_several_processes_and_kept_whole_by_one(
+    tiny_student: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepare(tiny_student, FOUR, parallel="fsdp").processes == Processes(1, 4, shards=True)
+    assert not prepare(tiny_student, FOUR).processes.shards, "a CPU has no card that it could outgrow"
+    assert not prepare(tiny_student, Processes(), parallel="fsdp").processes.shards
     assert "keeps the whole student" in capsys.readouterr().err

@@ -1,13 +1,15 @@
 """The arithmetic of memory against a model: its weights are counted, and what it saves for the way back."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
-from distill.models.footprint import Plan, forecast, read_shape
+from distill.models.footprint import Plan, count_state, forecast, read_shape
 from distill.models.pretrained import compute_layers_twice
-from shared.sources import ResolvedModel
+from shared.sources import ResolvedModel, resolve_model
 
 TOKENS = 2 * 24
 
@@ -79,3 +81,13 @@ def test_weights_are_those_of_the_model_and_cards_share_all_that_lasts() -> None
     )
     assert one.weights == one.gradients == one.moments / 2 == 4 * shape.weights
     assert forecast(shape, Plan(64, processes=4)).total == one.total, "each card has a whole student"
+
+
+def test_what_lasts_of_a_student_is_counted_without_loading_it(tiny_causal: Path) -> None:
+    source = resolve_model(str(tiny_causal))
+    model = LlamaModel.from_pretrained(tiny_causal)
+    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
+    weights = model.num_parameters()
+    assert count_state(source, None, adapts=False, halves=False) == 16 * weights
+    assert count_state(source, None, adapts=True, halves=True) == 4 * (weights - linear) + 2 * linear
+    assert count_state(source, 1, adapts=False, halves=True) < count_state(source, 2, adapts=False, halves=True)

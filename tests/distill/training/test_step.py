@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from distill.compute.devices import choose_device
+from distill.compute.gradients import GradientSums
 from distill.compute.processes import Processes
 from distill.config import Precision
 from distill.training.step import CLIP_NORM, SKIPPED, end_step
@@ -18,7 +19,7 @@ def test_a_step_that_overflows_is_left_out_and_halves_the_scale() -> None:
     for weight, skipped in ((torch.inf, 1), (1.0, 0)):
         optimizer.zero_grad()
         scaler.scale(weight * line(torch.ones(1, 3)).sum()).backward()
-        terms = end_step(line, optimizer, Processes(), scaler)
+        terms = end_step(line, optimizer, GradientSums(line, Processes()), scaler)
         assert terms.keys() == {SKIPPED}
         assert terms[SKIPPED].item() == skipped
         assert torch.equal(line.weight.detach(), before) == bool(skipped)
