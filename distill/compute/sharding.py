@@ -48,6 +48,12 @@ def _put_together(module: Any, *_: object) -> None:
     module.unshard()
 
 
+def take_apart(module: nn.Module) -> None:
+    """Leave to a process its part alone of what a call of a sharded `module` put together and kept for the way back."""
+    if isinstance(module, FSDPModule):
+        module.reshard()
+
+
 def is_sharded(tensor: Tensor) -> bool:
     """Tell whether a process has its part of a tensor only."""
     return isinstance(tensor, DTensor)

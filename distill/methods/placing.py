@@ -11,7 +11,7 @@ from distill.config import DistillConfig
 from distill.methods.materials import FoundModel
 from distill.models.footprint import LEFT, count_state
 from shared.console import say
-from shared.errors import UsageError
+from shared.errors import SourceError, UsageError
 
 
 def prepare_device(config: DistillConfig, found: FoundModel, processes: Processes) -> Device:
@@ -41,7 +41,12 @@ def outgrows(config: DistillConfig, found: FoundModel, device: Device) -> bool:
         return False
     has = torch.cuda.get_device_properties(device.device).total_memory
     student = config.student
-    needed = count_state(found.source, student.layers, adapts=student.lora_rank is not None, halves=bool(device.half))
+    try:
+        needed = count_state(
+            found.source, student.layers, adapts=student.lora_rank is not None, halves=bool(device.half)
+        )
+    except SourceError:  # whatever it is, loading it says so, or finds a way
+        return False
     if needed > LEFT * has:
         say(
             f"the student's weights, gradients and moments take {needed / 1e9:.0f} GB, and a card has {has / 1e9:.0f}: "

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from distill.compute.devices import Device
-from distill.compute.sharding import shard
+from distill.compute.sharding import shard, take_apart
 from distill.models.adapters import unwrap
 from distill.models.classifier import Student
 from distill.models.generator import Generator
@@ -39,3 +39,4 @@ def wake(student: Student | Generator, device: Device) -> None:
             student(token, token)
         else:
             student({"input_ids": token, "attention_mask": token})
+    take_apart(student)  # an optimiser must see the parts

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from distill.compute.processes import Processes
 from distill.compute.sharding import is_sharded, make_part
@@ -41,8 +43,7 @@ def write_shards(folder: Path, tensors: Sharded, processes: Processes) -> dict[s
 
     All processes must call it together. Raises CheckpointException in all where it fails in one.
     """
-    writer = dcp.FileSystemWriter(folder)
-    dcp.save(tensors, storage_writer=writer, process_group=processes.talk)
+    save(tensors, storage_writer=FileSystemWriter(folder), process_group=processes.talk)
     own = [path for path in sorted(folder.iterdir()) if path.name.startswith(f"__{processes.rank}_")]
     own += [folder / ".metadata"] if processes.is_first else []
     parts = processes.gather_objects({path.name: _digest(path) for path in own})
@@ -70,8 +71,8 @@ def read_shards(folder: Path, state: Any, processes: Processes) -> Any:
         else torch.zeros(each.shape, dtype=each.dtype)
         for place, each in places.items()
     }
-    reader = dcp.FileSystemReader(folder)
-    dcp.load(tensors, storage_reader=reader, process_group=processes.talk, no_dist=processes.count == 1)
+    alone = processes.count == 1
+    load(tensors, storage_reader=FileSystemReader(folder), process_group=processes.talk, no_dist=alone)
     return put_in(state, tensors)
 
 
