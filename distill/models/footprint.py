@@ -159,8 +159,8 @@ def count_state(source: ResolvedModel, layers: int | None, *, adapts: bool, halv
             config.get_text_config().num_hidden_layers = layers
         with torch.device("meta"):
             model = AutoModel.from_config(config, trust_remote_code=source.trusts_code)
-    weights = sum(weight.numel() for weight in model.parameters())
-    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+    weights: int = sum(weight.numel() for weight in model.parameters())
+    linear: int = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
     if adapts:
         return FULL * (weights - linear) + (HALF if halves else FULL) * linear
     return FULL * (2 + MOMENTS) * weights + (HALF * linear if halves else 0)

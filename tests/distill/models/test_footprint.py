@@ -53,7 +53,7 @@ def count_saved(layers: int, *, twice: bool) -> int:
     """The bytes that the layers of a model save of TOKENS tokens under autocast, as on a card."""
     model = make_model(layers)
     if twice:
-        compute_layers_twice(model, ResolvedModel("tiny", "folder", "tiny", None))
+        compute_layers_twice(model, ResolvedModel("tiny", "tiny", None, "folder"))
     saved, ids = SavedBytes(model), torch.ones(2, TOKENS // 2, dtype=torch.long)
     hooks = torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack)
     with hooks, torch.autocast("cpu", torch.bfloat16):
