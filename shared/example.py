@@ -27,7 +27,8 @@ class Example:
     """One text of a task.
 
     `sample_id` is stable across runs and unique within its split. At most one of `label` (index into the task's
-    labels), `target` (regression) and `target_text` (generation) is set; all None is an unlabelled row. `references`
+    labels), `label_set` (several of them, ascending; empty where none fits), `target` (regression) and `target_text`
+    (generation) is set; all None is an unlabelled row. `references`
     are all texts that are right answers, where a task has several. `messages` is the conversation before the answer,
     where the task is one; `text` is then all of it in one piece. `pictures` are what a teacher that sees is shown
     beside the text. No shard holds them, and a row that is read from one has none: a student learns from the text.
@@ -38,6 +39,7 @@ class Example:
     text_pair: str | None = None
     choices: tuple[str, ...] | None = None
     label: int | None = None
+    label_set: tuple[int, ...] | None = None
     target: float | None = None
     target_text: str | None = None
     references: tuple[str, ...] | None = None

@@ -34,6 +34,7 @@ class FrozenModel:
         config = self.read_json("config.json") or {}
         parts = [config, config.get("vision_config") or {}, config.get("text_config") or {}]
         named = [part.get(name) for name in ("projection_dim", "hidden_size") for part in parts]
+        named += list(config.get("hidden_sizes") or ())[-1:]  # of a network of stages, as ResNet
         return int(next(filter(None, named), 768))
 
     def read_bytes(self, name: str) -> bytes | None:

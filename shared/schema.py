@@ -4,7 +4,8 @@ The schema is the contract between the two stages. Its version stands in the man
 refuses a newer one, and reads an older one as if it were this (see upgrade_table).
 
 Version 2 adds `messages`, `references`, `reply_ids`, `reply_logprobs` and `topk_tail`, lets `cost_usd` be null, and
-makes `label` an int64, which is what the `datasets` library wants of a column with named classes.
+makes `label` an int64, which is what the `datasets` library wants of a column with named classes. Version 3 adds
+`label_set`.
 """
 
 import json
@@ -21,10 +22,10 @@ import pyarrow.compute as pc
 from shared.example import Example, Message
 from shared.topk import round_logprobs
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _VERSION_KEY = b"harvest_distill.schema_version"
 # Columns by the version that has them first.
-_ADDED = {2: ("messages", "references", "reply_ids", "reply_logprobs", "topk_tail")}
+_ADDED = {2: ("messages", "references", "reply_ids", "reply_logprobs", "topk_tail"), 3: ("label_set",)}
 
 
 class Status(StrEnum):
@@ -43,7 +44,8 @@ class Answer:
     """What one request brought back, and its bill.
 
     `label_logprobs` are natural logs, one a label of the task, never renormalised: with `residual_mass`, the
-    probability on no label, their exponentials sum to 1.
+    probability on no label, their exponentials sum to 1. Where a row may have several labels (multilabel), each is that
+    of its label being among them, whatever the others: they need not sum to 1, and `residual_mass` is 0.
 
     Of a reply of n tokens, `reply_ids` and `reply_logprobs` are the tokens that were said and their natural
     log-probabilities, shape (n,), the end token included where the engine reports it. `topk_ids` and `topk_logprobs`
@@ -106,6 +108,7 @@ def row_schema(vector_type: pa.DataType | None = None, labels: Sequence[str] = (
             pa.field("messages", pa.list_(message)),
             pa.field("choices", pa.list_(pa.string())),
             pa.field("label", pa.int64()),
+            pa.field("label_set", pa.list_(pa.int64())),
             pa.field("target", pa.float32()),
             pa.field("target_text", pa.string()),
             pa.field("references", pa.list_(pa.string())),
@@ -140,7 +143,8 @@ def _name_classes(labels: Sequence[str]) -> dict[bytes, bytes]:
     """The schema metadata in which `datasets` looks for the features that an Arrow type does not tell."""
     if not labels:
         return {}
-    features = {"label": {"names": list(labels), "_type": "ClassLabel"}}
+    named = {"names": list(labels), "_type": "ClassLabel"}
+    features = {"label": named, "label_set": {"feature": named, "_type": "Sequence"}}
     return {b"huggingface": json.dumps({"info": {"features": features}}, ensure_ascii=False).encode()}
 
 

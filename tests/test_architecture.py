@@ -40,7 +40,7 @@ ROOMS = {
         "cli",
     ),
     "distill": (
-        *("startup", "controls", "presets", "decoding", "losses", "config", "compute", "data", "models"),
+        *("startup", "controls", "presets", "decoding", "phi", "losses", "config", "compute", "data", "models"),
         "losses.objective",
         *("scoring", "training", "methods", "runs"),
         *("run", "compare", "cli"),

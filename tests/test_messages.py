@@ -74,6 +74,17 @@ MISTAKES = (
         "reviews.csv, row 1: the label is not one of good, bda: 'bad'",
         1,
     ),
+    Mistake(
+        "lists of labels",
+        f"{READER} genres.csv --text-column text --label-column genres",
+        "the column 'genres' holds lists",
+        1,
+    ),
+    Mistake(
+        "a scoring of listed labels",
+        f"{ASK} http://h/v1 --scoring votes".replace("reviews.csv", "genres.csv --label-column genres --multilabel"),
+        "--scoring votes does not fit the multilabel task genres",
+    ),
     Mistake("label words", f"{READER} reviews.csv --label-words good", "label words must be two or more"),
     Mistake("a split", f"{READER} reviews.csv --split tset", "did you mean test? it has: train, validation, test"),
     Mistake("a limit", f"{READER} reviews.csv --limit some", "give a number of rows, or split=number: train=2000"),
@@ -146,6 +157,7 @@ GOOD = "name: x\nharvest: {task: reviews.csv, teacher: reader}\ncompare: {seeds:
 FILES = {
     "reviews.csv": "text,label\n" + "good film,good\nbad film,bad\n" * 10,
     "films.csv": "text,stars\ngood film,good\nbad film,bad\n",
+    "genres.csv": "text,genres\ngood film,\"['drama', 'war']\"\nbad film,['war']\n",
     "three.csv": "a,b,c\ngood film,good,x\nbad film,bad,y\n",
     "good.yaml": GOOD,
     "config.yaml": "teacher: reader\ntask: reviews.csv\nlimt: 3\n",

@@ -14,7 +14,8 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class SeedPredictions:
-    """What the students of all seeds say of the same rows: `logits` (seeds, rows, c), `target` (rows,).
+    """What the students of all seeds say of the same rows: `logits` (seeds, rows, c), `target` (rows,), or
+    (rows, c) of booleans where a row has several labels.
 
     `aligner`, of the same shape as the logits, is what the aligners, or the teacher's heads, make of the teacher's
     answers to those rows; None where it did not answer all of them.

@@ -44,13 +44,14 @@ def find_disagreements(
     """Find up to SHOWN rows of the first teacher variant with the most labels, those first that more seeds agree on.
 
     Half of them, where there are as many, are rows that the teacher has right, and half rows that the student has. None
-    for a regression, or where the teacher was not asked about the test rows. Pictures are taken from `images` where
-    they are, byte for byte, what the teacher saw; the others are left out and counted in a message.
+    for a regression and for several labels a row, or where the teacher was not asked about the test rows. Pictures are
+    taken from `images` where they are, byte for byte, what the teacher saw; the others are left out and counted in a
+    message.
     """
     teachers = [
         one for one in chosen if one.role == "teacher" and one.predictions and one.predictions.aligner is not None
     ]
-    if manifest.kind == "regression" or not teachers:
+    if manifest.kind != "classification" or not teachers:
         return []
     one = max(teachers, key=lambda each: float("inf") if each.labels is None else each.labels)
     said = one.predictions

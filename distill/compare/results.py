@@ -273,6 +273,6 @@ def _describe_variant(one: Chosen, manifest: Manifest) -> dict[str, Any]:
         "first_phase_steps": (one.metrics[0].get("first_phase") or {}).get("student_steps", 0),
         "seconds": mean(run["seconds"] for run in one.metrics),
         "calibration": None if calibration is None else asdict(calibration),
-        "confusion": None if said is None else count_confusion(said.logits, said.target),
+        "confusion": None if said is None or said.target.ndim == 2 else count_confusion(said.logits, said.target),
         "config": dict(one.metrics[0]["config"]),
     }

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 import torch
+from torch.nn import functional
 
 from distill.data.columns import Array, read_pieces
 from distill.data.split import Split
@@ -23,8 +24,10 @@ from distill.data.vectors import (
     make_scratch,
     rank_answered,
 )
+from distill.phi import Phi
 from shared.shards.read import RowGroup
 
+_NEAREST = 1e-7  # to 0 and 1 that a probability is taken to be
 BLOCK_NUMBERS = 1 << 20  # of label distributions that are in memory at once
 MAX_COVARIANCE_WIDTH = 2048  # beyond it the matrix and its factors cost more than the run; variances are matched then
 
@@ -35,8 +38,11 @@ class TeacherSwap(Protocol):
     def swap_vectors(self, split: Split, vectors: VectorColumn, seed: int, folder: Path) -> VectorColumn:
         """Give the column of vectors in place of `vectors`; what it keeps lies in nameless files in `folder`."""
 
-    def swap_distributions(self, distributions: Array, seed: int) -> Iterator[Array]:
-        """Give logs (m, k) in place of the logs of `distributions` (m, k), one of each answered row, block by block."""
+    def swap_distributions(self, distributions: Array, seed: int, phi: Phi) -> Iterator[Array]:
+        """Give logs (m, k) in place of the logs of `distributions` (m, k), one of each answered row, block by block.
+
+        With `phi` "sigmoid" they are k probabilities of which each stands alone.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ class ShuffledTeacher:
         place = permute_rows(count, seed)[rank_answered(split)]
         return KeptVectors(vectors.widths, copy, place)
 
-    def swap_distributions(self, distributions: Array, seed: int) -> Iterator[Array]:
+    def swap_distributions(self, distributions: Array, seed: int, phi: Phi) -> Iterator[Array]:
         """Pair the distributions anew, as the vectors are."""
         order = permute_rows(len(distributions), seed)
         for rows in cut_blocks(*distributions.shape):
@@ -89,19 +95,27 @@ class DrawnTeacher:
         """
         return DrawnVectors(vectors.widths, *measure_moments(split, vectors), seed)
 
-    def swap_distributions(self, distributions: Array, seed: int) -> Iterator[Array]:
-        """Draw logs with the mean and covariance of the logs, and make them distributions."""
+    def swap_distributions(self, distributions: Array, seed: int, phi: Phi) -> Iterator[Array]:
+        """Draw logs, or logits, with their mean and covariance, and make them distributions."""
         count, width = distributions.shape
         blocks = cut_blocks(count, width)
-        mean = sum(np.log(distributions[rows]).sum(axis=0) for rows in blocks) / count
+        unbound = take_logits if phi == "sigmoid" else np.log
+        mean = sum(unbound(distributions[rows]).sum(axis=0) for rows in blocks) / count
         second = np.zeros((width, width))
         for rows in blocks:
-            centred = np.log(distributions[rows]) - mean
+            centred = unbound(distributions[rows]) - mean
             second += centred.T @ centred
         rng = np.random.default_rng([seed, 3])
         for rows in blocks:
             drawn = rng.multivariate_normal(mean, second / count, len(distributions[rows]), method="eigh")
-            yield torch.from_numpy(drawn).log_softmax(1).numpy()
+            made = torch.from_numpy(drawn)
+            yield (functional.logsigmoid(made) if phi == "sigmoid" else made.log_softmax(1)).numpy()
+
+
+def take_logits(probabilities: Array) -> Array:
+    """Give log(p / (1 - p)), each at most that of a probability as near to 0 or 1 as a float32 endpoint can tell."""
+    inside = probabilities.clip(_NEAREST, 1 - _NEAREST)
+    return np.asarray(np.log(inside) - np.log1p(-inside))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +179,7 @@ class ConstantTeacher:
         vector = vectors.decode(table, piece.rows, piece.group, piece.start)
         return KeptVectors(vectors.widths, vector, np.zeros(len(split), np.int64))
 
-    def swap_distributions(self, distributions: Array, seed: int) -> Iterator[Array]:
+    def swap_distributions(self, distributions: Array, seed: int, phi: Phi) -> Iterator[Array]:
         """Give every row the mean distribution: it has a direction, where a mean vector has none."""
         logs = np.log(distributions.mean(axis=0))
         for rows in cut_blocks(*distributions.shape):

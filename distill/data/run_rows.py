@@ -76,7 +76,7 @@ def read_splits(folder: Path, manifest: Manifest) -> Splits:
     """
     kept = [TRAIN, *(name for name in (DEV, TEST) if manifest.shards_of(name))]
     read = {name: read_split(folder, manifest, name) for name in kept}
-    if manifest.kind == "classification" and not any(split.labelled.any() for split in read.values()):
+    if manifest.kind in ("classification", "multilabel") and not any(split.labelled.any() for split in read.values()):
         read = {name: label_by_teacher(split) for name, split in read.items()}
     return _share_out(folder, manifest, read)
 
@@ -227,7 +227,8 @@ def choose_visible(split: Split, labels: int | None, seed: int, *, distinct: boo
         )
         why = "" if split.labelled.any() else why
         raise DataError(f"the split {split.name} has no row that has both a label and an answer (status ok){why}")
-    if distinct and np.ptp(split.target[visible]) == 0:
+    seen = split.target[visible]
+    if distinct and (seen == seen[0]).all():
         raise DataError(
             f"the {int(visible.sum()):,} labels of the split {split.name} that training may see are all the same: "
             "there is nothing to tell apart. Keep more with --labels, or harvest more rows"

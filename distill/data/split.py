@@ -19,7 +19,12 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 # The columns that hold the right answer, by the task's kind; label for all others.
-TRUTH = {"regression": ("target",), "choice": ("label", "choices"), "generation": ("target_text", "references")}
+TRUTH = {
+    "regression": ("target",),
+    "multilabel": ("label_set",),
+    "choice": ("label", "choices"),
+    "generation": ("target_text", "references"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,8 @@ class Split:
     """One entry a row in every array; a row's number counts through `groups` in order. About 15 bytes a row.
 
     `answered` is true where the teacher's answer is whole (status ok); `first` where the row is its example's first
-    draw. `target` is a class index (int64) or a value (float32); it means nothing where `labelled` is false.
+    draw. `target` is a class index (int64) or a value (float32), or the labels that a row has (n, labels), booleans; it
+    means nothing where `labelled` is false.
     `by_teacher` is whether the labels are the teacher's.
     """
 
@@ -62,7 +68,7 @@ def read_split(folder: Path, manifest: Manifest, name: str) -> Split:
     rows = sum(group.rows for group in groups)
     # Filled in place: parts that are put together at the end would need twice the memory.
     answered, first, labelled = (np.empty(rows, np.bool_) for _ in range(3))
-    targets = np.empty(rows, np.float32 if manifest.kind == "regression" else np.int64)
+    targets = _make_targets(rows, manifest)
     start = 0
     columns = ["status", "draw", *TRUTH.get(manifest.kind, ("label",))]
     for group in fetch_ahead(groups, columns):
@@ -75,6 +81,12 @@ def read_split(folder: Path, manifest: Manifest, name: str) -> Split:
     return Split(name, groups, answered, first, labelled, targets)
 
 
+def _make_targets(rows: int, manifest: Manifest) -> np.ndarray[Any, Any]:
+    if manifest.kind == "multilabel":
+        return np.zeros((rows, len(manifest.labels)), np.bool_)
+    return np.empty(rows, np.float32 if manifest.kind == "regression" else np.int64)
+
+
 def _read_truth(group: RowGroup, table: pa.Table, manifest: Manifest) -> tuple[Bools, np.ndarray[Any, Any]]:
     """Read which rows have a right answer, and their targets: 0 for texts. Raises DataError naming a wrong one."""
     if manifest.kind == "generation":
@@ -82,6 +94,8 @@ def _read_truth(group: RowGroup, table: pa.Table, manifest: Manifest) -> tuple[B
             pc.greater(pc.list_value_length(table["references"]), 0), False
         ).to_numpy(zero_copy_only=False)
         return labelled, np.zeros(group.rows, np.int64)
+    if manifest.kind == "multilabel":
+        return _read_label_sets(group, table["label_set"], len(manifest.labels))
     column = "target" if manifest.kind == "regression" else "label"
     labelled = table[column].is_valid().to_numpy()
     target = table[column].fill_null(0).to_numpy()
@@ -99,9 +113,29 @@ def _read_truth(group: RowGroup, table: pa.Table, manifest: Manifest) -> tuple[B
     return labelled, target
 
 
+def _read_label_sets(group: RowGroup, column: pa.ChunkedArray, labels: int) -> tuple[Bools, Bools]:
+    """Read which rows have known labels, and which of them each row has, (n, labels)."""
+    target = np.zeros((group.rows, labels), np.bool_)
+    rows = pc.list_parent_indices(column).to_numpy()
+    numbers = pc.list_flatten(column).fill_null(-1).to_numpy()
+    usable = (numbers >= 0) & (numbers < labels)
+    if not usable.all():
+        at = int(np.argmin(usable))
+        row = describe_row(group, int(rows[at]))
+        raise DataError(f"{row} has the label {numbers[at]}, which is not one of the task's {labels} labels")
+    target[rows, numbers] = True
+    return column.is_valid().to_numpy(), target
+
+
 def label_by_teacher(split: Split) -> Split:
-    """Give every answered row the label that the teacher found most probable; rows without probabilities have none."""
+    """Give every answered row the label that the teacher found most probable; rows without probabilities have none.
+
+    Where a row may have several, it gets those that the teacher found likelier than not.
+    """
     import polars as pl
+
+    if split.target.ndim == 2:
+        return _label_sets_by_teacher(split)
 
     best = [
         pl.DataFrame(pl.from_arrow(read_row_group(group, ["label_logprobs"])))["label_logprobs"].list.arg_max()
@@ -110,6 +144,17 @@ def label_by_teacher(split: Split) -> Split:
     label = pl.concat(best)
     labelled = split.answered & label.is_not_null().to_numpy()
     return replace(split, labelled=labelled, target=label.fill_null(0).cast(pl.Int64).to_numpy(), by_teacher=True)
+
+
+def _label_sets_by_teacher(split: Split) -> Split:
+    target, labelled = np.zeros_like(split.target), split.answered.copy()
+    for group, start in zip(split.groups, split.starts(), strict=True):
+        logprobs = read_row_group(group, ["label_logprobs"])["label_logprobs"]
+        given = logprobs.is_valid().to_numpy()
+        labelled[start : start + group.rows] &= given
+        likely = pc.list_flatten(logprobs).to_numpy() > np.log(0.5)
+        target[np.flatnonzero(given) + start] = likely.reshape(-1, target.shape[1])
+    return replace(split, labelled=labelled, target=target, by_teacher=True)
 
 
 def describe_row(group: RowGroup, row: int) -> str:
@@ -130,9 +175,10 @@ def keep_labels(split: Split, count: int, seed: int) -> Bools:
     """Mark the labelled rows that keep their label when only `count` examples of the split may have one.
 
     Stratified: each class keeps its share of `count`, rounded by largest remainder, and at least one label where
-    `count` allows it. Within a class those with the smallest sha256 of seed and sample id stay, so the choice depends
-    neither on the order of rows nor on how they are sharded. Only answered rows count. All draws of an example go
-    together. Raises DataError where the split has fewer labelled examples than `count`.
+    `count` allows it; a row of several labels counts for the rarest of them. Within a class those with the smallest
+    sha256 of seed and sample id stay, so the choice depends neither on the order of rows nor on how they are sharded.
+    Only answered rows count. All draws of an example go together. Raises DataError where the split has fewer labelled
+    examples than `count`.
     """
     usable = split.labelled & split.answered
     digests = _digest_rows(split, usable, seed)
@@ -144,11 +190,22 @@ def keep_labels(split: Split, count: int, seed: int) -> Bools:
             f"the split {split.name} has {len(candidates)} labelled examples with an answer, "
             f"and {count} labels were asked for"
         )
-    strata = split.target[candidates] if split.target.dtype == np.int64 else np.zeros(len(candidates), np.int64)
+    strata = _stratify(split.target[candidates])
     chosen = []
     for stratum, share in zip(*_share_out(strata, count), strict=True):
         chosen.append(candidates[strata == stratum][:share])
     return usable & np.isin(digests, digests[np.concatenate(chosen)])
+
+
+def _stratify(target: np.ndarray[Any, Any]) -> Ints:
+    """Give each row its class; of several labels the rarest, or the number of labels where it has none."""
+    if target.ndim == 2:
+        rare = np.argsort(target.sum(axis=0), kind="stable")  # labels, the rarest first
+        found: Ints = np.append(rare, len(rare))[
+            np.where(target.any(axis=1), target[:, rare].argmax(axis=1), len(rare))
+        ]
+        return found
+    return target if target.dtype == np.int64 else np.zeros(len(target), np.int64)
 
 
 def _digest_rows(split: Split, wanted: Bools, seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:

@@ -8,13 +8,15 @@
 
 The first three are L_m, and take the teacher's and the student's rows of the joint space, (n, d). `cosine` and `euclid`
 see only the means of the batch, so the order of the teacher's rows within it does not matter to them. Phi is softmax;
-for regression it is the identity in the paper, and the code compares o_ts and o_s as they are, without tau. No term
-gives the teacher a gradient.
+for regression it is the identity in the paper, and the code compares o_ts and o_s as they are, without tau. For several
+labels a row it is the sigmoid of each, in both: see distill.phi. No term gives the teacher a gradient.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from distill.phi import Phi
 
 # --- cosine ---
 
@@ -60,21 +62,25 @@ def code_elementwise(teacher: Tensor, student: Tensor) -> Tensor:
 # --- soft targets ---
 
 
-def paper_soft(teacher: Tensor, student: Tensor, tau: float, regression: bool) -> Tensor:
+def paper_soft(teacher: Tensor, student: Tensor, tau: float, phi: Phi) -> Tensor:
     """Average || Phi(o_ts / tau) - Phi(o_s / tau) ||_2 over rows; `teacher` and `student` are (n, c) logits.
 
     The paper writes the norm of one row in L_s1 and L_s2; like L_T, it is averaged over the batch.
     """
     teacher, student = teacher.detach() / tau, student / tau
-    if not regression:
-        teacher, student = teacher.softmax(-1), student.softmax(-1)
+    if phi != "identity":
+        teacher, student = _apply(phi, teacher), _apply(phi, student)
     distances: Tensor = torch.linalg.vector_norm(teacher - student, dim=-1)
     return distances.mean()
 
 
-def code_soft(teacher: Tensor, student: Tensor, tau: float, regression: bool) -> Tensor:
-    """tau^2 MSE(softmax(o_ts / tau), softmax(o_s / tau)), over batch and classes; for regression MSE(o_ts, o_s)."""
+def code_soft(teacher: Tensor, student: Tensor, tau: float, phi: Phi) -> Tensor:
+    """tau^2 MSE(Phi(o_ts / tau), Phi(o_s / tau)), over batch and classes; for regression MSE(o_ts, o_s)."""
     teacher = teacher.detach()
-    if regression:
+    if phi == "identity":
         return functional.mse_loss(student, teacher)
-    return tau**2 * functional.mse_loss((student / tau).softmax(-1), (teacher / tau).softmax(-1))
+    return tau**2 * functional.mse_loss(_apply(phi, student / tau), _apply(phi, teacher / tau))
+
+
+def _apply(phi: Phi, logits: Tensor) -> Tensor:
+    return logits.sigmoid() if phi == "sigmoid" else logits.softmax(-1)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def label_kl(teacher: Tensor, student: Tensor, tau: float) -> Tensor:
@@ -21,3 +22,15 @@ def label_kl(teacher: Tensor, student: Tensor, tau: float) -> Tensor:
     ours, theirs = (student / tau).log_softmax(-1), (teacher / tau).log_softmax(-1)
     each = (theirs.exp() * (theirs - ours)).sum(-1)
     return (torch.logsumexp(teacher, -1).exp() * each).mean() * tau**2
+
+
+def label_set_kl(teacher: Tensor, student: Tensor, tau: float) -> Tensor:
+    """Average over rows tau^2 sum_k KL(sigmoid(z_ik / tau) || sigmoid(o_s_ik / tau)), of several labels a row.
+
+    `teacher` z and `student` o_s (n, c) are logits, each that of its label being among the row's. The teacher's get no
+    gradient. Source: as label_kl, of c distributions over two classes.
+    """
+    ours, theirs = student / tau, teacher.detach() / tau
+    yes = theirs.sigmoid() * (functional.logsigmoid(theirs) - functional.logsigmoid(ours))
+    no = (-theirs).sigmoid() * (functional.logsigmoid(-theirs) - functional.logsigmoid(-ours))
+    return (yes + no).sum(-1).mean() * tau**2

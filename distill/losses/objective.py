@@ -1,6 +1,6 @@
 """What the aligner and the student minimise: the terms of this package, weighted."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -9,12 +9,14 @@ from torch.nn import functional
 
 from distill.config import ArmadaConfig, Soft
 from distill.losses.armada import code_soft, paper_soft
-from distill.losses.label_kl import label_kl
+from distill.losses.label_kl import label_kl, label_set_kl
 from distill.losses.registry import Match, Semantics, make_match
 from distill.losses.task import task_loss
 from distill.models.outputs import Outputs
+from distill.phi import Phi
 
 SOFT = {"paper": paper_soft, "code": code_soft}
+GIVEN: Mapping[Phi, Callable[..., Tensor]] = {"softmax": label_kl, "sigmoid": label_set_kl}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class WeightedLoss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """Weights and forms of the terms. `losses` are L_m's, by name; `regression` picks a form where there are two."""
+    """Weights and forms of the terms. `losses` are L_m's, by name; `phi` picks their form."""
 
     semantics: Semantics
     losses: Mapping[str, WeightedLoss] = field(default_factory=dict)
@@ -35,7 +37,7 @@ class Objective:
     beta: float
     gamma: float
     tau: float
-    regression: bool
+    phi: Phi
     soft: Soft = "aligner"
 
     def aligner_loss(self, outputs: Outputs, target: Tensor, labelled: Tensor) -> Tensor:
@@ -53,8 +55,8 @@ class Objective:
         With f = 1 this is both the paper's L_s1 + gamma L_s2 + beta L_m and the code's; f is `strength`, the share
         of the teacher's weights that a schedule leaves. `task` is over the labelled rows, the others over all rows;
         without a `teacher` they are absent, and alpha and beta must be 0. Unless `soft` is "aligner", the main and
-        auxiliary outputs of the `teacher` are log-probabilities of labels (see distill.losses.label_kl), or values of a
-        regression, for which the term is the mean square error.
+        auxiliary outputs of the `teacher` are log-probabilities of labels, or logits where a row has several (see
+        distill.losses.label_kl), or values of a regression, for which the term is the mean square error.
         """
         task = task_loss(student.main, target, labelled) + self.gamma * task_loss(student.auxiliary, target, labelled)
         terms = {"task": task}
@@ -71,8 +73,8 @@ class Objective:
 
     def _soft(self) -> Match:
         if self.soft != "aligner":
-            return functional.mse_loss if self.regression else partial(label_kl, tau=self.tau)
-        return partial(SOFT[self.semantics], tau=self.tau, regression=self.regression)
+            return functional.mse_loss if self.phi == "identity" else partial(GIVEN[self.phi], tau=self.tau)
+        return partial(SOFT[self.semantics], tau=self.tau, phi=self.phi)
 
     def _match(self, teacher: Tensor, student: Tensor) -> dict[str, Tensor]:
         """Give L_m, the weighted sum of its terms, as `match`; where it has several, each by its name, unweighted."""
@@ -84,7 +86,7 @@ class Objective:
         return {"match": match, **(each if len(each) > 1 else {})}
 
 
-def make_objective(config: ArmadaConfig, regression: bool) -> Objective:
+def make_objective(config: ArmadaConfig, phi: Phi) -> Objective:
     """Make the objective that a config asks for. Raises UsageError for a loss that cannot be loaded."""
     terms = config.terms if config.matches else ()
     assert config.alpha != "auto", "the rows of a run say what it is"
@@ -98,6 +100,6 @@ def make_objective(config: ArmadaConfig, regression: bool) -> Objective:
         beta=config.beta,
         gamma=config.gamma,
         tau=config.tau,
-        regression=regression,
+        phi=phi,
         soft=config.soft,
     )

@@ -44,7 +44,7 @@ class Reconstruction:
         """
         (their_projected, theirs), (projected, own) = teacher, student
         target = functional.mse_loss(own, vector)
-        soft = paper_soft(theirs, own, self.tau, regression=True)
+        soft = paper_soft(theirs, own, self.tau, phi="identity")
         total = self.gamma * ((1 - self.alpha) * target + self.alpha * soft)
         terms = {"target": target, "soft": soft}
         if self.losses:

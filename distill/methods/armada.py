@@ -12,6 +12,7 @@ from distill.methods.aligning import AlignerPhase, AlignerTraining, find_answere
 from distill.methods.materials import Materials
 from distill.methods.students import StudentPhase, build_student, check_mix, collect_student, save_weights
 from distill.methods.targets import SoftTargets
+from distill.scoring.metrics import SET_METRICS
 from distill.scoring.predict import Predictions, clip_values, predict, predict_aligner, score
 from distill.scoring.pseudovalues import make_pseudovalues
 from distill.training.method import Phase, Result, RowScores
@@ -47,7 +48,7 @@ class Armada:
     @cached_property
     def objective(self) -> Objective:
         """What the student minimises."""
-        return make_objective(self.materials.config.method, self.materials.regression)
+        return make_objective(self.materials.config.method, self.materials.phi)
 
     def make_phase(self, name: str, results: Mapping[str, Result]) -> Phase[Any]:
         """Make a phase, given the results of those before it."""
@@ -145,21 +146,27 @@ def describe_epoch(record: EpochRecord) -> dict[str, Any]:
 
 
 def score_predictions(manifest: Manifest, predictions: Mapping[str, Predictions]) -> dict[str, RowScores]:
-    """Score rows by pseudovalues of the task's metric: of accuracy, whether a row is right."""
-    return {
-        split: RowScores(
-            said.number,
-            make_pseudovalues(manifest.metric, clip_values(manifest, said.logits), said.target),
-        )
-        for split, said in predictions.items()
-    }
+    """Score rows by pseudovalues of the task's metric: of accuracy, whether a row is right.
+
+    Where a row has several labels, `<split>_<metric>` are those of the other metrics of such tasks.
+    """
+    further = [name for name in SET_METRICS if name != manifest.metric] if manifest.kind == "multilabel" else []
+    scores = {split: _score_rows(manifest, manifest.metric, said) for split, said in predictions.items()}
+    for split in ("validation", "test"):
+        if split in predictions:
+            scores |= {f"{split}_{name}": _score_rows(manifest, name, predictions[split]) for name in further}
+    return scores
+
+
+def _score_rows(manifest: Manifest, metric: str, said: Predictions) -> RowScores:
+    return RowScores(said.number, make_pseudovalues(metric, clip_values(manifest, said.logits), said.target))
 
 
 def save_predictions(folder: Path, manifest: Manifest, predictions: Mapping[str, Predictions]) -> None:
     """Write predictions.npz.
 
     `<split>` holds float32 logits (n, c), or values (n, 1) within the task's range, in the order of the shards;
-    `<split>_target` the labels (n,).
+    `<split>_target` the labels (n,), or (n, c) of booleans where a row has several.
     """
     arrays = {split: clip_values(manifest, said.logits) for split, said in predictions.items()}
     arrays |= {f"{split}_target": said.target for split, said in predictions.items()}

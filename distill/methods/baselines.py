@@ -38,11 +38,14 @@ _HARD = 16.0  # by which the log-probability of a pseudo-label is above the othe
 class PseudoLabelled(HeadArmada):
     """ARMADA without an aligner, whose targets are the label that the teacher's head finds the likeliest, and no other.
 
-    Source: Lee (2013), "Pseudo-Label", with the head as the labelling model.
+    Where a row has several labels, they are those that are likelier than not. Source: Lee (2013), "Pseudo-Label", with
+    the head as the labelling model.
     """
 
     def make_targets(self, said: Array) -> SoftTargets:
         """Leave one label of each row's distribution."""
+        if self.materials.phi == "sigmoid":
+            return keep_targets(self.materials.rows.train, np.where(said > 0, _HARD, -_HARD).astype(np.float32))
         hard = np.full(said.shape, -_HARD, np.float32)
         hard[np.arange(len(said)), said.argmax(axis=1)] = 0.0
         hard -= np.log1p((said.shape[1] - 1) * np.exp(-_HARD))
@@ -53,8 +56,8 @@ class PseudoLabelled(HeadArmada):
 class ProbePhase:
     """The fit of a linear probe on what the frozen student gives: a phase of one epoch without a step.
 
-    It learns the visible labels, or where there are `targets` (m, c) those of the m answered rows: log-probabilities,
-    or values.
+    It learns the visible labels, or where there are `targets` (m, c) those of the m answered rows, as the
+    teacher's head gives them.
     """
 
     materials: Materials
@@ -87,7 +90,9 @@ class ProbePhase:
         signals = {
             name: span_rows(each, each.mean(0), np.maximum(each.std(0), 1e-6)) for name, each in read.features.items()
         }
-        chosen = choose_head(signals, None, target, self.materials.outputs, seed, networks=False)
+        chosen = choose_head(
+            signals, None, target, self.materials.outputs, seed, phi=self.materials.phi, networks=False
+        )
         assert chosen.head is not None, "no teacher's own distribution is a candidate"
         ((weight, bias),) = chosen.head.layers
         weight = weight / chosen.head.std[:, None]
@@ -118,6 +123,8 @@ class ProbePhase:
         said = self.targets[wanted[train.answered]]
         if self.materials.regression:
             return said[:, 0]
+        if self.materials.phi == "sigmoid":
+            return np.asarray(1 / (1 + np.exp(-said.astype(np.float64))))
         shares = np.exp(said.astype(np.float64))
         return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 

@@ -3,11 +3,14 @@
 Their traits are in distill.controls.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from distill.compute.weights import write_trained
 from distill.config import DistillConfig
@@ -25,6 +28,7 @@ from distill.methods.heads import make_head
 from distill.methods.materials import Materials
 from distill.methods.students import StudentPhase, build_student
 from distill.methods.targets import RowTargets, SmoothedLabels, keep_targets, smooth_like
+from distill.phi import Phi
 from distill.scoring.predict import predict, predict_aligner
 from distill.training.method import Method, Phase, Result
 from distill.training.progress import Progress
@@ -32,6 +36,11 @@ from distill.training.step import derive_seed
 from shared.console import say
 
 SMOOTHING, FIRST_STUDENT = "smoothing", "first student"
+_NORMALISE: Mapping[Phi, Callable[[Tensor], Tensor]] = {  # soft targets of what a student says
+    "softmax": partial(functional.log_softmax, dim=1),
+    "sigmoid": torch.detach,
+    "identity": torch.detach,
+}
 
 
 class ControlMethod(Protocol):
@@ -60,7 +69,7 @@ class SwappedTeacher:
             targets = keep_targets(materials.rows.train, read_distributions(materials, self.swap))
         aligner = None
         if config.uses_aligner:
-            objective = make_objective(config, materials.regression)
+            objective = make_objective(config, materials.phi)
             aligner = make_aligner(materials, objective, self.swap, learns=self.aligner_learns)
         return Armada(materials, aligner, targets) if head is None else HeadArmada(materials, head, aligner)
 
@@ -69,8 +78,9 @@ def read_distributions(materials: Materials, swap: TeacherSwap | None = None) ->
     """Read the teacher's own label distributions of the training rows: see read_label_logprobs."""
     rows, seed = materials.rows, materials.config.training.seed
     parts = gather_distributions(rows.answers, rows.train, materials.outputs, materials.work)
-    logprobs = read_label_logprobs(rows.train, parts, materials.work, swap, seed)
-    say(f"the teacher put {1 - measure_mass(logprobs):.1%} on no label; rows weigh as their rest")
+    logprobs = read_label_logprobs(rows.train, parts, materials.work, swap, seed, phi=materials.phi)
+    if materials.phi == "softmax":
+        say(f"the teacher put {1 - measure_mass(logprobs):.1%} on no label; rows weigh as their rest")
     return logprobs
 
 
@@ -87,11 +97,11 @@ class LabelSmoothing:
         if config.uses_head:
             return HeadSmoothed(materials, make_head(materials))
         if config.soft == "kl":
-            targets = smooth_like(read_distributions(materials), config.tau)
+            targets = smooth_like(read_distributions(materials), config.tau, materials.phi)
             method = Armada(materials, targets=targets)
             method.first_phase = {"entropy": targets.entropy, "smoothing": targets.smoothing}
             return method
-        aligner = make_aligner(materials, make_objective(config, materials.regression))
+        aligner = make_aligner(materials, make_objective(config, materials.phi))
         return SmoothedArmada(materials, aligner)
 
 
@@ -120,6 +130,7 @@ class SmoothedArmada(Armada):
             self.first_phase["smoothing"],
             self.first_phase["entropy"],
             self.materials.config.method.tau,
+            self.materials.phi,
         )
         return super().make_phase(name, results)
 
@@ -135,7 +146,7 @@ class SmoothingPhase(AlignerPhase):
         vectors = {VECTORS: self.training.vectors}
         answered = self.materials.read_training(vectors, wanted=self.materials.rows.train.answered)
         said = predict_aligner(self.training.aligner, answered, self.training.device)
-        fitted = smooth_like(said.logits, self.materials.config.method.tau)
+        fitted = smooth_like(said.logits, self.materials.config.method.tau, self.materials.phi)
         steps = sum(record.steps for record in progress.epochs)
         return {"aligner_steps": steps, "entropy": fitted.entropy, "smoothing": fitted.smoothing}
 
@@ -168,7 +179,7 @@ class SelfTrained(Armada):
         if name == FIRST_STUDENT:
             alone = replace(self.materials, config=leave_teacher_out(self.materials.config))
             student = build_student(alone, None).student
-            return FirstStudentPhase.start(alone, student, make_objective(alone.config.method, alone.regression))
+            return FirstStudentPhase.start(alone, student, make_objective(alone.config.method, alone.phi))
         first = results[FIRST_STUDENT]
         self.first_phase = {"student_steps": first["student_steps"], "dev_best": first["dev_best"]}
         self.targets = keep_targets(self.materials.rows.train, first["targets"].numpy())
@@ -190,9 +201,8 @@ class FirstStudentPhase(StudentPhase):
         assert progress.best is not None, "every epoch is scored"
         write_trained(self.student.model, progress.best.weights)
         said = predict(self.student.model, self.materials.read_answered_texts(), self.materials.device)
-        logits = torch.from_numpy(said.logits)
         return {
-            "targets": logits.log_softmax(1) if logits.shape[1] > 1 else logits,
+            "targets": _NORMALISE[self.materials.phi](torch.from_numpy(said.logits)),
             "student_steps": self.epochs * self.steps,
             "dev_best": progress.best.dev,
         }

@@ -112,6 +112,6 @@ class HeadSmoothed(HeadArmada):
 
     def make_targets(self, said: Array) -> SoftTargets:
         """Smooth the labels."""
-        targets = smooth_like(said, self.materials.config.method.tau)
+        targets = smooth_like(said, self.materials.config.method.tau, self.materials.phi)
         self.first_phase = {"entropy": targets.entropy, "smoothing": targets.smoothing}
         return targets

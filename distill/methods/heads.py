@@ -28,6 +28,7 @@ from distill.methods.materials import Materials
 from distill.models.head_selection import OWN, choose_head
 from distill.models.teacher_head import Coordinates, Head, log_softmax, span_rows
 from distill.scoring.calibration import measure_calibration
+from distill.scoring.metrics import accuracy, f1_micro
 from distill.scoring.predict import Predictions, score
 from distill.training.method import Result
 from distill.training.step import derive_seed
@@ -43,7 +44,7 @@ class TeacherHead:
     """What fits the head on a run's rows, and what it gives; `swap` puts other answers in the place of the teacher's.
 
     `signals` are what a head may read, each by its name; `distributions` are the teacher's own label log-probabilities
-    (m, c) of the m answered rows, where those are a candidate. `moments` standardise each signal.
+    (m, c), or logits, of the m answered rows, where those are a candidate. `moments` standardise each signal.
     """
 
     materials: Materials
@@ -58,7 +59,7 @@ class TeacherHead:
         target = self.materials.rows.train.target[rows]
         own = None if self.distributions is None else self.distributions[self._place(rows)]
         coordinates = {name: self._span(name, rows) for name in self.signals}
-        chosen = choose_head(coordinates, own, target, self.materials.outputs, seed)
+        chosen = choose_head(coordinates, own, target, self.materials.outputs, seed, phi=self.materials.phi)
         described = {**chosen.description, "rows": len(rows), **self._measure(chosen.held_out, target)}
         say(_say_chosen(described, self.materials.rows.train.by_teacher))
         head = chosen.head
@@ -71,7 +72,8 @@ class TeacherHead:
         }
 
     def give_targets(self, result: Result) -> Array:
-        """Give soft targets of all answered rows, (m, c) float32: log-probabilities, or values of a regression.
+        """Give soft targets of all answered rows, (m, c) float32: log-probabilities, logits where a row has several
+        labels, or values of a regression.
 
         To the rows it was fitted on those that were held out. They lie in a nameless file. Each process computes those
         of its share of the row groups, and gets the others': all must ask together.
@@ -111,7 +113,7 @@ class TeacherHead:
             rows, answers = join_teachers(self.materials.rows.teachers, split)
             if result["head"] is None:
                 parts = gather_distributions(answers, rows, self.materials.outputs, self.materials.work)
-                logits = read_label_logprobs(rows, parts, self.materials.work)
+                logits = read_label_logprobs(rows, parts, self.materials.work, phi=self.materials.phi)
             else:
                 vectors = find_signals(self.materials, answers, rows)[result["signal"]]
                 head = restore_head(result)
@@ -150,14 +152,17 @@ class TeacherHead:
         return np.asarray(rank_answered(self.materials.rows.train)[rows])
 
     def _normalise(self, said: Array) -> Array:
-        return said if self.materials.regression else log_softmax(said)
+        return log_softmax(said) if self.materials.phi == "softmax" else said
 
     def _measure(self, held_out: Array, target: Array) -> dict[str, float]:
         if self.materials.regression:
             return {"mse": float(np.square(held_out[:, 0] - target).mean())}
         calibration = measure_calibration(held_out[None], target)
-        right = float((held_out.argmax(axis=1) == target).mean())
-        return {"accuracy": right, "nll": calibration.nll, "brier": calibration.brier, "ece": calibration.error}
+        if self.materials.phi == "sigmoid":
+            right = {"f1_micro": f1_micro(held_out, target)}
+        else:
+            right = {"accuracy": accuracy(held_out, target)}
+        return {**right, "nll": calibration.nll, "brier": calibration.brier, "ece": calibration.error}
 
 
 def make_head(materials: Materials, swap: TeacherSwap | None = None) -> TeacherHead:
@@ -184,7 +189,7 @@ def make_head(materials: Materials, swap: TeacherSwap | None = None) -> TeacherH
     has_logprobs = any(has_column(one.split, "label_logprobs") for one in rows.answers)
     if config.method.soft != "head" and not materials.regression and has_logprobs and moments.keys() == own.keys():
         parts = gather_distributions(rows.answers, rows.train, materials.outputs, materials.work)
-        distributions = read_label_logprobs(rows.train, parts, materials.work, swap, seed)
+        distributions = read_label_logprobs(rows.train, parts, materials.work, swap, seed, phi=materials.phi)
     return TeacherHead(materials, signals, moments, distributions, swap)
 
 
@@ -215,7 +220,14 @@ def _say_chosen(described: Mapping[str, Any], by_teacher: bool) -> str:
     what = described["kind"] if described["kind"] == OWN else f"{described['kind']} on its {described['signal']}"
     settings = "".join(f", {name} {described[name]:.3g}" for name in ("strength", "temperature") if name in described)
     how = f"{described['folds']}-fold cross-validation on" if described["folds"] else "not cross-validated, on only"
-    names = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE", "mse": "mean square error"}
+    names = {
+        "accuracy": "accuracy",
+        "f1_micro": "F1 (micro)",
+        "nll": "NLL",
+        "brier": "Brier",
+        "ece": "ECE",
+        "mse": "mean square error",
+    }
     scores = ", ".join(f"{word} {described[name]:.3f}" for name, word in names.items() if name in described)
     labels = "labels of the teacher's own" if by_teacher else "labels"
     return f"the teacher's head: {what}{settings}; {how} {described['rows']:,} {labels}: {scores}"

@@ -14,6 +14,7 @@ from distill.data.run_rows import RunRows
 from distill.data.split import Bools
 from distill.data.tokens import TextColumn, TextEncoder
 from distill.models.pretrained import count_positions, load_tokenizer
+from distill.phi import PHIS, Phi
 from distill.scoring.metrics import find_metric
 from distill.scoring.predict import scored_rows
 from shared.console import say
@@ -59,13 +60,18 @@ class Materials:
 
     @property
     def outputs(self) -> int:
-        """Outputs of each head: the number of classes, or 1 for a regression."""
+        """Outputs of each head: the number of labels, or 1 for a regression."""
         return count_outputs(self.rows.manifest)
+
+    @property
+    def phi(self) -> Phi:
+        """What the outputs are, by the kind of the task."""
+        return PHIS[self.rows.manifest.kind]
 
     @property
     def regression(self) -> bool:
         """Whether the task is to predict a number."""
-        return self.rows.manifest.kind == "regression"
+        return self.phi == "identity"
 
     def read_training(self, columns: Mapping[str, BatchColumn], *, wanted: Bools) -> RowSource:
         """Give training rows with some columns, and with the labels that training may see."""
@@ -119,14 +125,12 @@ def settle_alpha(config: DistillConfig, rows: RunRows) -> DistillConfig:
 
 
 def count_outputs(manifest: Manifest) -> int:
-    """Count the outputs of each head: the classes, or 1. Raises UsageError for a task that has no label heads."""
+    """Count the outputs of each head: the labels, or 1. Raises UsageError for a task that has no label heads."""
     find_metric(manifest.metric)
     if manifest.kind == "regression":
         return 1
-    if manifest.kind != "classification":
-        raise UsageError(
-            f"{manifest.task} is a task of kind {manifest.kind!r}; classification and regression train here"
-        )
+    if manifest.kind not in PHIS:
+        raise UsageError(f"{manifest.task} is a task of kind {manifest.kind!r}; {', '.join(PHIS)} train here")
     if len(manifest.labels) < 2:
         raise UsageError(
             f"{manifest.task} has {len(manifest.labels)} labels ({', '.join(manifest.labels)}): there is nothing to "

@@ -89,6 +89,7 @@ def _load_built(materials: Materials, vector_width: int | None) -> BuiltStudent:
         wanted.lora_rank,
         wanted.lora_targets,
         wanted.gradient_checkpointing,
+        several_labels=materials.phi == "sigmoid",
     )
     check_fits(model, materials.found.source, materials.tokenizer, encoder.max_length, "--max-length")
     torch.manual_seed(derive_seed(seed, "heads"))

@@ -1,5 +1,6 @@
 """Soft targets that stand in the place of the aligner's: kept for each row, or made of its label."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,6 +15,7 @@ from distill.data.controls import cut_blocks
 from distill.data.split import Split
 from distill.data.vectors import rank_answered
 from distill.models.outputs import Outputs
+from distill.phi import Phi
 
 _LEAST_SMOOTHING = 1e-6  # keeps the log of the smoothed label finite
 
@@ -48,24 +50,42 @@ def keep_targets(split: Split, targets: Array) -> RowTargets:
 
 @dataclass(frozen=True, slots=True)
 class SmoothedLabels:
-    """The label, smoothed by `smoothing` over so many `classes`; `entropy` in nats is what it was chosen to have."""
+    """The label, smoothed by `smoothing` over so many `classes`; `entropy` in nats is what it was chosen to have.
+
+    Where a row has several labels, each is smoothed alone, over its two classes.
+    """
 
     classes: int
     smoothing: float
     entropy: float
     tau: float
+    phi: Phi = "softmax"
     columns: Mapping[str, BatchColumn] = field(default_factory=dict)
 
     def give(self, batch: Batch) -> Outputs:
         """Give those of a batch."""
+        if self.phi == "sigmoid":
+            return smooth_label_sets(batch.tensor(TARGET), self.smoothing, self.tau)
         return smooth_labels(batch.tensor(TARGET), self.classes, self.smoothing, self.tau)
 
 
-def smooth_like(logits: Array, tau: float) -> SmoothedLabels:
-    """Smooth labels so that they have the mean entropy of softmax(logits / tau), (n, classes)."""
-    classes = logits.shape[1]
-    entropy = measure_entropy(logits, tau)
+def smooth_like(said: Array, tau: float, phi: Phi = "softmax") -> SmoothedLabels:
+    """Smooth labels so that they have the mean entropy of Phi(said / tau), (n, classes); several labels, each alone."""
+    classes = said.shape[1]
+    if phi == "sigmoid":
+        entropy = measure_set_entropy(said, tau)
+        return SmoothedLabels(classes, match_smoothing(entropy / classes, 2), entropy, tau, phi)
+    entropy = measure_entropy(said, tau)
     return SmoothedLabels(classes, match_smoothing(entropy, classes), entropy, tau)
+
+
+def measure_set_entropy(logits: Array, tau: float = 1.0) -> float:
+    """Measure the mean over rows of the entropies of sigmoid(logits / tau), summed over labels, in nats."""
+    total = 0.0
+    for rows in cut_blocks(*logits.shape):
+        z = (logits[rows] / tau).astype(np.float64)
+        total += float((np.logaddexp(0, z) - z / (1 + np.exp(-z))).sum())
+    return total / len(logits)
 
 
 def measure_entropy(logits: Array, tau: float = 1.0) -> float:
@@ -105,4 +125,14 @@ def smooth_labels(target: Tensor, classes: int, smoothing: float, tau: float) ->
     share = torch.full((len(target), classes), smoothing / classes, device=target.device)
     share[torch.arange(len(target), device=target.device), target] += 1 - smoothing
     logits = (tau * share.log()).log_softmax(1)
+    return Outputs(logits, logits, logits.new_zeros(len(target), 0))
+
+
+def smooth_label_sets(target: Tensor, smoothing: float, tau: float) -> Outputs:
+    """Give targets of booleans (n, c), for both heads: of each label, smoothed over being there and not.
+
+    They are logits whose sigmoid at tau is 1 - smoothing/2 where the label is there, and smoothing/2 elsewhere.
+    """
+    logit = tau * (math.log1p(-smoothing / 2) - math.log(smoothing / 2))
+    logits = torch.where(target, logit, -logit)
     return Outputs(logits, logits, logits.new_zeros(len(target), 0))

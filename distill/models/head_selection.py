@@ -23,6 +23,7 @@ from distill.models.teacher_head import (
     apply_layers,
     log_softmax,
 )
+from distill.phi import Phi
 
 Array = np.ndarray[Any, Any]
 
@@ -66,28 +67,31 @@ def choose_head(
     outputs: int,
     seed: int,
     *,
+    phi: Phi = "softmax",
     networks: bool = True,
 ) -> Chosen:
     """Choose among heads over each of the signals' coordinates of n rows, and the teacher's `own` logs (n, c) if given.
 
-    `target` are class indices (n,), probabilities (n, c), or values (n,) where there is 1 output. The least mean
+    `target` are class indices (n,), probabilities (n, c), or values (n,) where there is 1 output; with `phi` "sigmoid"
+    the labels (n, c) that each row has, or their probabilities, and then `own` are logits. The least mean
     negative log-likelihood of held-out rows wins, or square error. Where there are fewer than LEAST_ROWS rows the
     teacher's own is taken, or else a head of the strength UNTRIED, whose `held_out` are then not held out.
     """
     if len(target) < LEAST_ROWS:
-        return _choose_untried(signals, own, target, outputs)
-    folds = assign_folds(_stratify(target, outputs), seed)
-    tried = [] if own is None else [_Tried(OWN, OWN, {}, None, own, measure_loss(own, target, outputs))]
+        return _choose_untried(signals, own, target, outputs, phi)
+    phi = phi if outputs > 1 else "identity"
+    folds = assign_folds(_stratify(target, phi), seed)
+    tried = [] if own is None else [_Tried(OWN, OWN, {}, None, own, measure_loss(own, target, phi))]
     for signal, coordinates in signals.items():
-        tried += _try_ridges(signal, coordinates.z, target, outputs, folds)
+        tried += _try_ridges(signal, coordinates.z, target, outputs, phi, folds)
         if networks and outputs > 1 and len(target) >= MANY_ROWS:
-            tried += _try_networks(signal, coordinates.z, target, outputs, folds, seed)
+            tried += _try_networks(signal, coordinates.z, target, outputs, phi, folds, seed)
     best = min(tried, key=lambda each: each.loss)
     head, held_out, settings = None, best.held_out, dict(best.settings)
     if best.fit is not None:
         head = signals[best.signal].unfold(best.fit(signals[best.signal].z, target))
         if outputs > 1 and len(target) >= MANY_ROWS:
-            settings["temperature"] = find_temperature(held_out, target)
+            settings["temperature"] = find_temperature(held_out, target, phi)
             head, held_out = head.cool(settings["temperature"]), held_out / settings["temperature"]
     losses: dict[str, float] = {}
     for each in tried:
@@ -96,11 +100,13 @@ def choose_head(
     return Chosen(best.signal, head, held_out, _describe(best.name, best.signal, settings, FOLDS, losses))
 
 
-def _choose_untried(signals: Mapping[str, Coordinates], own: Array | None, target: Array, outputs: int) -> Chosen:
+def _choose_untried(
+    signals: Mapping[str, Coordinates], own: Array | None, target: Array, outputs: int, phi: Phi
+) -> Chosen:
     if own is not None:
         return Chosen(OWN, None, own, _describe(OWN, OWN, {}, 0, {}))
     signal, coordinates = next(iter(signals.items()))
-    layers = _make_ridge(UNTRIED, outputs)(coordinates.z, target)
+    layers = _make_ridge(UNTRIED, outputs, phi)(coordinates.z, target)
     said = apply_layers(layers, coordinates.z)
     return Chosen(signal, coordinates.unfold(layers), said, _describe("ridge", signal, {"strength": UNTRIED}, 0, {}))
 
@@ -111,9 +117,11 @@ def _describe(
     return {"kind": name, "signal": signal, **settings, "folds": folds, "held_out_loss": dict(losses)}
 
 
-def _stratify(target: Array, outputs: int) -> Array:
-    if outputs == 1:
+def _stratify(target: Array, phi: Phi) -> Array:
+    if phi == "identity":
         return np.zeros(len(target), np.int64)
+    if phi == "sigmoid":
+        return np.asarray((target > 0.5).sum(axis=1))  # how many labels a row has
     return np.asarray(target if target.ndim == 1 else target.argmax(axis=1))
 
 
@@ -126,17 +134,17 @@ def assign_folds(strata: Array, seed: int) -> Array:
     return folds
 
 
-def _make_ridge(strength: float, outputs: int) -> Fit:
-    return RidgeLogistic(outputs, strength) if outputs > 1 else Ridge(strength)
+def _make_ridge(strength: float, outputs: int, phi: Phi) -> Fit:
+    return RidgeLogistic(outputs, strength, phi) if outputs > 1 else Ridge(strength)
 
 
-def _try_ridges(signal: str, z: Array, target: Array, outputs: int, folds: Array) -> list[_Tried]:
+def _try_ridges(signal: str, z: Array, target: Array, outputs: int, phi: Phi, folds: Array) -> list[_Tried]:
     """Try strengths from the largest down, until two in a row were worse than the last: weak ones take longest."""
     tried: list[_Tried] = []
     for strength in STRENGTHS:
-        fit = _make_ridge(strength, outputs)
+        fit = _make_ridge(strength, outputs, phi)
         held_out = cross_fit(fit, z, target, outputs, folds)
-        loss = measure_loss(held_out, target, outputs)
+        loss = measure_loss(held_out, target, phi)
         tried.append(_Tried("ridge", signal, {"strength": strength}, fit, held_out, loss))
         losses = [each.loss for each in tried[-3:]]
         if len(losses) == 3 and losses[0] < losses[1] < losses[2]:
@@ -153,7 +161,9 @@ def cross_fit(fit: Fit, z: Array, target: Array, outputs: int, folds: Array) -> 
     return held_out
 
 
-def _try_networks(signal: str, z: Array, target: Array, outputs: int, folds: Array, seed: int) -> list[_Tried]:
+def _try_networks(
+    signal: str, z: Array, target: Array, outputs: int, phi: Phi, folds: Array, seed: int
+) -> list[_Tried]:
     tried = []
     for decay in NETWORK_DECAYS:
         whole = SmallNetwork(outputs, decay, NETWORK_STEPS, seed)
@@ -166,26 +176,28 @@ def _try_networks(signal: str, z: Array, target: Array, outputs: int, folds: Arr
             steps = (index + 1) * CHECK_EVERY
             fit = SmallNetwork(outputs, decay, steps, seed)
             settings = {"decay": decay, "steps": steps}
-            tried.append(_Tried("network", signal, settings, fit, said, measure_loss(said, target, outputs)))
+            tried.append(_Tried("network", signal, settings, fit, said, measure_loss(said, target, phi)))
     return tried
 
 
-def measure_loss(said: Array, target: Array, outputs: int) -> float:
-    """Give the mean negative log-likelihood of classes under logits, or the mean square error of values."""
-    if outputs == 1:
+def measure_loss(said: Array, target: Array, phi: Phi) -> float:
+    """Give the mean negative log-likelihood of classes, or of label sets, under logits, or the mean square error."""
+    if phi == "identity":
         return float(np.square(said[:, 0] - target).mean())
+    if phi == "sigmoid":
+        return float((np.logaddexp(0, said) - target * said).sum(axis=1).mean())
     if target.ndim == 2:
         return float(-(target * log_softmax(said)).sum(axis=1).mean())
     return float(-log_softmax(said)[np.arange(len(target)), target].mean())
 
 
-def find_temperature(logits: Array, target: Array) -> float:
+def find_temperature(logits: Array, target: Array, phi: Phi = "softmax") -> float:
     """Find the temperature, between 1/4 and 4, with the least mean negative log-likelihood (Guo et al. 2017)."""
     from scipy.optimize import minimize_scalar
 
-    measure = partial(_measure_cooled, logits, target)
+    measure = partial(_measure_cooled, logits, target, phi)
     return float(np.exp(minimize_scalar(measure, bounds=(-np.log(4), np.log(4)), method="bounded").x))
 
 
-def _measure_cooled(logits: Array, target: Array, log_temperature: float) -> float:
-    return measure_loss(logits / np.exp(log_temperature), target, logits.shape[1])
+def _measure_cooled(logits: Array, target: Array, phi: Phi, log_temperature: float) -> float:
+    return measure_loss(logits / np.exp(log_temperature), target, phi)

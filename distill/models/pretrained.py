@@ -29,8 +29,12 @@ def load_student(
     lora_rank: int | None = None,
     lora_targets: LoraTargets = "default",
     gradient_checkpointing: bool = False,
+    several_labels: bool = False,
 ) -> Any:
     """Load a transformers classifier in float32 with `outputs` outputs, where 1 makes a regressor.
+
+    With `several_labels` a text may have any number of the labels: transformers' pipeline then takes the sigmoid of
+    each logit.
 
     `labels` become its id2label; `layers` keeps only its first ones; `dropout` replaces every dropout rate of its
     config. A head that the checkpoint lacks starts from torch's current seed. `lora_rank` freezes the encoder and
@@ -56,7 +60,8 @@ def load_student(
             replace_dropout(config, dropout)
         config.use_cache = False  # a causal model would keep keys and values for tokens that never come
         config.num_labels = outputs
-        config.problem_type = "regression" if outputs == 1 else "single_label_classification"
+        kind = "multi_label_classification" if several_labels else "single_label_classification"
+        config.problem_type = "regression" if outputs == 1 else kind
         if labels:
             config.id2label = dict(enumerate(labels))
             config.label2id = {name: i for i, name in enumerate(labels)}

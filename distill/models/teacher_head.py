@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from distill.phi import Phi
+
 Array = np.ndarray[Any, Any]
 
 HIDDEN, RATE, CHECK_EVERY = 64, 1e-3, 10  # of the network: units, learning rate, steps between two looks at it
@@ -104,27 +106,41 @@ def apply_layers(layers: Layers, z: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class RidgeLogistic:
-    """Multinomial logistic regression by L-BFGS: mean cross-entropy + strength / 2 |weight|^2."""
+    """Multinomial logistic regression by L-BFGS: mean cross-entropy + strength / 2 |weight|^2.
+
+    With `phi` "sigmoid" it is one of two classes for each label: the cross-entropy is summed over labels.
+    """
 
     classes: int
     strength: float
+    phi: Phi = "softmax"
 
     def __call__(self, z: Array, target: Array) -> Layers:
-        """Fit class indices (n,), or the probabilities of classes (n, c)."""
+        """Fit class indices (n,), or the probabilities of classes, or of labels (n, c)."""
         from scipy.optimize import minimize
 
-        wanted = np.eye(self.classes)[target] if target.ndim == 1 else target
+        wanted = np.eye(self.classes)[target] if target.ndim == 1 else target.astype(np.float64)
         prior = np.log(np.maximum(wanted.sum(0), 0.5))  # a class without a row is rare, not impossible
-        start = np.concatenate([np.zeros(z.shape[1] * self.classes), prior - prior.mean()])
+        if self.phi == "sigmoid":
+            prior = prior - np.log(np.maximum(len(wanted) - wanted.sum(0), 0.5))
+        else:
+            prior = prior - prior.mean()
+        start = np.concatenate([np.zeros(z.shape[1] * self.classes), prior])
         options = {"maxiter": 500, "gtol": 1e-6, "maxcor": 20}
         found = minimize(self._measure, start, (z, wanted), method="L-BFGS-B", jac=True, options=options).x
         return [(found[: -self.classes].reshape(z.shape[1], self.classes), found[-self.classes :])]
 
     def _measure(self, flat: Array, z: Array, wanted: Array) -> tuple[float, Array]:
         weight, bias = flat[: -self.classes].reshape(z.shape[1], self.classes), flat[-self.classes :]
-        logs = log_softmax(z @ weight + bias)
-        slope = (np.exp(logs) * wanted.sum(1, keepdims=True) - wanted) / len(z)
-        loss = -(wanted * logs).sum() / len(z) + self.strength / 2 * (weight**2).sum()
+        said = z @ weight + bias
+        if self.phi == "sigmoid":
+            slope = (1 / (1 + np.exp(-said)) - wanted) / len(z)
+            loss = (np.logaddexp(0, said) - wanted * said).sum() / len(z)
+        else:
+            logs = log_softmax(said)
+            slope = (np.exp(logs) * wanted.sum(1, keepdims=True) - wanted) / len(z)
+            loss = -(wanted * logs).sum() / len(z)
+        loss += self.strength / 2 * (weight**2).sum()
         return float(loss), np.concatenate([(z.T @ slope + self.strength * weight).reshape(-1), slope.sum(0)])
 
 
@@ -153,7 +169,7 @@ class SmallNetwork:
     seed: int
 
     def __call__(self, z: Array, target: Array) -> Layers:
-        """Fit class indices (n,)."""
+        """Fit class indices (n,), or the labels (n, c) that each row has."""
         return self.trace(z, target)[-1]
 
     def trace(self, z: Array, target: Array) -> list[Layers]:
@@ -167,7 +183,11 @@ class SmallNetwork:
             optimizer = torch.optim.AdamW([*first.parameters(), *second.parameters()], lr=RATE, weight_decay=self.decay)
             found = []
             for step in range(1, self.steps + 1):
-                loss = functional.cross_entropy(second(first(x).relu()), y)
+                said = second(first(x).relu())
+                if y.dtype == torch.bool:
+                    loss = functional.binary_cross_entropy_with_logits(said, y.float(), reduction="sum") / len(y)
+                else:
+                    loss = functional.cross_entropy(said, y)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -157,7 +157,14 @@ def _name_test(metrics: Metrics) -> str:
 
 def _describe_head(head: Metrics) -> str:
     """Say which head gave the soft targets, and how it did on labelled rows that it was not fitted on."""
-    names = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier score", "ece": "ECE", "mse": "mean square error"}
+    names = {
+        "accuracy": "accuracy",
+        "f1_micro": "F1 (micro)",
+        "nll": "NLL",
+        "brier": "Brier score",
+        "ece": "ECE",
+        "mse": "mean square error",
+    }
     scores = ", ".join(f"{word} {head[name]:.3f}" for name, word in names.items() if name in head)
     how = f"{head['folds']}-fold cross-validation on" if head["folds"] else "not held out, on"
     source = (

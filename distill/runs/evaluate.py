@@ -56,6 +56,10 @@ def evaluate_run(
         raise UsageError(
             f"{folder} is a task of {outputs} outputs, and {run_folder} was trained for {model.config.num_labels}"
         )
+    several = model.config.problem_type == "multi_label_classification"
+    if several != (manifest.kind == "multilabel"):
+        one, other = ("several labels", "one label") if several else ("one label", "several labels")
+        raise UsageError(f"{run_folder} gives a text {one}, and in {folder} a text has {other}")
     encoder = TextEncoder(tokenizer, tokenizer.model_max_length)
     found = find_scored(folder, manifest, split)
     rows = scored_rows(found, encoder, DEFAULT_BUFFER_BYTES)

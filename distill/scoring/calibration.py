@@ -29,7 +29,14 @@ class Calibration:
 
 
 def measure_calibration(logits: Array, target: Array) -> Calibration:
-    """Measure all seeds together: logits (seeds, rows, c), target (rows,). Confidence is the largest softmax."""
+    """Measure all seeds together: logits (seeds, rows, c), target (rows,). Confidence is the largest softmax.
+
+    Where a row has several labels, target is (rows, c) of booleans, and each label of each row is measured as one of
+    two classes: the logits (seeds, rows c, 2) of its not being there, 0, and of its being there.
+    """
+    if target.ndim == 2:
+        one = logits.reshape(len(logits), -1)
+        logits, target = np.stack([np.zeros_like(one), one], axis=-1), target.reshape(-1).astype(np.int64)
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     logprobs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     probabilities = np.exp(logprobs)

@@ -1,4 +1,8 @@
-"""The metrics of the tasks, in float64. `logits` is (n, c), or (n, 1) for regression; `target` is (n,)."""
+"""The metrics of the tasks, in float64. `logits` is (n, c), or (n, 1) for regression; `target` is (n,).
+
+Where a row has several labels, `target` is (n, c) of booleans, and a label is said where its logit is above 0: where
+it is likelier than not.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -47,15 +51,49 @@ def pearson(values: Array, target: Array) -> float:
     return float(x @ y / scale) if scale else 0.0
 
 
+def f1_micro(logits: Array, target: Array) -> float:
+    """Give F1 of all labels of all rows together, 2 hits / (said + there); 0 where it is undefined."""
+    said = logits > 0
+    total = int(said.sum() + target.sum())
+    return 2 * int((said & target).sum()) / total if total else 0.0
+
+
+def f1_macro(logits: Array, target: Array) -> float:
+    """Give the mean over labels of each one's F1; one that is neither said nor there counts 0, as in scikit-learn."""
+    said = logits > 0
+    hits, total = (said & target).sum(axis=0), said.sum(axis=0) + target.sum(axis=0)
+    return float(np.divide(2.0 * hits, total, out=np.zeros(len(total)), where=total > 0).mean())
+
+
+def f1_samples(logits: Array, target: Array) -> float:
+    """Give the mean over rows of each one's F1."""
+    return float(score_sets(logits, target).mean())
+
+
+def score_sets(logits: Array, target: Array) -> Array:
+    """Give each row's F1, float64 (n,); 0 where nothing is said of a row that has no label, as in scikit-learn."""
+    said = logits > 0
+    hits, total = (said & target).sum(axis=1), said.sum(axis=1) + target.sum(axis=1)
+    return np.asarray(np.divide(2.0 * hits, total, out=np.zeros(len(total)), where=total > 0))
+
+
+def subset_accuracy(logits: Array, target: Array) -> float:
+    """Give the share of rows of which exactly their labels are said."""
+    return float(((logits > 0) == target).all(axis=1).mean())
+
+
 METRICS: dict[str, Callable[[Array, Array], float]] = {
     "accuracy": accuracy,
     "f1": f1,
     "matthews": matthews,
     "pearson": pearson,
+    "f1_micro": f1_micro,
+    "f1_macro": f1_macro,
+    "f1_samples": f1_samples,
+    "subset_accuracy": subset_accuracy,
 }
-
-
-SPANS = {"accuracy": 1.0, "f1": 1.0, "matthews": 2.0, "pearson": 2.0}  # the largest differences of two scores
+SET_METRICS = ("f1_micro", "f1_macro", "f1_samples", "subset_accuracy")  # of several labels a row
+SPANS = {name: 2.0 if name in ("matthews", "pearson") else 1.0 for name in METRICS}  # the largest difference of scores
 
 
 def find_metric(name: str) -> Callable[[Array, Array], float]:

@@ -21,7 +21,7 @@ VECTOR_BATCH_SIZE, VECTOR_BATCH_BYTES = 1024, 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Logits, float32 (n, c), or values (n, 1) of a regression, of n rows with their `target` (n,).
+    """Logits, float32 (n, c), or values (n, 1) of a regression, of n rows with their `target` (n,) or (n, c).
 
     `number` is a row's place in the split.
     """

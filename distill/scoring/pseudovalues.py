@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from distill.data.columns import Array
-from distill.scoring.metrics import find_metric
+from distill.scoring.metrics import find_metric, score_sets
 
 
 def make_pseudovalues(metric: str, logits: Array, target: Array) -> Array:
@@ -13,8 +13,8 @@ def make_pseudovalues(metric: str, logits: Array, target: Array) -> Array:
 
     The jackknife's pseudovalues n s - (n - 1) s_i, s_i the score without row i (Dorfman, Berbaum and Metz 1992), are
     shifted by s minus their mean, which takes the jackknife's correction of bias out again: they are normalised
-    (Hillis, Berbaum and Metz 2008). Of accuracy each is whether the row is right. `logits` is (n, c), or (n, 1) for
-    regression; `target` is (n,). A single row has all of the score. Time and memory grow with n and c, not with their
+    (Hillis, Berbaum and Metz 2008). Of accuracy each is whether the row is right. `logits` and `target` are as in
+    distill.scoring.metrics. A single row has all of the score. Time and memory grow with n and c, not with their
     product. Raises UsageError for an unknown metric.
     """
     whole = find_metric(metric)(logits, target)
@@ -26,8 +26,7 @@ def make_pseudovalues(metric: str, logits: Array, target: Array) -> Array:
 
 
 def _leave_out_of_accuracy(logits: Array, target: Array) -> Array:
-    right = logits.argmax(axis=1) == target
-    return np.asarray((right.sum() - right) / (len(right) - 1))
+    return _leave_out_of_mean(logits.argmax(axis=1) == target)
 
 
 def _leave_out_of_f1(logits: Array, target: Array) -> Array:
@@ -71,6 +70,33 @@ def _leave_out_of_pearson(values: Array, target: Array) -> Array:
     return _divide(xy, np.where(scale > tiny, scale, 0))
 
 
+def _leave_out_of_f1_micro(logits: Array, target: Array) -> Array:
+    said = logits > 0
+    hits, total = (said & target).sum(axis=1), said.sum(axis=1) + target.sum(axis=1)
+    return _divide(2.0 * (hits.sum() - hits), total.sum() - total)
+
+
+def _leave_out_of_f1_macro(logits: Array, target: Array) -> Array:
+    """Give the mean over labels without each row, a label at a time."""
+    scores = np.zeros(len(target))
+    for said, there in zip((logits > 0).T, target.T, strict=True):
+        hit, total = said & there, said.astype(np.int64) + there
+        scores += _divide(2.0 * (hit.sum() - hit), total.sum() - total)
+    return scores / target.shape[1]
+
+
+def _leave_out_of_mean(each: Array) -> Array:
+    return np.asarray((each.sum() - each) / (len(each) - 1))
+
+
+def _leave_out_of_f1_samples(logits: Array, target: Array) -> Array:
+    return _leave_out_of_mean(score_sets(logits, target))
+
+
+def _leave_out_of_subset_accuracy(logits: Array, target: Array) -> Array:
+    return _leave_out_of_mean(((logits > 0) == target).all(axis=1))
+
+
 def _divide(above: Array, below: Array) -> Array:
     """Divide where `below` is above 0; 0 elsewhere, as the metrics are where they are undefined."""
     return np.asarray(np.divide(above, below, out=np.zeros(np.shape(above)), where=np.asarray(below) > 0))
@@ -81,4 +107,8 @@ _LEAVERS_OUT: dict[str, Callable[[Array, Array], Array]] = {
     "f1": _leave_out_of_f1,
     "matthews": _leave_out_of_matthews,
     "pearson": _leave_out_of_pearson,
+    "f1_micro": _leave_out_of_f1_micro,
+    "f1_macro": _leave_out_of_f1_macro,
+    "f1_samples": _leave_out_of_f1_samples,
+    "subset_accuracy": _leave_out_of_subset_accuracy,
 }

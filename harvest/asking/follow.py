@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
 
-TRUTH = ("label", "target", "target_text", "references")
+TRUTH = ("label", "label_set", "target", "target_text", "references")
 _IDENTITY = ("sample_id", "draw")
 
 
@@ -245,10 +245,12 @@ def _hash_truth(frame: "pl.DataFrame") -> Numbers:
     """A hash of a row's label, target and right texts, in the precision in which they are kept."""
     import polars as pl
 
+    label_set = pl.col("label_set").cast(pl.List(pl.Int64))
     references = pl.col("references").cast(pl.List(pl.String))
     spelt = pl.concat_str(pl.element().str.len_bytes().cast(pl.String), pl.lit(":"), pl.element())
     truth = frame.select(
         pl.col("label").cast(pl.Int64),
+        label_set.list.eval(pl.element().cast(pl.String)).list.join(",").alias("label_set"),
         pl.col("target").cast(pl.Float32),
         pl.col("target_text").cast(pl.String),
         references.list.eval(spelt).list.join("").alias("references"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
-_TRUTH = ("label", "target", "target_text", "references")
+_TRUTH = ("label", "label_set", "target", "target_text", "references")
 _READ = (*FINGERPRINTED, "draw", "status", "label_logprobs")
 
 
@@ -72,7 +72,7 @@ def find_unsure(folder: Path, manifest: Manifest, splits: Sequence[str], below: 
     """
     import polars as pl
 
-    rows = {}
+    rows, several = {}, manifest.kind == "multilabel"
     counts = np.zeros(4, np.int64)
     for split in splits:
         found = []
@@ -85,8 +85,10 @@ def find_unsure(folder: Path, manifest: Manifest, splits: Sequence[str], below: 
             unsure = np.zeros(table.num_rows, np.bool_)
             if scored.any():
                 logprobs = table["label_logprobs"].filter(pa.array(scored)).combine_chunks()
-                most = logprobs.flatten().to_numpy().reshape(int(scored.sum()), -1).max(axis=1)
-                unsure[scored] = np.exp(most.astype(np.float64)) < below
+                shares = np.exp(logprobs.flatten().to_numpy().astype(np.float64)).reshape(int(scored.sum()), -1)
+                # Of several labels a row, each is there or is not: the one of which that is least sure counts.
+                sure = np.maximum(shares, 1 - shares).min(axis=1) if several else shares.max(axis=1)
+                unsure[scored] = sure < below
             chosen = unsure | (asked & ~whole)
             counts += [asked.sum(), (asked & ~whole).sum(), unsure.sum(), scored.sum()]
             frame = pl.DataFrame(pl.from_arrow(table.select(FINGERPRINTED).filter(pa.array(chosen))))

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harvest.chat.dialects import DIALECTS, Dialect, Scoring
-from harvest.chat.prompts import FREE_TEXT
+from harvest.chat.prompts import FREE_TEXT, LABEL_SET
 from harvest.chat.reply import Form, parse
 from harvest.chat.scoring import LabelWords
 from shared.tasks import Task
 
 MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
 FEW_LOGPROBS = 5
+WRITTEN = frozenset({Scoring.TEXT, Scoring.LABEL_SET})
 # What a parser makes of a reply. Its bill is not its own to change.
 READ_COLUMNS = (
     *("status", "reply", "finish_reason", "label_logprobs", "residual_mass", "reply_ids", "reply_logprobs"),
@@ -42,14 +43,27 @@ class Elicitation:
 
 
 def make_words(task: Task) -> LabelWords | None:
-    """The label words of a classification; None for a task that has none. Raises UsageError as LabelWords does."""
-    return LabelWords(task.label_words) if task.kind == "classification" else None
+    """The label words of a task; None where its answers are no labels. Raises UsageError as LabelWords does."""
+    return LabelWords(task.label_words, several=task.kind == "multilabel") if task.has_labels else None
 
 
 def read_words(recipe: Mapping[str, Any]) -> LabelWords | None:
     """The label words of a recipe, None where it is of a task that has none."""
-    words = recipe["prompt"]["label_words"]
-    return LabelWords(words) if words else None
+    prompt = recipe["prompt"]
+    words = prompt["label_words"]
+    return LabelWords(words, several=prompt.get("answer") == LABEL_SET) if words else None
+
+
+def find_written(words: LabelWords | None) -> Scoring | None:
+    """The scoring of an answer that is written: a text, or a list of label words; None where labels are scored."""
+    if words is None:
+        return Scoring.TEXT
+    return Scoring.LABEL_SET if words.several else None
+
+
+def is_scored(words: LabelWords | None) -> bool:
+    """Whether an answer is the scores of one of the words, and not a text: free, or a list of words."""
+    return find_written(words) is None
 
 
 def wants_number(recipe: Mapping[str, Any]) -> bool:
@@ -94,7 +108,7 @@ def make_local_form(scoring: Scoring, words: LabelWords | None, *, numeric: bool
 
 def limit_local_tokens(scoring: Scoring) -> int:
     """How many tokens its reply may have, unless the user says: the labels' scores need no more than one."""
-    return 512 if scoring is Scoring.TEXT else 1
+    return {Scoring.TEXT: 512, Scoring.LABEL_SET: 128}.get(scoring, 1)
 
 
 def explain_draws(temperature: float | None, is_scored: bool) -> str | None:

@@ -12,6 +12,7 @@ import orjson
 
 from harvest.chat.dialects import DIALECTS, Scoring
 from harvest.chat.elicitation import READ_COLUMNS
+from harvest.chat.prompts import FREE_TEXT, LABEL_SET
 from harvest.chat.reply import Form, parse
 from harvest.chat.scoring import LabelWords
 from shared.schema import Answer, Status
@@ -40,7 +41,8 @@ def describe_reading(task: Task, values: Sequence[str]) -> dict[str, Any]:
         for name, word in zip(names, words, strict=True)
         if name.casefold() not in known
     }
-    answer = "label" if words else "number" if task.kind == "regression" else "text"
+    answers = {"classification": "label", "multilabel": LABEL_SET, "regression": "number"}
+    answer = answers.get(task.kind, FREE_TEXT)
     return {"answer": answer, "label_words": list(words), "spellings": spellings}
 
 
@@ -56,7 +58,8 @@ class ReplyReader:
     @classmethod
     def make(cls, reading: Mapping[str, Any], scoring: Scoring) -> Self:
         """Make the reader of what describe_reading gave. Raises UsageError as LabelWords does."""
-        words = LabelWords(reading["label_words"]) if reading["label_words"] else None
+        several = reading["answer"] == LABEL_SET
+        words = LabelWords(reading["label_words"], several=several) if reading["label_words"] else None
         return cls(words, reading["spellings"], reading["answer"] == "number", scoring)
 
     def read(self, raw: bytes) -> Answer:
@@ -91,6 +94,8 @@ def choose_scoring(raws: Sequence[bytes], reading: Mapping[str, Any]) -> Scoring
     """
     if not reading["label_words"]:
         return Scoring.TEXT
+    if reading["answer"] == LABEL_SET:
+        return Scoring.LABEL_SET
     reader = ReplyReader.make(reading, Scoring.TOP_LOGPROBS)
     scored = any(reader.read(raw).status is Status.OK for raw in raws)
     return Scoring.TOP_LOGPROBS if scored else Scoring.VOTES

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Annotated, Any, TypeAlias
 
 from harvest.chat.dialects import Scoring
-from harvest.chat.scoring import Distribution, make_distribution, separate_first_tokens, spell_word
+from harvest.chat.scoring import Distribution, LabelWords, make_distribution, separate_first_tokens, spell_word
 from shared.errors import UsageError
 from shared.options import Option
 
@@ -174,17 +174,23 @@ class LabelScorer:
     """How the labels of a task are scored: `words` are None for a task that has none.
 
     `scoring` is what the user chose, None for first tokens where they tell the words apart and are few, and else whole
-    words.
+    words. Where an answer lists several words, none is scored: raises UsageError where the user chose a scoring.
     """
 
-    def __init__(self, words: Sequence[str] | None, scoring: LabelScoring | None, encode: Encode) -> None:
-        self._words, self._chosen, self._encode = words, scoring, encode
+    def __init__(self, words: LabelWords | None, scoring: LabelScoring | None, encode: Encode) -> None:
+        self._words = None if words is None or words.several else words.words
+        self._lists = words is not None and words.several
+        if self._lists and scoring is not None:
+            raise UsageError(
+                f"--scoring {scoring}: a row has several labels, and the teacher lists them; the labels are not scored"
+            )
+        self._chosen, self._encode = scoring, encode
 
     @cached_property
     def scoring(self) -> Scoring:
         """What is scored. Loads the tokenizer."""
         if self._words is None:
-            return Scoring.TEXT
+            return Scoring.LABEL_SET if self._lists else Scoring.TEXT
         if self._chosen is not None:
             return Scoring(str(self._chosen))
         try:
@@ -192,6 +198,11 @@ class LabelScorer:
         except UsageError:
             return Scoring.WORDS
         return Scoring.TOKEN_IDS if sum(map(len, found)) <= MOST_TOKENS else Scoring.WORDS
+
+    @property
+    def words(self) -> Sequence[str]:
+        """The words that are scored."""
+        return self._words or ()
 
     @cached_property
     def first_tokens(self) -> tuple[tuple[int, ...], ...]:
@@ -225,6 +236,5 @@ class LabelScorer:
 
     def describe(self) -> Mapping[str, Any]:
         """What a recipe says of it. Raises UsageError for words that cannot be told apart so."""
-        if self.trie is None and not self.first_tokens:  # either raises
-            return {"mode": str(Scoring.TEXT)}
+        _ = self.trie, self.first_tokens  # either raises
         return {"mode": str(self.scoring)}

@@ -10,7 +10,8 @@ from shared.errors import UsageError
 from shared.example import Example
 from shared.tasks import Task
 
-FREE_TEXT = "text"  # in a recipe's prompt: the answer is neither one of the label words nor a number
+# In a recipe's prompt: the answer is neither one of the label words nor a number; it is any number of label words.
+FREE_TEXT, LABEL_SET = "text", "label_set"
 
 
 class Draw(StrEnum):
@@ -39,7 +40,8 @@ def use_letters(task: Task) -> Task:
     and for more labels than letters.
     """
     if task.kind != "classification":
-        raise UsageError(f"--letters: the answers of {task.name} are no labels")
+        what = "several labels each" if task.has_labels else "no labels"
+        raise UsageError(f"--letters: the answers of {task.name} are {what}")
     if len(task.label_words) > len(ascii_uppercase):
         raise UsageError(
             f"--letters: {task.name} has {len(task.label_words)} labels, and there are {len(ascii_uppercase)} letters; "
@@ -75,6 +77,8 @@ def lay_out(example: Example) -> str:
 def describe_prompt(task: Task, draw: Draw) -> Mapping[str, Any]:
     """What changes any prompt of `task`: the entry "prompt" of the recipe of a teacher that answers in words."""
     prompt = {"question": task.question, "label_words": list(task.label_words), "draw": str(draw)}
+    if task.kind == "multilabel":
+        return {**prompt, "answer": LABEL_SET}
     return {**prompt, "answer": FREE_TEXT} if task.is_written else prompt
 
 

@@ -19,6 +19,7 @@ from harvest.chat.scoring import (
     Distribution,
     LabelWords,
     Position,
+    score_label_set,
     score_positions,
     score_token_ids,
     score_votes,
@@ -325,6 +326,19 @@ def _read_votes(form: Form, choices: Sequence[Any], positions: Sequence[Position
     return _Verdict(Status.OK, None, score_votes(form.words, answers))
 
 
+def _read_label_set(form: Form, choices: Sequence[Any], positions: Sequence[Position], cut: bool) -> _Verdict:
+    assert form.words is not None
+    message = choices[0].get("message") or {}
+    if _is_cut_thinking(message):
+        return _Verdict(Status.TRUNCATED, f"the reply was cut while the model was thinking; {_MORE_TOKENS}")
+    if cut:  # a word of it may be a part of another
+        return _Verdict(Status.TRUNCATED, "the list of labels was cut at its length limit; raise --max-tokens")
+    found = form.words.match_set(_read_text(message) or "")
+    if found is None:
+        return _Verdict(Status.UNPARSABLE, "the answer is no list of labels, or names others")
+    return _Verdict(Status.OK, None, score_label_set(form.words, found))
+
+
 def _read_plain(form: Form, choices: Sequence[Any], positions: Sequence[Position], cut: bool) -> _Verdict:
     message = choices[0].get("message") or {}
     if _is_cut_thinking(message):
@@ -352,6 +366,7 @@ _READERS: Mapping[Scoring, Reader] = {
     Scoring.TOP_LOGPROBS: _read_logprobs,
     Scoring.CHOICE: _read_votes,  # a constrained answer is one vote
     Scoring.VOTES: _read_votes,
+    Scoring.LABEL_SET: _read_label_set,
     Scoring.TEXT: _read_plain,
 }
 

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +23,12 @@ LEAST_BEGINNING = 2
 # What may stand before the word: white space, quotes, mark-up.
 _OPENING = " \t\r\n\"'`*_([“‘「"
 _CLOSING = _OPENING + ".,:;!)]>”’」。"
+# What stands between the labels of a list, what may stand before each of them, and what joins the last two.
+_SEPARATOR = re.compile(r"[,;\n]")
+_BULLET = re.compile(r"^(?:[-•*–]|\d+[.)])\s+")
+_AND = re.compile(r"\s+(?:and|&)\s+")
+_LONGEST_HEADING = 6  # words
+_FENCED_LIST = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
 _FENCED = re.compile(r"\s*```(?:json)?\s*(\{.*\})\s*```\s*", re.DOTALL)
 # What ends the clause that a label word makes at an answer's beginning: "yes, because ...", "positive (clearly)".
 _CLAUSE_END = re.compile(r"\s*(?:$|[.,;:!)\n(\]}]|[-–—]\s|\s(?:because|since|as|for)\b)")
@@ -86,13 +92,15 @@ class Distribution:
 class LabelWords:
     """The words a teacher answers with, one a label, and how a beginning of a reply is matched to them.
 
+    With `several` an answer lists any number of them.
+
     Case, and white space, quotes or mark-up before the word, make no difference. One word may begin another ("1" and
     "10"): then a beginning that fits both tells nothing until more is said. Raises UsageError, naming the words, where
-    one is empty or two are equal.
+    one is empty or two are equal, or one could not be told apart in a list.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self.words = tuple(words)
+    def __init__(self, words: Sequence[str], *, several: bool = False) -> None:
+        self.words, self.several = tuple(words), several
         self._folded = tuple(_fold(word).strip() for word in words)
         self._cache: dict[str, int | None] = {}
         for i, word in enumerate(self._folded):
@@ -104,6 +112,11 @@ class LabelWords:
                         f"the label words {self.words[i]!r} and {self.words[j]!r} cannot be told apart; give other "
                         "words with --label-words"
                     )
+            if several and _SEPARATOR.search(word):
+                raise UsageError(
+                    f"the label word {self.words[i]!r} has a comma, a semicolon or a line break, which separate the "
+                    "labels of an answer; give other words with --label-words"
+                )
 
     def __len__(self) -> int:
         return len(self.words)
@@ -177,6 +190,32 @@ class LabelWords:
         before = rest[: matches[-1].start()]
         return {label} if _STATES.search(before, max(0, len(before) - _STATED_WITHIN)) else set()
 
+    def match_set(self, text: str) -> frozenset[int] | None:
+        """The labels that a whole answer lists; None where it holds anything else.
+
+        Understood: words with commas, semicolons, line breaks or an "and" between them, quotes, bullets and numbers
+        around them, a heading with a colon before them, JSON (a list, or {"labels": [...]}), and "none" for no label.
+        """
+        plain = split_thinking(text).answer.strip()
+        if fenced := _FENCED_LIST.fullmatch(plain):
+            plain = fenced[1]
+        parts = _read_list(plain)
+        if parts is None:
+            parts = _SEPARATOR.split(_fold(plain))
+        found = self._match_parts(parts)
+        heading, colon, rest = _fold(plain).partition(":")
+        if found is None and colon and len(heading.split()) <= _LONGEST_HEADING:
+            found = self._match_parts(_SEPARATOR.split(rest))
+        return found
+
+    def _match_parts(self, parts: Sequence[str]) -> frozenset[int] | None:
+        stripped = (_BULLET.sub("", _fold(part).strip()).lstrip(_OPENING).rstrip(_CLOSING) for part in parts)
+        named = [part if part in self._folded else part.removeprefix("and ") for part in stripped if part]
+        words = [word for part in named for word in ([part] if part in self._folded else _AND.split(part))]
+        if words and all(word in self._folded for word in words):
+            return frozenset(map(self._folded.index, words))
+        return frozenset() if words == ["none"] or not parts else None
+
     def find_word(self, text: str) -> int | None:
         """The label whose word `text` is, with nothing but white space and mark-up around it; None where it is none."""
         plain = _fold(text).lstrip(_OPENING).rstrip(_CLOSING)
@@ -197,6 +236,19 @@ def _read_label(text: str) -> str:
         except (ValueError, KeyError, TypeError, RecursionError):
             return ""
     return _fold(text).strip()
+
+
+def _read_list(text: str) -> list[str] | None:
+    """The texts of a JSON list, or of {"labels": [...]}; None of any other text."""
+    if not text.startswith(("[", "{")):
+        return None
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(read, dict) and len(read) == 1:
+        read = next(iter(read.values()))
+    return read if isinstance(read, list) and all(isinstance(one, str) for one in read) else None
 
 
 def _fold(text: str) -> str:
@@ -291,6 +343,11 @@ def score_votes(words: LabelWords, answers: Sequence[str]) -> Distribution:
     """The label distribution as the share of votes: `answers` are samples of the same request."""
     votes = Counter(words.match_answer(answer) for answer in answers)
     return make_distribution([votes[label] / len(answers) for label in range(len(words))])
+
+
+def score_label_set(words: LabelWords, found: Collection[int]) -> Distribution:
+    """The labels of a list as probabilities, each its label's own: 1 for those that it holds, 0 for the others."""
+    return Distribution(tuple(0.0 if label in found else LOG_ZERO for label in range(len(words))), 0.0)
 
 
 def score_words(logprobs: Sequence[float]) -> Distribution:

@@ -3,6 +3,7 @@
 A line is a name, a verdict, numbers, and hashes in place of texts: it is as short where a row says much.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,8 @@ def read_common_rows(folders: Sequence[Path], split: str | None) -> CommonRows:
     rows = [order.join(table, on=_KEY, how="left", maintain_order="left") for table in tables]
     _check_same_texts(folders, rows)
     answers = [_make_answers(*one) for one in zip(manifests, rows, strict=True)]
-    wanted = "label probabilities" if manifests[0].kind == "classification" else "replies"
+    has_labels = manifests[0].kind in ("classification", "multilabel")
+    wanted = "label probabilities" if has_labels else "replies"
     for folder, own in zip(folders, answers, strict=True):
         says = own.said.any() if wanted == "replies" else own.probabilities is not None
         if own.whole.any() and not says:
@@ -145,11 +147,12 @@ def _read_table(folder: Path, manifest: Manifest, split: str | None) -> "pl.Data
             for piece in iterate_pieces(folder, manifest, _COLUMNS, name):
                 table = piece.table.select(_COLUMNS).filter(pa.array(piece.current))
                 asked = pc.and_(pc.equal(table["draw"], 0), pc.not_equal(table["status"], str(Status.UNASKED)))
-                parts.append(_condense(name, table.filter(asked), judge))
+                several = manifest.kind == "multilabel"
+                parts.append(_condense(name, table.filter(asked), judge, several=several))
     return pl.concat(parts) if parts else pl.DataFrame(schema=dict.fromkeys(_KEY, pl.String))
 
 
-def _condense(split: str, table: pa.Table, judge: Judge | None) -> "pl.DataFrame":
+def _condense(split: str, table: pa.Table, judge: Judge | None, *, several: bool) -> "pl.DataFrame":
     """Make of rows what is compared: each text and reply becomes a hash."""
     import polars as pl
 
@@ -158,7 +161,10 @@ def _condense(split: str, table: pa.Table, judge: Judge | None) -> "pl.DataFrame
     replies = [None if reply is None else " ".join(reply.split()).casefold() for reply in frame["reply"].to_list()]
     names = frame["sample_id"].to_list()
     whole = pl.col("status") == str(Status.OK)
-    texts = [pl.col(name).is_not_null() for name in ("label", "target_text")]
+    scores = pl.col("label_logprobs").list
+    likely = scores.eval((pl.element() > math.log(0.5)).cast(pl.String)).list.join("")
+    label = likely.hash(0) if several else scores.arg_max().cast(pl.UInt64) + 1
+    texts = [pl.col(name).is_not_null() for name in ("label", "label_set", "target_text")]
     return frame.select(
         pl.lit(split).alias("split"),
         "sample_id",
@@ -168,7 +174,7 @@ def _condense(split: str, table: pa.Table, judge: Judge | None) -> "pl.DataFrame
         pl.any_horizontal(*texts, (pl.col("references").list.len() > 0).fill_null(value=False)).alias("known"),
         pl.Series("right", verdicts == RIGHT),
         pl.when(whole & pl.col("label_logprobs").is_not_null())
-        .then(pl.col("label_logprobs").list.arg_max().cast(pl.UInt64) + 1)
+        .then(label)
         .when(whole & pl.col("reply").is_not_null())
         .then(pl.Series(replies, dtype=pl.String).hash(0))
         .otherwise(0)

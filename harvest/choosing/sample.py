@@ -77,7 +77,7 @@ def _choose_split(loaded: LoadedTask, named: str | None) -> str:
 
 def _check_judged(task: Task) -> None:
     """Refuse a task of which nothing says when an answer is right, before anything is paid for."""
-    if task.kind != "classification" and task.answer_rule is None:
+    if not task.has_labels and task.answer_rule is None:
         raise UsageError(
             f"{task.name} has {'numbers' if task.kind == 'regression' else 'texts'} as answers, and no rule that says "
             "which are right: harvest compare takes tasks with labels, or with an --answer-rule"
@@ -86,7 +86,7 @@ def _check_judged(task: Task) -> None:
 
 def _check_answers(candidates: Sequence[Candidate], task: Task) -> None:
     """Refuse a teacher that gives nothing which could be right: vectors alone, say."""
-    wanted = "label_logprobs" if task.kind == "classification" else "reply"
+    wanted = "label_logprobs" if task.has_labels else "reply"
     for one in candidates:
         if one.harvest is None or one.harvest.onto is not None:
             continue

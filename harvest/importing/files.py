@@ -111,14 +111,16 @@ def _open_answers(
     columns = open_table(path).read_columns()
     layout = find_layout(str(path), columns, loaded, config)
     if layout.kind == "scores":
-        read = open_scores(path, layout, scratch / "scores")
+        read = open_scores(path, layout, scratch / "scores", several=loaded.task.kind == "multilabel")
         keys = _find_keys(config, layout, path, len(read.scores.array), read.ids, read.texts)
         matching = match_rows(loaded, splits, keys)
         described = {**describe_layout(layout), "logs": read.scores.logs}
         return OpenFile(read.scores, matching, {**_describe_file(path, matching, keys.rows), **described})
     reading = describe_reading(loaded.task, loaded.label_values)
     if reading["label_words"]:
-        LabelWords(reading["label_words"])  # refuses words that cannot be told apart
+        LabelWords(
+            reading["label_words"], several=loaded.task.kind == "multilabel"
+        )  # refuses words that cannot be told apart
     spilled = spill_replies(path, layout, scratch / "replies")
     if not spilled.samples:
         raise DataError(f"{path}: no row has an answer ({', '.join(layout.answers)})")

@@ -29,11 +29,12 @@ _ROUNDING = 1e-6  # of such a sum in float32
 class FileScores:
     """The numbers of a file, float64 (rows, labels), on disk; NaN throughout in a row that has none.
 
-    `logs` is whether they are natural logs of probabilities.
+    `logs` is whether they are natural logs of probabilities. With `several` labels a row, each is its label's own.
     """
 
     array: Array
     logs: bool
+    several: bool = False
 
     @property
     def row_bytes(self) -> int:
@@ -49,7 +50,7 @@ class FileScores:
         if row is None or np.isnan(row[0]):
             return Answer(Status.UNASKED)
         probabilities = np.exp(row) if self.logs else row
-        residual = max(0.0, 1.0 - math.fsum(probabilities))
+        residual = 0.0 if self.several else max(0.0, 1.0 - math.fsum(probabilities))
         if 1.0 - residual < LEAST_MASS:
             return Answer(Status.UNPARSABLE, error="next to none of the probability is on a label", cost_usd=None)
         with np.errstate(divide="ignore"):
@@ -71,11 +72,11 @@ class OpenScores:
     texts: list[list[int]] | None
 
 
-def open_scores(path: Path, layout: FileLayout, scratch: Path) -> OpenScores:
+def open_scores(path: Path, layout: FileLayout, scratch: Path, *, several: bool = False) -> OpenScores:
     """Read a file of distributions into a scratch file.
 
     Raises DataError, naming the row, for what is no number, for NaN and infinity, for gaps in a row, and for numbers
-    that are no probabilities: below 0 or more than 1 together.
+    that are no probabilities: below 0 or more than 1 together, or with `several` labels a row more than 1 each.
     """
     import polars as pl
 
@@ -93,7 +94,7 @@ def open_scores(path: Path, layout: FileLayout, scratch: Path) -> OpenScores:
     if not start:
         raise DataError(f"{path} has no rows")
     array = np.memmap(scratch, np.float64, "r", shape=(start, len(layout.answers)))
-    scores = FileScores(array, _are_logs(path, array))
+    scores = FileScores(array, _are_logs(path, array), several)
     _check_sums(path, scores)
     return OpenScores(scores, pl.concat(ids) if ids else None, texts)
 
@@ -140,17 +141,19 @@ def _check_sums(path: Path, scores: FileScores) -> None:
     less, lost = 0, 0.0
     for start in range(0, len(array), rows):
         block = np.asarray(array[start : start + rows])
-        sums = (np.exp(block) if scores.logs else block).sum(axis=1)
+        shares = np.exp(block) if scores.logs else block
+        sums = shares.max(axis=1) if scores.several else shares.sum(axis=1)
         if (sums > 1 + _TOLERANCE).any():
             row = int(np.argmax(sums > 1 + _TOLERANCE))
             raise DataError(
-                f"{path}, row {start + row}: the probabilities of the labels sum to {sums[row]:.4g}, more than 1. Are "
-                "they logits, percentages, or of labels that do not exclude each other?"
+                f"{path}, row {start + row}: the probabilities of the labels {'reach' if scores.several else 'sum to'} "
+                f"{sums[row]:.4g}, more than 1. Are they logits, percentages, or of labels that do not exclude each "
+                "other?"
             )
         under = sums < 1 - _TOLERANCE
         less += int(under.sum())
         lost += float((1 - sums[under]).sum())
-    if less:
+    if less and not scores.several:
         say(
             f"{path}: in {less:,} rows the labels' probabilities sum to less than 1, by {lost / less:.3f} in the mean; "
             "the rest is kept as probability on no label"

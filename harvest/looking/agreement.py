@@ -1,6 +1,7 @@
 """How many of a teacher's answers are right, where the right ones are known: by the task's own rule, split by split.
 
-A classification's answer is its most probable label. A reply is judged by the task's answer rule (shared.answers). Only
+A classification's answer is its most probable label; of several labels a row those that are likelier than not, and it
+is right where they are exactly the row's. A reply is judged by the task's answer rule (shared.answers). Only
 answers that came are judged: refused rows, and those that failed, were cut or cannot be read, are counted apart. So are
 further draws: the share and its interval are of the first draw, one answer an example, which no example is in twice.
 """
@@ -28,7 +29,7 @@ Judge: TypeAlias = Callable[[pa.Table], _Verdicts]
 UNJUDGED, WRONG, RIGHT = -1, 0, 1
 ALL_SPLITS = "all"
 _Z = 1.959964  # of 95 %
-JUDGED_BY = ("label", "label_logprobs", "reply", "choices", "target_text", "references")
+JUDGED_BY = ("label", "label_set", "label_logprobs", "reply", "choices", "target_text", "references")
 _COLUMNS = ("sample_id", "draw", "status", *JUDGED_BY)
 
 
@@ -134,6 +135,8 @@ def find_judge(manifest: Manifest) -> tuple[str, Judge] | None:
     """
     if manifest.kind == "classification":
         return "the most probable label", _judge_labels
+    if manifest.kind == "multilabel":
+        return "the whole set of labels", _judge_label_sets
     if manifest.answer_rule is None or "score_given" in manifest.recipe:  # a given text says nothing of the teacher
         return None
     return f"the rule {manifest.answer_rule}", _ReplyJudge(find_rule(manifest.answer_rule))
@@ -179,6 +182,19 @@ def _judge_labels(table: pa.Table) -> _Verdicts:
         scores = table["label_logprobs"].filter(pa.array(known)).combine_chunks()
         said = scores.flatten().to_numpy().reshape(int(known.sum()), -1).argmax(axis=1)
         verdicts[known] = said == table["label"].filter(pa.array(known)).to_numpy()
+    return verdicts
+
+
+def _judge_label_sets(table: pa.Table) -> _Verdicts:
+    verdicts = np.full(table.num_rows, UNJUDGED, np.int8)
+    known = pc.and_(table["label_set"].is_valid(), table["label_logprobs"].is_valid()).to_numpy()
+    if known.any():
+        rows = table.select(["label_set", "label_logprobs"]).filter(pa.array(known))
+        scores = rows["label_logprobs"].combine_chunks()
+        said = scores.flatten().to_numpy().reshape(rows.num_rows, -1) > math.log(0.5)
+        right = np.zeros_like(said)
+        right[pc.list_parent_indices(rows["label_set"]).to_numpy(), pc.list_flatten(rows["label_set"]).to_numpy()] = 1
+        verdicts[known] = (said == right).all(axis=1)
     return verdicts
 
 

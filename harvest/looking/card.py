@@ -67,8 +67,9 @@ def make_card(manifests: Mapping[Path, Manifest]) -> str:
     lines += [
         "",
         "A row is one example with the teacher's answer to it: its text and label, `embedding` (the teacher's vector), "
-        "`reply`, `label_logprobs` (natural logs, one a label, with the rest of the probability in `residual_mass`), "
-        "`raw`, and the bill. `manifest.json` beside the shards has the recipe and their hashes.",
+        "`reply`, `label_logprobs` (natural logs, one a label, with the rest of the probability in `residual_mass`; of "
+        "several labels a row, each its label's own probability), `raw`, and the bill. "
+        "`manifest.json` beside the shards has the recipe and their hashes.",
         "",
         "Licence: not settled here; those of the texts and of the teacher's answers apply.",
         "",

@@ -5,6 +5,7 @@ from typing import Any
 
 from harvest.chat.prompts import Draw, build_prompt
 from shared.console import results
+from shared.example import Example
 from shared.tasks import find_task, load_task
 from shared.tasks.task import Task
 
@@ -33,7 +34,7 @@ def describe_task(name_or_path: str) -> Mapping[str, Any]:
         "notes": list(loaded.notes),
         "sample_id": first.sample_id,
         "prompt": written,
-        "answer": _spell_answer(task, first.label, first.target, first.target_text, first.choices),
+        "answer": _spell_answer(task, first),
     }
 
 
@@ -62,12 +63,12 @@ def print_task(described: Mapping[str, Any]) -> None:
         results.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _spell_answer(
-    task: Task, label: int | None, target: float | None, text: str | None, choices: tuple[str, ...] | None
-) -> str | None:
+def _spell_answer(task: Task, row: Example) -> str | None:
     """The right answer of a row as the teacher would give it; None where it has none."""
-    if target is not None:
-        return f"{target:g}"
-    if label is None:
-        return text
-    return choices[label] if choices else task.label_words[label]
+    if row.target is not None:
+        return f"{row.target:g}"
+    if row.label_set is not None:
+        return ", ".join(task.label_words[label] for label in row.label_set) or "none"
+    if row.label is None:
+        return row.target_text
+    return row.choices[row.label] if row.choices else task.label_words[row.label]

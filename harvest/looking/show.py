@@ -58,6 +58,8 @@ def _print_row(row: Row, manifest: Manifest, folder: Path) -> None:
     body = Text(lay_out(example) + "\n")
     if example.label is not None:
         body.append(f"\nlabel: {manifest.labels[example.label]}", "green")
+    if example.label_set is not None:
+        body.append(f"\nlabels: {', '.join(manifest.labels[one] for one in example.label_set) or 'none'}", "green")
     if example.target is not None:
         body.append(f"\ntarget: {example.target:g}", "green")
     for text in example.references or filter(None, (example.target_text,)):
@@ -70,7 +72,8 @@ def _print_row(row: Row, manifest: Manifest, folder: Path) -> None:
     if answer.label_logprobs is not None:
         for label, logprob in zip(manifest.labels, answer.label_logprobs, strict=True):
             body.append(f"\n{_draw_bar(label, math.exp(logprob))}")
-        body.append(f"\n{_draw_bar('(no label)', answer.residual_mass or 0.0)}")
+        if manifest.kind != "multilabel":
+            body.append(f"\n{_draw_bar('(no label)', answer.residual_mass or 0.0)}")
     if answer.embedding is not None:
         vector = answer.embedding
         body.append(f"\nembedding: {len(vector)} numbers, norm {float((vector.astype(float) ** 2).sum() ** 0.5):.3g}")

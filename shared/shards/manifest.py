@@ -57,9 +57,9 @@ class Superseded:
 class Manifest:
     """What a teacher folder holds.
 
-    `kind` is "classification", "regression", "choice" or "generation"; `target_range` (low, high) belongs to a
-    regression. `answer_rule` names the rule of shared.answers by which a written reply is judged, `max_reply_tokens`
-    caps its length, and a manifest that an older version wrote has neither.
+    `kind` is "classification", "multilabel" (several labels a row), "regression", "choice" or "generation";
+    `target_range` (low, high) belongs to a regression. `answer_rule` names the rule of shared.answers by which a
+    written reply is judged, `max_reply_tokens` caps its length, and a manifest that an older version wrote has neither.
     `recipe` is all that changes any answer, as JSON. `planned` is the number of rows a split is to have. `retired` are
     the ids of shards whose rows were all superseded, kept so that a leftover of theirs is known for what it
     is.

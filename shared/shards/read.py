@@ -11,7 +11,7 @@ from hashlib import blake2b, file_digest
 from itertools import count, groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +41,7 @@ _READ_BYTES = 1 << 16  # that are read from a file at once, of a row group that 
 
 _Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Digests: TypeAlias = np.ndarray[Any, np.dtype[np.bytes_]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +379,7 @@ def iterate_rows(table: pa.Table) -> Iterator[Row]:
                 text_pair=values["text_pair"],
                 choices=_to_tuple(values["choices"]),
                 label=values["label"],
+                label_set=_to_tuple(values["label_set"]),
                 target=values["target"],
                 target_text=values["target_text"],
                 references=_to_tuple(values["references"]),
@@ -395,7 +397,7 @@ def iterate_rows(table: pa.Table) -> Iterator[Row]:
         )
 
 
-def _to_tuple(values: Sequence[str] | None) -> tuple[str, ...] | None:
+def _to_tuple(values: Sequence[T] | None) -> tuple[T, ...] | None:
     return None if values is None else tuple(values)
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from shared.disk import is_locked
 from shared.errors import ShardError
-from shared.schema import find_vector_type, read_version, row_schema_of
+from shared.schema import find_added, find_vector_type, read_version, row_schema_of, upgrade_table
 from shared.shards.journal import JournalReader, check_schema
 from shared.shards.manifest import Manifest, Shard, find_foreign, find_teachers, load_manifest, shard_id
 from shared.shards.read import (
@@ -27,7 +27,7 @@ from shared.stores.mirror import list_shard_files
 from shared.stores.parquet import open_parquet
 from shared.stores.places import spell_mirrors
 
-_READ_COLUMNS = ("sample_id", "draw", "request_key", "status", "label", "label_logprobs")
+_READ_COLUMNS = ("sample_id", "draw", "request_key", "status", "label", "label_set", "label_logprobs")
 _NAMED_ROWS = 3
 _LIVE_ATTEMPTS = 3
 
@@ -145,13 +145,16 @@ def _check_file(
         )
     wrong = dict.fromkeys(("an unknown status", "a label out of range", "a wrong number of label_logprobs"), 0)
     labels = len(manifest.labels)
+    there = [name for name in _READ_COLUMNS if name not in find_added(file.schema_arrow)]
     for index in range(file.num_row_groups):
-        table = file.read_row_group(index, columns=list(_READ_COLUMNS), use_threads=False)
+        table = upgrade_table(file.read_row_group(index, columns=there, use_threads=False), _READ_COLUMNS)
         identities.append(np.frombuffer(b"".join(identify_rows(table)), "S16"))
         wrong["an unknown status"] += _count_false(pc.is_in(table["status"], value_set=pa.array(list(STATUSES))))
         if labels:
-            in_range = pc.and_(pc.greater_equal(table["label"], 0), pc.less(table["label"], labels))
-            wrong["a label out of range"] += _count_false(in_range)
+            wrong["a label out of range"] += _count_false(_is_in_range(table["label"], labels))
+            each = pc.list_flatten(table["label_set"])
+            rows = pc.list_parent_indices(table["label_set"]).filter(pc.invert(_is_in_range(each, labels)))
+            wrong["a label out of range"] += len(pc.unique(rows))
             lengths = pc.list_value_length(table["label_logprobs"])
             wrong["a wrong number of label_logprobs"] += _count_false(pc.equal(lengths, labels))
     problems += [
@@ -161,6 +164,10 @@ def _check_file(
         if count
     ]
     return problems
+
+
+def _is_in_range(values: pa.ChunkedArray, labels: int) -> pa.ChunkedArray:
+    return pc.and_(pc.greater_equal(values, 0), pc.less(values, labels))
 
 
 def _check_layout(path: Path, found: pa.Schema) -> None:

@@ -34,6 +34,7 @@ class Check:
     source: Source
     dropped: Counter[str] = field(default_factory=Counter)
     labels: set[str] = field(default_factory=set)
+    sets: set[tuple[str, ...]] = field(default_factory=set)  # two that differ, at most
     low: float = float("inf")
     high: float = float("-inf")
     answered: int = 0
@@ -81,7 +82,16 @@ class Check:
         column = self.source.label or self.source.target
         if broken := [label for label in sorted(self.labels) if "\n" in label]:
             raise DataError(f"the label {broken[0][:60]!r} has a line break: is a quote not closed before it?")
-        if len(self.labels) == 1:
+        if self.task.kind == "classification" and not self.task.labels:
+            lists = [label for label in sorted(self.labels) if label.startswith("[") and label.endswith("]")]
+            if lists:
+                raise DataError(
+                    f"the column {column!r} holds lists, {lists[0][:60]!r} among them; where a row has several labels, "
+                    "say --multilabel"
+                )
+        if self.task.kind == "multilabel":
+            self._finish_sets()
+        elif len(self.labels) == 1:
             raise DataError(f"all rows have the same label in the column {column!r}: {self.labels.pop()!r}")
         if self.low == self.high:
             raise DataError(f"all rows have the same target in the column {column!r}: {self.low:g}")
@@ -101,6 +111,8 @@ class Check:
             self._note(table, frame.filter(pl.col("sample_id").is_null()), "the id is empty", "sample_id")
         if self.task.kind == "choice":
             self._check_choices(table, frame)
+        elif self.task.kind == "multilabel":
+            self._check_label_sets(table, frame)
         elif self.source.label:
             self._check_labels(table, frame)
         if self.source.target:
@@ -120,10 +132,41 @@ class Check:
             unknown = ~pl.col("value").is_in([*known, *self.source.unlabelled])
             self._note(table, frame.filter(unknown), self._say_other_label(), "value")
             self.labels.intersection_update(known)
+        self._check_label_count(table)
+
+    def _check_label_count(self, table: Table) -> None:
         if len(self.labels) > _MOST_LABELS:
             raise DataError(
                 f"{table.path}: the column {self.source.label!r} has more than {_MOST_LABELS} labels, "
                 f"{self.labels.pop()!r} among them; numbers to be predicted are a target column"
+            )
+
+    def _check_label_sets(self, table: Table, frame: "pl.DataFrame") -> None:
+        import polars as pl
+
+        if "values" not in frame.columns:
+            return
+        sets = frame["values"].drop_nulls()
+        self.labels.update(sets.explode().drop_nulls().unique().to_list())
+        if len(self.sets) < 2:
+            self.sets.update(tuple(one) for one in sets.list.sort().unique().head(2).to_list())
+        known = self.source.label_values
+        if known is not None and not self.labels <= set(known):
+            strange = ~pl.col("values").list.eval(pl.element().is_in(known)).list.all().fill_null(True)
+            self._note(table, frame.filter(strange), self._say_other_label(), "values")
+            self.labels.intersection_update(known)
+        self._check_label_count(table)
+
+    def _finish_sets(self) -> None:
+        """Raise DataError where the rows' labels tell nothing apart."""
+        column = self.source.label or ", ".join(self.source.label_columns)
+        if column and len(self.sets) < 2:
+            only = f"the same labels, {', '.join(next(iter(self.sets))) or 'none'}" if self.sets else "no labels"
+            raise DataError(f"all rows have {only}, in {column!r}")
+        if not self.task.labels and len(self.labels) < 2:
+            raise DataError(
+                f"the column {column!r} has one label only, {', '.join(self.labels)!r}: name all that there may be "
+                "(labels)"
             )
 
     def _check_targets(self, table: Table, frame: "pl.DataFrame") -> None:

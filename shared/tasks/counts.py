@@ -24,6 +24,8 @@ _NAMED_CLASSES = 20
 class SplitCount:
     """The rows of one split: how many, how many of each class (None: no label), and a hash of each text's words.
 
+    Where a row has several labels, it counts for each of them; `bare` rows have none that fits.
+
     `answers` are the text, hashed, and the label of each row, where rows have pictures: the text tells not all then.
     """
 
@@ -31,6 +33,7 @@ class SplitCount:
     values: Counter[str | None] = field(default_factory=Counter)
     texts: Buckets = field(default_factory=partial(Buckets, np.uint64))
     answers: "list[pl.DataFrame]" = field(default_factory=list)
+    bare: int = 0
 
     def add(self, frame: "pl.DataFrame", has_classes: bool, *, has_pictures: bool = False) -> None:
         """Count the rows of a frame of shared.tasks.frames; its label values only where they are classes."""
@@ -40,7 +43,12 @@ class SplitCount:
         said = frame.select(spell_words(name) for name in ("text", "text_pair") if name in frame.columns)
         texts = said.filter(pl.any_horizontal(pl.all() != "")).hash_rows(0).to_numpy()  # emoji are no words
         self.texts.add(texts, texts)
-        if has_classes and "value" in frame.columns:
+        if has_classes and "values" in frame.columns:
+            counted = frame["values"].drop_nulls().explode().drop_nulls().value_counts()
+            self.values.update(dict(zip(counted["values"].to_list(), counted["count"].to_list(), strict=True)))
+            self.values[None] += frame["values"].null_count()
+            self.bare += int((frame["values"].list.len() == 0).sum())
+        elif has_classes and "value" in frame.columns:
             counted = frame["value"].value_counts()
             self.values.update(dict(zip(counted["value"].to_list(), counted["count"].to_list(), strict=True)))
             if has_pictures:
@@ -63,7 +71,7 @@ def find_hidden(task: Task, source: Source, parts: Sequence[Counter[str | None]]
 
 def describe_counts(task: Task, source: Source, counts: Mapping[str, SplitCount]) -> Iterator[str]:
     """Say the rows a class of each split, and how many texts of one split stand in train too."""
-    if task.kind == "classification":
+    if task.has_labels:
         for name, count in counts.items():
             if count.values:
                 yield f"{name}: {_describe_values(task, source, count)}"
@@ -98,11 +106,13 @@ def _describe_values(task: Task, source: Source, count: SplitCount) -> str:
         for value, rows in count.values.items()
         if value is not None and value not in source.unlabelled
     }
+    without = f"; {count.bare:,} to which none applies" if count.bare else ""
+    without += f"; {missing:,} without a label" if missing else ""
     if not values:
-        return f"{missing:,} without a label"
+        return without.removeprefix("; ")
     names = sorted(values, key=lambda value: (-values[value], value))
     shown = ", ".join(f"{name} {values[name]:,}" for name in names[:_NAMED_CLASSES])
     if len(names) > _NAMED_CLASSES:
         rest = names[_NAMED_CLASSES:]
         shown += f" and {len(rest):,} more, of {values[rest[-1]]:,} to {values[rest[0]]:,} rows"
-    return shown + (f"; {missing:,} without a label" if missing else "")
+    return shown + without

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from shared.errors import UsageError
 from shared.hub_files import HUB_FOLDER
@@ -13,6 +13,7 @@ from shared.tasks.task import Kind, Source, Task
 
 METRICS: Mapping[Kind, tuple[str, ...]] = {  # the first is the default
     "classification": ("accuracy", "f1", "matthews"),
+    "multilabel": ("f1_micro", "f1_macro", "f1_samples", "subset_accuracy"),
     "regression": ("pearson",),
     "choice": ("accuracy",),
     "generation": ("exact_match", "rouge_l", "accuracy"),
@@ -34,6 +35,8 @@ class FileOptions(TypedDict, total=False):
     text_column: str | None
     text_pair_column: str | None
     label_column: str | None
+    multilabel: bool
+    label_columns: Sequence[str] | None
     target_column: str | None
     target_text_column: str | None
     prompt_column: str | None
@@ -53,6 +56,8 @@ def task_from_file(
     text_column: str | None = None,
     text_pair_column: str | None = None,
     label_column: str | None = None,
+    multilabel: bool = False,
+    label_columns: Sequence[str] | None = None,
     target_column: str | None = None,
     target_text_column: str | None = None,
     prompt_column: str | None = None,
@@ -69,11 +74,12 @@ def task_from_file(
 ) -> Task:
     """A task made of a file, or of a folder that holds train, validation and test files.
 
-    `path` is any source of shared.sources, or a data set of the hub: Parquet, JSONL, JSON or CSV. A label column
-    makes it a classification, a target column of numbers a regression, a column of target texts a generation. With none
-    of them, `labels` says what a teacher may answer about rows that have no label, and a `question` without labels asks
-    for free text. Where `labels` is not given, load_task finds them: whole numbers sorted by value, other labels by the
-    alphabet. `name` is by default the file's name without its ending, and `splits` are those that find_splits finds.
+    `path` is any source of shared.sources, or a data set of the hub: Parquet, JSONL, JSON or CSV. A label column makes
+    it a classification, and with `multilabel`, or a column of 0 and 1 for each label, a task of several labels a row; a
+    target column of numbers a regression, one of target texts a generation. With none of them, `labels` says what a
+    teacher may answer about rows that have no label, and a `question` without labels asks for free text. Where `labels`
+    is not given, load_task finds them: whole numbers by their value, others by the alphabet. `name` is by default the
+    file's name without its ending, and `splits` are those that find_splits finds.
 
     A prompt column, with or without a completion column, and a column of messages make a generation whose text is asked
     as it stands, without a question. A column of choices makes each row's own choices the answers: the label column
@@ -89,25 +95,45 @@ def task_from_file(
         text=f"{{{text}}}" if text else "",
         text_pair=f"{{{text_pair_column}}}" if text_pair_column else None,
         choices_column=choices_column,
-        label=label_column,
         target=target_column,
         target_text=_choose_written(prompt_column, completion_column, target_text_column),
         messages=messages_column,
         image=image_column,
         id=id_column,
-        label_values=tuple(labels) if labels else None,
+        **_place_labels(label_column, multilabel, label_columns, labels),
     )
-    kind = _find_kind(source, prompt_column, labels, question, label_words)
+    kind = _find_kind(source, prompt_column, labels := labels or label_columns, question, label_words)
     return Task(
         name=name or _name_task(path),
         kind=kind,
-        labels=tuple(labels or ()) if kind == "classification" else (),
+        labels=tuple(labels or ()) if kind in ("classification", "multilabel") else (),
         label_words=tuple(label_words or ()),
-        question=question or ("" if asked_as_it_is else _QUESTIONS.get(kind, "")),
-        metric="rouge_l" if asked_as_it_is else METRICS[kind][0],
         sources=(source,),
-        answer_rule="choice" if kind == "choice" else None,
+        **_choose_answers(kind, question, asked_as_it_is),
     )
+
+
+def _place_labels(
+    column: str | None, several: bool, columns: Sequence[str] | None, labels: Sequence[str] | None
+) -> dict[str, Any]:
+    """What a Source says of its labels. Raises UsageError for names of columns that are not as many."""
+    if columns and labels and len(columns) != len(labels):
+        raise UsageError(f"{len(labels)} labels for {len(columns)} label columns: give one a column, in their order")
+    return {
+        "label": column,
+        "several_labels": several or bool(columns),
+        "label_columns": tuple(columns or ()),
+        "label_values": tuple(columns or labels or ()) or None,
+    }
+
+
+def _choose_answers(kind: Kind, question: str | None, asked_as_it_is: bool) -> dict[str, Any]:
+    """What a task of that kind asks, and how an answer is judged."""
+    return {
+        "question": question or ("" if asked_as_it_is else _QUESTIONS.get(kind, "")),
+        "metric": "rouge_l" if asked_as_it_is else METRICS[kind][0],
+        "answer_rule": "choice" if kind == "choice" else None,
+    }
 
 
 def _find_kind(
@@ -118,14 +144,26 @@ def _find_kind(
     label_words: Sequence[str] | None,
 ) -> Kind:
     """What kind of task the columns make. Raises UsageError where they contradict each other."""
+    if source.several_labels:
+        _check_several(source, prompt)
     if source.choices_column:
         return _check_choice(source.target or source.target_text or source.messages or prompt, label_words)
     if prompt or source.messages:
         target_text = None if prompt else source.target_text
         return _check_asked_as_it_is(source.label, source.target, target_text, labels, question, label_words)
     kind = _choose_kind(source.label, source.target, source.target_text, labels, question)
+    kind = "multilabel" if source.several_labels else kind
     _check_labels(kind, labels, label_words)
     return kind
+
+
+def _check_several(source: Source, prompt: str | None) -> None:
+    """Refuse rows that have several labels and something else to answer, and two places for the labels."""
+    other = source.target or source.target_text or source.choices_column or source.messages or prompt
+    if other:
+        raise UsageError(f"rows with several labels have nothing else to answer: leave the column {other!r} out")
+    if source.label and source.label_columns:
+        raise UsageError("labels are in the label column, or in a column each (label columns): one of the two")
 
 
 def _check_names(name: str | None, *columns: str | None) -> None:
@@ -192,7 +230,7 @@ def _choose_kind(
 
 def _check_labels(kind: Kind, labels: Sequence[str] | None, label_words: Sequence[str] | None) -> None:
     """Refuse labels that cannot be told apart, and label words that are not those of labels, one each."""
-    if label_words and kind != "classification":
+    if label_words and kind not in ("classification", "multilabel"):
         raise UsageError(f"label words belong to labels, which a {kind} has not: name a label column, or the labels")
     for values, what in ((labels, "labels"), (label_words, "label words")):
         if values is not None and (len(values) < 2 or len(set(values)) < len(values)):

@@ -39,14 +39,14 @@ def find_task(
     simple = name_or_path.lower().replace("-", "").replace("_", "")
     known = {key.replace("_", ""): task for key, task in TASKS.items()}
     if simple in known:
-        if any(value is not None for value in options.values()):
+        if any(value not in (None, False) for value in options.values()):
             raise UsageError(
                 f"{known[simple].name} is a known task, with its own columns, labels and question: "
                 f"those options are for a file or folder (write ./{name_or_path} for one of that name)"
             )
         task = known[simple] if task_file is None else _read_from(known[simple], task_file)
     elif is_description(name_or_path):
-        if any(value is not None for value in options.values()):
+        if any(value not in (None, False) for value in options.values()):
             raise UsageError(f"{name_or_path} is a task with its own columns, labels and question: write those there")
         task = read_description(name_or_path, partial(_make_described, task_file=task_file))
     elif task_file is not None:

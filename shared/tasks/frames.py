@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import DataError
+from shared.tasks.label_sets import read_label_sets
 from shared.tasks.nested import read_choices, read_messages, split_messages
 from shared.tasks.pictures import read_pictures
 from shared.tasks.tables import Table, name_stem
@@ -47,7 +48,16 @@ def list_template_columns(template: str) -> list[str]:
 def list_columns(source: Source, *, pictures: bool = True) -> list[str]:
     """The columns that `source` reads, with that of its pictures or without."""
     image = source.image if pictures else None
-    others = (source.choices_column, source.label, source.target, source.target_text, source.messages, image, source.id)
+    others = (
+        source.choices_column,
+        source.label,
+        *source.label_columns,
+        source.target,
+        source.target_text,
+        source.messages,
+        image,
+        source.id,
+    )
     return list(dict.fromkeys([*_list_text_columns(source), *(name for name in others if name is not None)]))
 
 
@@ -57,10 +67,11 @@ def read_frames(
     """The part's rows, with the file they are from, in order.
 
     A frame has the columns row (within the file, from 0), sample_id, text, empty (a text is), and as the source has
-    them text_pair, choices (a list), value (the label or target as it stands there, a string), label (where the choices
-    are one column: which of them it is), target, target_text, references (a list) and messages; and, with `pictures`,
-    those (a list of what a RowPicture has): they may be many times as large as all else. Rows that the source wants
-    dropped are left out and counted in `dropped` by reason; rows outside of the part are left out.
+    them text_pair, choices (a list), value (the label or target as it stands there, a string), values (a list of
+    strings, where a row has several labels), label (where the choices are one column: which of them it is), target,
+    target_text, references (a list) and messages; and, with `pictures`, those (a list of what a RowPicture has): they
+    may be many times as large as all else. Rows that the source wants dropped are left out and counted in `dropped` by
+    reason; rows outside of the part are left out.
 
     Raises DataError for a column that cannot be what the source says it is.
     """
@@ -100,6 +111,8 @@ def _read_frame(raw: "pl.DataFrame", source: Source, id_prefix: str, first_row: 
 
     _check_texts(raw.schema, source)
     frame = raw.select(_make_expressions(raw.schema, source, id_prefix, first_row, first_id))
+    if source.several_labels and (source.label or source.label_columns):
+        frame = frame.hstack([read_label_sets(raw, source, first_row)])
     if source.choices_column:
         values = frame["value"] if source.label else None
         choices, label = read_choices(
@@ -119,9 +132,10 @@ def _check_texts(schema: "pl.Schema", source: Source) -> None:
             raise DataError(
                 f"the column {name!r} holds {schema[name]}, not texts; conversations are named as a column of messages"
             )
-    for single in (source.label, source.id):
+    for single in (None if source.several_labels else source.label, source.id):
         if single is not None and schema[single].is_nested():
-            raise DataError(f"the column {single!r} holds {schema[single]}, not single values")
+            several = "; where a row has several labels, say --multilabel" if single == source.label else ""
+            raise DataError(f"the column {single!r} holds {schema[single]}, not single values{several}")
 
 
 def _drop_rows(
@@ -133,7 +147,11 @@ def _drop_rows(
     if source.drop_empty:
         frame = _drop(frame, ~pl.col("empty"), "empty text", dropped)
     if source.drop_other_labels:
-        wanted = pl.col("value").is_null() | pl.col("value").is_in([*(source.label_values or ()), *source.unlabelled])
+        known = [*(source.label_values or ()), *source.unlabelled]
+        if source.several_labels:
+            wanted = pl.col("values").list.eval(pl.element().is_in(known)).list.all().fill_null(True)
+        else:
+            wanted = pl.col("value").is_null() | pl.col("value").is_in(known)
         frame = _drop(frame, wanted, "another label", dropped)
     if source.drop_repeats:
         fresh = []
@@ -179,7 +197,7 @@ def _make_expressions(
         made.append(pl.when(~_is_blank(pair)).then(pair).alias("text_pair"))
     if source.choices:
         made.append(pl.concat_list([_cast(name) for name in source.choices]).alias("choices"))
-    if source.label:
+    if source.label and not source.several_labels:
         made.append(_read_label(source, schema).alias("value"))
     if source.target:
         value = _cast(source.target, schema)

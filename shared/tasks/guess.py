@@ -11,7 +11,7 @@ from shared.tasks.pictures import find_picture_columns
 from shared.tasks.tables import open_table
 
 _NUMBERS = frozenset({"", "id", "idx", "index", "unnamed: 0"})  # of rows, as spreadsheets and pandas write them
-_TEXT, _LABEL = "text", "label"
+_TEXT, _LABEL, _LABELS = "text", "label", "labels"
 _PROMPT, _COMPLETION, _MESSAGES = "prompt", "completion", "messages"
 _ASKED = frozenset({"text_column", "prompt_column", "messages_column"})
 _BESIDE_WHOLE = frozenset(
@@ -41,9 +41,13 @@ def guess_columns(
     to be answered.
     """
     named = {option: column for option, column in options.items() if option.endswith("_column") and column}
-    answered = bool(options.get("labels") or options.get("question"))
-    asked, told = not _ASKED.isdisjoint(named), not _ANSWERS.isdisjoint(named)
-    whole = not (answered or options.get("label_words")) and named.keys() <= _BESIDE_WHOLE
+    answered, several = bool(options.get("labels") or options.get("question")), options.get("label_columns") or ()
+    asked, told = not _ASKED.isdisjoint(named), bool(several) or not _ANSWERS.isdisjoint(named)
+    used = {*used, *several}
+    whole = (
+        not (answered or several or options.get("label_words") or options.get("multilabel"))
+        and named.keys() <= _BESIDE_WHOLE
+    )
     pictures = _find_pictures(splits, {*named.values(), *used})
     if asked and (told or answered) and not (whole and "completion_column" not in named):
         return Guess(note="" if "image_column" in named else _say_unshown(pictures))
@@ -54,8 +58,10 @@ def guess_columns(
         guessed = _guess_text(path, columns, told)
     columns = [column for column in columns if column not in guessed.values()]
     if not told and _ANSWERS.isdisjoint(guessed):
-        if _LABEL in columns and not (asked and answered):
-            guessed["label_column"] = _LABEL
+        usual = [_LABEL, _LABELS] if options.get("multilabel") else [_LABEL]
+        found = next((column for column in usual if column in columns), None)
+        if found is not None and not (asked and answered):
+            guessed["label_column"] = found
         elif not answered:
             raise UsageError(
                 f"{ANSWER_NEEDED}. Beside the text {path} has: {_list(columns)} (--label-column, --labels, --question)"

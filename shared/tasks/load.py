@@ -143,6 +143,7 @@ def make_examples(frame: "pl.DataFrame") -> Iterator[Example]:
             rows["text_pair"].to_list(),
             (None if choices is None else tuple(choices) for choices in rows["choices"].to_list()),
             rows["label"].to_list(),
+            (None if some is None else tuple(some) for some in rows["label_set"].to_list()),
             rows["target"].to_list(),
             rows["target_text"].to_list(),
             (None if texts is None else tuple(texts) for texts in rows["references"].to_list()),
@@ -176,7 +177,7 @@ def load_task(task: Task) -> LoadedTask:
         mine = {name: share for name, share in shares.items() if share.part is part}
         for frame in check.read(part):
             for name, rows in _share_frame(frame, mine):
-                counts[name].add(rows, task.kind == "classification", has_pictures=source.image is not None)
+                counts[name].add(rows, task.has_labels, has_pictures=source.image is not None)
     values = [sum((counts[name].values for name in shares if shares[name].part is part), Counter()) for part in parts]
     if (hidden := find_hidden(task, source, values)) is not None:
         source = replace(source, unlabelled=(*source.unlabelled, hidden))
@@ -190,7 +191,7 @@ def load_task(task: Task) -> LoadedTask:
     if source.image is not None:
         notes.append(look_for_pictures([table for part in parts for table in part.tables], source.image))
     task = _fill_in(task, check)
-    if task.kind == "classification" and source.label_values is None:
+    if task.has_labels and source.label_values is None:
         source = replace(source, label_values=task.labels)
     return LoadedTask(task, _describe(source, found), splits, tuple(notes), source, shares)
 
@@ -265,7 +266,7 @@ def _share_frame(frame: "pl.DataFrame", shares: Mapping[str, _Share]) -> "Iterat
 
 def _take_class_names(task: Task, source: Source, parts: list[Part]) -> tuple[Task, Source]:
     """The task with the names that a Parquet file of the library `datasets` gives its classes, unless the user did."""
-    if task.kind != "classification" or task.labels or source.label is None or source.label_values is not None:
+    if not task.has_labels or task.labels or source.label is None or source.label_values is not None:
         return task, source
     names = parts[0].tables[0].read_class_names(source.label)
     if names is None or len(set(names)) < len(names) or len(names) < 2:
@@ -288,6 +289,7 @@ def _read_part(
         "text_pair" if source.text_pair else none.cast(pl.String).alias("text_pair"),
         "choices" if source.choices or source.choices_column else none.cast(pl.List(pl.String)).alias("choices"),
         _number_labels(source),
+        _number_label_sets(source),
         "target" if source.target else none.cast(pl.Float64).alias("target"),
         "target_text" if source.target_text or source.messages else none.cast(pl.String).alias("target_text"),
         "references" if source.target_text else none.cast(pl.List(pl.String)).alias("references"),
@@ -310,7 +312,7 @@ def _read_part(
 def _number_labels(source: Source) -> "pl.Expr":
     import polars as pl
 
-    if source.label is None:
+    if source.label is None or source.several_labels:
         return pl.lit(None, pl.Int32).alias("label")
     if source.choices_column:
         return pl.col("label")
@@ -325,6 +327,16 @@ def _number_labels(source: Source) -> "pl.Expr":
         )
         .alias("label")
     )
+
+
+def _number_label_sets(source: Source) -> "pl.Expr":
+    import polars as pl
+
+    if not source.several_labels or not (source.label or source.label_columns):
+        return pl.lit(None, pl.List(pl.Int64)).alias("label_set")
+    known = source.label_values or ()
+    number = pl.element().replace_strict(known, range(len(known)), return_dtype=pl.Int64)
+    return pl.col("values").list.eval(number).list.sort().alias("label_set")
 
 
 def _fill_in(task: Task, check: Check) -> Task:
@@ -342,7 +354,12 @@ def _fill_in(task: Task, check: Check) -> Task:
     words = task.label_words or labels
     if len(words) != len(labels):
         raise DataError(f"{len(words)} label words for {len(labels)} labels ({', '.join(labels)}): give one a label")
-    if any("," in word for word in words):
+    if task.kind == "multilabel":
+        listed = ("; " if any("," in word for word in words) else ", ").join(words)
+        question = (
+            f"Which of these labels fit this text? {listed}. Answer with all that fit, separated by commas, or none."
+        )
+    elif any("," in word for word in words):
         question = f"Which label fits this text? Answer with one of: {'; '.join(words)}."
     else:
         question = f"Which label fits this text? Answer {', '.join(words[:-1])} or {words[-1]}."

@@ -16,6 +16,19 @@ class TaskOptions:
     text_column: Annotated[str | None, Option("The text.", panel=FILE_PANEL)] = None
     text_pair_column: Annotated[str | None, Option("A second text.", panel=FILE_PANEL)] = None
     label_column: Annotated[str | None, Option("A class to predict.", panel=FILE_PANEL)] = None
+    multilabel: Annotated[
+        bool,
+        Option("A row has any number of labels: the label column holds lists, or texts like a|b.", panel=FILE_PANEL),
+    ] = False
+    label_columns: Annotated[
+        tuple[str, ...] | None,
+        Option(
+            "Several labels a row, a column of 0 and 1 for each: a,b,c",
+            parse=parse_names,
+            metavar="A,B,C",
+            panel=FILE_PANEL,
+        ),
+    ] = None
     target_column: Annotated[str | None, Option("A number to predict.", panel=FILE_PANEL)] = None
     target_text_column: Annotated[str | None, Option("A text to write.", panel=FILE_PANEL)] = None
     prompt_column: Annotated[

@@ -86,6 +86,7 @@ class Table:
         try:
             written = json.loads((pq.read_schema(self.path).metadata or {})[b"huggingface"])
             feature = written["info"]["features"][column]
+            feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)  # several a row
             names = feature["names"] if feature["_type"] == "ClassLabel" else None
         except (KeyError, TypeError, ValueError):
             return None

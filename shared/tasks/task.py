@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["classification", "regression", "choice", "generation"]
+Kind: TypeAlias = Literal["classification", "multilabel", "regression", "choice", "generation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,9 @@ class Source:
     target text. `messages` is a column of conversations, lists of {role, content}: an assistant's message at the end is
     the target text, and what stands before it the conversation and, in one piece, the text. `image` is a column of
     pictures, one or several a row, as shared.tasks.pictures reads them.
+
+    With `several_labels` a row has any number of labels. They are in the label column, a list or a text that holds
+    one, or in `label_columns`, one for each label, of 0 and 1; see shared.tasks.label_sets.
 
     `label_values` are the label column's values, as strings, in the order of the task's labels (None: they are the
     labels' names), and `unlabelled` those that stand for "no label"; null does always.
@@ -46,6 +49,8 @@ class Source:
     choices_column: str | None = None
     choice_prefix: str | None = None
     label: str | None = None
+    several_labels: bool = False
+    label_columns: tuple[str, ...] = ()
     target: str | None = None
     target_text: str | None = None
     messages: str | None = None
@@ -64,12 +69,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task over texts: its answers are labels, numbers, one of each row's own choices, or free text.
+    """A task over texts: its answers are labels, one or several a row, numbers, one of each row's own choices, or free
+    text.
 
-    `labels` are the names in id order, () but for a classification. `label_words` are what a teacher answers with,
-    one a label. `question` is the instruction to a teacher; it asks for one of the label words, for a number, for
-    one of the choices, or for a text; it is "" where the text of a row is the instruction. `metric` is the one by which
-    students are compared: accuracy, f1, matthews, pearson, exact_match or rouge_l. `target_range` is the least and the
+    `labels` are the names in id order, () but for a classification and several labels a row (multilabel). `label_words`
+    are what a teacher answers with, one a label. `question` is the instruction to a teacher; it asks for one of the
+    label words, for those that fit, for a number, for one of the choices, or for a text; it is "" where the text of a
+    row is the instruction. `metric` is the one by which students are compared: see METRICS of shared.tasks.files.
+    `target_range` is the least and the
     greatest target. `answer_rule` names the rule of shared.answers by which a written reply is judged, and
     `max_reply_tokens` caps its length. `sources` are tried in order, and the first that can be reached is used.
 
@@ -92,6 +99,11 @@ class Task:
     def has_pictures(self) -> bool:
         """Whether its rows have pictures beside their texts."""
         return any(source.image is not None for source in self.sources)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether its answers are labels that all rows share: one of them, or several."""
+        return self.kind in ("classification", "multilabel")
 
     @property
     def is_written(self) -> bool:

@@ -1,4 +1,4 @@
-"""The twelve understanding tasks of ARMADA (arXiv:2603.10877), one of them by its choices too, memes and reviews.
+"""The twelve understanding tasks of ARMADA (arXiv:2603.10877), one of them by its choices too, memes, films, reviews.
 
 Columns and labels are those of the data sets' cards on the hub: nyu-mll/glue, aps/super_glue and
 cornell-movie-review-data/rotten_tomatoes.
@@ -13,6 +13,11 @@ _GLUE = "hf://datasets/nyu-mll/glue"
 _SUPERGLUE = "hf://datasets/aps/super_glue"
 _REVIEWS = "hf://datasets/cornell-movie-review-data/rotten_tomatoes"
 _MEMES = "hf://datasets/biecho/hateful_memes/data"
+_GENRES = (
+    *("Drama", "Comedy", "Romance", "Thriller", "Crime", "Action", "Adventure", "Horror", "Documentary", "Mystery"),
+    *("Sci-Fi", "Fantasy", "Family", "Biography", "War", "History", "Music", "Animation", "Musical", "Western"),
+    *("Sport", "Short", "Film-Noir"),
+)
 _THREE = ("train", "validation", "test")
 _REVIEW_SOURCES = (
     Source(
@@ -239,6 +244,34 @@ UNDERSTANDING = (
                 label_values=("0", "1"),
                 drop_empty=True,
                 own_file="https://hatefulmemeschallenge.com",
+            ),
+        ),
+    ),
+    # Arevalo et al. (arXiv:1702.01992): a film's plot and poster, and its genres. Films of the four genres that the
+    # authors leave out (news, talk shows, adult and reality films) are left out here.
+    Task(
+        name="mm_imdb",
+        kind="multilabel",
+        labels=_GENRES,
+        label_words=_GENRES,
+        question=(
+            f"Which of these genres does the film have? {', '.join(_GENRES)}. "
+            "Answer with all that it has, separated by commas."
+        ),
+        metric="f1_micro",
+        sources=(
+            # As facebookresearch/mmbt's scripts/mmimdb.py writes it: train, dev and test.jsonl beside the posters.
+            Source(
+                splits={"all": ""},
+                text="{text}",
+                image="image",
+                label="label",
+                several_labels=True,
+                id="id",
+                label_values=_GENRES,
+                drop_empty=True,
+                drop_other_labels=True,
+                own_file="https://archive.org/download/mmimdb",
             ),
         ),
     ),

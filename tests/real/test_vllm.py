@@ -252,6 +252,33 @@ def test_transformers_gives_the_same_rows_without_vllm(
     assert np.abs(gather(whole["label_logprobs"]) - gather(first["label_logprobs"])).max() > 1e-2
 
 
+def test_the_rows_own_pictures_are_seen_as_transformers_sees_them(model: Path, tmp_path: Path) -> None:
+    """Rows of one text, of which one, two or no pictures of their own make the answers differ."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        pixels = rng.integers(256, size=(60 + 9 * number, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    shown = [["0.png"], ["1.png"], ["2.png", "3.png"], [], ["4.png"], ["0.png"]]
+    rows = [{"text": "one long scene", "label": WORDS[i % 2], "image": own} for i, own in enumerate(shown)]
+    memes = tmp_path / "memes.jsonl"
+    memes.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = TaskChoice(str(memes), text_column="text", label_column="label", image_column="image", question=QUESTION)
+    options: dict[str, Any] = {"model": str(model), "max_tokens": REPLY_TOKENS, "keep_topk": True, "top_logprobs": TOP}
+    for teacher, own in (("vllm", {"engine": ENGINE}), ("transformers", {"dtype": "float32"})):
+        choice = TeacherChoice(teacher, teacher, {**options, **own})
+        assert run_harvest(HarvestConfig(task, choice, out=tmp_path)).failed == 0
+    ours, theirs = (read_rows(tmp_path, teacher) for teacher in ("vllm", "transformers"))
+    compare_engines(ours, theirs)
+    seen = ours["image_sha256"].list.len().fill_null(0).to_list()
+    assert seen == [len(shown[int(name.rpartition("-")[2])]) for name in ours["sample_id"]]
+    scores = gather(ours["label_logprobs"])
+    apart = np.abs(scores[:, None] - scores[None]).max(-1)[np.triu_indices(5, 1)]
+    assert apart.min() > 1e-3, "what is seen tells rows of one text apart"
+    assert np.abs(scores[0] - scores[5]).max() < 1e-4
+
+
 def compare_engines(ours: pl.DataFrame, theirs: pl.DataFrame) -> None:
     for column in (
         "sample_id",

@@ -9,13 +9,25 @@ import pyarrow.parquet as pq
 import pytest
 
 from shared.example import Example, Message
-from shared.schema import SCHEMA_VERSION, Answer, Row, Status, row_schema, rows_to_batch, sum_column, sum_costs
+from shared.schema import (
+    SCHEMA_VERSION,
+    Answer,
+    Row,
+    Status,
+    row_schema,
+    row_schema_of,
+    rows_to_batch,
+    sum_column,
+    sum_costs,
+    upgrade_table,
+)
 from shared.shards import iterate_rows
 
 FULL = Row(
     Example(
         *("a-1", "text", "pair", ("x", "y")),
         label=1,
+        label_set=(0, 1),
         references=("right", "also right"),
         messages=(Message("user", "text"), Message("assistant", "and?")),
     ),
@@ -80,6 +92,16 @@ def test_the_schema_carries_its_version_and_says_what_may_be_missing() -> None:
     assert required == {"sample_id", "text", "request_key", "draw", "status", "attempts"}
 
 
+def test_rows_of_version_2_are_read_with_no_label_sets() -> None:
+    old = row_schema_of(2)
+    assert "label_set" not in old.names
+    table = pa.Table.from_batches([rows_to_batch([FULL, BARE], row_schema())]).select(old.names).cast(old)
+    read = upgrade_table(table)
+    assert read.schema.names == row_schema().names
+    assert read["label_set"].null_count == 2
+    assert read.select(["label", "text", "topk_tail"]).equals(table.select(["label", "text", "topk_tail"]))
+
+
 @pytest.mark.parametrize("labels", [("negative", "positive"), ()])
 def test_the_datasets_library_shows_the_names_of_labels(labels: tuple[str, ...], tmp_path: Path) -> None:
     from datasets import ClassLabel, Dataset, Value
@@ -92,8 +114,10 @@ def test_the_datasets_library_shows_the_names_of_labels(labels: tuple[str, ...],
     assert found == (ClassLabel(names=list(labels)) if labels else Value("int64"))
     assert dataset["label"] == [1, None]
     assert dataset[0]["messages"] == [{"role": "user", "content": "text"}, {"role": "assistant", "content": "and?"}]
+    assert dataset["label_set"] == [[0, 1], None]
     if labels:
         assert found.int2str(dataset[0]["label"]) == "positive"
+        assert dataset.features["label_set"].feature == found
 
 
 def test_a_row_without_a_known_price_makes_a_sum_unknown() -> None:

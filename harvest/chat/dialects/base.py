@@ -24,6 +24,7 @@ class Scoring(StrEnum):
     TOP_LOGPROBS = "top_logprobs"  # the most probable tokens of the first positions
     CHOICE = "choice"  # the answer is constrained to the label words: all mass on the one chosen
     VOTES = "votes"  # shares of sampled answers
+    LABEL_SET = "label_set"  # the labels that the answer lists, where a row has several: 1 for each, 0 for the others
     TEXT = "text"  # no distribution: the answer is a number or free text
 
 

@@ -26,7 +26,7 @@ def summarise(snapshot: Snapshot) -> dict[str, Any]:
         "teacher": manifest.teacher,
         "folder": str(snapshot.folder),
         "source": manifest.source,
-        "labels": manifest.labels,
+        "labels": manifest.labels if manifest.kind == "classification" else (),
         "planned": sum(manifest.planned.values()),
         "rows": rows.height,
         "unsealed": rows.height - int(rows["sealed"].sum()),

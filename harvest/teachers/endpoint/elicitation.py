@@ -15,6 +15,7 @@ _MAX_TOKENS = {
     Scoring.TOP_LOGPROBS: 8,  # a label word and what may stand before it; the answer usually ends by itself
     Scoring.CHOICE: 32,  # a label word inside JSON
     Scoring.VOTES: 32,
+    Scoring.LABEL_SET: 128,
     Scoring.TEXT: 512,
 }
 TOKENIZE_PATH = "/tokenize"

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from harvest.chat.dialects import DIALECTS, Dialect, Scoring, recognise_host, recognise_models
-from harvest.chat.elicitation import Elicitation, adapt
+from harvest.chat.elicitation import Elicitation, adapt, find_written, is_scored
 from harvest.chat.scoring import Alternative, LabelWords
 from harvest.teachers.endpoint.asker import Asked
 from harvest.teachers.endpoint.client import Client
@@ -59,8 +59,8 @@ async def find_elicitation(
     else:
         dialect = await find_dialect(client, config)
         candidates = dialect.scorings if config.scoring == AUTO else (Scoring(config.scoring),)
-        if words is None:
-            candidates = (Scoring.TEXT,)
+        if (written := find_written(words)) is not None:
+            candidates = (written,)
     problems: list[str] = []
     for scoring in candidates:
         try:
@@ -126,7 +126,7 @@ async def _try_others(
 ) -> list[str]:
     """The other scorings that work; asked only when the run cannot go on, so that the message can name them."""
     working: list[str] = []
-    for scoring in dialect.scorings if words is not None else ():
+    for scoring in dialect.scorings if is_scored(words) else ():
         if scoring in tried:
             continue
         try:

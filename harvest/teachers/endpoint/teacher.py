@@ -13,8 +13,11 @@ from typing import Any
 
 from harvest.chat.dialects import COMPATIBLE, DIALECTS, Scoring, recognise_host
 from harvest.chat.elicitation import (
+    WRITTEN,
     Elicitation,
     explain_draws,
+    find_written,
+    is_scored,
     make_words,
     read_elicitation,
     read_words,
@@ -51,7 +54,7 @@ from shared.topk import estimate_topk_bytes
 PROBE_ATTEMPTS = 2  # somebody is waiting
 PROGRESS_SECONDS = 0.5  # how old a progress line may be
 # What an answer usually has, whatever its limit: for estimates. A label is more than its word: mark-up, JSON, the end.
-LABEL_TOKENS, TEXT_TOKENS = 8, 64
+LABEL_TOKENS, SEVERAL_LABELS_TOKENS, TEXT_TOKENS = 8, 24, 64
 
 
 class EndpointTeacher:
@@ -114,7 +117,7 @@ class EndpointTeacher:
         known = None if self._elicitation is None else self._elicitation.dialect.seed_field
         if "seed" in self._config.body or known in self._config.body:
             return "--body sets one seed for all"
-        return explain_draws(self._config.temperature, self._words is not None)
+        return explain_draws(self._config.temperature, is_scored(self._words))
 
     @property
     def remote(self) -> Remote:
@@ -304,10 +307,9 @@ class EndpointTeacher:
         return Estimate(tokens, images, said, cost, estimate_bytes(example, answer))
 
     def _guess_label(self) -> int:
-        """About how many tokens an answer by a label has: none more than it may have."""
-        if self._elicitation is None:
-            return LABEL_TOKENS
-        return min(LABEL_TOKENS, limit_tokens(self._elicitation, self._config))
+        """About how many tokens an answer by a label, or by several, has: none more than it may have."""
+        tokens = LABEL_TOKENS if is_scored(self._words) else SEVERAL_LABELS_TOKENS
+        return tokens if self._elicitation is None else min(tokens, limit_tokens(self._elicitation, self._config))
 
     def describe_price(self) -> str | None:
         """The prices that estimates are made with and where they come from."""
@@ -351,9 +353,11 @@ class EndpointTeacher:
         """The elicitation, where the user's words leave nothing to find out."""
         config = self._config
         dialect = recognise_host(config.endpoint) if config.dialect == AUTO else DIALECTS[config.dialect]
-        if config.scoring != AUTO and (config.scoring == Scoring.TEXT) != (self._words is None):
+        written = find_written(self._words)
+        chosen = None if config.scoring == AUTO else Scoring(config.scoring)
+        if chosen is not None and chosen is not written and (written or chosen in WRITTEN):
             raise UsageError(f"--scoring {config.scoring} does not fit the {self._task.kind} task {self._task.name}")
-        scoring = Scoring.TEXT if self._words is None else config.scoring
+        scoring = written or config.scoring
         if dialect is None or scoring in (AUTO, Scoring.TOKEN_IDS):
             return None
         return Elicitation(dialect, Scoring(scoring))

@@ -15,6 +15,7 @@ from typing import Any
 from harvest.chat.dialects import Scoring
 from harvest.chat.elicitation import (
     explain_draws,
+    is_scored,
     limit_local_tokens,
     make_local_form,
     make_words,
@@ -71,8 +72,7 @@ class TransformersTeacher:
         self._model = LocalModel(config.model, config.device, config.dtype, config.quantize)
         self._rows = make_given_rows(config, task, self._tokenizer)
         self._words = make_words(task) if self._rows is None else None
-        words = None if self._words is None else self._words.words
-        self._labels = LabelScorer(words, config.scoring, self._tokenizer.encode)
+        self._labels = LabelScorer(self._words, config.scoring, self._tokenizer.encode)
         self._renderer: RenderPool | None = None
 
     @staticmethod
@@ -97,7 +97,7 @@ class TransformersTeacher:
         """Why a second draw would be no other than the first; None where it may be."""
         if self._rows is not None:
             return self._rows.why_no_draws
-        return explain_draws(self._config.temperature, self._words is not None)
+        return explain_draws(self._config.temperature, is_scored(self._words))
 
     def recipe(self) -> Mapping[str, Any]:
         """Model, tokenizer, prompt, layout, and what is had of them. Loads the tokenizer, and no weights.

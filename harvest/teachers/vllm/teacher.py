@@ -18,6 +18,7 @@ from typing import Any
 from harvest.chat.dialects import Scoring
 from harvest.chat.elicitation import (
     explain_draws,
+    is_scored,
     limit_local_tokens,
     make_local_form,
     make_words,
@@ -95,8 +96,7 @@ class VllmTeacher:
         self._rows = make_given_rows(config, task, self._tokenizer)
         self._template = None if config.template is None else find_template(config.template, task.name)
         self._words = make_words(task) if config.vector is None and self._rows is None else None
-        words = None if self._words is None else self._words.words
-        self._labels = LabelScorer(words, config.scoring, self._tokenizer.encode)
+        self._labels = LabelScorer(self._words, config.scoring, self._tokenizer.encode)
         self._source = FrozenModel(config.model)
         self._renderer = None if self._layout is None else RenderPool(self._layout)
         self._engine: EngineProcess | None = None
@@ -121,7 +121,7 @@ class VllmTeacher:
         """Why a second draw would be no other than the first; None where it may be."""
         if self._rows is not None:
             return self._rows.why_no_draws
-        return explain_draws(self._config.temperature, self._words is not None or self._config.vector is not None)
+        return explain_draws(self._config.temperature, is_scored(self._words) or self._config.vector is not None)
 
     def recipe(self) -> Mapping[str, Any]:
         """Model, tokenizer, prompt, layout, and what is had of them. Loads the tokenizer at most, and no weights."""
@@ -237,7 +237,7 @@ class VllmTeacher:
                 model=place.location,
                 revision=place.revision,
                 engine=config.engine,
-                label_words=() if self._words is None else self._words.words,
+                label_words=self._labels.words,
                 whole_words=self._labels.scoring is Scoring.WORDS,
                 vector=None if config.vector is None else _POOLING[config.vector],
                 max_tokens=self._max_tokens,

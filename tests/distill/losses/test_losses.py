@@ -27,6 +27,7 @@ from distill.losses.registry import ENTRIES, LossOptions, Semantics, make_match
 from distill.losses.task import task_loss
 from distill.models.aligner import Aligner
 from distill.models.outputs import Outputs
+from distill.phi import Phi
 
 Array = np.ndarray[Any, Any]
 N, C, D, TAU, TEMPERATURE = 7, 3, 5, 5.0, 0.3
@@ -58,7 +59,25 @@ def norm(x: Array) -> Array:
 # The restatements follow the equations row by row, and share nothing with what they check.
 
 
+def sigmoid(x: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+PHI: dict[Phi, Callable[[Array], Array]] = {"softmax": softmax, "sigmoid": sigmoid, "identity": lambda x: x}
+WIDTHS: dict[Phi, int] = {"softmax": C, "sigmoid": C, "identity": 1}
+
+
+def draw_targets(seed: int, phi: Phi) -> Array:
+    rng = np.random.default_rng(seed)
+    if phi == "identity":
+        return draw(seed, N)
+    return rng.integers(C, size=N) if phi == "softmax" else rng.random((N, C)) < 0.4
+
+
 def restate_task(o: Array, y: Array, labelled: Array) -> float:
+    if y.ndim == 2:
+        sets = [-np.log(np.where(y[i], sigmoid(o[i]), 1 - sigmoid(o[i]))).sum() for i in range(len(o)) if labelled[i]]
+        return float(np.mean(sets)) if sets else 0.0
     each = [
         -np.log(softmax(o[i])[int(y[i])]) if o.shape[1] > 1 else (o[i, 0] - y[i]) ** 2
         for i in range(len(o))
@@ -67,14 +86,12 @@ def restate_task(o: Array, y: Array, labelled: Array) -> float:
     return float(np.mean(each)) if each else 0.0
 
 
-def restate_soft(semantics: Semantics, t: Array, s: Array, tau: float) -> float:
-    regression = t.shape[1] == 1
+def restate_soft(semantics: Semantics, t: Array, s: Array, tau: float, phi: Phi) -> float:
     if semantics == "paper":
-        phi: Callable[[Array], Array] = (lambda x: x) if regression else softmax
-        return float(np.mean([norm(phi(t[i] / tau) - phi(s[i] / tau)) for i in range(len(t))]))
-    if regression:
+        return float(np.mean([norm(PHI[phi](t[i] / tau) - PHI[phi](s[i] / tau)) for i in range(len(t))]))
+    if phi == "identity":
         return float(np.mean((t - s) ** 2))
-    return float(tau**2 * np.mean((softmax(t / tau) - softmax(s / tau)) ** 2))
+    return float(tau**2 * np.mean((PHI[phi](t / tau) - PHI[phi](s / tau)) ** 2))
 
 
 def restate_match(semantics: Semantics, loss: str, t: Array, s: Array) -> float:
@@ -118,12 +135,10 @@ def restate_contrastive(t: Array, s: Array, temperature: float = TEMPERATURE) ->
 @pytest.mark.parametrize("labelled", [[1] * N, [1, 0, 0, 1, 1, 0, 1], [0] * N])
 def test_task_loss(seed: int, labelled: list[int]) -> None:
     mask = np.array(labelled, bool)
-    o, y = draw(seed, N, C), np.random.default_rng(seed).integers(C, size=N)
-    got = task_loss(torch.from_numpy(o), torch.from_numpy(y), torch.from_numpy(mask))
-    assert float(got) == pytest.approx(restate_task(o, y, mask), abs=1e-6)
-    values, target = draw(seed, N, 1), draw(seed + 100, N)
-    got = task_loss(torch.from_numpy(values), torch.from_numpy(target), torch.from_numpy(mask))
-    assert float(got) == pytest.approx(restate_task(values, target, mask), abs=1e-6)
+    for phi, width in WIDTHS.items():
+        o, y = draw(seed, N, width), draw_targets(seed + 100, phi)
+        got = task_loss(torch.from_numpy(o), torch.from_numpy(y), torch.from_numpy(mask))
+        assert float(got) == pytest.approx(restate_task(o, y, mask), abs=1e-6)
 
 
 @pytest.mark.parametrize("hidden", [-1, 0, 2])
@@ -159,12 +174,12 @@ def test_a_batch_without_labels_has_no_task_term_and_no_gradient_of_it() -> None
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("width", [C, 1])
+@pytest.mark.parametrize("phi", WIDTHS)
 @pytest.mark.parametrize(("semantics", "loss"), [("paper", paper_soft), ("code", code_soft)])
-def test_soft_targets(seed: int, width: int, semantics: Semantics, loss: Callable[..., Tensor]) -> None:
-    t, s = draw(seed, N, width), draw(seed + 50, N, width)
-    got = loss(torch.from_numpy(t), torch.from_numpy(s), TAU, width == 1)
-    assert float(got) == pytest.approx(restate_soft(semantics, t, s, TAU), abs=1e-6)
+def test_soft_targets(seed: int, phi: Phi, semantics: Semantics, loss: Callable[..., Tensor]) -> None:
+    t, s = draw(seed, N, WIDTHS[phi]), draw(seed + 50, N, WIDTHS[phi])
+    got = loss(torch.from_numpy(t), torch.from_numpy(s), TAU, phi)
+    assert float(got) == pytest.approx(restate_soft(semantics, t, s, TAU, phi), abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -217,12 +232,12 @@ def test_gradients_of_match(match: Callable[[Tensor, Tensor], Tensor]) -> None:
 
 
 @pytest.mark.parametrize("soft", [paper_soft, code_soft])
-@pytest.mark.parametrize("width", [C, 1])
-def test_gradients_of_soft_targets(soft: Callable[..., Tensor], width: int) -> None:
-    t = torch.from_numpy(draw(0, N, width)).requires_grad_()
-    s = torch.from_numpy(draw(1, N, width)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: soft(t, x, TAU, width == 1), s)
-    assert torch.autograd.grad(soft(t, s, TAU, width == 1), t, allow_unused=True)[0] is None
+@pytest.mark.parametrize("phi", WIDTHS)
+def test_gradients_of_soft_targets(soft: Callable[..., Tensor], phi: Phi) -> None:
+    t = torch.from_numpy(draw(0, N, WIDTHS[phi])).requires_grad_()
+    s = torch.from_numpy(draw(1, N, WIDTHS[phi])).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: soft(t, x, TAU, phi), s)
+    assert torch.autograd.grad(soft(t, s, TAU, phi), t, allow_unused=True)[0] is None
 
 
 def test_gradients_of_the_task_loss() -> None:
@@ -346,30 +361,27 @@ def make_outputs(seed: int, width: int) -> tuple[Outputs, tuple[Array, Array, Ar
 
 
 def put_together(
-    semantics: Semantics, loss: str, alpha: float, beta: float, gamma: float, regression: bool = False
+    semantics: Semantics, loss: str, alpha: float, beta: float, gamma: float, phi: Phi = "softmax"
 ) -> Objective:
     losses = {} if loss == "none" else {loss: WeightedLoss(find_match(semantics, loss))}
-    return Objective(
-        semantics=semantics, losses=losses, alpha=alpha, beta=beta, gamma=gamma, tau=TAU, regression=regression
-    )
+    return Objective(semantics=semantics, losses=losses, alpha=alpha, beta=beta, gamma=gamma, tau=TAU, phi=phi)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("width", [C, 1])
+@pytest.mark.parametrize("phi", WIDTHS)
 @pytest.mark.parametrize("loss", [*LOSSES, "none"])
 @pytest.mark.parametrize("semantics", get_args(Semantics))
 @pytest.mark.parametrize("gamma", [0.0, 0.7])
-def test_the_whole_objective(seed: int, width: int, loss: str, semantics: Semantics, gamma: float) -> None:
+def test_the_whole_objective(seed: int, phi: Phi, loss: str, semantics: Semantics, gamma: float) -> None:
     alpha, beta = 0.3, 1.7
-    regression = width == 1
-    objective = put_together(semantics, loss, alpha, beta, gamma, regression)
-    teacher, (o_t, a_t, p_t) = make_outputs(seed * 10, width)
-    student, (o_s, a_s, p_s) = make_outputs(seed * 10 + 5, width)
+    objective = put_together(semantics, loss, alpha, beta, gamma, phi)
+    teacher, (o_t, a_t, p_t) = make_outputs(seed * 10, WIDTHS[phi])
+    student, (o_s, a_s, p_s) = make_outputs(seed * 10 + 5, WIDTHS[phi])
     mask = np.array([1, 1, 0, 1, 0, 1, 1], bool)
-    y = np.random.default_rng(seed).integers(C, size=N) if width > 1 else draw(seed, N)
+    y = draw_targets(seed, phi)
 
     task = restate_task(o_s, y, mask) + gamma * restate_task(a_s, y, mask)
-    soft = restate_soft(semantics, o_t, o_s, TAU) + gamma * restate_soft(semantics, a_t, a_s, TAU)
+    soft = restate_soft(semantics, o_t, o_s, TAU, phi) + gamma * restate_soft(semantics, a_t, a_s, TAU, phi)
     expected = (1 - alpha) * task + alpha * soft
     if loss != "none":
         expected += beta * restate_match(semantics, loss, p_t, p_s)
@@ -419,7 +431,7 @@ def test_several_losses_are_weighed_and_each_is_told() -> None:
         loss_options=LossOptions(contrastive_temperature=2.0),
     )
     y, mask = torch.tensor([0, 1, 2, 0, 1, 2, 0]), torch.ones(N, dtype=torch.bool)
-    terms = make_objective(config, regression=False).student_terms(student, teacher, y, mask)
+    terms = make_objective(config, "softmax").student_terms(student, teacher, y, mask)
     cka_value, contrastive_value = restate_cka(p_t, p_s), restate_contrastive(p_t, p_s, 2.0)
     assert float(terms["cka"].detach()) == pytest.approx(cka_value, abs=1e-6)
     assert float(terms["contrastive"].detach()) == pytest.approx(contrastive_value, abs=1e-6)

@@ -71,7 +71,7 @@ class Trained:
         rows = read_rows(config, open_teachers(config.data.shards, None))
         device = choose_device("cpu", "float32")
         materials = gather_materials(config, rows, find_model(str(student)), device, work)
-        self.watch = Watch(make_objective(config.method, regression=False))
+        self.watch = Watch(make_objective(config.method, "softmax"))
         objective = cast(Objective, self.watch)
         aligner = make_aligner(materials, objective)
         self.watch.aligner = aligner.aligner

@@ -64,7 +64,7 @@ def test_smoothed_labels_are_what_the_soft_term_sees(tau: float, loss: Any) -> N
     np.testing.assert_array_equal(outputs.main, outputs.auxiliary)
     difference = expected - softmax(student / tau)
     wanted = np.sqrt((difference**2).sum(axis=1)).mean() if loss is paper_soft else tau**2 * (difference**2).mean()
-    got = loss(outputs.main.double(), torch.from_numpy(student), tau, False)
+    got = loss(outputs.main.double(), torch.from_numpy(student), tau, "softmax")
     assert float(got) == pytest.approx(wanted, abs=1e-6)
 
 

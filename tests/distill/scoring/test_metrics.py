@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.scoring.metrics import accuracy, f1, find_metric, matthews, pearson
+from distill.scoring.metrics import METRICS, SET_METRICS, accuracy, f1, find_metric, matthews, pearson
 from shared.errors import UsageError
 
 
@@ -42,6 +42,20 @@ def test_perfect_and_reversed() -> None:
     logits = one_hot(TRUTH.tolist(), 2)
     assert accuracy(logits, TRUTH) == f1(logits, TRUTH) == matthews(logits, TRUTH) == 1.0
     assert matthews(1 - logits, TRUTH) == -1.0
+
+
+def test_metrics_of_several_labels_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    rng = np.random.default_rng(0)
+    target = rng.random((60, 5)) < [0.0, 0.05, 0.3, 0.5, 0.9]  # the first is never there
+    logits = rng.normal(size=(60, 5)) + 2 * target - [9, 2, 1, 0, 0]
+    logits[0], target[0] = -1, False  # nothing is said of a row that has no label
+    assert set(SET_METRICS) == {"f1_micro", "f1_macro", "f1_samples", "subset_accuracy"}
+    for name in ("micro", "macro", "samples"):
+        wanted = f1_score(target, logits > 0, average=name, zero_division=0)
+        assert METRICS[f"f1_{name}"](logits, target) == pytest.approx(wanted)
+    assert METRICS["subset_accuracy"](logits, target) == pytest.approx(accuracy_score(target, logits > 0))
 
 
 def test_pearson() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distill.scoring.metrics import METRICS
+from distill.scoring.metrics import METRICS, SET_METRICS
 from distill.scoring.pseudovalues import make_pseudovalues
 from shared.errors import UsageError
 
@@ -19,6 +19,8 @@ def test_pseudovalues_are_those_of_leaving_each_row_out_and_their_mean_is_the_sc
     target = rng.integers(classes, size=40)
     if metric == "pearson":
         logits, target = logits[:, :1], rng.normal(size=40) + logits[:, 0]
+    if metric in SET_METRICS:
+        target = rng.random((40, classes)) < np.linspace(0.02, 0.5, classes)
     score = METRICS[metric]
     whole = score(logits, target)
     keep = ~np.eye(40, dtype=bool)
