@@ -3,15 +3,17 @@
     python benchmarks/endpoint.py [--rows 6000] [--concurrency 32 256 1024] [--memory]
 
 One loopback server process: 50 ms latency, 20 log-probabilities a reply. Ours is what `harvest run` does after its
-plan: requests, replies parsed and scored, journalled, fsynced and sealed. The bare loops, aiohttp's and httpx's, post
-the same bodies with as many workers, parse the JSON and keep nothing. All run in one process under uvloop, in turn,
-twice; the best of each counts. Prints one JSON line.
+plan: requests under an API key, replies searched for it, parsed and scored, journalled, fsynced and sealed. The bare
+loops, aiohttp's and httpx's, post the same bodies under the same key with as many workers, parse the JSON and keep
+nothing. All run in one process under uvloop, in turn, twice; the best of each counts. Prints one JSON line: rows a
+second, and microseconds of a core a row (all threads of the process), which the machine's neighbours change less.
 """
 
 import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import resource
 import sys
 import tempfile
@@ -19,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -31,8 +33,24 @@ from tests.harvest.fault_server import WORDS, FaultServer, make_reply, spread_lo
 
 QUESTION = "Is the review positive or negative? Answer with one word."
 TEXT = "a film of such warmth and wit that one forgives its length, and most of its songs"
+KEY_VARIABLE, KEY = "BENCHMARK_API_KEY", f"sk-benchmark-{'aB3dE5gH7jK9mN1pQ' * 3}"
+HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
 ROUNDS = 2
 MEMORY_ROWS = (10_000, 200_000)
+
+
+class Spent(NamedTuple):
+    """Seconds on the clock, and of a core by all threads of the process."""
+
+    seconds: float
+    cpu: float
+
+    def __truediv__(self, rows: int) -> "Spent":
+        return Spent(self.seconds / rows, self.cpu / rows)
+
+    def keep_least(self, other: "Spent") -> "Spent":
+        """The lesser of each."""
+        return Spent(min(self.seconds, other.seconds), min(self.cpu, other.cpu))
 
 
 def serve(latency: float, address: Any) -> None:
@@ -70,7 +88,7 @@ async def ask_with_aiohttp(url: str, rows: int, concurrency: int) -> None:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def ask(body: bytes) -> bytes:
-            async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as response:
+            async with session.post(url, data=body, headers=HEADERS) as response:
                 return await response.read()
 
         await ask_all(rows, concurrency, ask)
@@ -81,13 +99,13 @@ async def ask_with_httpx(url: str, rows: int, concurrency: int) -> None:
     async with httpx.AsyncClient(limits=limits, timeout=300) as client:
 
         async def ask(body: bytes) -> bytes:
-            return (await client.post(url, content=body, headers={"Content-Type": "application/json"})).content
+            return (await client.post(url, content=body, headers=HEADERS)).content
 
         await ask_all(rows, concurrency, ask)
 
 
-def harvest(url: str, texts: Path, out: Path, concurrency: int) -> float:
-    """Seconds that the engine takes to ask about all texts and seal the answers."""
+def harvest(url: str, texts: Path, out: Path, concurrency: int) -> Spent:
+    """What the engine takes to ask about all texts and seal the answers."""
     from harvest.asking.engine import Engine
     from harvest.asking.manifest import make_manifest
     from harvest.asking.plan import Scope, make_plan
@@ -99,7 +117,9 @@ def harvest(url: str, texts: Path, out: Path, concurrency: int) -> float:
     loaded = load_task(
         find_task(str(texts), text_column="text", label_column="label", label_words=WORDS, question=QUESTION)
     )
-    config = EndpointConfig(url, "m", dialect="compatible", scoring="top_logprobs", concurrency=concurrency)
+    os.environ[KEY_VARIABLE] = KEY
+    options: dict[str, Any] = {"dialect": "compatible", "scoring": "top_logprobs", "api_key_env": KEY_VARIABLE}
+    config = EndpointConfig(url, "m", concurrency=concurrency, **options)
     teacher = EndpointTeacher(config, loaded.task)
     with TeacherFolder.open(out, make_manifest(loaded, teacher), worker="w0") as folder:
         plan = make_plan(loaded, teacher, Scope(tuple(loaded.splits), {}), {})
@@ -107,35 +127,33 @@ def harvest(url: str, texts: Path, out: Path, concurrency: int) -> float:
         rows = sum(plan.planned.values())
         with track("harvest", rows) as tracker:
             engine = Engine(loaded, teacher, plan, folder, tracker, 0.5)
-            started = time.perf_counter()
-            outcome = uvloop.run(engine.run())
-            seconds = time.perf_counter() - started
-    assert outcome.asked == rows
-    assert outcome.failed == 0
-    return seconds
+            spent = measure(engine.run())
+    assert engine.outcome.asked == rows
+    assert engine.outcome.failed == 0
+    return spent
 
 
-def measure(run: Coroutine[Any, Any, None]) -> float:
-    """Seconds that `run` takes."""
-    started = time.perf_counter()
+def measure(run: Coroutine[Any, Any, object]) -> Spent:
+    """What `run` takes."""
+    started, cpu = time.perf_counter(), time.process_time()
     uvloop.run(run)
-    return time.perf_counter() - started
+    return Spent(time.perf_counter() - started, time.process_time() - cpu)
 
 
-def measure_speed(url: str, concurrency: int, rows: int) -> dict[str, float]:
-    """Rows a second of each, the best of ROUNDS."""
+def measure_speed(url: str, concurrency: int, rows: int) -> dict[str, Spent]:
+    """What a row takes of each, the best of ROUNDS."""
     chat = f"{url}/chat/completions"
     few = rows if concurrency <= 32 else max(rows // 8, 2 * concurrency)  # httpx is slow there
-    best: dict[str, float] = {}
+    best: dict[str, Spent] = {}
     with tempfile.TemporaryDirectory() as folder:
         texts = Path(folder, "texts.jsonl")
         write_texts(texts, rows)
         for turn in range(ROUNDS):
             out = Path(folder, str(turn))
-            rates = {"ours": rows / harvest(url, texts, out, concurrency)}
-            rates["aiohttp"] = rows / measure(ask_with_aiohttp(chat, rows, concurrency))
-            rates["httpx"] = few / measure(ask_with_httpx(chat, few, concurrency))
-            best = {name: max(rate, best.get(name, 0.0)) for name, rate in rates.items()}
+            spent = {"ours": harvest(url, texts, out, concurrency) / rows}
+            spent["aiohttp"] = measure(ask_with_aiohttp(chat, rows, concurrency)) / rows
+            spent["httpx"] = measure(ask_with_httpx(chat, few, concurrency)) / few
+            best = {name: one if turn == 0 else one.keep_least(best[name]) for name, one in spent.items()}
     return best
 
 
@@ -163,11 +181,14 @@ def main() -> None:
     result: dict[str, Any] = {"benchmark": "endpoint"}
     for concurrency in options.concurrency:
         with Server(context, 0.05) as url:
-            rates = run_in_process(context, measure_speed, url, concurrency, options.rows)
+            spent = run_in_process(context, measure_speed, url, concurrency, options.rows)
+        ours, aiohttp_loop, httpx_loop = (spent[name] for name in ("ours", "aiohttp", "httpx"))
         result[str(concurrency)] = {
-            **{name: round(rate) for name, rate in rates.items()},
-            "ours/aiohttp": round(rates["ours"] / rates["aiohttp"], 3),
-            "ours/httpx": round(rates["ours"] / rates["httpx"], 2),
+            **{name: round(1 / one.seconds) for name, one in spent.items()},
+            "ours/aiohttp": round(aiohttp_loop.seconds / ours.seconds, 3),
+            "ours/httpx": round(httpx_loop.seconds / ours.seconds, 2),
+            "cpu_us": {name: round(one.cpu * 1e6) for name, one in spent.items()},
+            "ours/aiohttp by cpu": round(aiohttp_loop.cpu / ours.cpu, 3),
         }
     if options.memory:
         with Server(context, 0.0) as url:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from harvest.asking.audio import keep_audio
 from harvest.asking.commit import GroupCommit
+from harvest.asking.garbage import spare_collector
 from harvest.asking.inflight import InFlightLog
 from harvest.asking.interrupt import DRAIN_SECONDS, Interrupt
 from harvest.asking.pictures import keep_pictures
@@ -117,7 +118,7 @@ class Engine:
             self._remote.use_folder(path)
         with closing(DiskReserve(path, worker, kept_free)) as self._reserve, closing(InFlightLog(path, worker)) as log:
             self._writer = GroupCommit(self._folder, self._reserve, self._stop_full)
-            with self._interrupt.heard_by(self._stop):
+            with spare_collector(), self._interrupt.heard_by(self._stop):
                 async with self._writer:
                     await self._outlast_cancels(log)
             self._settle(log)

@@ -68,6 +68,8 @@ def lay_out(example: Example) -> str:
 
     Choices are listed below with letters, unless the second text holds them already.
     """
+    if not example.text_pair and not example.choices:
+        return example.text
     pair, choices = example.text_pair or "", example.choices or ()
     listed = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
     below = "" if all(choice in pair for choice in choices) else "\n".join(listed)

@@ -70,6 +70,8 @@ class Redaction:
 
     def clean(self, data: bytes, *, cut: bool = False) -> bytes:
         """`data` without the secret; with `cut`, where it broke off, without the secret's beginning at its end."""
+        if len(data) < len(self._shortest_run) and not cut:  # no piece fits, and escapes are longer
+            return data
         data = self._cut_out(data, cut)
         plain = self._undo_escapes(data)
         if plain == data:

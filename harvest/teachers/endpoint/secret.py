@@ -39,6 +39,8 @@ class Secret:
 
         Where one shows it that was made of a clean body (of parts put together, say), what spells it elsewhere goes.
         """
+        if len(self.value) < MIN_SECRET_LENGTH:
+            return answer
         texts = {name: getattr(answer, name) for name in ("reply", "finish_reason", "error")}
         cleaned = {name: text and self.clean(text) for name, text in texts.items()}
         if cleaned == texts:

@@ -10,7 +10,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from harvest.chat.dialects import BEARER, Dialect
-from harvest.teachers.endpoint.bodies import Body
+from harvest.teachers.endpoint.bodies import MAX_BODY_BYTES, Body
 from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.faults import Fault, classify_exception, classify_response
 from harvest.teachers.endpoint.secret import Secret
@@ -96,11 +96,14 @@ class HttpSession:
 
     async def _read(self, response: httpx.Response) -> tuple[bytes, str | None]:
         """The body, inflated and without the API key; and, where it is not whole, why. Bounded: see bodies."""
+        if isinstance(response.stream, httpx.ByteStream):  # it came with its headers, as it is, and needs no clock
+            whole = b"".join(response.stream)
+            if len(whole) <= MAX_BODY_BYTES:
+                return self._secret.clean_bytes(whole), None
+            body = Body("")
+            body.add(whole)
+            return self._secret.clean_bytes(bytes(body.data), cut=True), body.problem
         body = Body(response.headers.get("content-encoding", ""))
-        if isinstance(response.stream, httpx.ByteStream):  # it came with its headers, and needs no clock
-            if body.add(b"".join(response.stream)):
-                body.end()
-            return self._secret.clean_bytes(bytes(body.data), cut=body.problem is not None), body.problem
         try:
             async with asyncio.timeout(self._config.body_timeout):
                 async for chunk in response.aiter_raw():

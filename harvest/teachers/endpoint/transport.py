@@ -71,7 +71,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 )
             stream: httpx.AsyncByteStream = _ResponseStream(response)
             if response.content.is_eof() and "Content-Encoding" not in response.headers:
-                stream = httpx.ByteStream(await response.content.read())
+                stream = httpx.ByteStream(response.content.read_nowait())
         except (aiohttp.ClientError, OSError) as error:
             raise _map_exception(error) from error
         return httpx.Response(response.status, headers=list(response.raw_headers), stream=stream)
