@@ -1,14 +1,15 @@
-"""Seconds and memory of what looks at every row and asks nobody: a plan, and a run that finds all kept.
+"""Seconds and memory of what looks at every row and asks nobody: a plan, a run that finds all kept, a training's start.
 
     python benchmarks/plan.py [--rows 400000 --rows 10000000] [--rounds 1] [--only plan] [--folder DIR]
 
-For each number of rows it makes a Parquet file of two texts a row, and the folder of an endpoint's answers to nine
-tenths of them, with the journal and the seal that `harvest run` uses; the bytes are those of real replies. Then, in
-turn, each in a process of its own:
+For each number of rows it makes a Parquet file of two texts a row, one of its first nine tenths, and the folder of an
+endpoint's answers to those, with the journal and the seal that `harvest run` uses; replies have the bytes of real ones.
+Then, in turn, each in a process of its own:
 
     plan     `harvest plan`: nine tenths are kept
     new      `harvest plan` into an empty folder: nothing is kept
-    resume   `harvest run` on the two splits of which all rows are kept
+    resume   `harvest run` on the file of which all rows are kept
+    train    `distill run` until its first step: a student of two layers learns from label scores
     scan     polars reading the columns sample_id and request_key of all shards
     start    a bare start of Python with polars
 
@@ -18,6 +19,7 @@ With --folder the files are kept, and used again when they are there: about 450 
 
 import argparse
 import json
+import math
 import os
 import random
 import statistics
@@ -25,12 +27,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import orjson
@@ -68,54 +70,58 @@ TEACHER = {
 }
 TASK = {"text_column": "premise", "text_pair_column": "hypothesis", "label_column": "label", "question": QUESTION}
 COMMAND = [
-    *("--teacher", "endpoint", "--task", "pairs.parquet", "--json"),
+    *("--teacher", "endpoint", "--json"),
     *(part for name, value in (TASK | TEACHER).items() for part in (f"--{name.replace('_', '-')}", str(value))),
 ]
+KEPT = ("--out", "data/pairs")
+STUDENT = "student"
 SCAN = """
 import polars as pl
 pl.scan_parquet("data/pairs/teacher=m/**/*.parquet").select("sample_id", "request_key").collect()
 """
 CASES = {
-    "plan": [sys.executable, "-m", "harvest.cli", "plan", *COMMAND],
-    "new": [sys.executable, "-m", "harvest.cli", "plan", *COMMAND, "--out", "empty"],
-    "resume": [sys.executable, "-m", "harvest.cli", "run", *COMMAND, "--split", "train", "--split", "validation"],
+    "plan": [sys.executable, "-m", "harvest.cli", "plan", "--task", "pairs.parquet", *COMMAND, *KEPT],
+    "new": [sys.executable, "-m", "harvest.cli", "plan", "--task", "pairs.parquet", *COMMAND, "--out", "empty"],
+    "resume": [sys.executable, "-m", "harvest.cli", "run", "--task", "kept/pairs.parquet", *COMMAND, *KEPT],
+    "train": [sys.executable, str(Path(__file__).resolve()), "--train"],
     "scan": [sys.executable, "-c", SCAN],
     "start": [sys.executable, "-c", "import polars"],
 }
 
 
 def build(folder: Path, rows: int) -> None:
-    """The task's file, and the shards of all rows but those of the split test."""
+    """The task's files, the shards of the shorter one's rows, and a student."""
     source = random.Random(0)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "pairs.parquet"
-    write_source(path, rows, source)
+    path = folder / "kept" / "pairs.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_source(folder / "pairs.parquet", rows, random.Random(0))
+    write_source(path, rows * 9 // 10, random.Random(0))
+    save_student(folder / STUDENT)
     loaded = load_task(find_task(str(path), **TASK))
     config = HarvestConfig(TaskChoice(str(path), **TASK), TeacherChoice("endpoint", options=TEACHER))
     teacher = prepare_teacher(config.teacher)(loaded.task)
     manifest = replace(make_manifest(loaded, teacher), planned=loaded.splits)
-    splits = [split for split in loaded.splits if split != "test"]
     with (
         TeacherFolder.open(folder / "data" / "pairs", manifest) as shards,
-        track("building the shards", sum(loaded.splits[split] for split in splits)) as tracker,
+        track("building the shards", sum(loaded.splits.values())) as tracker,
     ):
-        for split in splits:
+        for split in loaded.splits:
             write_shards(shards, loaded, teacher, split, source, tracker)
 
 
 def write_source(path: Path, rows: int, source: random.Random) -> None:
-    """Write so many rows of two texts and a label, a block at a time."""
+    """Write so many rows of two texts and a label, a block at a time: of a longer file, the first ones."""
     phrases = pl.Series([" ".join(source.choices(WORDS, k=source.randint(5, 20))) for _ in range(POOL)])
     random_rows = np.random.default_rng(0)
     writer = None
     for start in range(0, rows, BLOCK_ROWS):
         size = min(BLOCK_ROWS, rows - start)
-        picked = [phrases[random_rows.integers(0, POOL, size)] for _ in range(3)]
+        picked = [phrases[random_rows.integers(0, POOL, BLOCK_ROWS)].head(size) for _ in range(3)]
         table = pl.DataFrame(
             {
                 "premise": picked[0] + " " + picked[1] + " " + pl.Series(range(start, start + size)).cast(pl.String),
                 "hypothesis": picked[2],
-                "label": pl.Series(LABELS)[random_rows.integers(0, 3, size)],
+                "label": pl.Series(LABELS)[random_rows.integers(0, 3, BLOCK_ROWS)].head(size),
             }
         ).to_arrow()
         writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
@@ -165,6 +171,7 @@ def make_answer(source: random.Random) -> Answer:
     logprobs = sorted((-source.expovariate(0.2) for _ in range(20)), reverse=True)
     tokens = [{"token": f"token {i}", "logprob": value, "bytes": [1, 2, 3]} for i, value in enumerate(logprobs)]
     reply = source.choice(LABELS)
+    weights = [source.random() for _ in LABELS]
     message = {"role": "assistant", "content": reply}
     raw = {
         "choices": [{"message": message, "logprobs": {"content": [{**tokens[0], "top_logprobs": tokens}]}}],
@@ -174,7 +181,7 @@ def make_answer(source: random.Random) -> Answer:
         Status.OK,
         reply=reply,
         finish_reason="stop",
-        label_logprobs=logprobs[:3],
+        label_logprobs=[math.log(0.99 * weight / sum(weights)) for weight in weights],
         residual_mass=0.01,
         raw=orjson.dumps(raw),
         prompt_tokens=source.randint(40, 80),
@@ -184,6 +191,36 @@ def make_answer(source: random.Random) -> Answer:
         asked_at=datetime.now(UTC),
         attempts=1,
     )
+
+
+def save_student(folder: Path) -> None:
+    """Save a BERT of two layers, and a tokenizer of the words there are."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder.mkdir()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = list(dict.fromkeys([*special, *map(str, range(10)), *(f"##{digit}" for digit in range(10)), *WORDS]))
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=False, model_max_length=128).save_pretrained(folder)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(vocabulary), **shape)).save_pretrained(folder)
+
+
+def train() -> None:
+    """Train until the first step of the student, whose batch is there then."""
+    from distill.cli import app
+    from distill.methods.students import StudentPhase
+
+    StudentPhase.step = stop  # type: ignore[method-assign, assignment]
+    sys.argv = ["distill", "run", "--shards", KEPT[1], "--student", STUDENT, "--device", "cpu", "--out", "runs"]
+    app()
+
+
+def stop(phase: object, batch: Sized, epoch: int, index: int) -> NoReturn:
+    """End the process in place of a step."""
+    assert len(batch)
+    print("{}", flush=True)
+    os._exit(0)
 
 
 def measure(command: list[str], folder: Path) -> tuple[float, float, str]:
@@ -239,7 +276,12 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=CASES, default=[])
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--build", action="store_true", help="only make the files")
+    parser.add_argument(
+        "--train", action="store_true", help="train here until the first step: what the case train runs"
+    )
     options = parser.parse_args()
+    if options.train:
+        train()
     root = str(Path(__file__).resolve().parent.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     told = []

@@ -1,7 +1,7 @@
 """Seconds that the page of a large harvest takes: to open it, and for what its reader asks.
 
-    python benchmarks/plan.py --rows 1000000 --kept 1000000 --rounds 1 --folder big
-    python benchmarks/view.py big/data/pairs/teacher=m
+    python benchmarks/plan.py --build --rows 1111112 --folder big
+    python benchmarks/view.py big/1111112/data/pairs/teacher=m
 
 Reads a teacher folder as `harvest view --serve` does, in one process, and asks what the page asks: totals, the first
 rows, those that cost most, those of one kind, a search through all texts. Then writes the file of `harvest view`.

@@ -29,7 +29,7 @@ from distill.data.vectors import (
 from shared.console import say
 from shared.errors import DataError, UsageError
 from shared.shards.manifest import Manifest, choose_teacher
-from shared.shards.read import check_readable, count_unsealed, read_row_group
+from shared.shards.read import check_readable, count_unsealed, read_row_groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +133,8 @@ def _hash_rows(split: Split) -> tuple[Array, Array]:
     import polars as pl
 
     ids, texts = [], []
-    for group in split.groups:
-        frame = pl.DataFrame(pl.from_arrow(read_row_group(group, ["sample_id", "text", "text_pair"])))
+    for table in read_row_groups(split.groups, ["sample_id", "text", "text_pair"]):
+        frame = pl.DataFrame(pl.from_arrow(table))
         ids.append(frame["sample_id"].hash(1).to_numpy())
         texts.append(frame.select("text", "text_pair").hash_rows(1).to_numpy())
     return np.concatenate(ids), np.concatenate(texts)

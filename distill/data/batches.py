@@ -195,20 +195,24 @@ class RowSource:
             return
         order = range(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
         reader = GroupReader()
-        blocks = list(self._fill(piece for index in order for piece in self._groups[index]))
+        first = self.buffer_bytes // 2 if rng is None else PIECE_BYTES
+        blocks = list(self._fill((piece for index in order for piece in self._groups[index]), first))
         for pieces, following in zip_longest(blocks, blocks[1:], fillvalue=()):
             rows = sum(len(piece.rows) for piece in pieces)
             read = partial(self._read, pieces, reader, following)
             yield Block(rows, read, None if rng is None else rng.permutation(rows))
 
-    def _fill(self, pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-        """Put as many pieces together as fit into half of the buffer, one at least."""
+    def _fill(self, pieces: Iterable[Piece], most_bytes: int) -> Iterator[list[Piece]]:
+        """Put as many pieces together as fit into half of the buffer, one at least; into the first block `most_bytes`.
+
+        Each further one has twice the bytes: so training begins before half of a large buffer is read and encoded.
+        """
         block: list[Piece] = []
-        filled = 0
+        filled, most_bytes = 0, min(most_bytes, self.buffer_bytes // 2)
         for piece in pieces:
-            if block and filled + piece.bytes > self.buffer_bytes // 2:
+            if block and filled + piece.bytes > most_bytes:
                 yield block
-                block, filled = [], 0
+                block, filled, most_bytes = [], 0, min(2 * most_bytes, self.buffer_bytes // 2)
             block.append(piece)
             filled += piece.bytes
         yield block

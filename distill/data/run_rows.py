@@ -20,7 +20,7 @@ from distill.data.answers import Answers, TeacherShards, join_teachers
 from distill.data.split import Bools, Split, keep_labels, label_by_teacher, read_split
 from shared.errors import DataError, UsageError
 from shared.shards.manifest import Manifest
-from shared.shards.read import read_row_group
+from shared.shards.read import read_row_groups
 from shared.stores.ahead import fetch_ahead
 
 TRAIN, DEV, TEST = "train", "validation", "test"
@@ -147,8 +147,8 @@ def mark_held_out(split: Split, low: float, high: float) -> Bools:
     """
     shares = [
         int.from_bytes(sha256(f"held out\0{sample_id}".encode()).digest()[:8], "big") / 2**64
-        for group in fetch_ahead(split.groups, ["sample_id"])
-        for sample_id in read_row_group(group, ["sample_id"])["sample_id"].to_pylist()
+        for table in read_row_groups(fetch_ahead(split.groups, ["sample_id"]), ["sample_id"])
+        for sample_id in table["sample_id"].to_pylist()
     ]
     share = np.array(shares)
     return split.labelled & (share >= low) & (share < high)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from shared.errors import DataError, ShardError
 from shared.schema import Status
 from shared.shards.manifest import Manifest
-from shared.shards.read import RowGroup, list_row_groups, read_row_group
+from shared.shards.read import RowGroup, list_row_groups, read_row_group, read_row_groups
 from shared.stores.ahead import fetch_ahead
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
@@ -71,10 +71,9 @@ def read_split(folder: Path, manifest: Manifest, name: str) -> Split:
     targets = _make_targets(rows, manifest)
     start = 0
     columns = ["status", "draw", *TRUTH.get(manifest.kind, ("label",))]
-    for group in fetch_ahead(groups, columns):
+    for group, table in zip(groups, read_row_groups(fetch_ahead(groups, columns), columns), strict=True):
         here = slice(start, start + group.rows)
         start += group.rows
-        table = read_row_group(group, columns)
         answered[here] = pc.equal(table["status"], Status.OK.value).to_numpy()
         first[here] = table["draw"].to_numpy() == 0
         labelled[here], targets[here] = _read_truth(group, table, manifest)
@@ -138,8 +137,8 @@ def label_by_teacher(split: Split) -> Split:
         return _label_sets_by_teacher(split)
 
     best = [
-        pl.DataFrame(pl.from_arrow(read_row_group(group, ["label_logprobs"])))["label_logprobs"].list.arg_max()
-        for group in fetch_ahead(split.groups, ["label_logprobs"])
+        pl.DataFrame(pl.from_arrow(table))["label_logprobs"].list.arg_max()
+        for table in read_row_groups(fetch_ahead(split.groups, ["label_logprobs"]), ["label_logprobs"])
     ]
     label = pl.concat(best)
     labelled = split.answered & label.is_not_null().to_numpy()

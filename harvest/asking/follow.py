@@ -5,10 +5,10 @@ references. A row that the file has no longer is set aside in the split `removed
 if the text stands elsewhere in the file, or comes back later; training reads no such split. Each step is durable before
 the next begins, and all of them are worked out anew from the folder and the file: a crash loses and doubles nothing.
 
-Memory: 24 bytes a row of the file, the truth of the rows whose truth changed, the ids and keys of what was set aside.
+Memory: the truth of the rows whose truth changed, the ids and keys of what was set aside. The fingerprints, 24 bytes a
+row of the file and as much a kept one, lie on disk where they are many (shared.buckets).
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from harvest.asking.find_kept import find_equal
+from shared.buckets import Array, Buckets, is_among, join_buckets
 from shared.console import say
 from shared.errors import UsageError
 from shared.fingerprints import FINGERPRINTED, Fingerprints, fingerprint_rows
@@ -36,6 +38,7 @@ Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
 
 TRUTH = ("label", "label_set", "target", "target_text", "references")
 _IDENTITY = ("sample_id", "draw")
+_ROW = np.dtype([("first", np.uint64), ("second", np.uint64), ("truth", np.uint64)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,9 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """The rows of a split of the file, sorted by the first number of their fingerprint; `truths` are hashes."""
+    """Rows of a split of the file, sorted by the first number of their fingerprint."""
 
     fingerprints: Fingerprints
-    truths: Numbers
 
     def find(self, fingerprints: Fingerprints) -> tuple[Bools, np.ndarray[Any, np.dtype[np.int64]]]:
         """Whether each of `fingerprints` is a row's, and that row's number."""
@@ -183,45 +185,50 @@ def _take(table: pa.Table, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
 def _compare(loaded: LoadedTask, folder: Path, manifest: Manifest) -> Mapping[str, _Difference]:
     """Hold every kept row of the splits that the file has against the file."""
     splits = [split for split in list_splits(folder, manifest) if split in loaded.splits]
-    file = _read_file(loaded, splits)
-    differences: dict[str, _Difference] = {split: _Difference() for split in splits}
-    columns = (*FINGERPRINTED, *TRUTH, "draw", "status")
-    for split, difference in differences.items():
-        for piece in iterate_pieces(folder, manifest, columns, split):
-            _compare_piece(piece.table.select(columns).filter(pa.array(piece.current)), file[split], difference)
-    return differences
-
-
-def _compare_piece(table: pa.Table, rows: _Rows, difference: _Difference) -> None:
-    frame = _to_frame(table)
-    fingerprints = fingerprint_rows(frame)
-    found, at = rows.find(fingerprints)
-    if found.any():
-        changed = found & (rows.truths[np.where(found, at, 0)] != _hash_truth(frame))
-        if changed.any():
-            difference.relabelled.append(fingerprints[changed])
-    if not found.all():
-        loose = table.filter(pa.array(~found))
-        difference.loose += list(_take(loose, _IDENTITY))
-        answered = loose.filter(pc.not_equal(loose["status"], Status.UNASKED.value))
-        difference.answered_texts.append(_hash_texts(_to_frame(answered)))
-
-
-def _read_file(loaded: LoadedTask, splits: Sequence[str]) -> Mapping[str, _Rows]:
-    fingerprints: dict[str, list[Fingerprints]] = defaultdict(list)
-    truths: dict[str, list[Numbers]] = defaultdict(list)
+    file = {split: Buckets(_ROW) for split in splits}
     for split, frame in loaded.frames(splits):
-        fingerprints[split].append(fingerprint_rows(frame))
-        truths[split].append(_hash_truth(frame))
-    return {split: _sort(fingerprints[split], truths[split]) for split in splits}
+        _note_rows(file[split], frame)
+    return {split: _compare_split(folder, manifest, split, file.pop(split)) for split in splits}
 
 
-def _sort(fingerprints: list[Fingerprints], truths: list[Numbers]) -> _Rows:
-    if not fingerprints:
-        return _Rows(np.zeros((0, 2), np.uint64), np.zeros(0, np.uint64))
-    joined = np.concatenate(fingerprints)
-    order = np.argsort(joined[:, 0], kind="stable")
-    return _Rows(joined[order], np.concatenate(truths)[order])
+def _compare_split(folder: Path, manifest: Manifest, split: str, file: Buckets) -> _Difference:
+    kept, difference, lost = Buckets(_ROW), _Difference(), [np.empty(0, _ROW)]
+    for table in _iterate_kept(folder, manifest, split):
+        _note_rows(kept, _to_frame(table))
+    for own, others in join_buckets(kept, file):
+        others = others[np.argsort(others["first"], kind="stable")]
+        found, at = find_equal(own, others)
+        changed = own[found][own["truth"][found] != others["truth"][at]]
+        if len(changed):
+            difference.relabelled.append(np.stack([changed["first"], changed["second"]], axis=1))
+        lost.append(np.delete(own, found))
+    loose = np.concatenate(lost)
+    loose = loose[np.argsort(loose["first"], kind="stable")]
+    for table in _iterate_kept(folder, manifest, split) if len(loose) else ():
+        rows, _ = find_equal(_make_records(_to_frame(table)), loose)
+        found_loose = table.take(pa.array(np.sort(rows)))
+        difference.loose += list(_take(found_loose, _IDENTITY))
+        answered = found_loose.filter(pc.not_equal(found_loose["status"], Status.UNASKED.value))
+        difference.answered_texts.append(_hash_texts(_to_frame(answered)))
+    return difference
+
+
+def _iterate_kept(folder: Path, manifest: Manifest, split: str) -> Iterator[pa.Table]:
+    columns = (*FINGERPRINTED, *TRUTH, "draw", "status")
+    for piece in iterate_pieces(folder, manifest, columns, split):
+        yield piece.table.select(columns).filter(pa.array(piece.current))
+
+
+def _note_rows(rows: Buckets, frame: "pl.DataFrame") -> None:
+    records = _make_records(frame)
+    rows.add(records, records["first"])
+
+
+def _make_records(frame: "pl.DataFrame") -> Array:
+    records = np.empty(frame.height, _ROW)
+    records["first"], records["second"] = fingerprint_rows(frame).T
+    records["truth"] = _hash_truth(frame)
+    return records
 
 
 def _count(loaded: LoadedTask, differences: Mapping[str, _Difference]) -> Changes:
@@ -229,9 +236,14 @@ def _count(loaded: LoadedTask, differences: Mapping[str, _Difference]) -> Change
     loose = [hashes for one in differences.values() for hashes in one.answered_texts if len(hashes)]
     if not loose:
         return Changes(relabelled)
-    texts = np.concatenate([_hash_texts(frame) for _, frame in loaded.frames(list(loaded.splits))])
-    moved = np.isin(np.concatenate(loose), texts)
+    hashes = np.concatenate(loose)
+    there = [texts[is_among(texts, hashes)] for texts in _iterate_texts(loaded)]
+    moved = is_among(hashes, np.concatenate(there))
     return Changes(relabelled, int(moved.sum()), int((~moved).sum()))
+
+
+def _iterate_texts(loaded: LoadedTask) -> Iterator[Numbers]:
+    return (_hash_texts(frame) for _, frame in loaded.frames(list(loaded.splits)))
 
 
 def _hash_texts(frame: "pl.DataFrame") -> Numbers:
@@ -291,7 +303,7 @@ def _relabel(folder: TeacherFolder, loaded: LoadedTask, split: str, fingerprints
     """Write anew the shards of `split` that hold any row of `fingerprints`, each with what the file says of it."""
     import polars as pl
 
-    wanted = _sort([fingerprints], [np.zeros(len(fingerprints), np.uint64)])
+    wanted = _Rows(fingerprints[np.argsort(fingerprints[:, 0], kind="stable")])
     found_fingerprints, truths = [], []
     for _, frame in loaded.frames([split]):
         own = fingerprint_rows(frame)
@@ -301,7 +313,7 @@ def _relabel(folder: TeacherFolder, loaded: LoadedTask, split: str, fingerprints
             truths.append(frame.select(TRUTH).filter(pl.Series(found)))
     joined = np.concatenate(found_fingerprints)
     order = np.argsort(joined[:, 0], kind="stable")
-    rows = _Rows(joined[order], np.zeros(len(joined), np.uint64))
+    rows = _Rows(joined[order])
     truth = pl.concat(truths)[order.tolist()]
     for shard in folder.manifest.shards_of(split):
         pieces = iterate_pieces(folder.path, replace(folder.manifest, shards=(shard,)), FINGERPRINTED, split)

@@ -7,7 +7,7 @@ thousands of rows takes seconds. In memory are two bytes a row; fingerprints and
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import partial
@@ -22,6 +22,7 @@ from harvest.asking.wishes import Estimates, Wishes, take_starts
 from harvest.pictures import fetch_pictures
 from harvest.teachers.base import Estimate, Teacher, sees_pictures
 from shared.buckets import Buckets, join_buckets
+from shared.console import Tracker, track
 from shared.errors import DataError
 from shared.example import Example
 from shared.fingerprints import fingerprint_rows
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 Actions: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 EVERY_SPLIT = "*"
+SHOWN_ROWS = 1_000_000  # from so many on a pass over them shows its progress
 _ORDER = np.dtype([("hash", np.uint64), ("place", np.int64)])
 
 
@@ -200,12 +202,14 @@ class _Planner:
         splits = [split for split, rows in self._kept_rows.items() if len(rows)]
         source = {split: SourceRows() for split in splits}
         starts = dict.fromkeys(splits, 0)
-        for split, frame in self._loaded.frames(splits) if splits else ():
-            start, end = starts[split], starts[split] + frame.height
-            starts[split] = end
-            rows = np.flatnonzero(self._open[split][0, start:end])
-            if len(rows):
-                source[split].add(fingerprint_rows(frame)[rows], start + rows)
+        with self._track("looking for kept rows", splits) as tracker:
+            for split, frame in self._loaded.frames(splits) if splits else ():
+                start, end = starts[split], starts[split] + frame.height
+                starts[split] = end
+                rows = np.flatnonzero(self._open[split][0, start:end])
+                if len(rows):
+                    source[split].add(fingerprint_rows(frame)[rows], start + rows)
+                tracker.advance(frame.height)
         for split in splits:
             for match in self._kept_rows.pop(split).find(source.pop(split), len(self._open[split])):
                 if not self._scope.asks(split):
@@ -227,14 +231,21 @@ class _Planner:
         splits = [split for split in self._scope.splits if self._open[split].any()]
         starts = dict.fromkeys(splits, 0)
         frames = self._loaded.frames(splits, pictures=self._loaded.task.has_pictures) if splits else ()
-        for split, frame in frames:
-            start, end = starts[split], starts[split] + frame.height
-            starts[split] = end
-            rest = self._open[split][:, start:end]
-            if self._sees:
-                fetch_pictures(_list_places(frame, np.logical_or.reduce(rest, axis=0)))
-            for draw, mask in enumerate(rest):
-                self._choose(split, frame, start, draw, mask)
+        with self._track("planning the others", splits) as tracker:
+            for split, frame in frames:
+                start, end = starts[split], starts[split] + frame.height
+                starts[split] = end
+                rest = self._open[split][:, start:end]
+                if self._sees:
+                    fetch_pictures(_list_places(frame, np.logical_or.reduce(rest, axis=0)))
+                for draw, mask in enumerate(rest):
+                    self._choose(split, frame, start, draw, mask)
+                tracker.advance(frame.height)
+
+    def _track(self, what: str, splits: Sequence[str]) -> AbstractContextManager[Tracker]:
+        """Show how far a pass over the rows of some splits is, where they are so many that it takes a while."""
+        rows = sum(self._loaded.splits[split] for split in splits)
+        return track(what, rows if rows >= SHOWN_ROWS else 0)
 
     def _choose(self, split: str, frame: "pl.DataFrame", start: int, draw: int, mask: Bools) -> None:
         """Choose the action of one draw of the rows of `frame` that `mask` marks; the first is number `start`."""

@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shared.answers import AnswerRule, find_rule
+from shared.buckets import Buckets, Hashes, join_buckets
 from shared.schema import Status
 from shared.shards import Manifest, iterate_pieces, load_manifest
 from shared.shards.manifest import REMOVED
@@ -31,6 +33,7 @@ ALL_SPLITS = "all"
 _Z = 1.959964  # of 95 %
 JUDGED_BY = ("label", "label_set", "label_logprobs", "reply", "choices", "target_text", "references")
 _COLUMNS = ("sample_id", "draw", "status", *JUDGED_BY)
+_PROMPT = np.dtype([("hash", np.uint64), ("right", np.bool_)])  # of a judged row: its sample id, hashed
 
 
 @dataclass(slots=True)
@@ -96,7 +99,7 @@ def judge_folder(folder: Path, manifest: Manifest | None = None) -> Agreement | 
         return None
     rule, judge = found
     agreement = Agreement(rule)
-    prompts: dict[str, dict[str, bool]] = defaultdict(dict)  # by split and sample id, where there are further draws
+    prompts: dict[str, Buckets] = defaultdict(partial(Buckets, _PROMPT))
     pieces = (
         piece
         for split in list_splits(folder, manifest)
@@ -118,12 +121,14 @@ def judge_folder(folder: Path, manifest: Manifest | None = None) -> Agreement | 
             unread=_count(statuses, Status.FAILED, Status.TRUNCATED, Status.UNPARSABLE),
         )
         agreement.splits.setdefault(piece.split, Count()).add(count)
-        seen = prompts[piece.split]
-        for name, verdict in zip(table["sample_id"].filter(pa.array(known)).to_pylist(), verdicts[known], strict=True):
-            seen[name] = seen.get(name, False) or bool(verdict == RIGHT)
-    for split, seen in prompts.items():
-        agreement.splits[split].prompts = len(seen)
-        agreement.splits[split].prompts_right = sum(seen.values())
+        seen = np.empty(int(known.sum()), _PROMPT)
+        seen["hash"] = _hash_names(table["sample_id"].filter(pa.array(known)))
+        seen["right"] = verdicts[known] == RIGHT
+        prompts[piece.split].add(seen, seen["hash"])
+    for split, buckets in prompts.items():
+        for (seen,) in join_buckets(buckets):
+            agreement.splits[split].prompts += _count_different(seen["hash"])
+            agreement.splits[split].prompts_right += _count_different(seen["hash"][seen["right"]])
     judged = {split: count for split, count in agreement.splits.items() if count.drawn}
     return Agreement(rule, judged) if judged else None
 
@@ -169,6 +174,17 @@ def describe_agreement(found: Mapping[str, Any]) -> list[str]:
         apart = [f"{count[name]:,} {name}" for name in ("refused", "unread") if count[name]]
         lines.append(f"{line}; not judged: {', '.join(apart)}" if apart else line)
     return lines
+
+
+def _hash_names(names: pa.ChunkedArray) -> Hashes:
+    import polars as pl
+
+    return pl.Series(pl.from_arrow(names)).cast(pl.String).hash().to_numpy()
+
+
+def _count_different(hashes: Hashes) -> int:
+    ordered = np.sort(hashes)
+    return int((ordered[1:] != ordered[:-1]).sum()) + bool(len(ordered))
 
 
 def _count(statuses: pa.ChunkedArray, *wanted: Status) -> int:

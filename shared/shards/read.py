@@ -233,9 +233,13 @@ def read_row_groups(groups: Iterable[RowGroup], columns: Sequence[str] | None = 
 
 
 class GroupReader:
-    """Reads row groups; of one that is cut into pieces a piece at a time, each from where the one before it ended."""
+    """Reads row groups; of one that is cut into pieces a piece at a time, each from where the one before it ended.
+
+    The file that was read last stays open: its footer, of all row groups and columns, costs more than a row group.
+    """
 
     def __init__(self) -> None:
+        self._last: tuple[Path, pq.ParquetFile] | None = None
         self._next: tuple[Path, int, int, tuple[str, ...]] | None = None  # the piece that can be read as it comes
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._left: pa.Table | None = None
@@ -243,7 +247,9 @@ class GroupReader:
     def read(self, group: RowGroup, columns: Sequence[str]) -> pa.Table:
         """Read some columns of a row group or a piece: see read_row_group."""
         if group.first is None:
-            return read_row_group(group, columns)
+            if self._last is None or self._last[0] != group.path:
+                self._last = (group.path, _open_parquet(group.path))
+            return _read_group(self._last[1], group, columns)
         try:
             if self._next != (group.path, group.index, group.first, tuple(columns)):
                 self._open(group, columns)

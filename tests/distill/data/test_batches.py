@@ -18,7 +18,7 @@ from distill.data.tokens import TextColumn, TextEncoder
 from distill.data.vectors import StoredVectors
 from shared.schema import Row
 from shared.shards.manifest import choose_teacher, load_manifest
-from shared.shards.read import RowGroup, read_row_group
+from shared.shards.read import GroupReader, RowGroup
 from tests.distill.distill_rows import WIDTH, WriteFolder, make_rows
 
 ROWS = make_rows(1000)
@@ -178,13 +178,13 @@ def test_rows_outside_the_mask_never_come_and_hidden_labels_stay_hidden(split: S
 
 
 def test_the_aligners_source_reads_no_text(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked, read = [], GroupReader.read
 
-    def spy(group: Any, columns: Any) -> Any:
+    def spy(reader: GroupReader, group: RowGroup, columns: Any) -> Any:
         asked.append(tuple(columns))
-        return read_row_group(group, columns)
+        return read(reader, group, columns)
 
-    monkeypatch.setattr("shared.shards.read.read_row_group", spy)
+    monkeypatch.setattr(GroupReader, "read", spy)
     source = every(split)
     assert sum(len(b) for b in iterate_batches([BatchPart(source, 32, once=True)], 32, 0, 1)) == 1000
     assert set(asked) == {("embedding",)}
