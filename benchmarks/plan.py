@@ -33,6 +33,7 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import patch
 
 import numpy as np
 import orjson
@@ -68,7 +69,12 @@ TEACHER = {
     "price_in": 0.15,
     "price_out": 0.6,
 }
-TASK = {"text_column": "premise", "text_pair_column": "hypothesis", "label_column": "label", "question": QUESTION}
+TASK: dict[str, Any] = {
+    "text_column": "premise",
+    "text_pair_column": "hypothesis",
+    "label_column": "label",
+    "question": QUESTION,
+}
 COMMAND = [
     *("--teacher", "endpoint", "--json"),
     *(part for name, value in (TASK | TEACHER).items() for part in (f"--{name.replace('_', '-')}", str(value))),
@@ -202,7 +208,12 @@ def save_student(folder: Path) -> None:
     vocabulary = list(dict.fromkeys([*special, *map(str, range(10)), *(f"##{digit}" for digit in range(10)), *WORDS]))
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
     BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=False, model_max_length=128).save_pretrained(folder)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    shape: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
     BertModel(BertConfig(vocab_size=len(vocabulary), **shape)).save_pretrained(folder)
 
 
@@ -211,9 +222,9 @@ def train() -> None:
     from distill.cli import app
     from distill.methods.students import StudentPhase
 
-    StudentPhase.step = stop  # type: ignore[method-assign, assignment]
     sys.argv = ["distill", "run", "--shards", KEPT[1], "--student", STUDENT, "--device", "cpu", "--out", "runs"]
-    app()
+    with patch.object(StudentPhase, "step", stop):
+        app()
 
 
 def stop(phase: object, batch: Sized, epoch: int, index: int) -> NoReturn:

@@ -22,7 +22,7 @@ class Wishes:
     def __init__(self) -> None:
         self._wishes = Buckets(_WISH)
 
-    def add(self, split: int, places: Sequence[int], keys: bytes) -> None:
+    def add(self, split: int, places: Sequence[int], keys: bytearray) -> None:
         """Add some rows of a split, with their raw keys."""
         records = np.empty(len(places), _WISH)
         records["key"], records["split"], records["place"] = np.frombuffer(keys, "S32"), split, places
