@@ -66,7 +66,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HF_HUB_OFFLINE", "1")  # nobody waits for a hub that does not answer
-        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nor for a store
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # nor for a store
+            patch.setenv(name, "loopback")
+        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         yield folder
 
 

@@ -6,13 +6,14 @@ from typing import Any
 from harvest.asking.inflight import read_in_flight
 from harvest.looking.agreement import describe_agreement, judge_folder
 from harvest.teachers.batch.ledger import Job, Step, read_jobs
-from shared.console import print_result
+from shared.console import print_result, say
 from shared.errors import ShardError
 from shared.printed_tables import print_rows
 from shared.remote_shards import fetch_shards
 from shared.schema import Status, sum_costs
 from shared.shards import load_manifest, summarise_folder
 from shared.shards.manifest import MANIFEST_NAME
+from shared.shards.publish import count_waiting
 from shared.stores.mirror import spell_place
 
 NOTHING_KEPT = "nothing is kept there: a run ended before its first answer; the same command begins anew"
@@ -27,6 +28,10 @@ def read_status(path: Path | str) -> dict[str, Any]:
         begun = "".join(f"\n{folder}: {NOTHING_KEPT}" for folder in empty)
         raise ShardError(f"{path} holds no teacher's answers; `harvest run --teacher T --task K` makes some{begun}")
     teachers = [_read_teacher(folder) for folder in folders]
+    for folder in folders:
+        if (waiting := count_waiting(folder)) is not None:
+            rows, place = waiting
+            say(f"{folder}: {rows:,} more rows wait on this disk, in {place}: the next harvest run uploads them")
     return {
         **{key: sum(teacher[key] for teacher in teachers) for key in ("rows", "kept", "asked", "failed", "seconds")},
         "cost_usd": sum_costs(teacher["cost_usd"] for teacher in teachers),

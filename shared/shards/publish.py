@@ -25,7 +25,7 @@ from shared.shards.manifest import (
     shard_id,
 )
 from shared.shards.pending import join_pending
-from shared.shards.read import FOLDER_LOCK
+from shared.shards.read import FOLDER_LOCK, count_unsealed
 from shared.stores.address import StoreAddress, find_store_address
 from shared.stores.client import ConflictError, open_bucket
 from shared.stores.lease import describe_writer
@@ -139,6 +139,20 @@ def _publish(folder: Path, manifest: Manifest, address: StoreAddress) -> None:
     for path in (*here, *pictures):
         (folder / path).unlink()
     bucket.delete([(address / path).path for path in obsolete])
+
+
+def count_waiting(folder: Path) -> tuple[int, Path] | None:
+    """Count the rows that wait on this disk to be uploaded to the store that `folder` is a readers' mirror of, and say
+    where; None where none do.
+    """
+    mirror = read_marker(folder)
+    written = None if mirror is None else place_mirror(writers_place(), mirror.address)
+    if written is None or written == folder or not (written / MANIFEST_NAME).exists():
+        return None
+    manifest = load_own_manifest(written)
+    rows = sum(count_unsealed(written, manifest).values())
+    rows += sum(shard.rows for shard in manifest.shards if (written / shard.path).exists())
+    return (rows, written) if rows else None
 
 
 def publish_file(path: Path) -> None:

@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 import distill.cli
 import harvest.cli
 from shared.shards import TeacherFolder
+from shared.stores.address import StoreAddress
+from shared.stores.mirror import Listed, RemoteFile
 from shared.stores.parquet import find_chunks
+from shared.stores.ranges import RangeCache
 from tests.distill.conftest import tiny_student as tiny_student
 from tests.shared.shards.shard_rows import make_manifest, make_row
 from tests.shared.store_server import Fault, StoreServer
@@ -111,6 +114,32 @@ def test_bodies_that_break_off_and_servers_that_fail_are_asked_again(store: Stor
     store.fail = fail
     assert read_json(harvest.cli, "status", ADDRESS)["kept"] == 200
     assert asked > 6
+
+
+def test_pieces_are_kept_up_to_a_bound_and_one_that_is_torn_is_read_again(store: StoreServer, tmp_path: Path) -> None:
+    content = os.urandom(10_000)
+    store.put("some/object", content)
+    file = RemoteFile(StoreAddress("s3", "bucket", "some/object"), Listed(len(content), "etag"))
+    cache = RangeCache(tmp_path, most_bytes=4000)
+
+    def read(start: int) -> int:
+        """Read 1,000 bytes, and count the requests that this took."""
+        before = store.count("GET", ending="object")
+        assert cache.read(file, [(start, start + 1000)]) == [content[start : start + 1000]]
+        return store.count("GET", ending="object") - before
+
+    assert [read(start) for start in (0, 1000, 0, 1000)] == [1, 1, 0, 0]
+    assert [read(start) for start in (2000, 3000, 4000)] == [1, 1, 1]
+    assert sum(path.stat().st_size for path in tmp_path.glob("*/*")) <= 4000
+    assert read(4000) == 0
+    for path in tmp_path.glob("*/*"):
+        path.write_bytes(path.read_bytes()[:500] + bytes(len(path.read_bytes()) - 500))
+    assert read(4000) == 1
+    # Those that touch are read at once, and others beside them.
+    before = store.count("GET", ending="object")
+    pieces = cache.read(file, [(5000, 5500), (7000, 7500), (5500, 6000)])
+    assert b"".join(pieces) == content[5000:5500] + content[7000:7500] + content[5500:6000]
+    assert store.count("GET", ending="object") - before == 2
 
 
 @pytest.mark.parametrize(

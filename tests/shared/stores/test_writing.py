@@ -6,8 +6,10 @@ from typing import Any
 
 import obstore
 import pytest
+from typer.testing import CliRunner
 
 import harvest
+import harvest.cli
 from shared.errors import LockedError, StoreError
 from shared.schema import Status
 from shared.shards import TeacherFolder, choose_teacher, load_manifest, verify_shards
@@ -141,6 +143,8 @@ def test_a_store_that_is_gone_keeps_the_run_s_rows_here_and_the_next_run_uploads
             patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
             with pytest.raises(StoreError, match=r"cannot be reached.*kept in .*the next run uploads it"):
                 folder.seal()
+    status = CliRunner().invoke(harvest.cli.app, ["status", str(ADDRESS)])
+    assert "1 more rows wait on this disk" in status.stderr
     write(range(1, 3))
     assert len(read_rows()) == 3
 
