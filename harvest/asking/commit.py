@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from time import monotonic
 
 from harvest.asking.reserve import DiskReserve
 from shared.console import say
-from shared.errors import DiskError, Error, LockedError, StoreError
+from shared.errors import DiskError, Error, LockedError
 from shared.schema import Row
 from shared.shards import TeacherFolder
 
@@ -21,11 +22,22 @@ class GroupCommit:
     """Makes rows durable in groups, one fsync for many, in a thread, while more arrive.
 
     An asynchronous context manager: leaving it, for whatever reason, makes durable what was put before. `on_full` is
-    called once the disk has refused a row, and the reserve has made room for it.
+    called once the disk has refused a row, and the reserve has made room for it; `on_lost` once another run has taken
+    the folder's place in an object store. What is sealed goes there meanwhile, in a thread of its own: rows do not wait
+    for it.
     """
 
-    def __init__(self, folder: TeacherFolder, reserve: DiskReserve, on_full: Callable[[], None]) -> None:
-        self._folder, self._reserve, self._on_full = folder, reserve, on_full
+    def __init__(
+        self,
+        folder: TeacherFolder,
+        reserve: DiskReserve,
+        on_full: Callable[[], None],
+        on_lost: Callable[[LockedError], None],
+    ) -> None:
+        self._folder, self._reserve, self._on_full, self._on_lost = folder, reserve, on_full, on_lost
+        self._uploader = ThreadPoolExecutor(1, "upload") if folder.is_uploaded else None
+        self._upload: Future[None] | None = None
+        self._lost: LockedError | None = None
         self._seal_at: dict[str, int] = {}  # bytes of a journal, by split
         self._begun: dict[str, float] = {}  # when the first row of a journal came, by split
         self._rows: dict[str, list[Row]] = {}
@@ -46,6 +58,10 @@ class GroupCommit:
                 await asyncio.wait([self._task])
             except asyncio.CancelledError as error:  # the rows are paid for, and soon written: then it passes on
                 cancel = error
+        if self._uploader is not None:
+            await asyncio.to_thread(self._uploader.shutdown)
+            self._look_at_upload()
+            self._tell_lost()
         self._task.result()
         if cancel is not None:
             raise cancel
@@ -73,6 +89,7 @@ class GroupCommit:
                     await asyncio.to_thread(self._write, rows)
                     if self._reserve.is_spent:
                         self._on_full()
+                    self._tell_lost()
         finally:
             self._has_room.set()  # a writer that failed must not leave anybody waiting
 
@@ -87,22 +104,44 @@ class GroupCommit:
                 self._folder.append(split, some)
             self._reserve.note(len(some), self._folder.unsealed_bytes(split) - before)
         self._folder.commit()
-        now = monotonic()
+        if self._is_uploading():  # a seal would wait for it
+            return
+        now, has_sealed = monotonic(), False
         for split in rows:
-            is_old = self._folder.is_uploaded and now - self._begun.setdefault(split, now) >= UPLOAD_SECONDS
+            is_old = self._uploader is not None and now - self._begun.setdefault(split, now) >= UPLOAD_SECONDS
             if is_old or self._folder.unsealed_bytes(split) >= self._seal_at.get(split, SHARD_BYTES):
                 self._seal(split)
+                has_sealed = True
+        if has_sealed and self._uploader is not None and self._lost is None:
+            self._upload = self._uploader.submit(self._folder.upload)
+
+    def _tell_lost(self) -> None:
+        if self._lost is not None:
+            self._on_lost(self._lost)
+
+    def _is_uploading(self) -> bool:
+        """Tell whether shards are on their way to a store; of those before, say what became of them."""
+        if self._upload is not None and not self._upload.done():
+            return True
+        self._look_at_upload()
+        return False
+
+    def _look_at_upload(self) -> None:
+        upload, self._upload = self._upload, None
+        try:
+            if upload is not None:
+                upload.result()
+        except LockedError as error:  # what is in flight may arrive and is kept; more would be paid for twice
+            self._lost = error
+        except Error as error:
+            say(f"{error}; until then the run goes on")
 
     def _seal(self, split: str) -> None:
         size = self._folder.unsealed_bytes(split)
         self._begun.pop(split, None)
         try:
-            self._folder.seal(split)
+            self._folder.seal(split, uploads=False)
             self._seal_at.pop(split, None)
-        except LockedError:  # another run has taken the place in a store: what is asked on would be asked twice
-            raise
-        except StoreError as error:
-            say(f"{error}; until then the run goes on")
         except Error as error:  # the rows are in the journal, and what is in flight is worth more than a shard
             self._seal_at[split] = 2 * size
             say(f"{error}. Its rows stay in the journal meanwhile, and the run goes on")

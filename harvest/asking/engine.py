@@ -23,7 +23,7 @@ from harvest.asking.reserve import NEARLY_FULL, RESERVE_BYTES, DiskReserve
 from harvest.teachers.base import Reply, Request, Teacher, find_progress
 from shared.causes import count_causes
 from shared.console import Tracker, say
-from shared.errors import DiskError, TooManyFailuresError
+from shared.errors import DiskError, LockedError, TooManyFailuresError
 from shared.example import Example
 from shared.keys import RequestKeys
 from shared.schema import Answer, Row, Status, sum_costs
@@ -97,6 +97,7 @@ class Engine:
         cut = () if loaded.task.is_written else (Status.TRUNCATED,)
         self._useless = frozenset((Status.FAILED, Status.UNPARSABLE, *cut))
         self._too_many: TooManyFailuresError | None = None
+        self._lost: LockedError | None = None
         self._remote = teacher.remote
         self._is_deferred = self._remote is not None and self._remote.deferred is not None
         self._kept = plan.count(Action.KEEP)
@@ -117,11 +118,13 @@ class Engine:
         if self._remote is not None:
             self._remote.use_folder(path)
         with closing(DiskReserve(path, worker, kept_free)) as self._reserve, closing(InFlightLog(path, worker)) as log:
-            self._writer = GroupCommit(self._folder, self._reserve, self._stop_full)
+            self._writer = GroupCommit(self._folder, self._reserve, self._stop_full, self._stop_lost)
             with spare_collector(), self._interrupt.heard_by(self._stop):
                 async with self._writer:
                     await self._outlast_cancels(log)
             self._settle(log)
+            if self._lost is not None:
+                raise self._lost
             if self._too_many is not None:
                 raise self._too_many
             if self.outcome.stopped is None:
@@ -210,6 +213,13 @@ class Engine:
         """Ask nothing more: there is room for what is in flight, and for no more."""
         self.outcome.disk_full = True
         self._note_stop(NEARLY_FULL)
+        if self._remote is not None:
+            self._remote.end()
+
+    def _stop_lost(self, error: LockedError) -> None:
+        """Ask nothing more: another run has taken the folder's place in a store. What is in flight is kept here."""
+        self._lost = error
+        self._note_stop(str(error))
         if self._remote is not None:
             self._remote.end()
 

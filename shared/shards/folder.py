@@ -220,11 +220,12 @@ class TeacherFolder:
         journal = self._journals.get(split)
         return 0 if journal is None else journal.size
 
-    def seal(self, split: str | None = None) -> None:
+    def seal(self, split: str | None = None, *, uploads: bool = True) -> None:
         """Turn the journal of `split`, or of every split, into a shard; that acknowledges its rows.
 
         Journals that dead workers left are sealed along, and first, so that this worker's rows are the later
-        ones. Raises DiskError if the disk refuses; the rows are then still in the journal.
+        ones. Raises DiskError if the disk refuses; the rows are then still in the journal. Of a folder that is written
+        for a store what is sealed is uploaded, unless `uploads` is false: see `upload`.
         """
         with self._lock():
             self._manifest = load_own_manifest(self.path)
@@ -237,7 +238,17 @@ class TeacherFolder:
                     if journal is not None:
                         journal.close()
                     self._seal_journal(path)
-            publish(self.path, self._manifest)
+            if uploads:
+                publish(self.path, self._manifest)
+
+    def upload(self) -> None:
+        """Upload what is sealed, where the folder is written for an object store. May run beside all but `seal`.
+
+        Raises LockedError where another run has published there since, StoreError where the store fails. What is sealed
+        is then on this disk.
+        """
+        with self._lock():
+            publish(self.path, load_own_manifest(self.path))
 
     def rewrite(self, shard: Shard, revise: Callable[[pa.Table], pa.Table]) -> None:
         """Replace a sealed shard by a new version of it, each row group as `revise` gives it: rows and bill stay.

@@ -9,6 +9,7 @@
 A shard that the store's manifest names is removed here, and read from there. All of it runs under the folder's lock.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -33,6 +34,7 @@ from shared.stores.mirror import Mirror, list_shards, list_teachers, read_marker
 from shared.stores.places import find_written_address, place_mirror, writers_place
 
 _IMAGES = "images"
+_UPLOADS = 8  # files at once
 
 
 def open_written_folder(path: Path) -> Path:
@@ -116,8 +118,10 @@ def _publish(folder: Path, manifest: Manifest, address: StoreAddress) -> None:
     bucket = open_bucket(address)
     here = [shard.path for shard in manifest.shards if (folder / shard.path).exists()]
     pictures = [path.relative_to(folder).as_posix() for path in folder.glob(f"{_IMAGES}/*/*") if path.is_file()]
-    for path in (*here, *pictures):
-        bucket.upload((address / path).path, folder / path)
+    files = [*here, *pictures]
+    with ThreadPoolExecutor(_UPLOADS) as pool:
+        keys = [(address / path).path for path in files]
+        list(pool.map(bucket.upload, keys, [folder / path for path in files]))
     shards = list_shards(bucket, address) if here else mirror.shards
     for path in here:
         wanted, found = (folder / path).stat().st_size, shards.get(path)
@@ -136,7 +140,7 @@ def _publish(folder: Path, manifest: Manifest, address: StoreAddress) -> None:
     obsolete = [path for path in shards if path not in named and shard_id(path) in sealed]
     left = {path: listed for path, listed in shards.items() if path not in obsolete}
     write_marker(folder, Mirror(address, version, left, digest))
-    for path in (*here, *pictures):
+    for path in files:
         (folder / path).unlink()
     bucket.delete([(address / path).path for path in obsolete])
 

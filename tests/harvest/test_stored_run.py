@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.real, pytest.mark.usefixtures("own_places")]
 
 ADDRESS = "s3://bucket/data/films"
 LEASE = "data/films/teacher=m/writer.json"
+MANIFEST = "data/films/teacher=m/manifest.json"
 ROWS = 150
 # The command, whose shards are uploaded several times a second.
 RUN = """
@@ -103,6 +104,35 @@ def test_a_harvest_that_was_killed_goes_on_from_another_machine(
     spent = load_manifest(choose_teacher(Path(ADDRESS))).cost_usd
     assert reparse(Path(ADDRESS)).reread == ROWS
     assert load_manifest(choose_teacher(Path(ADDRESS))).cost_usd == spent
+
+
+def test_a_run_whose_place_is_taken_asks_no_more_and_keeps_what_was_in_flight(
+    store: StoreServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = write_texts(tmp_path)
+    monkeypatch.setattr("harvest.asking.commit.UPLOAD_SECONDS", 0)
+    asked: Counter[str] = Counter()
+
+    def answer(each: Asked) -> dict[str, object]:
+        asked[find_text(each)] += 1
+        if asked.total() == 30:
+            store.put(MANIFEST, store.get(MANIFEST).replace(b'"accuracy"', b'"f1"'))
+        time.sleep(0.02)
+        logprobs = spread_logprobs(0.9)
+        return make_reply("good", {"good": logprobs.pop("positive"), "bad": logprobs.pop("negative")})
+
+    with FaultServer(answer=answer) as server:
+        command = make_command(texts, server.url)
+        done = CliRunner().invoke(harvest.cli.app, command)
+        assert done.exit_code == 1
+        assert "run the same command again" in done.output
+        before = asked.total()
+        assert 30 <= before < ROWS
+        report = json.loads(CliRunner().invoke(harvest.cli.app, command).stdout)
+    assert report["kept"] == before
+    assert asked.total() == len(asked) == ROWS
+    rows = [row.example.text for row in harvest.stream_rows(ADDRESS)]
+    assert len(rows) == len(set(rows)) == ROWS
 
 
 def test_what_is_wrong_with_a_store_is_said_before_anything_is_asked(

@@ -268,7 +268,7 @@ def test_rows_that_are_being_written_outlast_a_cancel(tmp_path: Path, out: Path)
         folder.commit = commit_slowly  # type: ignore[method-assign]
 
         async def write() -> None:
-            writer = GroupCommit(folder, DiskReserve(folder.path, folder.worker), lambda: None)
+            writer = GroupCommit(folder, DiskReserve(folder.path, folder.worker), lambda: None, lambda error: None)
             async with writer:
                 await writer.put("train", row)
                 await asyncio.to_thread(begun.wait, 10)
