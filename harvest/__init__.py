@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harvest.config import HarvestConfig as HarvestConfig
+    from harvest.config import PoolConfig as PoolConfig
     from harvest.config import TaskChoice as TaskChoice
     from harvest.config import TeacherChoice as TeacherChoice
     from harvest.config import make_harvest_config as make_harvest_config
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from shared.tasks import Task as Task
 else:
     _NAMES = {
-        "harvest.config": ("HarvestConfig", "TaskChoice", "TeacherChoice", "make_harvest_config"),
+        "harvest.config": ("HarvestConfig", "PoolConfig", "TaskChoice", "TeacherChoice", "make_harvest_config"),
         "harvest.job": ("Report", "plan_harvest", "run_harvest"),
         "harvest.looking.rows": ("stream_rows", "stream_tables"),
         "harvest.looking.status": ("read_status",),

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from harvest.asking.interrupt import DRAIN_SECONDS
 from harvest.asking.plan import EVERY_SPLIT, Share
-from harvest.teachers.pool.config import PoolConfig
+from harvest.teachers.pool.config import PoolConfig as PoolConfig
 from harvest.teachers.registry import TeacherChoice as TeacherChoice
 from harvest.teachers.registry import check_teacher_options
 from shared.errors import UsageError
