@@ -9,9 +9,9 @@ teacher in this process. `writer_us` is the processor time of this process, all 
 holds the teacher's own. Each is run twice, in turn, by a fresh process, and the better counts; replicas have started
 before.
 
-With --ray both have actors of the teacher `reader` on a Ray cluster of this machine, as many as --replicas says, and
-the same rows: ours by `harvest run --on ray`, theirs by `map_batches` of 64 rows that writes Parquet. The seconds are
-those of whole runs, in turn, twice; the better counts.
+With --ray both have actors of the teacher `reader` on a Ray cluster of this machine, as many as --replicas says, with
+two cores in Ray's books beside them, and the same rows: ours by `harvest run --on ray`, theirs by `map_batches` of 64
+rows that writes Parquet. The seconds are those of whole runs, in turn, twice; the better counts.
 
 Prints one JSON line.
 """
@@ -160,7 +160,7 @@ def run_theirs(texts: Path, out: Path, replicas: int) -> dict[str, float]:
     """Seconds that Ray Data takes from the file to Parquet, after it is connected."""
     import ray
 
-    ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+    ray.init(num_cpus=replicas + 2, log_to_driver=False, logging_level="error", include_dashboard=False)
     started = time.perf_counter()
     rows = ray.data.read_json(str(texts), lines=True).repartition(8 * replicas)
     pool = ray.data.ActorPoolStrategy(size=replicas)
@@ -177,7 +177,7 @@ def run_ours(texts: Path, out: Path, replicas: int) -> dict[str, float]:
     from harvest.job import run_harvest
     from shared.sources import MINILM
 
-    ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+    ray.init(num_cpus=replicas + 2, log_to_driver=False, logging_level="error", include_dashboard=False)
     task = TaskChoice(str(texts), text_column="text", label_column="label")
     pool = PoolConfig(replicas, "ray")
     config = HarvestConfig(task, TeacherChoice("reader", options={"encoder": MINILM}), pool, out=out)
