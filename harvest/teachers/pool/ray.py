@@ -4,6 +4,7 @@ An actor that waits for a place makes an autoscaling cluster grow. Documentation
 """
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ class RayHost:
         if self._is_own:
             check_reachable(address)
             try:
-                ray.init(None if address == RAY else address, log_to_driver=False, logging_level="error")
+                ray.init(None if address == RAY else address, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:  # of many kinds, none of which is documented
                 raise make_unreachable(address, " ".join(str(error).split())) from None
 
@@ -97,7 +98,7 @@ class RayLink:
         cpus = int(amounts["cpus"])
         means = Means(cpus, None if amounts["gpus"] else _NO_GPU)
         options = {"num_cpus": cpus, "num_gpus": amounts["gpus"], "scheduling_strategy": "SPREAD"}
-        self._actor = ray.remote(ReplicaActor).options(**options).remote(settings, means)
+        self._actor: Any = ray.remote(ReplicaActor).options(**options).remote(settings, means)
         self._given: Any = None
         self._is_up = self._has_waited = False
         self._numbers, self._lock = 0, Lock()
