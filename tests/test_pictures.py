@@ -12,6 +12,7 @@ from PIL import Image
 
 import distill
 import harvest
+from harvest.looking.status import read_status
 from shared.tasks import find_task, load_task
 from tests.distill.conftest import tiny_student as tiny_student
 from tests.harvest.fault_server import FaultServer
@@ -58,6 +59,11 @@ def test_the_teacher_needs_the_picture_and_the_students_ceiling_is_said(
         own = bound(rows.filter(pl.col("split") == split))
         assert own < 1
         assert f"{split}: texts stand beside several labels: who reads the text alone gets {own:.1%} right" in said
+
+    (status,) = read_status(Path("data/memes"))["teachers"]
+    assert status["text_ceilings"] == {
+        split: pytest.approx(bound(rows.filter(pl.col("split") == split))) for split in ("train", "validation", "test")
+    }
 
     config = distill.make_distill_config(shards="data/memes", student=str(tiny_student), epochs=1, batch_size=32)
     folder, metrics = distill.run_distillation(config)

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from harvest.asking.plan import Action, Plan
-from harvest.teachers.base import Deferred, Estimate, Teacher, sees_pictures
+from harvest.teachers.base import Deferred, Estimate, Teacher, find_requests_a_row, sees_pictures
 from shared.errors import DataError
 from shared.example import Example
 from shared.schema import Status
@@ -51,6 +51,7 @@ class Forecast:
     least under the ceilings that were set. `deferred` is for a teacher whose answers come hours later, for a share of
     the price. `measured_rows` is how many kept rows the figures are from: 0 is an estimate from the texts alone. The
     minutes are those of `replicas` side by side.
+    `requests` are the rows that are asked, each of which takes about `requests_a_row` requests.
     `bytes_measured` is whether bytes a row are those of the folder's own shards.
     """
 
@@ -66,6 +67,7 @@ class Forecast:
     measured_rows: int
     deferred: Deferred | None = None
     replicas: int = 1
+    requests_a_row: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +166,12 @@ def make_forecast(plan: Plan, teacher: Teacher, measured: Measurement | None, re
         if measured.bytes_a_row is not None:
             size = Amount(measured.bytes_a_row * (requests + plan.count(Action.COPY)))
     image_share = guess.image_tokens / guessed_prompt if guessed_prompt else 0.0
-    remote = teacher.remote
+    remote, a_row = teacher.remote, find_requests_a_row(teacher)
     if not requests:
         seconds: float | None = 0.0
     elif remote is not None:
-        latency_ms = None if seconds_a_row is None else seconds_a_row * 1000
-        seconds = remote.bound_seconds(requests, prompt.likely + output.likely, latency_ms)
+        latency_ms = None if seconds_a_row is None else seconds_a_row * 1000 / a_row
+        seconds = remote.bound_seconds(requests * a_row, prompt.likely + output.likely, latency_ms)
     else:
         seconds = None if seconds_a_row is None else seconds_a_row * requests / replicas
     return Forecast(
@@ -185,6 +187,7 @@ def make_forecast(plan: Plan, teacher: Teacher, measured: Measurement | None, re
         measured_rows=rows,
         deferred=None if remote is None else remote.deferred,
         replicas=replicas,
+        requests_a_row=a_row,
     )
 
 
@@ -227,6 +230,7 @@ def describe_forecast(forecast: Forecast) -> list[str]:
             minutes += f"; {forecast.replicas} replicas side by side, each at that of the rows that are kept"
     return [
         f"what {forecast.requests:,} rows will take, {basis}:",
+        *_describe_requests(forecast),
         f"  input tokens   {_show(forecast.input_tokens)}",
         f"  image tokens   {_show(forecast.image_tokens)}",
         f"  output tokens  {_show(forecast.output_tokens)}",
@@ -234,6 +238,11 @@ def describe_forecast(forecast: Forecast) -> list[str]:
         f"  on disk        {forecast.bytes.likely / 1e6:,.1f} MB ({on_disk})",
         f"  {'wait   ' if forecast.deferred is not None else 'minutes'}        {minutes}",
     ]
+
+
+def _describe_requests(forecast: Forecast) -> list[str]:
+    a_row = forecast.requests_a_row
+    return [] if a_row == 1 else [f"  requests       about {forecast.requests * a_row:,.0f}, {a_row:,.0f} a row"]
 
 
 def _show(amount: Amount, form: str = "{:,.0f}") -> str:

@@ -23,7 +23,7 @@ class SaidToken:
 
 
 def write_chat_completion(
-    text: str,
+    text: str | None,
     finish_reason: str | None,
     said: Sequence[SaidToken],
     prompt_tokens: int,

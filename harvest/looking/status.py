@@ -5,6 +5,7 @@ from typing import Any
 
 from harvest.asking.inflight import read_in_flight
 from harvest.looking.agreement import describe_agreement, judge_folder
+from harvest.looking.ceilings import describe_text_ceilings, find_text_ceilings
 from harvest.teachers.batch.ledger import Job, Step, read_jobs
 from shared.console import print_result, say
 from shared.errors import ShardError
@@ -48,6 +49,7 @@ def print_status(status: dict[str, Any]) -> None:
         for split, counts in teacher["splits"].items():
             print_result(*(f"  {split}: {rows:,} x {cause}" for cause, rows in counts["failures"]))
         print_result(*(f"  {line}" for line in describe_agreement(teacher["agreement"] or {"splits": {}})))
+        print_result(*(f"  {line}" for line in describe_text_ceilings(teacher["text_ceilings"])))
         print_result(*(f"  {_describe_job(job)}" for job in teacher["jobs"]))
         if teacher["in_flight"]:
             print_result(
@@ -114,7 +116,15 @@ def _read_teacher(folder: Path) -> dict[str, Any]:
         task, teacher = folder.parent.name, folder.name.removeprefix("teacher=")
         nothing: dict[str, Any] = dict.fromkeys(("rows", "kept", "asked", "failed", "cost_usd", "seconds"), 0)
         about = {"folder": str(folder), "task": task, "teacher": teacher, "source": ""}
-        return {**about, **nothing, "in_flight": len(in_flight), "jobs": [], "splits": {}, "agreement": None}
+        return {
+            **about,
+            **nothing,
+            "in_flight": len(in_flight),
+            "jobs": [],
+            "splits": {},
+            "agreement": None,
+            "text_ceilings": {},
+        }
     summary = summarise_folder(folder)
     splits = {}
     for name, split in summary.splits.items():
@@ -150,6 +160,7 @@ def _read_teacher(folder: Path) -> dict[str, Any]:
         "jobs": [_read_job(job) for job in read_jobs(folder)],
         "splits": splits,
         "agreement": None if agreement is None else agreement.describe(),
+        "text_ceilings": find_text_ceilings(folder, summary.manifest),
     }
 
 

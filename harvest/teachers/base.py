@@ -73,6 +73,14 @@ def find_draw_problem(teacher: "Teacher") -> str | None:
     return problem
 
 
+def find_requests_a_row(teacher: "Teacher") -> float:
+    """About how many requests a row takes.
+
+    A teacher whose rows take several says so by a property `requests_a_row`.
+    """
+    return float(getattr(teacher, "requests_a_row", 1.0))
+
+
 def sees_pictures(teacher: "Teacher") -> bool:
     """Whether the teacher is shown the pictures that rows have of their own.
 

@@ -11,6 +11,7 @@ import json
 import math
 import socket
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
+from harvest.asking.forecast import describe_forecast
 from harvest.chat.prompts import Draw
-from harvest.chat.scoring import LabelWords
+from harvest.chat.scoring import LabelWords, spell_word
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
-from harvest.job import run_harvest
+from harvest.job import plan_harvest, run_harvest
+from harvest.looking.reparse import reparse
 from harvest.teachers.endpoint import EndpointConfig, EndpointTeacher
 from shared.errors import TeacherError
 from shared.example import Example
@@ -265,6 +268,70 @@ def test_the_teacher_of_transformers_says_what_the_server_says(server: str, tmp_
         assert ours[column].to_list() == theirs[column].to_list(), column
     for one, other in zip(ours["reply_logprobs"], theirs["reply_logprobs"], strict=True):
         assert np.abs(one.to_numpy() - other.to_numpy()).max() < 1e-3
+
+
+ALIKE = (
+    "yes",
+    "no",
+    "no idea",
+    "good film",
+    "good music",
+    "good",
+)  # words that begin alike, and one that begins another
+
+
+def score_words_by_force(reference: Any, server: str, text: str) -> list[float]:
+    """Each word's probability in transformers, every way of writing it computed whole and alone."""
+    import torch
+
+    model, tokenizer = reference
+    messages = [{"role": "user", "content": f"{QUESTION}\n\n{text}"}]
+    said = httpx.post(f"{server.removesuffix('/v1')}/apply-template", json={"messages": messages}, timeout=60)
+    prompt = tokenizer(said.json()["prompt"], add_special_tokens=False).input_ids
+    owner = {
+        tuple(tokenizer(way, add_special_tokens=False).input_ids): label
+        for label, word in enumerate(ALIKE)
+        for way in spell_word(word, capitals=False)
+    }
+    mass = [0.0] * len(ALIKE)
+    for ids, label in owner.items():
+        with torch.inference_mode():
+            logits = model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
+        probability = float(logits.double().log_softmax(-1)[range(len(ids)), list(ids)].sum().exp())
+        mass[label] += probability
+        shorter = [owner[ids[:length]] for length in range(len(ids) - 1, 0, -1) if ids[:length] in owner]
+        if shorter:  # a longer word is no answer with the shorter one
+            mass[shorter[0]] -= probability
+    return [math.log(value) for value in mass]
+
+
+def test_whole_label_words_are_scored_as_by_force(server: str, reference: Any, tmp_path: Path) -> None:
+    """Improbable ones too; each request counts in the budget, and a row that it cut is asked again."""
+    path = tmp_path / "reviews.jsonl"
+    path.write_text(
+        "".join(json.dumps({"text": text, "label": ALIKE[at]}) + "\n" for at, (text, _) in enumerate(REVIEWS[:2]))
+    )
+    words = TaskChoice(str(path), text_column="text", label_column="label", labels=ALIKE, question=QUESTION)
+    options = {"endpoint": server, "model": "smollm2", "scoring": "words", "concurrency": 1, "price_in": 1.0}
+    options |= {"price_out": 1.0}
+    capped = TeacherChoice("endpoint", options={**options, "max_requests": 13})
+    choice = HarvestConfig(words, TeacherChoice("endpoint", options=options), out=tmp_path / "out")
+    run_harvest(replace(choice, teacher=capped))
+    forecast = plan_harvest(choice).forecast
+    assert forecast is not None
+    assert (forecast.requests, forecast.requests_a_row) == (1, 9)  # three tokens a word, by its letters
+    assert "  requests       about 9, 9 a row" in describe_forecast(forecast)
+    report = run_harvest(choice)
+    assert (report.kept, report.asked, report.failed) == (1, 1, 0)
+    rows = pl.read_parquet(f"{tmp_path}/out/teacher=smollm2/**/*.parquet")
+    assert set(rows["attempts"]) <= {5, 7, 9, 11}  # the prompt, two for the first tokens, two for each way of writing
+    assert (rows["cost_usd"] * 1e6).round().to_list() == (rows["prompt_tokens"] + rows["completion_tokens"]).to_list()
+    for row in rows.to_dicts():
+        expected = score_words_by_force(reference, server, row["text"])
+        np.testing.assert_allclose(row["label_logprobs"], expected, atol=1e-3)
+        assert row["residual_mass"] == pytest.approx(1 - sum(map(math.exp, expected)), abs=1e-3)
+        assert row["reply"] is None
+    assert reparse(tmp_path / "out/teacher=smollm2").changed == 0
 
 
 def test_the_dialect_is_recognised_and_a_model_that_cannot_see_is_named(server: str) -> None:

@@ -14,10 +14,12 @@ import torch
 
 from benchmarks.label_words import MODEL, PAIR, TEXTS, WORDS, count_tokens, make_prefill, score_by_force
 from harvest.chat.label_trie import LabelTrie
+from harvest.config import make_harvest_config
+from harvest.job import run_harvest
 from harvest.teachers.tokenizers import PromptTokenizer
 from harvest.teachers.transformers.labels import score_words
 from harvest.teachers.transformers.model import LocalModel
-from shared.shards import verify_shards
+from shared.shards import load_manifest, verify_shards
 from tests.tiny_llama import make_tiny_llama
 
 pytestmark = pytest.mark.real
@@ -79,3 +81,21 @@ def test_a_killed_run_goes_on_to_the_same_rows(tmp_path: Path) -> None:
     found = [pl.read_parquet(f"{tmp_path / out}/**/split=*/*.parquet").sort("sample_id") for out in ("out", "whole")]
     for column in ("sample_id", "request_key", "reply", "reply_ids", "status", "embedding"):
         assert found[0][column].to_list() == found[1][column].to_list(), column
+
+
+def test_weights_in_eight_bits_score_nearly_as_they_came_and_are_another_recipe(tmp_path: Path) -> None:
+    model, rows = make_tiny_llama(tmp_path / "model"), tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(json.dumps({"text": f"the sea, {number}", "label": "ab"[number % 2]}) + "\n" for number in range(4))
+    )
+    wished = {"teacher": "transformers", "model": str(model), "dtype": "float32", "device": "cpu", "labels": ("a", "b")}
+    wished |= {"task": str(rows), "text_column": "text", "label_column": "label", "question": "Which?"}
+    found = {}
+    for name, options in (("whole", {}), ("rounded", {"quantize": "bitsandbytes-8bit"})):
+        run_harvest(make_harvest_config({**wished, **options, "name": name, "out": str(tmp_path / "out")}))
+        table = pl.read_parquet(f"{tmp_path}/out/teacher={name}/**/*.parquet").sort("sample_id")
+        found[name] = np.array(table["label_logprobs"].to_list())
+    distance = np.abs(found["rounded"] - found["whole"]).max()
+    assert 0 < distance < 0.05
+    recipes = [load_manifest(tmp_path / f"out/teacher={name}").recipe for name in ("whole", "rounded")]
+    assert [recipe.get("quantized") for recipe in recipes] == [None, "bitsandbytes-8bit"]

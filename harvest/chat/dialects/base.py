@@ -107,12 +107,13 @@ class Dialect:
     where it is refused.
 
     What is asked:
-    `scorings` are the means that its documentation promises, best first. `top_logprobs` is how many alternatives are
-    asked for unless the user says otherwise. `least_tokens` is the smallest limit of an answer that it takes. `several`
-    is whether `n` gives several answers to one prompt, and `seed_field` what makes sampling repeatable. `extra` is in
-    each request. `tell_said_ids` and `tell_ids` are fields that have the ids told of the tokens that were said, and of
-    all tokens in place of their texts: they change how a reply is spelt and nothing that it says, so they are no part
-    of a recipe. `write_request` makes a body of its own route from one of chat completions.
+    `scores_words` is whether its own routes score whole words (see following). `scorings` are the means that its
+    documentation promises, best first. `top_logprobs` is how many alternatives are asked for unless the user says
+    otherwise. `least_tokens` is the smallest limit of an answer that it takes. `several` is whether `n` gives several
+    answers to one prompt, and `seed_field` what makes sampling repeatable. `extra` is in each request. `tell_said_ids`
+    and `tell_ids` are fields that have the ids told of the tokens that were said, and of all tokens in place of their
+    texts: they change how a reply is spelt and nothing that it says, so they are no part of a recipe. `write_request`
+    makes a body of its own route from one of chat completions.
 
     What comes back:
     `read_reply` makes a body of chat completions from one of its own. `names_model` is whether a reply names the model
@@ -137,6 +138,7 @@ class Dialect:
     least_tokens: int = 1
     several: bool = True
     seed_field: str | None = None
+    scores_words: bool = False
     extra: Json = field(default_factory=dict)
     tell_said_ids: Json = field(default_factory=dict)
     tell_ids: Json = field(default_factory=dict)

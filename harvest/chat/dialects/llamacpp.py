@@ -5,7 +5,7 @@ Any number of log-probabilities, each with its token `id`; output constrained by
 
 from collections.abc import Sequence
 
-from harvest.chat.dialects.base import Dialect, Json, write_grammar
+from harvest.chat.dialects.base import Dialect, Json, Scoring, write_grammar
 
 
 def _ask_choice(words: Sequence[str]) -> Json:
@@ -16,6 +16,8 @@ LLAMACPP = Dialect(
     "llamacpp",
     owners=("llamacpp",),
     example="http://localhost:8080/v1",
+    scorings=(Scoring.TOP_LOGPROBS, Scoring.WORDS, Scoring.CHOICE, Scoring.VOTES),
+    scores_words=True,
     top_logprobs=50,
     several=False,
     seed_field="seed",

@@ -1,22 +1,27 @@
 """One example at one endpoint: its question is asked, and the reply read and billed."""
 
 import asyncio
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 
 from harvest.chat.dialects import Scoring
+from harvest.chat.dialects.following import COMPLETION_PATH, TEMPLATE_PATH, read_template, write_template
 from harvest.chat.elicitation import Elicitation
 from harvest.chat.errors import shorten
 from harvest.chat.reply import BROKEN, Reading, join_votes, parse
+from harvest.chat.written import write_chat_completion
 from harvest.teachers.endpoint.bill import Bill
 from harvest.teachers.endpoint.budget import Budget
 from harvest.teachers.endpoint.client import ChatRequest, Client, Exchange
 from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.limiter import Slot
 from harvest.teachers.endpoint.questions import Question, Questions
+from harvest.teachers.endpoint.series import Series
+from harvest.teachers.endpoint.words import WordScorer
 from shared.console import say
 from shared.errors import DataError, TeacherError
 from shared.example import Example
@@ -88,6 +93,8 @@ class Asker:
             return Asked(Answer(Status.FAILED, error=str(error)))
         if self._elicitation.scoring is Scoring.VOTES:
             return await self._ask_votes(question, key, slot)
+        if self._elicitation.scoring is Scoring.WORDS:
+            return await self._ask_words(question, key, slot)
         exchange, reading, cost = await self._exchange(question, key, 1, slot)
         return None if exchange is None else self._close(question, [exchange], reading, cost)
 
@@ -125,6 +132,39 @@ class Asker:
         raws = [exchange.raw or b"" for exchange in replies]
         reading = parse(raws[0] if len(raws) == 1 else join_votes(raws), self._questions.form)
         return replace(self._close(question, exchanges, reading, total_cost), fatal=fatal)
+
+    async def _ask_words(self, question: Question, key: str, slot: Slot | None) -> Asked | None:
+        """Ask for the prompt's text, and behind it for what the tree of the label words wants."""
+        series = Series(self._client, self._budget, self._bill, question, key, slot)
+        try:
+            fields = write_template(json.loads(question.messages), self._config.body)
+            template = await series.post(TEMPLATE_PATH, fields, 0)
+            post = partial(series.post, COMPLETION_PATH)
+            found = None if template is None else await self._scorer.score(read_template(template), post)
+        except (ValueError, KeyError, TypeError) as error:
+            why = f"the server's own routes cannot be read: {type(error).__name__}: {error}"
+            answer = Answer(Status.UNPARSABLE, raw=series.cut_raw(), error=shorten(why))
+            return self._close(question, series.exchanges, Reading(answer, series.usage), series.cost_usd)
+        if series.is_cut:
+            return None
+        reading = None
+        if found is not None:
+            usage = series.usage
+            raw = write_chat_completion(
+                None,
+                None,
+                [],
+                usage.prompt_tokens,
+                said_tokens=usage.completion_tokens,
+                word_scores=found.label_logprobs,
+            )
+            reading = parse(raw, self._questions.form)
+        return self._close(question, series.exchanges, reading, series.cost_usd)
+
+    @cached_property
+    def _scorer(self) -> WordScorer:
+        assert self._questions.form.words is not None
+        return WordScorer(self._questions.form.words, self._client.http)
 
     async def _exchange(
         self, question: Question, key: str, answers: int, slot: Slot | None

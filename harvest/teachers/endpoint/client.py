@@ -38,12 +38,16 @@ LEAST_REFUSALS = 10  # of one request, before it is given up
 
 @dataclass(slots=True)
 class ChatRequest:
-    """One request under way. `worst` gives the most that one attempt can cost, `tokens` about how many it has."""
+    """One request under way. `worst` gives the most that one attempt can cost, `tokens` about how many it has.
+
+    `path` is its route, where that is not the chat's.
+    """
 
     key: str
     body: bytes
     worst: Worst = float
     tokens: int = 0
+    path: str | None = None
     attempts: int = 0
     timeouts: int = 0
     seconds: float = 0.0  # of its attempts, and of its waits between them
@@ -307,7 +311,7 @@ class Client:
         fault: Fault | None = None
         maybe_billed = True  # until it is known better: a cancelled attempt may be billed
         try:
-            received = await self.http.post(request.body, request.key, self._choose_read_timeout(request))
+            received = await self.http.post(request.body, request.key, self._choose_read_timeout(request), request.path)
             fault = received.fault
             request.timeouts += fault is not None and fault.cause == "timeout"
             maybe_billed = fault is not None and fault.kind is Kind.MAYBE_ACCEPTED

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from harvest.chat.dialects import DIALECTS, Scoring
+from harvest.chat.dialects import DIALECTS, Dialect, Scoring, recognise_host
 from harvest.chat.prompts import Draw
 from harvest.rendering import Layout
 from harvest.teachers.pages import PAGE_SIZE, KeepOption
@@ -23,9 +23,6 @@ _BATCH = "By jobs, within a day and for less"
 _SECRET_PARAMETER = re.compile(
     r"key|token(?!s)|secret|passw|pwd|credential|auth|bearer|jwt|^sig|signature", re.IGNORECASE
 )
-
-
-_SCORINGS = tuple(scoring for scoring in Scoring if scoring is not Scoring.WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ class EndpointConfig:
     scoring: Annotated[
         str,
         Option(
-            f"Where label probabilities come from: {', '.join(_SCORINGS)}; auto finds out. See docs/endpoints.md.",
+            f"Where label probabilities come from: {', '.join(Scoring)}; auto finds out. See docs/endpoints.md.",
             panel=_ASKED,
         ),
     ] = AUTO
@@ -158,22 +155,35 @@ class EndpointConfig:
             raise UsageError("no model was named; give --model")
         if self.dialect != AUTO and self.dialect not in DIALECTS:
             raise UsageError(f"--dialect {self.dialect}: {suggest(self.dialect, [AUTO, *DIALECTS], there='there are')}")
-        if self.scoring == Scoring.WORDS:
-            raise UsageError(
-                "--scoring words: an endpoint scores first tokens only; --letters asks for a letter instead of a word, "
-                "and --teacher transformers and vllm score whole words"
-            )
-        if self.scoring not in (names := [AUTO, *_SCORINGS]):
+        if self.scoring not in (names := [AUTO, *Scoring]):
             raise UsageError(f"--scoring {self.scoring}: {suggest(self.scoring, names, there='there are')}")
+        if self.scoring == Scoring.WORDS:
+            self._check_words()
         check_options(self)
         check_json(self.body, "--body")
         if taken := _OWN_FIELDS.intersection(self.body):
             raise UsageError(f"--body cannot set {', '.join(sorted(taken))}: there are options for that")
 
+    def _check_words(self) -> None:
+        """Raise UsageError where whole words cannot be scored."""
+        named = recognise_host(self.endpoint) if self.dialect == AUTO else DIALECTS[self.dialect]
+        if named is not None and not named.scores_words:
+            raise UsageError(f"--scoring words: {explain_no_words(named)}")
+        if self.draw is not Draw.NONE or self.keep_topk:
+            raise UsageError("--scoring words asks in writing, for no reply: it goes without --draw and --keep-topk")
+
     @property
     def layout(self) -> Layout | None:
         """The pages that are drawn, None where all is sent as text."""
         return None if self.draw is Draw.NONE else Layout(*self.size)
+
+
+def explain_no_words(dialect: Dialect) -> str:
+    """Why a server of `dialect` does not score whole words, and what to do instead."""
+    return (
+        f"an endpoint of the dialect {dialect.name} scores first tokens only, llama.cpp's server alone whole words; "
+        "--letters asks for a letter instead of a word, and --teacher transformers and vllm score whole words"
+    )
 
 
 _OWN_FIELDS = frozenset(

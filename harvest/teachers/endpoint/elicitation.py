@@ -12,6 +12,7 @@ from shared.errors import UsageError
 
 _MAX_TOKENS = {
     Scoring.TOKEN_IDS: 1,
+    Scoring.WORDS: 1,
     Scoring.TOP_LOGPROBS: 8,  # a label word and what may stand before it; the answer usually ends by itself
     Scoring.CHOICE: 32,  # a label word inside JSON
     Scoring.VOTES: 32,

@@ -11,8 +11,9 @@ from harvest.chat.elicitation import Elicitation, adapt, find_written, is_scored
 from harvest.chat.scoring import Alternative, LabelWords
 from harvest.teachers.endpoint.asker import Asked
 from harvest.teachers.endpoint.client import Client
-from harvest.teachers.endpoint.config import AUTO, EndpointConfig
+from harvest.teachers.endpoint.config import AUTO, EndpointConfig, explain_no_words
 from harvest.teachers.endpoint.elicitation import find_first_tokens
+from harvest.teachers.endpoint.words import check_routes
 from shared.errors import TeacherError, UsageError
 from shared.schema import Status
 
@@ -108,6 +109,10 @@ async def find_dialect(client: Client, config: EndpointConfig) -> Dialect:
 async def _prepare(
     client: Client, config: EndpointConfig, words: LabelWords | None, dialect: Dialect, scoring: Scoring
 ) -> Elicitation:
+    if scoring is Scoring.WORDS and not dialect.scores_words:
+        raise UsageError(explain_no_words(dialect))
+    if scoring is Scoring.WORDS:
+        await check_routes(client.http)
     if scoring is not Scoring.TOKEN_IDS:
         return Elicitation(dialect, scoring)
     assert words is not None
@@ -187,9 +192,10 @@ def _notice(elicitation: Elicitation, asked: Asked) -> list[str]:
     )
     if answer.residual_mass is not None and answer.residual_mass > 1 - LITTLE_MASS:
         top = reading.positions[0].top if reading.positions else ()
+        begins = _show(top) if top else repr(answer.reply)
         notices.append(
-            f"only {1 - answer.residual_mass:.1%} of the probability is on the label words; the answer begins "
-            f"{_show(top) if top else repr(answer.reply)}"
+            f"only {1 - answer.residual_mass:.1%} of the probability is on the label words"
+            + (f"; the answer begins {begins}" if top or answer.reply is not None else "")
         )
     if answer.status is Status.TRUNCATED:
         notices.append("the first answer was cut at its length limit; --max-tokens raises it")

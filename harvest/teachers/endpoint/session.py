@@ -59,10 +59,16 @@ class HttpSession:
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def post(self, body: bytes, key: str, read_timeout: float) -> Received:
-        """Ask the route once. `key` is that of idempotency; the reply is waited for `read_timeout` seconds."""
+    async def post(self, body: bytes, key: str, read_timeout: float, path: str | None = None) -> Received:
+        """Ask the route once. `key` is that of idempotency; the reply is waited for `read_timeout` seconds.
+
+        `path` is another route, beside the chat's "/v1".
+        """
+        url = self._url
+        if path is not None:
+            url = httpx.URL(join_path(strip_version(self._config.endpoint), path))
         try:
-            response = await self._transport.handle_async_request(self._build_request(body, key, read_timeout))
+            response = await self._transport.handle_async_request(self._build_request(url, body, key, read_timeout))
             raw, problem = await self._read(response)
             if response.is_success:
                 return Received(raw, problem)
@@ -83,12 +89,12 @@ class HttpSession:
         except (httpx.HTTPError, ValueError):
             return None
 
-    def _build_request(self, body: bytes, key: str, read_timeout: float) -> httpx.Request:
+    def _build_request(self, url: httpx.URL, body: bytes, key: str, read_timeout: float) -> httpx.Request:
         # Built and sent without httpx.AsyncClient.send: its cookies, redirects and authentication flows, none of which
         # are wanted here, would cost more than all else that is done for a row.
         return httpx.Request(
             "POST",
-            self._url,
+            url,
             headers=[*self._headers, (b"Idempotency-Key", key.encode())],
             stream=httpx.ByteStream(body),
             extensions={"timeout": {**self._timeout, "read": read_timeout}},

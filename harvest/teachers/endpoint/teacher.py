@@ -40,6 +40,7 @@ from harvest.teachers.endpoint.probe import find_elicitation
 from harvest.teachers.endpoint.questions import Questions
 from harvest.teachers.endpoint.secret import check_variable, read_secret
 from harvest.teachers.endpoint.stream import Stream
+from harvest.teachers.endpoint.words import guess_prompts, guess_requests
 from harvest.teachers.tokenizers import PromptTokenizer
 from shared.console import say
 from shared.descriptors import count_free
@@ -301,10 +302,27 @@ class EndpointTeacher:
             answer += said * LOGPROB_BYTES * alternatives + estimate_topk_bytes(said, alternatives)
         if elicitation is not None and elicitation.scoring is Scoring.TOP_LOGPROBS:
             answer += said * LOGPROB_BYTES * count_logprobs(elicitation, config)
-        if elicitation is not None and elicitation.scoring is Scoring.VOTES:
+        if self._scoring == Scoring.VOTES:
             said *= config.votes
+        if self._scoring == Scoring.WORDS and self._words is not None:
+            said = guess_prompts(self._words)
+            tokens *= said
         cost = None if self.price is None else self.price.cost(Usage(tokens + images, said))
         return Estimate(tokens, images, said, cost, estimate_bytes(example, answer))
+
+    @property
+    def _scoring(self) -> str:
+        """The scoring, "auto" before it was found out."""
+        return self._config.scoring if self._elicitation is None else self._elicitation.scoring
+
+    @property
+    def requests_a_row(self) -> float:
+        """About how many requests a row takes: several for whole words, and for votes where each is a request."""
+        if self._scoring == Scoring.WORDS and self._words is not None:
+            return guess_requests(self._words)
+        elicitation = self._elicitation
+        each = elicitation is not None and elicitation.scoring is Scoring.VOTES and not elicitation.dialect.several
+        return self._config.votes if each else 1
 
     def _guess_label(self) -> int:
         """About how many tokens an answer by a label, or by several, has: none more than it may have."""
@@ -357,6 +375,8 @@ class EndpointTeacher:
         chosen = None if config.scoring == AUTO else Scoring(config.scoring)
         if chosen is not None and chosen is not written and (written or chosen in WRITTEN):
             raise UsageError(f"--scoring {config.scoring} does not fit the {self._task.kind} task {self._task.name}")
+        if config.scoring == Scoring.WORDS and self.sees_pictures:
+            raise UsageError("--scoring words asks in writing: --no-pictures leaves the rows' pictures out")
         scoring = written or config.scoring
         if dialect is None or scoring in (AUTO, Scoring.TOKEN_IDS):
             return None

@@ -17,9 +17,9 @@ from shared.cores import count_cores
 from shared.errors import SourceError, require_extra
 from shared.frozen_models import FrozenModel, choose_inference_device
 
-# Whisper hears 30 seconds at a time (arXiv:2212.04356, section 2.2); silence fills them. A word that ends with them is
-# often lost, so that less is spoken in them.
-_SPOKEN_SECONDS = 28
+# Whisper hears 30 seconds at a time (arXiv:2212.04356, section 2.2), and silence fills them. It is given fewer: of 27
+# seconds of speech it was seen to lose the last word.
+_SPOKEN_SECONDS = 24
 _SAMPLES_A_STATE = 320  # of its encoder: 160 a frame of the spectrogram, two frames a state
 _WHISPER_RATE = 16_000
 _WHISPER_BATCH = 4  # windows at a time: of the largest model the states of one are 8 MB, and what makes them more
@@ -172,7 +172,8 @@ class WhisperListener:
 
     def hear(self, spoken: Sequence[Sequence[Sound]], rate: int) -> list[Heard]:
         """The states of what was said, window by window, and its words."""
-        windows, owners = [], []
+        windows: list[Sound] = []
+        owners: list[int] = []
         for number, pieces in enumerate(spoken):
             sounds = [resample(piece, rate, _WHISPER_RATE) for piece in pieces]
             windows += split_into_windows(sounds, _WHISPER_RATE, _SPOKEN_SECONDS)

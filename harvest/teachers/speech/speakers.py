@@ -21,7 +21,7 @@ _VOCODER = "microsoft/speecht5_hifigan"
 _UNKNOWN_SHARE = 0.5  # of letters that a speaker does not know: from there on it would teach another text
 # Piper draws random numbers for a sound's timbre and for its rhythm, with no seed a row: none of either.
 _MOST_LETTERS = 600  # of a sentence for Piper, about 40 seconds: its memory grows with the square
-_PIPER_NOISE = {"noise_scale": 0.0, "noise_w_scale": 0.0}
+_NOISE_SCALE = 0.0
 
 
 class Speaker(Protocol):
@@ -152,7 +152,11 @@ class PiperSpeaker:
 
     def describe(self) -> Mapping[str, Any]:
         """The voice, and that nothing in it is random."""
-        return {"model": fingerprint_file(self._path), "voice": fingerprint_file(self._settings), **_PIPER_NOISE}
+        return {
+            "model": fingerprint_file(self._path),
+            "voice": fingerprint_file(self._settings),
+            "noise_scale": _NOISE_SCALE,
+        }
 
     def load(self) -> None:
         """Open the voice, one thread to a text."""
@@ -169,7 +173,7 @@ class PiperSpeaker:
         except Exception as error:  # onnxruntime's own kinds, and a KeyError for a config that is cut short
             reason = " ".join(str(error).split())
             raise SourceError(f"{self._path} cannot be loaded as a voice of Piper: {reason}") from error
-        self._synthesis = SynthesisConfig(**_PIPER_NOISE)
+        self._synthesis = SynthesisConfig(noise_scale=_NOISE_SCALE, noise_w_scale=_NOISE_SCALE)
 
     def find_problem(self, text: str) -> str | None:
         """Refuse a text that an English voice would spell ("chinese letter"), for want of its script."""

@@ -101,8 +101,11 @@ class SpeechTeacher:
             replies = self._answer_run(requests)
         else:
             replies = self._cores.map(self._answer_run, requests)
-        bill = {"latency_ms": (time.perf_counter() - started) * 1000 / len(requests), "asked_at": asked_at}
-        return [replace(reply, answer=replace(reply.answer, **bill, attempts=1)) for reply in replies]
+        latency_ms = (time.perf_counter() - started) * 1000 / len(requests)
+        return [
+            replace(reply, answer=replace(reply.answer, latency_ms=latency_ms, asked_at=asked_at, attempts=1))
+            for reply in replies
+        ]
 
     def _load(self) -> None:
         self._speaker.load()
