@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from harvest.asking.plan import Action, Plan
-from harvest.teachers.base import Deferred, Estimate, Teacher, find_requests_a_row, sees_pictures
+from harvest.teachers.base import Deferred, Estimate, Teacher, find_memory, find_requests_a_row, sees_pictures
 from shared.errors import DataError
 from shared.example import Example
 from shared.schema import Status
@@ -50,7 +50,7 @@ class Forecast:
     known, and `price` says which it is. `minutes` is None where nothing is known of the pace; for an endpoint it is the
     least under the ceilings that were set. `deferred` is for a teacher whose answers come hours later, for a share of
     the price. `measured_rows` is how many kept rows the figures are from: 0 is an estimate from the texts alone. The
-    minutes are those of `replicas` side by side.
+    minutes are those of `replicas` side by side, and `memory` is what each takes, None where that is not known.
     `requests` are the rows that are asked, each of which takes about `requests_a_row` requests.
     `bytes_measured` is whether bytes a row are those of the folder's own shards.
     """
@@ -68,6 +68,7 @@ class Forecast:
     deferred: Deferred | None = None
     replicas: int = 1
     requests_a_row: float = 1.0
+    memory: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +189,7 @@ def make_forecast(plan: Plan, teacher: Teacher, measured: Measurement | None, re
         deferred=None if remote is None else remote.deferred,
         replicas=replicas,
         requests_a_row=a_row,
+        memory=find_memory(teacher) if requests else None,
     )
 
 
@@ -237,6 +239,7 @@ def describe_forecast(forecast: Forecast) -> list[str]:
         f"  dollars        {dollars}",
         f"  on disk        {forecast.bytes.likely / 1e6:,.1f} MB ({on_disk})",
         f"  {'wait   ' if forecast.deferred is not None else 'minutes'}        {minutes}",
+        *([] if forecast.memory is None else [f"  memory         {forecast.memory}"]),
     ]
 
 

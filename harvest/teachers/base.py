@@ -90,6 +90,15 @@ def sees_pictures(teacher: "Teacher") -> bool:
     return bool(getattr(teacher, "sees_pictures", False))
 
 
+def find_memory(teacher: "Teacher") -> str | None:
+    """What memory a teacher takes that loads a model here, in words for a plan; None where it does not say.
+
+    One that knows before it loads anything says so by a property `memory`.
+    """
+    memory: str | None = getattr(teacher, "memory", None)
+    return memory
+
+
 def find_progress(teacher: "Teacher") -> str:
     """How a teacher that answers in several places is doing there, in one short line; "" of any other.
 

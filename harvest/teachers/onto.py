@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harvest.teachers.base import Estimate, Remote, Reply, Request, Teacher, find_progress, sees_pictures
+from harvest.teachers.base import Estimate, Remote, Reply, Request, Teacher, find_memory, find_progress, sees_pictures
 from harvest.teachers.kept_answers import KeptAnswers
 from shared.errors import UsageError
 from shared.example import Example
@@ -43,6 +43,11 @@ class OntoAnswers:
     def sees_pictures(self) -> bool:
         """Whether the teacher of the vectors is shown the rows' pictures."""
         return sees_pictures(self._teacher)
+
+    @property
+    def memory(self) -> str | None:
+        """What the teacher of the vectors takes."""
+        return find_memory(self._teacher)
 
     @property
     def progress(self) -> str:

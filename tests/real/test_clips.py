@@ -13,13 +13,19 @@ from PIL import Image, ImageSequence
 
 from distill.config import make_distill_config
 from distill.run import run_distillation
+from harvest.asking.forecast import describe_forecast
 from harvest.asking.pictures import find_picture
+from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
+from harvest.job import plan_harvest
 from harvest.looking.reparse import reparse
 from harvest.teachers.base import Request
 from harvest.teachers.picture_encoder import PictureEncoder
 from harvest.teachers.video import VideoConfig, VideoTeacher
+from harvest.teachers.video.files import ClipFiles
+from harvest.teachers.video.painter import ClipPainter
 from shared.errors import DataError, SourceError, UsageError
 from shared.example import Example
+from shared.frozen_models import FrozenModel
 from shared.options import make_config
 from shared.schema import Status
 from shared.shards import verify_shards
@@ -163,6 +169,28 @@ def test_frames_and_size_are_the_papers_or_what_comes_nearest(
     assert recipe["vector"] == {"kind": "first-frame", "shape": [512, 512], "values": "grey, from -1 to 1"}
 
 
+@pytest.mark.parametrize("name", ["animatediff", "wan"])
+def test_a_plan_says_what_the_weights_take_before_they_are_loaded(name: str, home: Path) -> None:
+    options = find_model(name, home)
+    config, model = make_config(VideoConfig, options, "video"), FrozenModel(options["model"], "model_index.json")
+    adapter = FrozenModel(options["motion_adapter"]) if "motion_adapter" in options else None
+    files = ClipFiles(config, model, adapter)
+    counted = sum(files.measure_parts().values())
+    pipe = ClipPainter(config, model, adapter, files).pipe
+    loaded = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    assert counted == sum(4 * weights.numel() for part in loaded for weights in part.parameters())
+    planned = plan_harvest(
+        HarvestConfig(
+            TaskChoice(str(write_task(home, TEXTS)), text_column="text", label_column="label"),
+            TeacherChoice("video", options=options),
+            out=home / "out",
+        )
+    )
+    assert planned.forecast is not None
+    said = describe_forecast(planned.forecast)[-1]
+    assert said.startswith(f"  memory         {counted / 1e6:,.1f} MB of weights in float32 (text_encoder ")
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -193,8 +221,9 @@ def test_vectors_of_one_clip_and_the_clip_itself(home: Path, tmp_path: Path) -> 
     replies = ask_for_replies(teacher, [Request("7" * 64, Example("1", TEXTS[0]))])
     (file,) = replies[0].pictures.values()
     with Image.open(io.BytesIO(file)) as clip:
-        assert (clip.format, clip.n_frames, clip.size) == ("WEBP", 5, (32, 32))
+        assert (clip.format, clip.size) == ("WEBP", (32, 32))
         frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(clip)]
+    assert len(frames) == 5
     vector = replies[0].answer.embedding
     assert vector is not None
     # A WebP is close to what was painted, and not the same.

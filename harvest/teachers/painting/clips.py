@@ -18,8 +18,8 @@ class ClipFamily(Family):
     `frames_first`, of (rows, frames, channels, height, width); where `packed`, a sequence of patches. `longest` is the
     name under which the denoiser's files say of how many frames its clips are at most, None where nothing does;
     `is_strict` where it can make no longer ones, rather than was not taught to. `asked` are arguments of the pipeline
-    that its authors advise in place of its own. `exact` are parts whose weights stay in 32 bits. `size` is width and
-    height in pixels where only the pipeline's constructor names them.
+    that its authors advise in place of its own. `size` is width and height in pixels where only the pipeline's
+    constructor names them.
     """
 
     frames_first: bool = False
@@ -27,7 +27,6 @@ class ClipFamily(Family):
     longest: str | None = None
     is_strict: bool = False
     asked: Mapping[str, Any] = field(default_factory=dict)
-    exact: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
 
 

@@ -13,13 +13,15 @@ class Family:
 
     `encoded` are the arguments of the pipeline that its `encode_prompt` gives, in order; "" is none. `denoiser` and
     `autoencoder` are the names of those parts. `half` is the number type of 16 bits that its weights were made for.
-    `guidance` and `window` (tokens) are used where they are not chosen; None: the pipeline's own.
+    `exact` are the parts whose weights stay in 32 bits. `guidance` and `window` (tokens) are used where they are not
+    chosen; None: the pipeline's own.
     """
 
     encoded: tuple[str, ...]
     denoiser: str = "transformer"
     autoencoder: str = "vae"
     half: str = "bfloat16"
+    exact: tuple[str, ...] = ()
     guidance: float | None = None
     window: int | None = None
 

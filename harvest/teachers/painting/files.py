@@ -8,8 +8,11 @@ from typing import Any
 
 from harvest.teachers.painting.config import LongPrompts, PaintingConfig
 from harvest.teachers.painting.families import Family
+from harvest.teachers.painting.weights import count_weights
 from shared.errors import SourceError, UsageError
 from shared.frozen_models import FrozenModel, choose_inference_device, quiet_transformers
+
+FULL, HALF = 4, 2  # bytes of a weight
 
 
 class PipelineFiles(ABC):
@@ -127,6 +130,23 @@ class PipelineFiles(ABC):
         if self._config.dtype != "auto":
             return self._config.dtype
         return self.family.half if choose_inference_device() == "cuda" else "float32"
+
+    @property
+    def frames(self) -> int:
+        """How many frames it paints of a prompt."""
+        return 1
+
+    def count_parts(self) -> Mapping[str, int]:
+        """How many weights each part has that the pipeline takes."""
+        taken = inspect.signature(find_class(self.name).__init__).parameters
+        held = {part: kind for part, kind in self.index.items() if part in taken and isinstance(kind, list) and kind[1]}
+        counts = {part: count_weights(*kind, self.read_config(part)) for part, kind in held.items()}
+        return {part: count for part, count in counts.items() if count}
+
+    def measure_parts(self) -> Mapping[str, int]:
+        """Bytes of the weights of each part, as they are loaded."""
+        exact, size = self.family.exact, FULL if self.dtype == "float32" else HALF
+        return {part: count * (FULL if part in exact else size) for part, count in self.count_parts().items()}
 
     @cached_property
     def _tokenizer(self) -> tuple[str, Any]:

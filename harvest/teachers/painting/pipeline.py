@@ -17,15 +17,12 @@ Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class Pipeline:
-    """The pipeline of `files`; `pipe` is diffusers' own.
+    """The pipeline of `files`; `pipe` is diffusers' own. `parts` are those that take the place of the model's.
 
-    `parts` are those that take the place of the model's, and `exact` the names of those whose weights stay in 32 bits.
     Raises SourceError where it cannot be loaded.
     """
 
-    def __init__(
-        self, model: FrozenModel, files: PipelineFiles, parts: Mapping[str, Any], exact: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, model: FrozenModel, files: PipelineFiles, parts: Mapping[str, Any]) -> None:
         import diffusers
         import torch
 
@@ -33,8 +30,8 @@ class Pipeline:
         diffusers.utils.logging.set_verbosity_error()
         self._files = files
         dtype: Any = getattr(torch, files.dtype)
-        if exact and dtype is not torch.float32:
-            dtype = {"default": dtype, **dict.fromkeys(exact, torch.float32)}
+        if files.family.exact:
+            dtype = {"default": dtype, **dict.fromkeys(files.family.exact, torch.float32)}
         self.pipe = model.load(find_class(files.name), dtype=dtype, **parts)
         self.pipe.set_progress_bar_config(disable=True)
 

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
+from math import prod
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from shared.frozen_models import FrozenModel
 from shared.schema import Answer, Status
 
 SAFETY_CHECKER, BLACK = "safety_checker", "black"  # finish_reason of paintings that show nothing
+_FRAME_BYTES = 12  # a pixel: three numbers of 32 bits
 _DARKEST = 2  # of 255: a picture with no lighter pixel is black
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -91,6 +93,21 @@ class PaintingTeacher(ABC, Generic[PaintedT]):
     @abstractmethod
     def _measure_row(self) -> tuple[int, float]:
         """Numbers of a vector, but for an encoder's, and about how many bytes a painting takes that is kept."""
+
+    @property
+    def memory(self) -> str | None:
+        """What the weights and the frames of a batch take, by arithmetic; see harvest.teachers.base.find_memory."""
+        files = self._painting_files
+        try:
+            parts = files.measure_parts()
+        except Exception:  # a config that is cut short raises errors of many kinds; loading the model says which
+            return None
+        weights = ", ".join(f"{part} {_show_bytes(size)}" for part, size in parts.items())
+        frames = self._batch * files.frames * prod(files.size) * _FRAME_BYTES
+        return (
+            f"{_show_bytes(sum(parts.values()))} of weights in {files.dtype} ({weights}), {_show_bytes(frames)} of "
+            "what is painted at a time; what the layers compute with comes on top"
+        )
 
     def recipe(self) -> Mapping[str, Any]:
         """Model, how it paints, and how the vector is made; the task's question plays no part.
@@ -174,3 +191,7 @@ def classify_painting(painting: Painted, vector: Vector, noun: str) -> tuple[Sta
     if painting.pixels.max() <= _DARKEST:
         return Status.UNPARSABLE, BLACK, f"the {noun} is black; where that is frequent, try --dtype float32"
     return Status.OK, None, None
+
+
+def _show_bytes(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
-from harvest.teachers.base import Estimate, Reply, Request, Teacher, find_draw_problem, sees_pictures
+from harvest.teachers.base import Estimate, Reply, Request, Teacher, find_draw_problem, find_memory, sees_pictures
 from harvest.teachers.pool.hosts import Host, Link
 from harvest.teachers.pool.messages import Answered, Batch, Failure, FromReplica, Room, Said, Up
 from harvest.teachers.pool.seats import SUSPECTED_AFTER, Seat, limit_share
@@ -65,6 +65,11 @@ class PoolTeacher:
     def sees_pictures(self) -> bool:
         """Whether the teacher of the replicas does."""
         return sees_pictures(self._teacher)
+
+    @property
+    def memory(self) -> str | None:
+        """What each replica takes."""
+        return find_memory(self._teacher)
 
     @property
     def progress(self) -> str:

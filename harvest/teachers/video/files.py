@@ -1,5 +1,6 @@
 """What the files of a text-to-video pipeline tell before its weights are loaded: frames and sizes that it can make."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -7,6 +8,7 @@ from harvest.teachers.painting.clips import CLIP_FAMILIES, UNUSABLE_CLIPS, ClipF
 from harvest.teachers.painting.families import find_family
 from harvest.teachers.painting.files import PipelineFiles, find_class
 from harvest.teachers.painting.pictures import PICTURE_FAMILIES
+from harvest.teachers.painting.weights import count_weights
 from harvest.teachers.video.config import FRAMES, VideoConfig
 from shared.errors import SourceError, UsageError
 from shared.frozen_models import FrozenModel
@@ -55,8 +57,15 @@ class ClipFiles(PipelineFiles):
         kind = find_class(str(config.get("_class_name")))
         if kind is None:
             raise SourceError(f"{self.model_name} has no autoencoder that diffusers knows: fetch the model again")
-        with torch.device("meta"):
-            return kind.from_config(config)
+        try:
+            with torch.device("meta"):
+                return kind.from_config(config)
+        except Exception as error:  # a config that is cut short raises errors of many kinds
+            reason = " ".join(str(error).split())[:200]
+            raise SourceError(
+                f"{self.model_name}: its autoencoder's config.json makes no {kind.__name__} ({reason}); fetch the "
+                "model again"
+            ) from error
 
     def _find_shrinking(self, *names: str) -> int | None:
         """The first of these that the autoencoder, or its config, has."""
@@ -118,6 +127,15 @@ class ClipFiles(PipelineFiles):
         if self.family.is_strict and longest is not None and chosen > longest:
             raise UsageError(f"--frames {chosen}: {self.model_name} has places for {longest} frames")
         return chosen
+
+    def count_parts(self) -> Mapping[str, int]:
+        """How many weights each part has; a motion adapter is copied into the denoiser, and let go of."""
+        parts = dict(super().count_parts())
+        parts.pop("motion_adapter", None)
+        if self._adapter is not None:
+            config = self._adapter.read_json("config.json") or {}
+            parts["motion_adapter"] = count_weights("diffusers", "MotionAdapter", config)
+        return parts
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

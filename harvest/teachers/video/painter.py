@@ -49,14 +49,17 @@ class Clip:
 
 
 class ClipPainter:
-    """The pipeline of `config`; raises SourceError where it cannot be loaded."""
+    """The pipeline of `config`, of which `pipe` is diffusers' own; raises SourceError where it cannot be loaded."""
 
     def __init__(self, config: VideoConfig, model: FrozenModel, adapter: FrozenModel | None, files: ClipFiles) -> None:
         self._config, self._files, self._family = config, files, files.family
         parts = {} if adapter is None else _load_motion(model, adapter, files.dtype)
-        self._pipeline = Pipeline(model, files, parts, self._family.exact)
-        to_device(self._pipeline.pipe)
-        self._pipeline.pipe.vae.enable_slicing()  # one clip is decoded at a time: the same numbers in less memory
+        self._pipeline = Pipeline(model, files, parts)
+        self.pipe = pipe = self._pipeline.pipe
+        if "motion_adapter" in pipe.components:
+            pipe.register_modules(motion_adapter=None)  # the denoiser has a copy of it
+        to_device(pipe)
+        pipe.vae.enable_slicing()  # one clip is decoded at a time: the same numbers in less memory
 
     def paint(self, chunks: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[Clip]:
         """One clip a prompt; as harvest.teachers.painting.teacher.Paints says."""
@@ -73,7 +76,7 @@ class ClipPainter:
                 **self._family.asked,
             }
             encoded = self._pipeline.encode(chunks)
-            output, latents = self._pipeline.call(self._pipeline.pipe, encoded, make_generators(seeds), asked)
+            output, latents = self._pipeline.call(self.pipe, encoded, make_generators(seeds), asked)
             latents = self._arrange(latents).float().cpu().numpy()
             frames = output.frames.float()
             first = _make_grey(frames[:, 0]).cpu().numpy()
@@ -86,7 +89,7 @@ class ClipPainter:
         """Latents of shape (rows, channels, frames, height, width) from the pipeline's own."""
         _, frames, height, width = self._files.shape
         if self._family.packed:
-            transformer = self._pipeline.pipe.transformer.config
+            transformer = self.pipe.transformer.config
             return unpack(latents, frames, height, width, transformer.patch_size, transformer.patch_size_t)
         if self._family.frames_first:
             latents = latents.transpose(1, 2)
