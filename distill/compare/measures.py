@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from distill.compare.statistics import FEWEST_SEEDS, compare
 from distill.runs.record import ROW_SCORES
 from distill.scoring.intervals import Estimate, estimate_mean
+from distill.scoring.metrics import SET_METRICS
 
 Array = np.ndarray[Any, Any]
 
@@ -48,8 +49,9 @@ def estimate(scores: Array, least: float = -np.inf, most: float = np.inf) -> Est
 
 
 def find_bounds(measure: str, scores: Array) -> tuple[float, float]:
-    """Find what a measure's mean cannot pass: 0 and 1 where it is a share, of rows or of each row's tokens."""
-    return (0.0, 1.0) if measure == AGREEMENT or np.isin(scores, (0.0, 1.0)).all() else (-np.inf, np.inf)
+    """Find what a measure's mean cannot pass: 0 and 1 where it is a share, of rows, tokens or labels."""
+    is_share = measure in (AGREEMENT, *SET_METRICS) or np.isin(scores, (0.0, 1.0)).all()
+    return (0.0, 1.0) if is_share else (-np.inf, np.inf)
 
 
 def describe_measures(measures: Mapping[str, Mapping[str, Array]], baseline: str) -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ def _leave_out_of_f1_macro(logits: Array, target: Array) -> Array:
     for said, there in zip((logits > 0).T, target.T, strict=True):
         hit, total = said & there, said.astype(np.int64) + there
         scores += _divide(2.0 * (hit.sum() - hit), total.sum() - total)
-    return scores / target.shape[1]
+    return np.asarray(scores / target.shape[1])
 
 
 def _leave_out_of_mean(each: Array) -> Array:

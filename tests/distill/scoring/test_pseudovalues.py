@@ -1,5 +1,7 @@
 """A row's score: what leaving the row out does to the task's metric."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ def test_pseudovalues_are_those_of_leaving_each_row_out_and_their_mean_is_the_sc
 ) -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(40, classes)) + lean * np.eye(classes)[0]
-    target = rng.integers(classes, size=40)
+    target: np.ndarray[Any, Any] = rng.integers(classes, size=40)
     if metric == "pearson":
         logits, target = logits[:, :1], rng.normal(size=40) + logits[:, 0]
     if metric in SET_METRICS:
