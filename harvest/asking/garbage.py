@@ -1,14 +1,14 @@
 """Keeps Python's collector of garbage off a run's rows: it would look at each several times, and find nothing in them.
 
 What was there before a run (modules, the plan, what reads the source) is left alone while it lasts, and new objects are
-looked at by the ten thousand: a reply is some hundred objects without circles, which go by themselves.
+looked at by the fifty thousand: a reply is some hundred objects without circles, which go by themselves.
 """
 
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-NEW_OBJECTS = 10_000  # for which the collector waits; Python's own 700 are a few replies
+NEW_OBJECTS = 50_000  # for which the collector waits; Python's own 700 are a few replies
 
 
 @contextmanager
