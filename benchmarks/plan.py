@@ -201,13 +201,13 @@ def make_answer(source: random.Random) -> Answer:
 
 def save_student(folder: Path) -> None:
     """Save a BERT of two layers, and a tokenizer of the words there are."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizer
 
     folder.mkdir()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     vocabulary = list(dict.fromkeys([*special, *map(str, range(10)), *(f"##{digit}" for digit in range(10)), *WORDS]))
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=False, model_max_length=128).save_pretrained(folder)
+    BertTokenizer(str(folder / "vocab.txt"), do_lower_case=False, model_max_length=128).save_pretrained(folder)
     shape: dict[str, Any] = {
         "hidden_size": 32,
         "num_hidden_layers": 2,

@@ -1,5 +1,6 @@
 """Records in buckets: the same come out, in order, whether they were in memory or on disk."""
 
+import tempfile
 from itertools import pairwise
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_what_is_there_twice_and_what_is_among_others() -> None:
 
 def test_a_folder_without_room_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buckets, "BLOCK_BYTES", 8)
-    monkeypatch.setattr(buckets.tempfile, "tempdir", "/dev/null/none")
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null/none")
     ones = np.ones(2, np.uint64)
     with pytest.raises(DiskError, match="/dev/null/none cannot be written"):
         Buckets(np.uint64).add(ones, ones)
