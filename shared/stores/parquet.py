@@ -109,7 +109,7 @@ class _RangeReader(io.RawIOBase):
         return open_range_cache().read(self._remote, [(start, end)])[0]
 
 
-class _RemoteParquet(pq.ParquetFile):
+class _RemoteParquet(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     """A Parquet file in a store. Of its methods that read rows, those that the readers of shards use fetch first."""
 
     def __init__(self, remote: RemoteFile, **options: Any) -> None:

@@ -140,7 +140,7 @@ class PipelineFiles(ABC):
         """How many weights each part has that the pipeline takes."""
         taken = inspect.signature(find_class(self.name).__init__).parameters
         held = {part: kind for part, kind in self.index.items() if part in taken and isinstance(kind, list) and kind[1]}
-        counts = {part: count_weights(*kind, self.read_config(part)) for part, kind in held.items()}
+        counts = {part: count_weights(kind[0], kind[1], self.read_config(part)) for part, kind in held.items()}
         return {part: count for part, count in counts.items() if count}
 
     def measure_parts(self) -> Mapping[str, int]:
