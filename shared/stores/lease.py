@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 from threading import Event, Thread
+from typing import Literal
 
-from shared.disk import replace_file
+from shared.disk import lock_file, replace_file
 from shared.errors import LockedError, StoreError
 from shared.stores.address import StoreAddress
 from shared.stores.client import Bucket, ConflictError, Version, open_bucket
@@ -24,6 +25,7 @@ NAME = "writer.json"
 LEASE_SECONDS = 120  # after which a writer that was not heard of is taken for dead
 _RENEW_SECONDS = 30
 _OWNER = ".store-writer"  # in a mirror: what its workers call themselves
+_OWNER_LOCK = ".store-writer.lock"
 
 log = logging.getLogger(__name__)
 
@@ -59,22 +61,20 @@ def describe_writer(bucket: Bucket, address: StoreAddress) -> str:
 
 
 def _take(bucket: Bucket, address: StoreAddress, key: str, owner: str) -> None:
-    content = _describe(owner)
-    with suppress(ConflictError):
-        bucket.write(key, content, "nothing")
-        return
-    read = bucket.read(key)
-    if read is None:  # given up just now
-        _take(bucket, address, key, owner)
-        return
-    other, found = read
-    age = (datetime.now(UTC) - found.modified).total_seconds()
-    if _find_owner(other) != owner and age < LEASE_SECONDS:
-        raise _refuse(address, other, age)
-    try:
-        bucket.write(key, content, found.version)
-    except ConflictError:
-        raise _refuse(address, other, 0) from None
+    over: Version | Literal["nothing"] = "nothing"
+    while True:
+        try:
+            bucket.write(key, _describe(owner), over)
+            return
+        except ConflictError:  # somebody was first: another worker of this mirror, perhaps
+            read = bucket.read(key)
+        over = "nothing"  # where it was given up just now
+        if read is not None:
+            other, found = read
+            age = (datetime.now(UTC) - found.modified).total_seconds()
+            if _find_owner(other) != owner and age < LEASE_SECONDS:
+                raise _refuse(address, other, age)
+            over = found.version
 
 
 def _refuse(address: StoreAddress, other: bytes, age: float) -> LockedError:
@@ -120,10 +120,9 @@ def _find(content: bytes, name: str) -> str | None:
 
 
 def _name_owner(folder: Path) -> str:
-    """The name of a mirror's workers, made once."""
+    """The name of a mirror's workers, made once, whichever of them come first."""
     path = folder / _OWNER
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        replace_file(path, token_hex(16).encode())
+    with lock_file(folder / _OWNER_LOCK):
+        if not path.exists():
+            replace_file(path, token_hex(16).encode())
         return path.read_text()
