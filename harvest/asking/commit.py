@@ -104,7 +104,8 @@ class GroupCommit:
                 self._folder.append(split, some)
             self._reserve.note(len(some), self._folder.unsealed_bytes(split) - before)
         self._folder.commit()
-        if self._is_uploading():  # a seal would wait for it
+        # A seal would wait for an upload, of another worker's too, and rows for the seal.
+        if self._is_uploading() or (self._uploader is not None and self._folder.is_held):
             return
         now, has_sealed = monotonic(), False
         for split in rows:
@@ -142,6 +143,8 @@ class GroupCommit:
         try:
             self._folder.seal(split, uploads=False)
             self._seal_at.pop(split, None)
+        except LockedError as error:
+            self._lost = error
         except Error as error:  # the rows are in the journal, and what is in flight is worth more than a shard
             self._seal_at[split] = 2 * size
             say(f"{error}. Its rows stay in the journal meanwhile, and the run goes on")

@@ -14,7 +14,8 @@ from shared.markdown import escape_markdown, hide_place
 from shared.schema import sum_costs
 from shared.shards import Manifest, find_teachers, load_manifest
 from shared.shards.manifest import REMOVED
-from shared.shards.publish import publish_file
+from shared.shards.publish import publish_file, read_published
+from shared.stores.places import find_written_address
 
 _CATEGORIES = {"generation": "text-generation", "choice": "multiple-choice"}
 _SIZES = (  # the hub's own names
@@ -35,8 +36,9 @@ def write_card(task_folder: Path) -> None:
     """
     card = task_folder / "README.md"
     with lock_file(task_folder / ".card.lock"):
-        if card.is_file() and not re.match(r"---\n(?:.*\n)*?configs:", card.read_text("utf-8", "replace")):
-            say(f"{card} is no card of a harvest, and stays as it is")
+        found = read_published(card)
+        if found is not None and not re.match(r"---\n(?:.*\n)*?configs:", found.decode("utf-8", "replace")):
+            say(f"{find_written_address(card) or card} is no card of a harvest, and stays as it is")
             return
         manifests = {path: load_manifest(path) for path in find_teachers(task_folder)}
         replace_file(card, make_card(manifests).encode())

@@ -31,7 +31,7 @@ from shared.disk import (
     remove_file,
     take_lock,
 )
-from shared.errors import CorruptShardError, Error, LockedError, ShardError
+from shared.errors import CorruptShardError, Error, LockedError, ShardError, StoreError
 from shared.schema import SCHEMA_VERSION, Row, read_version, row_schema, rows_to_batch
 from shared.shards.journal import Journal, JournalReader, put_aside
 from shared.shards.manifest import (
@@ -46,7 +46,7 @@ from shared.shards.manifest import (
     shard_id,
     share_tokenizer,
 )
-from shared.shards.publish import publish, take_over
+from shared.shards.publish import check_place, publish, take_over
 from shared.shards.read import (
     FOLDER_LOCK,
     Kept,
@@ -188,6 +188,11 @@ class TeacherFolder:
         """Whether what is sealed goes to an object store."""
         return find_written_address(self.path) is not None
 
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody seals or uploads now, this worker or another one: a seal would wait for the end of it."""
+        return is_locked(self.path / FOLDER_LOCK)
+
     def take_notes(self) -> tuple[str, ...]:
         """Give the notes that were not taken yet."""
         taken, self.notes = self.notes, ()
@@ -225,19 +230,14 @@ class TeacherFolder:
 
         Journals that dead workers left are sealed along, and first, so that this worker's rows are the later
         ones. Raises DiskError if the disk refuses; the rows are then still in the journal. Of a folder that is written
-        for a store what is sealed is uploaded, unless `uploads` is false: see `upload`.
+        for a store what is sealed is uploaded, unless `uploads` is false: see `upload`. Raises what that does.
         """
         with self._lock():
-            self._manifest = load_own_manifest(self.path)
-            for path in list_journals(self.path, self._manifest, split):
-                if path.stem != self.worker:
-                    self._seal_abandoned(path)
-            for path in list_journals(self.path, self._manifest, split):
-                if path.stem == self.worker:
-                    journal = self._journals.pop(journal_split(path), None)
-                    if journal is not None:
-                        journal.close()
-                    self._seal_journal(path)
+            try:
+                self._seal_journals(split)
+            except StoreError:  # of a shard that another run has replaced, perhaps
+                check_place(self.path)
+                raise
             if uploads:
                 publish(self.path, self._manifest)
 
@@ -400,6 +400,18 @@ class TeacherFolder:
             raise
         journal.close()
         return Journal.open(path, self._schema)
+
+    def _seal_journals(self, split: str | None) -> None:
+        self._manifest = load_own_manifest(self.path)
+        for path in list_journals(self.path, self._manifest, split):
+            if path.stem != self.worker:
+                self._seal_abandoned(path)
+        for path in list_journals(self.path, self._manifest, split):
+            if path.stem == self.worker:
+                journal = self._journals.pop(journal_split(path), None)
+                if journal is not None:
+                    journal.close()
+                self._seal_journal(path)
 
     def _seal_abandoned(self, journal: Path) -> None:
         """Seal another worker's journal, unless it lives. Its lock keeps it from starting meanwhile."""

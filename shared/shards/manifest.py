@@ -52,6 +52,10 @@ class Superseded:
     rows: int = 0
     cost_usd: float | None = 0.0
 
+    def add(self, other: "Superseded") -> "Superseded":
+        """Both together."""
+        return Superseded(self.rows + other.rows, sum_costs((self.cost_usd, other.cost_usd)))
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -89,6 +93,11 @@ class Manifest:
     def cost_usd(self) -> float | None:
         """Dollars of all sealed rows, superseded ones included; None where the price of one of them is not known."""
         return sum_costs((*(shard.cost_usd for shard in self.shards), self.superseded.cost_usd))
+
+    @property
+    def answers(self) -> int:
+        """How many rows were ever sealed, superseded ones included."""
+        return sum(shard.rows for shard in self.shards) + self.superseded.rows
 
     def sealed_ids(self) -> frozenset[str]:
         """Ids of all journals that were ever sealed: one that is still on disk was about to be dropped."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import file_digest
 from pathlib import Path
+from secrets import randbelow
 from typing import Any
 
 import pyarrow as pa
@@ -21,9 +22,11 @@ from shared.shards.journal import JournalReader, strip_id
 from shared.shards.manifest import Manifest, Shard, Superseded, stamp_owner
 from shared.shards.read import identify_row, identify_rows, journal_split
 from shared.stores.parquet import open_parquet
+from shared.stores.places import find_written_address
 
 ROW_GROUP_ROWS = 4096
 ROW_GROUP_BYTES = 64 << 20  # a row of a video teacher has half a megabyte: rows alone do not bound memory
+_NUMBERS_APART = 10**12
 
 # Few distinct values. Hashes and floats have none in common, and a dictionary only costs them.
 _DICTIONARY_COLUMNS = ["status", "finish_reason", "error", "choices.list.element", "messages.list.element.role"]
@@ -62,7 +65,7 @@ def seal_journal(folder: Path, manifest: Manifest, journal: Path) -> Sealing:
         rows = _drop_rows(tables, lambda ordinal, identity: last[identity] != ordinal, lost)
         sealed = _write_shard(folder, manifest, split, number, reader.id, schema, rows)
 
-    without = _rewrite_without(folder, manifest, split, journal_rows, lost, number + 1)
+    without = _rewrite_without(folder, manifest, split, journal_rows, lost, _set_apart(folder, number + 1))
     return Sealing(replace(without.manifest, shards=(*without.manifest.shards, sealed)), (journal, *without.obsolete))
 
 
@@ -73,7 +76,8 @@ def remove_rows(folder: Path, manifest: Manifest, split: str, rows: Iterable[tup
         dict.fromkeys((identify_row(*row) for row in wanted), 0),
         pa.array([sample_id for sample_id, _ in wanted], pa.string()),
     )
-    return _rewrite_without(folder, manifest, split, lost_rows, _Lost(), _next_number(manifest, split))
+    first = _set_apart(folder, _next_number(manifest, split))
+    return _rewrite_without(folder, manifest, split, lost_rows, _Lost(), first)
 
 
 def _rewrite_without(
@@ -98,8 +102,7 @@ def _rewrite_without(
         else:
             retired.append(shard.id)
             obsolete.append(folder / rewritten.path)
-    before = manifest.superseded
-    superseded = Superseded(before.rows + lost.rows, sum_costs((before.cost_usd, lost.cost_usd)))
+    superseded = manifest.superseded.add(Superseded(lost.rows, lost.cost_usd))
     return Sealing(
         replace(manifest, shards=tuple(kept), retired=tuple(retired), superseded=superseded), tuple(obsolete)
     )
@@ -111,7 +114,7 @@ def rewrite_shard(folder: Path, manifest: Manifest, shard: Shard, revise: Callab
     `revise` is given rows of today's schema, whatever the shard's. Raises ValueError where it gives other rows or
     another bill, and nothing has changed then.
     """
-    number = _next_number(manifest, shard.split)
+    number = _set_apart(folder, _next_number(manifest, shard.split))
     path = folder / shard.path
     with open_parquet(path) as file:
         schema = row_schema(find_vector_type(file.schema_arrow), manifest.labels)
@@ -269,6 +272,15 @@ def _list_leaves(name: str, kind: pa.DataType) -> list[tuple[str, pa.DataType]]:
     if pa.types.is_struct(kind):
         return [leaf for field in kind for leaf in _list_leaves(f"{name}.{field.name}", field.type)]
     return [(name, kind)]
+
+
+def _set_apart(folder: Path, number: int) -> int:
+    """The number from which on shards of `folder` are written anew: of one that goes to an object store by chance.
+
+    Two writers may write the same shard anew before one of them is refused, and an object of the one must not be that
+    of the other.
+    """
+    return number if find_written_address(folder) is None else number + randbelow(_NUMBERS_APART)
 
 
 def _next_number(manifest: Manifest, split: str) -> int:

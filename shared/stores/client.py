@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,7 +19,11 @@ from shared.stores.address import StoreAddress
 T = TypeVar("T")
 
 EXTRA = "stores"
-_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "GOOGLE_BASE_URL", "AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
+}
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, with AWS_REGION (AWS_ENDPOINT_URL for a store that is not "
     "Amazon's; AWS_SKIP_SIGNATURE=true for a public bucket)",
@@ -29,6 +32,7 @@ _CREDENTIALS = {
 }
 _METADATA_SERVER = "169.254.169.254"  # asked for credentials where the environment has none
 _DELETED_AT_ONCE = 1000
+_opened: "dict[tuple[str, str, str | None], Bucket]" = {}  # by scheme, bucket and endpoint
 _LIST_ATTEMPTS = 4
 
 
@@ -155,19 +159,27 @@ def open_bucket(address: StoreAddress) -> Bucket:
 
     A process finds out once whether it can.
     """
-    return _open(address.scheme, address.bucket, tuple(os.environ.get(name) for name in _ENDPOINTS))
+    place = (address.scheme, address.bucket, find_endpoint(address))
+    if place not in _opened:
+        _opened[place] = _open(address)
+    return _opened[place]
 
 
-@cache
-def _open(scheme: str, bucket: str, endpoints: tuple[str | None, ...]) -> Bucket:
-    """`endpoints` are those of the environment, for which the answer holds."""
+def find_endpoint(address: StoreAddress) -> str | None:
+    """The endpoint that the environment names for a store; None where it is that of the scheme's owner."""
+    return next((value for name in _ENDPOINTS[address.scheme] if (value := os.environ.get(name))), None)
+
+
+def _open(address: StoreAddress) -> Bucket:
+    """Ask for a list of what is at the address: more than that nobody may be allowed to."""
     require_extra(EXTRA, "obstore")
     import obstore
 
-    address = StoreAddress(scheme, bucket, "")
-    with explain_store_errors(address):
-        next(iter(obstore.list(_connect(address, seconds=10, retries=1), chunk_size=1)), None)
-        return Bucket(address, _connect(address, seconds=120, retries=6))
+    bucket = StoreAddress(address.scheme, address.bucket, "")
+    with explain_store_errors(bucket):
+        store = _connect(bucket, seconds=10, retries=1)
+        next(iter(obstore.list(store, address.path or None, chunk_size=1)), None)
+        return Bucket(bucket, _connect(bucket, seconds=120, retries=6))
 
 
 def _connect(address: StoreAddress, seconds: int, retries: int) -> Any:
@@ -215,7 +227,7 @@ def _explain(address: StoreAddress, error: Exception) -> str:
     code, said = (re.search(rf"<{tag}>([^<]*)</{tag}>", text) for tag in ("Code", "Message"))
     answer = ": ".join(match[1].splitlines()[0].rstrip(".") for match in (code, said) if match and match[1].strip())
     bucket = StoreAddress(address.scheme, address.bucket, "")
-    where = next((f" at {value}" for name in _ENDPOINTS if (value := os.environ.get(name))), "")
+    where = f" at {endpoint}" if (endpoint := find_endpoint(address)) else ""
     if _METADATA_SERVER in text or "Account must be specified" in text:
         return f"{bucket}: the environment has no credentials for it. Set {_CREDENTIALS[address.scheme]}"
     if "NoSuchBucket" in text or "ContainerNotFound" in text or "bucket does not exist" in text:

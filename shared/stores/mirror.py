@@ -19,7 +19,7 @@ from typing import Any
 
 from shared.errors import ShardError
 from shared.stores.address import StoreAddress
-from shared.stores.client import Bucket, StoredObject, Version, open_bucket
+from shared.stores.client import Bucket, StoredObject, Version, find_endpoint, open_bucket
 from shared.stores.places import place_mirror, readers_place, spell_mirrors
 
 MANIFEST_NAME = "manifest.json"
@@ -40,13 +40,17 @@ class Listed:
 class Mirror:
     """What a teacher folder in a store holds: its manifest of that `version`, and its shards, by path below it.
 
-    `digest` is the sha256 of the manifest's bytes; both are None where there is none.
+    `digest` is the sha256 of the manifest's bytes; both are None where there is none. `endpoint` is the one that the
+    environment named, if it did: stores at two of them may have buckets of one name. `bill` is how many rows the
+    manifest has ever had and what they cost, where that is noted.
     """
 
     address: StoreAddress
     version: Version | None
     shards: Mapping[str, Listed] = field(default_factory=dict)
     digest: str | None = None
+    endpoint: str | None = None
+    bill: tuple[int, float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +109,13 @@ def read_mirror(bucket: Bucket, address: StoreAddress) -> tuple[Mirror, bytes | 
         read = bucket.read((address / MANIFEST_NAME).path)
         shards = list_shards(bucket, address)
         if read is None:
-            return Mirror(address, None, shards), None
+            return Mirror(address, None, shards, endpoint=find_endpoint(address)), None
         content, described = read
         named = (shard.get("path") for shard in _list_named(content))
         # A writer replaces the manifest, and then removes what the old one named.
         if attempt + 1 == _ATTEMPTS or all(path in shards for path in named):
             break
-    return Mirror(address, described.version, shards, sha256(content).hexdigest()), content
+    return Mirror(address, described.version, shards, sha256(content).hexdigest(), find_endpoint(address)), content
 
 
 def _list_named(content: bytes) -> Iterable[dict[str, Any]]:
@@ -139,6 +143,8 @@ def write_marker(folder: Path, mirror: Mirror) -> None:
         "address": [mirror.address.scheme, mirror.address.bucket, mirror.address.path],
         "version": version,
         "sha256": mirror.digest,
+        "endpoint": mirror.endpoint,
+        "bill": mirror.bill,
         "shards": {path: [listed.size, listed.etag] for path, listed in mirror.shards.items()},
     }
     _replace(folder / MARKER, json.dumps(content).encode())
@@ -160,7 +166,9 @@ def _read_marker(marker: Path, state: tuple[int, int]) -> Mirror:
     content = json.loads(marker.read_bytes())
     version = None if content["version"] is None else Version(*content["version"])
     shards = {path: Listed(*listed) for path, listed in content["shards"].items()}
-    return Mirror(StoreAddress(*content["address"]), version, shards, content["sha256"])
+    bill = (content["bill"][0], content["bill"][1]) if content.get("bill") else None
+    address = StoreAddress(*content["address"])
+    return Mirror(address, version, shards, content["sha256"], content.get("endpoint"), bill)
 
 
 def find_remote(path: Path) -> RemoteFile | None:

@@ -6,6 +6,7 @@ Of a row group the chunks of those columns are fetched that are asked for, all a
 import io
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ def open_parquet(path: Path, **options: Any) -> pq.ParquetFile:
     """Open a shard, wherever it lies. Raises FileNotFoundError where it is nowhere, and else as pq.ParquetFile does."""
     remote = find_remote(path)
     if remote is None:
-        return pq.ParquetFile(path, **options)
-    if remote.listed is None:
+        with suppress(FileNotFoundError):
+            return pq.ParquetFile(path, **options)
+        remote = find_remote(path)  # another worker has uploaded it just now
+    if remote is None or remote.listed is None:
         raise FileNotFoundError(path)
     return _RemoteParquet(remote, **options)
 

@@ -1,11 +1,13 @@
 """`harvest run --out s3://...` from the shell: killed, gone on with from another machine, and read again."""
 
+import asyncio
 import json
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,15 @@ from typer.testing import CliRunner
 
 import harvest
 import harvest.cli
+from harvest.asking.commit import GroupCommit
+from harvest.asking.reserve import DiskReserve
 from harvest.looking.reparse import reparse
-from shared.shards import choose_teacher, load_manifest, verify_shards
+from shared.disk import lock_file
+from shared.shards import TeacherFolder, choose_teacher, count_unsealed, load_manifest, verify_shards
+from shared.shards.publish import open_written_folder
+from shared.shards.read import FOLDER_LOCK
 from tests.harvest.fault_server import Asked, FaultServer, make_reply, spread_logprobs
+from tests.shared.shards.shard_rows import make_manifest, make_row
 from tests.shared.store_server import StoreServer, move_elsewhere
 from tests.shared.store_server import own_places as own_places
 from tests.shared.store_server import store as store
@@ -133,6 +141,25 @@ def test_a_run_whose_place_is_taken_asks_no_more_and_keeps_what_was_in_flight(
     assert asked.total() == len(asked) == ROWS
     rows = [row.example.text for row in harvest.stream_rows(ADDRESS)]
     assert len(rows) == len(set(rows)) == ROWS
+
+
+def fail_test(*_: object) -> None:
+    pytest.fail("the disk has room, and nobody has taken the folder's place")
+
+
+def test_rows_are_durable_while_another_worker_uploads(store: StoreServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harvest.asking.commit.UPLOAD_SECONDS", 0)
+    task_folder = open_written_folder(Path(ADDRESS))
+
+    async def keep(folder: TeacherFolder, reserve: DiskReserve) -> None:
+        writer = GroupCommit(folder, reserve, fail_test, fail_test)
+        async with writer:
+            await writer.put("train", make_row(0))
+
+    with TeacherFolder.open(task_folder, make_manifest()) as folder, closing(DiskReserve(folder.path, "w0")) as reserve:
+        with lock_file(folder.path / FOLDER_LOCK):  # as long as its upload takes
+            asyncio.run(keep(folder, reserve))
+        assert count_unsealed(folder.path, folder.manifest) == {"train": 1}
 
 
 def test_what_is_wrong_with_a_store_is_said_before_anything_is_asked(

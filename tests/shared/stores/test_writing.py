@@ -1,7 +1,9 @@
 """A shard folder that is written for an object store: kills, faults and two writers lose no row and double none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import obstore
@@ -10,10 +12,14 @@ from typer.testing import CliRunner
 
 import harvest
 import harvest.cli
-from shared.errors import LockedError, StoreError
+from harvest.asking.audio import find_audio, keep_audio
+from harvest.looking.card import write_card
+from shared.errors import LockedError, RecipeMismatchError, ShardError, StoreError
 from shared.schema import Status
 from shared.shards import TeacherFolder, choose_teacher, load_manifest, verify_shards
 from shared.shards.publish import open_written_folder
+from shared.stores.address import StoreAddress
+from shared.stores.lease import hold_lease
 from tests.shared.shards.shard_rows import COST_USD, make_manifest, make_row
 from tests.shared.store_server import Fault, StoreServer, move_elsewhere
 from tests.shared.store_server import own_places as own_places
@@ -30,7 +36,7 @@ def open_stored(worker: str = "w0") -> TeacherFolder:
     return TeacherFolder.open(open_written_folder(ADDRESS), make_manifest(planned={"train": 40}), worker=worker)
 
 
-def write(numbers: range, reply: str = "yes", status: Status = Status.OK) -> None:
+def write(numbers: Iterable[int], reply: str = "yes", status: Status = Status.OK) -> None:
     with open_stored() as folder:
         folder.append("train", [make_row(number, reply, status) for number in numbers])
         folder.seal()
@@ -94,10 +100,11 @@ def test_of_two_writers_one_publishes_and_the_other_loses_nothing(
     with open_stored() as loser:
         place = Path.cwd()
         loser.append("train", [make_row(number, "mine") for number in range(4, 10)])
-        loser.append("train", [make_row(11, status=Status.FAILED)])
+        loser.append("train", [make_row(11, status=Status.FAILED), make_row(0, "mine"), make_row(4, "mine")])
+        loser.seal(uploads=False)
         monkeypatch.setattr("shared.stores.lease.LEASE_SECONDS", 0)  # it was not heard of for long
         move_elsewhere(tmp_path_factory, monkeypatch)
-        write(range(8, 11), "theirs")
+        write((1, 8, 9, 10), "theirs")  # both write the shard of the first rows anew
         with open_stored() as winner:
             winner.append("train", [make_row(7, status=Status.FAILED), make_row(11, "theirs")])
             winner.seal()
@@ -105,7 +112,7 @@ def test_of_two_writers_one_publishes_and_the_other_loses_nothing(
         with monkeypatch.context() as patch:
             patch.setenv("XDG_STATE_HOME", str(place / "state"))
             with pytest.raises(LockedError, match=r"written by another run.* run the same command again"):
-                loser.seal()
+                loser.upload()
     assert read_rows() == before
     monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
     with open_stored() as again:
@@ -113,8 +120,83 @@ def test_of_two_writers_one_publishes_and_the_other_loses_nothing(
         assert len(kept.statuses) == 12
         again.seal()
     expected = {f"row-{n}": "yes" if n < 4 else "mine" if n < 8 else "theirs" for n in range(12)}
-    assert read_rows() == expected  # row 7 was answered here, and failed there
-    assert count_spent() == 4 + 7 + 5
+    assert read_rows() == expected | {"row-1": "theirs"}  # row 7 was answered here, and failed there
+    assert count_spent() == 4 + 9 + 6
+
+
+def test_a_failure_that_waits_in_a_journal_takes_the_place_of_no_answer(
+    store: StoreServer, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(range(2))
+    place = Path.cwd()
+    with open_stored() as first:
+        first.append("train", [make_row(2, status=Status.FAILED), make_row(3, "mine"), make_row(3, "mine again")])
+        monkeypatch.setattr("shared.stores.lease.LEASE_SECONDS", 0)
+        move_elsewhere(tmp_path_factory, monkeypatch)
+        write(range(1, 3), "theirs")  # so the shard of the first rows is written anew, and the old one is gone
+        for name in ("STATE", "CACHE"):
+            monkeypatch.setenv(f"XDG_{name}_HOME", str(place / name.lower()))
+        with pytest.raises(LockedError, match=r"written by another run.* run the same command again"):
+            first.seal()
+    with open_stored() as again:
+        again.seal()
+    assert read_rows() == {"row-0": "yes", "row-1": "theirs", "row-2": "theirs", "row-3": "mine again"}
+    assert count_spent() == 2 + 3 + 2
+
+
+def test_rows_that_wait_go_into_no_other_harvest(
+    store: StoreServer, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(range(2))
+    place = Path.cwd()
+    with open_stored() as first:
+        first.append("train", [make_row(2)])
+    with monkeypatch.context() as patch:  # the same store by another name
+        patch.setenv("AWS_ENDPOINT_URL", store.url.replace("127.0.0.1", "localhost"))
+        open_stored().close()
+        patch.undo()
+        move_elsewhere(tmp_path_factory, monkeypatch)
+        write(range(3, 4))
+        patch.setenv("XDG_STATE_HOME", str(place / "state"))
+        with pytest.raises(ShardError, match=r"1 rows wait in .* at http://localhost:\d+, and at http://127.* another"):
+            open_stored()
+        patch.setenv("AWS_ENDPOINT_URL", store.url.replace("127.0.0.1", "localhost"))
+        for key in store.list_keys():
+            store.delete(key)
+        changed = make_manifest(recipe={"model": "another"})
+        patch.setenv("XDG_STATE_HOME", str(Path.cwd() / "state-of-another"))
+        TeacherFolder.open(open_written_folder(ADDRESS), changed).close()
+        patch.setenv("XDG_STATE_HOME", str(place / "state"))
+        with pytest.raises(RecipeMismatchError, match=r"1 rows wait in .* another recipe by now"):
+            open_stored()
+    assert list((place / "state").rglob("*.arrows"))
+
+
+def test_what_rows_name_goes_along_and_a_card_of_the_user_s_own_stays(store: StoreServer) -> None:
+    store.put("data/reviews/README.md", b"# Ours")
+    with open_stored() as folder:
+        keep_audio(folder.path, "ab12", b"RIFF")
+        half = find_audio(folder.path, "ab12").with_name(".ab13.wav.1.tmp")
+        half.write_bytes(b"RI")  # that is being written
+        folder.append("train", [make_row(0)])
+        folder.seal()
+    write_card(folder.path.parent)
+    assert half.exists()
+    keys = store.list_keys()
+    assert [key for key in keys if "audio" in key] == ["data/reviews/teacher=tiny/audio/ab/ab12.wav"]
+    assert store.get("data/reviews/README.md") == b"# Ours"
+
+
+def test_workers_that_begin_at_once_share_a_folder(store: StoreServer) -> None:
+    address, folder, all_in = StoreAddress("s3", "bucket", "data/x"), Path.cwd(), Barrier(6)
+
+    def begin(_: int) -> str:
+        with hold_lease(address, folder, lambda: False):
+            all_in.wait(30)
+            return store.get("data/x/writer.json").decode()
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len(set(pool.map(begin, range(6)))) == 1
 
 
 @pytest.mark.parametrize("fault", ["500", "lost answer", "cut upload"])
