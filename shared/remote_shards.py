@@ -32,6 +32,6 @@ def refuse_stored(path: Path | str, command: str) -> None:
     address = find_store_address(path)
     if address is not None:
         raise UsageError(
-            f"harvest {command} is between a folder of this disk and the hub, and {address} is neither: copy it with "
-            "the store's own tool (aws s3 cp --recursive), whose copy is a folder as any other"
+            f"harvest {command} takes a folder of this disk, and not {address}: the store's own tool (aws s3 cp "
+            "--recursive) copies one to the other, and a copy is a folder as any other"
         )

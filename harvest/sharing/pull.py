@@ -34,7 +34,8 @@ def pull_harvest(repo: str, folder: Path | str | None = None) -> PullReport:
     it is not whole, and UsageError where the folder holds another recipe's answers, or rows or raw replies that the
     harvest lacks: then nothing was written.
     """
-    refuse_stored(repo, "pull")
+    for place in (repo, folder or ""):
+        refuse_stored(place, "pull")
     address = find_address(repo) or f"hf://datasets/{repo}"
     pulled = {path: check_readable(path) for path in find_teachers(fetch_shards(address))}
     first = next(iter(pulled.values()))

@@ -8,6 +8,7 @@ from harvest.looking.agreement import RIGHT, UNJUDGED, Agreement, Count
 from harvest.looking.view.rows import Snapshot
 from shared.schema import Status
 from shared.shards.manifest import REMOVED
+from shared.stores.mirror import spell_place
 
 _SHOWN_LABELS = 12
 _SPEND_POINTS = 240
@@ -24,7 +25,7 @@ def summarise(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "task": manifest.task,
         "teacher": manifest.teacher,
-        "folder": str(snapshot.folder),
+        "folder": spell_place(snapshot.folder),
         "source": manifest.source,
         "labels": manifest.labels if manifest.kind == "classification" else (),
         "planned": sum(manifest.planned.values()),

@@ -70,7 +70,7 @@ def test_a_harvest_is_looked_at_where_it_is(store: StoreServer) -> None:
     before = len(store.seen)
     call(harvest.cli, "status", ADDRESS)
     assert not [seen for seen in store.seen[before:] if seen.range is not None]
-    for command in (["push", ADDRESS, "me/reviews"], ["pull", ADDRESS]):
+    for command in (["push", ADDRESS, "me/reviews"], ["pull", ADDRESS], ["pull", "me/reviews", ADDRESS]):
         assert "the store's own tool" in call(harvest.cli, *command, code=2)
 
 
