@@ -16,6 +16,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 
 from shared.disk import explain_disk_errors
+from shared.errors import DiskError
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Hashes: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
@@ -58,7 +59,7 @@ class Buckets:
             self._write_block()
 
     def read(self, bucket: int) -> Array:
-        """Give the records of a bucket."""
+        """Give the records of a bucket. Raises DiskError where the disk gives back less than was written."""
         parts = [self._read_block(starts, bucket) for starts in self._starts]
         if self._waiting:
             records, owners = self._sort_waiting()
@@ -94,7 +95,13 @@ class Buckets:
         assert self._file is not None
         first, end = int(starts[bucket]), int(starts[bucket + 1])
         size = self.dtype.itemsize
-        return np.frombuffer(os.pread(self._file.fileno(), (end - first) * size, first * size), self.dtype)
+        content = os.pread(self._file.fileno(), (end - first) * size, first * size)
+        if len(content) < (end - first) * size:  # a kept row that is not seen would be paid for again
+            raise DiskError(
+                f"{tempfile.gettempdir()} gave back less than was written to it: check that disk, or name another "
+                "folder with TMPDIR, then run the same command again"
+            )
+        return np.frombuffer(content, self.dtype)
 
 
 def join_buckets(*sets: Buckets) -> Iterator[tuple[Array, ...]]:

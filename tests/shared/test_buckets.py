@@ -1,5 +1,6 @@
 """Records in buckets: the same come out, in order, whether they were in memory or on disk."""
 
+import os
 import tempfile
 from itertools import pairwise
 
@@ -45,6 +46,16 @@ def test_what_is_there_twice_and_what_is_among_others() -> None:
     assert is_among(few, many).tolist() == np.isin(few, many).tolist()
     assert not is_among(few, few[:0]).any()
     assert len(find_repeated(few[:0])) == 0
+
+
+def test_a_file_that_lost_records_is_not_read_as_one_of_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "BLOCK_BYTES", 8)
+    ones = Buckets(np.uint64)
+    ones.add(np.ones(2, np.uint64), np.ones(2, np.uint64))
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda file, size, start: pread(file, size - 8, start))
+    with pytest.raises(DiskError, match="gave back less than was written"):
+        ones.read(0)
 
 
 def test_a_folder_without_room_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
