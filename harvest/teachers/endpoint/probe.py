@@ -47,11 +47,12 @@ async def find_elicitation(
     *,
     may_be_cut: bool = False,
     shows: bool = False,
+    in_writing: bool = True,
 ) -> Finding:
     """The elicitation that `config` asks for, or the best that works where it leaves the choice.
 
     `may_be_cut` is for free text: an answer that reached its length limit shows all the same that asking works. `shows`
-    is whether the example has pictures, drawn ones or its own.
+    is whether the example has pictures, drawn ones or its own; `in_writing` whether no row has any.
     Raises TeacherError that names what the endpoint lacks, and what would work instead.
     """
     if known is not None:
@@ -59,9 +60,7 @@ async def find_elicitation(
         dialect = known.dialect
     else:
         dialect = await find_dialect(client, config)
-        candidates = dialect.scorings if config.scoring == AUTO else (Scoring(config.scoring),)
-        if (written := find_written(words)) is not None:
-            candidates = (written,)
+        candidates = _list_candidates(dialect, config, words, in_writing)
     problems: list[str] = []
     for scoring in candidates:
         try:
@@ -89,7 +88,8 @@ async def find_elicitation(
         problems.append(f"{scoring}: {problem}")
     working = []
     if known is not None or config.scoring != AUTO:
-        working = await _try_others(client, config, words, dialect, candidates, ask)
+        others = [one for one in _list_scorings(dialect, config, in_writing) if one not in candidates]
+        working = await _try_others(client, config, words, dialect, others, ask)
     if shows:
         problems[-1] += ". It was sent a picture; text alone is asked with --draw none and --no-pictures"
     advice = f"what works there: --scoring {' or '.join(working)}" if working else "no other scoring was found to work"
@@ -104,6 +104,21 @@ async def find_dialect(client: Client, config: EndpointConfig) -> Dialect:
     if config.dialect != AUTO:
         return DIALECTS[config.dialect]
     return recognise_host(config.endpoint) or recognise_models(await client.http.fetch_json(MODELS_PATH))
+
+
+def _list_candidates(
+    dialect: Dialect, config: EndpointConfig, words: LabelWords | None, in_writing: bool
+) -> Sequence[Scoring]:
+    """The scorings to be tried, in their order."""
+    if (written := find_written(words)) is not None:
+        return (written,)
+    return _list_scorings(dialect, config, in_writing) if config.scoring == AUTO else (Scoring(config.scoring),)
+
+
+def _list_scorings(dialect: Dialect, config: EndpointConfig, in_writing: bool) -> Sequence[Scoring]:
+    """The scorings of `dialect` that fit what is asked, best first: whole words go with no picture and no reply."""
+    has_words = in_writing and not config.keep_topk
+    return tuple(one for one in dialect.scorings if has_words or one is not Scoring.WORDS)
 
 
 async def _prepare(
@@ -126,14 +141,12 @@ async def _try_others(
     config: EndpointConfig,
     words: LabelWords | None,
     dialect: Dialect,
-    tried: Sequence[Scoring],
+    others: Sequence[Scoring],
     ask: Ask,
 ) -> list[str]:
-    """The other scorings that work; asked only when the run cannot go on, so that the message can name them."""
+    """Those of `others` that work; asked only when the run cannot go on, so that the message can name them."""
     working: list[str] = []
-    for scoring in dialect.scorings if is_scored(words) else ():
-        if scoring in tried:
-            continue
+    for scoring in others if is_scored(words) else ():
         try:
             elicitation = await _prepare(client, config, words, dialect, scoring)
             if find_problem(elicitation, words, await ask(elicitation, True)) is None:

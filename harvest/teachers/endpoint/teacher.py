@@ -259,7 +259,14 @@ class EndpointTeacher:
                 may_be_cut = self._task.is_written
                 shows = self._layout is not None or (self.sees_pictures and bool(example.pictures))
                 found = await find_elicitation(
-                    client, self._config, self._words, self._elicitation, ask, may_be_cut=may_be_cut, shows=shows
+                    client,
+                    self._config,
+                    self._words,
+                    self._elicitation,
+                    ask,
+                    may_be_cut=may_be_cut,
+                    shows=shows,
+                    in_writing=self._layout is None and not self.sees_pictures,
                 )
         self._elicitation = found.elicitation
         return Probe(found.notices, found.asked.answer, found.asked.originals)

@@ -103,6 +103,17 @@ def test_what_was_tried_and_not_used_is_told() -> None:
         assert any("the constraint was ignored: it answered 'It is positive.'" in notice for notice in notices)
 
 
+@pytest.mark.parametrize(("shown", "tried"), [({}, True), ({"draw": Draw.FIELDS}, False), ({"keep_topk": 2}, False)])
+def test_whole_words_are_not_tried_where_rows_have_pictures_or_want_replies(shown: dict[str, Any], tried: bool) -> None:
+    with make_server(owner="llamacpp", choice=True) as server:
+        said = ""
+        try:
+            said = " ".join(probe(make_teacher(server, dialect="auto", scoring="auto", **shown)).notices)
+        except TeacherError as error:  # this server's pictures have no tokens
+            said = str(error)
+        assert ("/apply-template" in said) == tried
+
+
 FREE = {"prompt_tokens": 0, "completion_tokens": 0}
 
 
