@@ -3,6 +3,8 @@
 A row whose cell is missing or blank has no known labels; an empty list, and 0 in every column, say that none fits.
 """
 
+import json
+import re
 from typing import TYPE_CHECKING
 
 from shared.errors import DataError
@@ -11,9 +13,10 @@ from shared.tasks.task import Source
 if TYPE_CHECKING:
     import polars as pl
 
-# Of a list that is written out, as JSON or as Python writes it: what stands in quotes, or between commas.
-_WRITTEN = r"""\"(?:[^"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\[\],'"\s][^\[\],'"]*"""
-_SEPARATED = r"[^,;|]+"
+# Of a list that is written out as Python or numpy writes it: what stands in quotes, or between commas.
+_WRITTEN = re.compile(r"""\"(?:[^"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\[\],'"\s][^\[\],'"]*""")
+_ESCAPED = re.compile(r"""\\(["'\\])""")
+_SEPARATOR = re.compile(r"[,;|]")
 _MISSING = ("", "-1", "nan", "none", "null")  # in a column of 0 and 1
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 
@@ -33,20 +36,46 @@ def _read_lists(raw: "pl.DataFrame", name: str | None) -> "pl.Series":
 
     assert name is not None, "rows with several labels have a label column, or a column for each"
     column = raw[name]
-    each = pl.element()
     if column.dtype == pl.String:
-        cell = pl.col(name).str.strip_chars()
-        written = cell.str.extract_all(_WRITTEN).list.eval(each.str.strip_chars().str.strip_chars("\"'"))
-        sets = pl.when(cell.str.starts_with("[")).then(written).otherwise(cell.str.extract_all(_SEPARATED))
-        sets = pl.when(cell != "").then(sets)
-    elif isinstance(column.dtype, pl.List | pl.Array) and not column.dtype.inner.is_nested():
-        sets = pl.col(name).cast(pl.List(pl.String))
-    else:
+        return _read_texts(column)
+    if not isinstance(column.dtype, pl.List | pl.Array) or column.dtype.inner.is_nested():
         raise DataError(
             f"the column {name!r} holds {column.dtype}, not several labels a row: they are a list, or a text like a|b"
         )
-    sets = sets.list.eval(each.str.strip_chars()).list.eval(each.filter(each != ""))
-    return raw.select(sets.list.unique(maintain_order=True).alias(name))[name]
+    each = pl.element()
+    sets = pl.col(name).cast(pl.List(pl.String)).list.eval(each.str.strip_chars())
+    return raw.select(sets.list.eval(each.filter(each != "")).list.unique(maintain_order=True))[name]
+
+
+def _read_texts(column: "pl.Series") -> "pl.Series":
+    """The labels in each text. The same ones recur: each text is read once."""
+    import polars as pl
+
+    frame = column.str.strip_chars().to_frame("cell")
+    cells = frame["cell"].drop_nulls().unique().to_list()
+    read = {"cell": cells, "values": [_read_text(cell, column.name) for cell in cells]}
+    known = pl.DataFrame(read, schema={"cell": pl.String, "values": pl.List(pl.String)})
+    return frame.join(known, on="cell", how="left", maintain_order="left")["values"]
+
+
+def _read_text(cell: str, name: str) -> list[str] | None:
+    """The labels in one text, each once; None where it is blank."""
+    if not cell:
+        return None
+    found = (label.strip() for label in (_read_list(cell, name) if cell[0] == "[" else _SEPARATOR.split(cell)))
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def _read_list(cell: str, name: str) -> list[str]:
+    """The items of a list that is written out: as JSON, or as Python or numpy writes it."""
+    try:
+        read = json.loads(cell)
+    except (ValueError, RecursionError):
+        items = _WRITTEN.findall(cell)
+        return [_ESCAPED.sub(r"\1", item[1:-1]) if item[0] in "\"'" else item for item in items if item != "None"]
+    if nested := [one for one in read if isinstance(one, dict | list)]:
+        raise DataError(f"the column {name!r} holds lists of {json.dumps(nested[0])[:60]}, not of labels")
+    return [one if isinstance(one, str) else json.dumps(one) for one in read if one is not None]
 
 
 def _read_columns(raw: "pl.DataFrame", source: Source, first_row: int) -> "pl.Series":
@@ -62,7 +91,10 @@ def _read_columns(raw: "pl.DataFrame", source: Source, first_row: int) -> "pl.Se
         wrong = (known & ~cells[name].is_in([*_YES, *_NO])).arg_true()
         if len(wrong):
             row = wrong[0]
-            raise DataError(f"row {first_row + row}: {raw[name][row]!r} in the column {name!r} is neither 0 nor 1")
+            raise DataError(
+                f"row {first_row + row}: {raw[name][row]!r} in the column {name!r} is neither 0 nor 1; a row of which "
+                "nobody knows has none in any of these columns"
+            )
     chosen = [pl.when(pl.col(name).is_in(_YES)).then(pl.lit(name)) for name in names]
     sets = pl.concat_list(chosen).list.drop_nulls()
     return cells.select(pl.when(pl.lit(known)).then(sets).alias("values"))["values"]

@@ -53,6 +53,21 @@ def test_a_column_of_texts_or_of_lists_gives_each_row_its_labels(tmp_path: Path,
         read(path, label_column="genres", multilabel=True, labels=("a", "b"))
 
 
+def test_lists_that_are_written_out_keep_quotes_and_escapes_and_nothing_but_labels_stands_in_them(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.csv"
+    cells = [json.dumps(["café", 'say "x"']), "['it\\'s', None]", "['a' 'b, c']", '["O\'Neil", 3, null]', "[a b, c]"]
+    pl.DataFrame({"text": map(str, range(5)), "l": cells}).write_csv(path)
+    loaded = read(path, label_column="l", multilabel=True)
+    sets = [{loaded.task.labels[one] for one in some or ()} for some in list_sets(loaded)]
+    assert sets == [{"café", 'say "x"'}, {"it's"}, {"a", "b, c"}, {"O'Neil", "3"}, {"a b", "c"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("""{"text": "0", "l": [{"name": "a"}]}\n{"text": "1", "l": []}\n""")
+    with pytest.raises(DataError, match=r"'l' holds .*, not"):
+        read(path, label_column="l", multilabel=True)
+
+
 def test_a_column_of_0_and_1_for_each_label_is_one_label_of_the_row(tmp_path: Path) -> None:
     path = tmp_path / "comments.csv"
     path.write_text("text,toxic,threat\n0,1,0\n1,0,0\n2,-1,-1\n3,1.0,TRUE\n4,,\n")
