@@ -152,7 +152,7 @@ class LabelWords:
         {"label": word}, or a statement like "the answer is W", "label: W". A word that is only mentioned ("not W",
         "between W and V", "if it were W") gives nothing, nor does thinking.
         """
-        plain = _read_label(split_thinking(text).answer).lstrip(_OPENING).rstrip(_CLOSING)
+        plain = _strip(_read_label(split_thinking(text).answer))
         if not plain:
             return None
         if plain in self._folded:
@@ -209,16 +209,31 @@ class LabelWords:
         return found
 
     def _match_parts(self, parts: Sequence[str]) -> frozenset[int] | None:
-        stripped = (_BULLET.sub("", _fold(part).strip()).lstrip(_OPENING).rstrip(_CLOSING) for part in parts)
-        named = [part if part in self._folded else part.removeprefix("and ") for part in stripped if part]
-        words = [word for part in named for word in ([part] if part in self._folded else _AND.split(part))]
-        if words and all(word in self._folded for word in words):
-            return frozenset(map(self._folded.index, words))
-        return frozenset() if words == ["none"] or not parts else None
+        said = [_BULLET.sub("", _fold(part).strip()) for part in parts]
+        named = [part for part in said if _strip(part)]
+        found = [self._match_part(part) for part in named]
+        if found and None not in found:
+            return frozenset(label for labels in found for label in labels or ())
+        return frozenset() if [*map(_strip, named)] == ["none"] or not parts else None
+
+    def _match_part(self, part: str) -> list[int] | None:
+        """The labels between two separators: one, or several that an "and" joins."""
+        for own in (part, part.strip(_OPENING), _strip(part).removeprefix("and ")):
+            if (label := self._find_listed(own)) is not None:
+                return [label]
+        labels = [self._find_listed(word) for word in _AND.split(_strip(part).removeprefix("and "))]
+        return None if None in labels else [label for label in labels if label is not None]
+
+    def _find_listed(self, text: str) -> int | None:
+        """The label whose word `text` is, but for mark-up around either: a word may end with a bracket of its own."""
+        if text in self._folded:
+            return self._folded.index(text)
+        same = [label for label, word in enumerate(self._folded) if _strip(word) == _strip(text)]
+        return same[0] if len(same) == 1 else None
 
     def find_word(self, text: str) -> int | None:
         """The label whose word `text` is, with nothing but white space and mark-up around it; None where it is none."""
-        plain = _fold(text).lstrip(_OPENING).rstrip(_CLOSING)
+        plain = _strip(_fold(text))
         return self._folded.index(plain) if plain in self._folded else None
 
     def is_exact(self, text: str) -> bool:
@@ -249,6 +264,11 @@ def _read_list(text: str) -> list[str] | None:
     if isinstance(read, dict) and len(read) == 1:
         read = next(iter(read.values()))
     return read if isinstance(read, list) and all(isinstance(one, str) for one in read) else None
+
+
+def _strip(text: str) -> str:
+    """The text without the quotes, mark-up and punctuation around it."""
+    return text.lstrip(_OPENING).rstrip(_CLOSING)
 
 
 def _fold(text: str) -> str:
