@@ -46,7 +46,8 @@ class SplitCount:
         if has_classes and "values" in frame.columns:
             counted = frame["values"].drop_nulls().explode().drop_nulls().value_counts()
             self.values.update(dict(zip(counted["values"].to_list(), counted["count"].to_list(), strict=True)))
-            self.values[None] += frame["values"].null_count()
+            if missing := frame["values"].null_count():
+                self.values[None] += missing
             self.bare += int((frame["values"].list.len() == 0).sum())
         elif has_classes and "value" in frame.columns:
             counted = frame["value"].value_counts()
@@ -73,7 +74,7 @@ def describe_counts(task: Task, source: Source, counts: Mapping[str, SplitCount]
     """Say the rows a class of each split, and how many texts of one split stand in train too."""
     if task.has_labels:
         for name, count in counts.items():
-            if count.values:
+            if count.values or count.bare:
                 yield f"{name}: {_describe_values(task, source, count)}"
         yield from _describe_ceilings(source, counts)
     train = counts.get("train")

@@ -5,10 +5,11 @@ A row whose cell is missing or blank has no known labels; an empty list, and 0 i
 
 import json
 import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from shared.errors import DataError
-from shared.tasks.task import Source
+from shared.tasks.task import Source, Task
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,6 +30,15 @@ def read_label_sets(raw: "pl.DataFrame", source: Source, first_row: int) -> "pl.
     """
     sets = _read_columns(raw, source, first_row) if source.label_columns else _read_lists(raw, source.label)
     return sets.alias("values")
+
+
+def describe_joined(task: Task, labels: Collection[str]) -> list[str]:
+    """Say which of the labels that were found looks like several others, where a row is to have one."""
+    if task.kind != "classification" or task.labels:
+        return []
+    parts = {label: [part.strip() for part in _SEPARATOR.split(label)] for label in sorted(labels)}
+    joined = [label for label, own in parts.items() if len(own) > 1 and set(own) <= {*labels}]
+    return [f"{joined[0]!r} looks like several labels: where a row has several, say --multilabel"] if joined else []
 
 
 def _read_lists(raw: "pl.DataFrame", name: str | None) -> "pl.Series":

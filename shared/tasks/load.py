@@ -28,6 +28,7 @@ from shared.suggestions import suggest
 from shared.tasks.check import Check
 from shared.tasks.counts import SplitCount, describe_counts, find_hidden
 from shared.tasks.frames import Part, hash_texts, read_frames
+from shared.tasks.label_sets import describe_joined
 from shared.tasks.pictures import look_for_pictures, make_picture_type
 from shared.tasks.tables import open_table
 from shared.tasks.task import Source, Task
@@ -188,6 +189,7 @@ def load_task(task: Task) -> LoadedTask:
         notes.append(f"cut by the hash of sample_id: {', '.join(f'{name} {splits[name]:,}' for name in cut)}")
     notes += [f"{rows:,} rows left out: {why}" for why, rows in check.dropped.items()]
     notes += describe_counts(task, source, counts)
+    notes += describe_joined(task, check.labels)
     if source.image is not None:
         notes.append(look_for_pictures([table for part in parts for table in part.tables], source.image))
     task = _fill_in(task, check)

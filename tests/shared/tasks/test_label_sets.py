@@ -79,6 +79,20 @@ def test_a_column_of_0_and_1_for_each_label_is_one_label_of_the_row(tmp_path: Pa
         read(path, label_columns=("toxic", "threat"))
 
 
+def test_labels_that_look_like_several_are_told_and_an_empty_split_has_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    pl.DataFrame({"text": ["0", "1", "2"], "l": ["a|b", "a", "b"]}).write_csv(path)
+    assert (
+        "'a|b' looks like several labels: where a row has several, say --multilabel"
+        in read(path, label_column="l").notes
+    )
+    pl.DataFrame({"text": ["0", "1"], "l": ["a|b", "a"]}).write_csv(path)
+    loaded = read(path, label_column="l", multilabel=True)
+    empty = [name for name, rows in loaded.splits.items() if not rows]
+    assert empty, "two rows do not fill three splits"
+    assert not [note for note in loaded.notes if "looks like" in note or note.rstrip().endswith(":")]
+
+
 def test_class_names_of_the_datasets_library_name_the_numbers_of_lists(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
