@@ -14,6 +14,7 @@ from typing import Any
 from distill.config import DistillConfig
 from distill.controls import CONTROLS
 from distill.runs.folder import read_metrics
+from distill.scoring.metrics import SET_METRICS
 from shared.errors import UsageError
 from shared.markdown import escape_code, escape_markdown, hide_place, put_on_line
 from shared.options import list_options
@@ -266,10 +267,13 @@ def _show_use(metrics: Metrics, folder: str, adapter: bool) -> str:
         )
     if not adapter:
         verb = "write" if _writes(metrics) else "classify"
+        has_sets = metrics["metric"] in SET_METRICS
         code = [
             "from transformers import pipeline",
-            f'{verb} = pipeline("{name_pipeline(metrics)}", model={json.dumps(folder)})',
+            f'{verb} = pipeline("{name_pipeline(metrics)}", model={json.dumps(folder)}{", top_k=None" * has_sets})',
         ]
+        if has_sets:
+            lines += ["It gives each label its own probability; a text has those that are above .5.", ""]
     else:
         lines += [f"This is a LoRA adapter of {_name_student(metrics)}; `distill export` merges the two.", ""]
         code = [

@@ -13,7 +13,7 @@ _WORDS = {
     "reply": "text",
     "label_logprobs": "logits",
     "topk_logprobs": "tokens' top K",
-    "image": "image",
+    "image": "picture",
 }
 
 

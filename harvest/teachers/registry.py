@@ -62,10 +62,10 @@ class TeacherEntry:
 
     `teacher` is "module:class", called with a config, a task and `name`, and `config` the frozen dataclass, in the same
     module, whose fields are the teacher's options; both are imported when it is chosen. Either may be the class itself,
-    of a program that has it at hand. `gives` are the columns that
-    its rows fill, and "image" where it makes pictures. `defaults` are options its name stands for. `server` is what it
-    is when the user gives --endpoint: the same model behind a server, None where that means nothing. `local` is what it
-    is where its packages are not installed: the same model by other packages, None where there are none.
+    of a program that has it at hand. `gives` are the columns that its rows fill, "image" where it makes pictures and
+    "clip" where it makes clips. `defaults` are options its name stands for. `server` is what it is when the user gives
+    --endpoint: the same model behind a server, None where that means nothing. `local` is what it is where its packages
+    are not installed: the same model by other packages, None where there are none.
     """
 
     name: str
@@ -179,7 +179,7 @@ ENTRIES = (
         summary="makes a clip of the text with ModelScope, AnimateDiff, CogVideoX, LTX-Video, Wan or Mochi",
         teacher="harvest.teachers.video:VideoTeacher",
         config="VideoConfig",
-        gives=("embedding", "image"),
+        gives=("embedding", "clip"),
         requirements=Requirements(
             "diffusion",
             ("torch", "transformers", "diffusers"),

@@ -91,6 +91,7 @@ def test_a_run_trains_a_binary_head_a_label_and_leaves_what_transformers_reads(f
     }
     assert means["test"] == pytest.approx(metrics["test"])
     assert {f"test_{name}" for name in SET_METRICS[1:]} < means.keys()
+    assert 'student", top_k=None)' in (folder / "README.md").read_text(), "the likeliest label alone is not all of them"
     with np.load(folder / "predictions.npz") as kept:
         assert kept["test_target"].dtype == np.bool_
         np.testing.assert_array_equal(kept["test_target"], target)

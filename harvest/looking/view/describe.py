@@ -77,7 +77,7 @@ def _name_right(row: Row, manifest: Manifest) -> str | None:
             return f"{ascii_uppercase[example.label]}. {example.choices[example.label]}"
         return manifest.labels[example.label]
     if example.label_set is not None:
-        return ", ".join(manifest.labels[label] for label in example.label_set)
+        return ", ".join(manifest.labels[label] for label in example.label_set) or "none"
     if example.target is not None:
         return f"{example.target:g}"
     return _cut(next(iter(example.references or ()), example.target_text))

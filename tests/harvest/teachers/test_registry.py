@@ -137,7 +137,7 @@ def test_an_entry_names_what_there_is(entry: TeacherEntry) -> None:
     asked = {**entry.defaults, **dict.fromkeys(needed, "http://h/v1")}
     make_config(config_class, asked, entry.name)
     assert needed == set(re.findall(r"--(\w+)", entry.requirements.given))
-    assert set(entry.gives) <= {*Answer.__dataclass_fields__, "image"}
+    assert set(entry.gives) <= {*Answer.__dataclass_fields__, "image", "clip"}
     assert entry.requirements.weights is None or entry.requirements.weights in listed
 
 
