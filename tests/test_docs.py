@@ -105,6 +105,13 @@ def test_links_lead_to_files_and_headings_that_are_there() -> None:
     assert not broken
 
 
+def test_every_page_is_listed_where_a_reader_looks() -> None:
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")}
+    listed = (ROOT / "README.md").read_text().partition("## What to read next")[2]
+    assert pages == set(re.findall(r"\]\(docs/(\w+\.md)\)", listed))
+    assert pages <= set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text()))
+
+
 def test_every_command_is_one_that_the_command_line_takes() -> None:
     commands = list_commands()
     assert len(commands) > 50
