@@ -6,6 +6,7 @@ from typing import Any
 
 from distill.compare.charts import Bar, Line, draw_forest, draw_legend, draw_lines, pad_span
 from distill.compare.sentences import count_seeds, name_labels
+from distill.scoring.metrics import SET_METRICS
 
 HEAD = "the teacher's head"
 PATTERNS = ("", " second", " third")  # of the lines of variants that share a colour
@@ -112,10 +113,12 @@ def write_calibration(result: Mapping[str, Any]) -> str:
         for v in shown
     ]
     ticks = {tick / 5: f"{tick / 5:g}" for tick in range(6)}
+    is_set = result["metric"] in SET_METRICS
     amount = name_labels(result["wording"], group["labels"]).capitalize()
+    likeliest = "what is likelier of each label, to be the row's or not," if is_set else "the likeliest label"
     caption = (
-        f"{amount}: how often the likeliest label is right, by its probability, over the test rows of all seeds. On "
-        "the dashed diagonal confidence is the share that is right."
+        f"{amount}: how often {likeliest} is right, by its probability, over the test rows of all seeds. On the dashed "
+        "diagonal confidence is the share that is right."
     )
     chart = draw_lines(lines, caption, "confidence", "share that is right", ticks, diagonal=True)
     return draw_legend([(v["variant"], styles[v["variant"]]) for v in shown]) + chart

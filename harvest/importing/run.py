@@ -171,9 +171,10 @@ def _is_kept(target: Path, imported: _Import) -> bool:
     check_recipe(target, kept, imported.manifest)
     changes = find_changes(imported.loaded, target, kept)
     if dict(kept.planned) != dict(imported.manifest.planned) or changes != Changes():
+        why = f" ({said})" if (said := describe_changes(changes)) else ""
         raise ShardError(
-            f"{target} was imported from the same file for other rows of {kept.task}; nothing was changed. "
-            f"{describe_changes(changes)} Import it under another --name, or remove that folder first"
+            f"{target} was imported from the same file for other rows of {kept.task}{why}; nothing was changed. Import "
+            "it under another --name, or remove that folder first"
         )
     return True
 

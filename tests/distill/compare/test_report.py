@@ -11,6 +11,7 @@ import pytest
 from distill.compare.charts import make_ticks
 from distill.compare.classifier import count_confusion
 from distill.compare.disagreements import find_disagreements
+from distill.compare.figures import write_calibration
 from distill.compare.formats import format_scores, say_p
 from distill.compare.quotes import quote_verdict
 from distill.compare.results import judge_variants
@@ -172,6 +173,12 @@ def test_a_verdict_on_students_that_write_says_what_they_are_held_against() -> N
     assert " agreement against plain fine-tuning (95% interval " in spoken["classification"]
     assert spoken["generation"].startswith("With all rows, scorer's answers (armada) help: +0.")
     assert " agreement against the task's own texts alone (95% interval " in spoken["generation"]
+
+
+def test_the_chart_of_confidences_says_what_is_right_of_several_labels() -> None:
+    result, _ = make_report()
+    assert "how often the likeliest label is right" in write_calibration(result)
+    assert "how often what is likelier of each label" in write_calibration({**result, "metric": "f1_micro"})
 
 
 def test_calibration_restated() -> None:
