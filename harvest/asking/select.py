@@ -17,6 +17,7 @@ from shared.shards import Manifest, iterate_pieces
 if TYPE_CHECKING:
     import polars as pl
 
+Array: TypeAlias = np.ndarray[Any, Any]
 Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 _TRUTH = ("label", "label_set", "target", "target_text", "references")
@@ -65,6 +66,14 @@ class Unsure:
         return self.failed + self.below
 
 
+def measure_sureness(shares: Array, *, several: bool) -> Array:
+    """How sure a teacher is of rows, by its probabilities (n, labels): the most probable label's.
+
+    Of `several` labels a row each is there or is not, and the one counts of which that is least sure.
+    """
+    return np.asarray(np.maximum(shares, 1 - shares).min(axis=1) if several else shares.max(axis=1))
+
+
 def find_unsure(folder: Path, manifest: Manifest, splits: Sequence[str], below: float) -> Unsure:
     """Find the rows of a teacher folder whose answer is not whole, or whose most probable label has less than `below`.
 
@@ -86,9 +95,7 @@ def find_unsure(folder: Path, manifest: Manifest, splits: Sequence[str], below: 
             if scored.any():
                 logprobs = table["label_logprobs"].filter(pa.array(scored)).combine_chunks()
                 shares = np.exp(logprobs.flatten().to_numpy().astype(np.float64)).reshape(int(scored.sum()), -1)
-                # Of several labels a row, each is there or is not: the one of which that is least sure counts.
-                sure = np.maximum(shares, 1 - shares).min(axis=1) if several else shares.max(axis=1)
-                unsure[scored] = sure < below
+                unsure[scored] = measure_sureness(shares, several=several) < below
             chosen = unsure | (asked & ~whole)
             counts += [asked.sum(), (asked & ~whole).sum(), unsure.sum(), scored.sum()]
             frame = pl.DataFrame(pl.from_arrow(table.select(FINGERPRINTED).filter(pa.array(chosen))))

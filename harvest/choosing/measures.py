@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -174,7 +173,5 @@ def estimate_cascade(
 
 
 def find_unsure_rows(rows: TeacherAnswers, below: float) -> Array:
-    """Mask the rows without a whole answer, and those whose most probable label has less than `below`."""
-    assert rows.probabilities is not None
-    confident: Any = np.nan_to_num(rows.probabilities, nan=0.0).max(axis=1) >= below
-    return np.asarray(~(rows.whole & confident))
+    """Mask the rows without a whole answer, and those of which it is less sure than `below`."""
+    return np.asarray(~(rows.whole & (rows.sure >= below)))

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harvest.asking.plan import hash_sample_id
+from harvest.asking.select import measure_sureness
 from harvest.chat.imported import IMPORTED
 from harvest.looking.agreement import JUDGED_BY, RIGHT, UNJUDGED, Judge, find_judge, judge_table
 from shared.ceilings import hash_row_texts
@@ -41,7 +42,8 @@ class TeacherAnswers:
     `right` is whether a row is right; one without a whole answer is not. `known` is whether its right answer is known,
     `whole` whether it has a whole answer, and `said` stands for what it says, to be held against others (0: nothing).
     `label` is the known label, -1 without one; `probabilities`, (n, labels), are NaN in a row without them, and None
-    where no row has any. `residual` and `cost_usd` are NaN where nobody knows them.
+    where no row has any. `sure` is how sure it is of a row (see harvest.asking.select.measure_sureness), 0 without
+    probabilities. `residual` and `cost_usd` are NaN where nobody knows them.
     """
 
     right: Array
@@ -50,6 +52,7 @@ class TeacherAnswers:
     said: Array
     label: Array
     probabilities: Array | None
+    sure: Array
     residual: Array
     cost_usd: Array
     rule: str | None
@@ -191,13 +194,17 @@ def _make_answers(manifest: Manifest, rows: "pl.DataFrame") -> TeacherAnswers:
     cost: Array = _to_floats(rows["cost_usd"])
     if manifest.recipe.get("teacher") == IMPORTED:  # what was paid for it was paid elsewhere: 0 is no price of it
         cost = np.full(len(rows), np.nan)
+    probabilities, sure = _read_probabilities(rows["logprobs"]), np.zeros(len(rows))
+    if probabilities is not None:
+        sure = np.nan_to_num(measure_sureness(probabilities, several=manifest.kind == "multilabel"), nan=0.0)
     return TeacherAnswers(
         right=rows["right"].to_numpy(),
         known=rows["known"].to_numpy() & (judge is not None),
         whole=rows["whole"].to_numpy(),
         said=rows["said"].to_numpy(),
         label=rows["label"].fill_null(-1).to_numpy(),
-        probabilities=_read_probabilities(rows["logprobs"]),
+        probabilities=probabilities,
+        sure=sure,
         residual=_to_floats(rows["residual_mass"]),
         cost_usd=cost,
         rule=None if judge is None else judge[0],

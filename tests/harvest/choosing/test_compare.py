@@ -14,12 +14,13 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from harvest.asking.select import find_unsure
 from harvest.choosing.advice import advise
-from harvest.choosing.measures import Measures, Pair, compare_pairs, find_mcnemar_p
+from harvest.choosing.measures import Measures, Pair, compare_pairs, find_mcnemar_p, find_unsure_rows
 from harvest.choosing.rows import read_common_rows
 from harvest.cli import app
 from shared.shards import verify_shards
-from shared.shards.manifest import MANIFEST_NAME
+from shared.shards.manifest import MANIFEST_NAME, load_manifest
 from tests.harvest.fault_server import WORDS, Asked, FaultServer, make_reply
 
 ROWS = 180
@@ -239,3 +240,22 @@ def test_the_tests_are_those_of_the_books() -> None:
         as_uneven = sum(math.comb(total, one) for one in range(total + 1) if one <= min(only_first, only_second))
         wanted = min(1.0, 2 * as_uneven / 2**total)  # of a binomial distribution with a half
         assert find_mcnemar_p(only_first, only_second) == pytest.approx(wanted)
+
+
+def test_a_cascade_over_several_labels_is_estimated_over_the_rows_that_it_would_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = [(0.02, 0.03), (0.95, 0.04), (0.95, 0.5)] * 20  # sure that none fits, sure of one, unsure of the second
+    pl.DataFrame(
+        {"id": range(60), "text": [f"film {n}" for n in range(60)], "a": [1, 0] * 30, "b": [0] * 60}
+    ).write_csv("films.csv")
+    pl.DataFrame({"id": range(60), "a": [a for a, _ in said], "b": [b for _, b in said]}).write_csv("said.csv")
+    task = ["--task", "films.csv", "--id-column", "id", "--text-column", "text", "--label-columns", "a,b"]
+    made = CliRunner().invoke(app, ["import", *task, "--answers", "said.csv", "--name", "said"])
+    assert made.exit_code == 0, made.output
+    folder = Path("data/films/teacher=said")
+    manifest = load_manifest(folder)
+    (own, _) = read_common_rows([folder, folder], None).teachers
+    would_ask = find_unsure(folder, manifest, [*manifest.planned], 0.8)
+    assert find_unsure_rows(own, 0.8).sum() == would_ask.count == 20
