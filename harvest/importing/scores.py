@@ -147,8 +147,8 @@ def _check_sums(path: Path, scores: FileScores) -> None:
             row = int(np.argmax(sums > 1 + _TOLERANCE))
             raise DataError(
                 f"{path}, row {start + row}: the probabilities of the labels {'reach' if scores.several else 'sum to'} "
-                f"{sums[row]:.4g}, more than 1. Are they logits, percentages, or of labels that do not exclude each "
-                "other?"
+                f"{sums[row]:.4g}, more than 1. Are they logits, or percentages"
+                f"{'' if scores.several else ', or of labels that do not exclude each other (--multilabel)'}?"
             )
         under = sums < 1 - _TOLERANCE
         less += int(under.sum())

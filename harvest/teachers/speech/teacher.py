@@ -33,6 +33,7 @@ from shared.sentences import SentenceEncoder
 from shared.sources import MPNET
 from shared.tasks import Task
 
+_LETTER_BYTES = 3000  # of sound, for estimates: about 15 letters a second, 16 bits a sample, 22,050 samples a second
 _ROWS_A_CORE = 4  # of a speaker that several threads may use; any other speaks one row at a time
 
 
@@ -73,10 +74,11 @@ class SpeechTeacher:
         return {"text": lay_out(example)}
 
     def estimate(self, example: Example) -> Estimate:
-        """Free, but for the bytes of the vector and of the words."""
+        """Free, but for the bytes of the vector, of the words and, where it is kept, of the sound."""
         width = self._listener.width if self._text_encoder is None else self._text_encoder.width
         words = len(example.text) / 2 if self._listener.hears_words else 0
-        return Estimate(bytes=estimate_bytes(example, words + 2 * width))
+        sound = _LETTER_BYTES * len(lay_out(example)) if self._config.keep_audio else 0
+        return Estimate(bytes=estimate_bytes(example, words + 2 * width + sound))
 
     def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Speak and hear, rows side by side where the speaker allows it."""

@@ -266,7 +266,10 @@ def write_lying_header() -> dict[str, Any]:
 
 ONES = np.ones((ROWS, 3), np.float32)
 HOSTILE: Mapping[str, tuple[Callable[[], dict[str, Any]], str]] = {
-    "more than 1": (write_scores(0.9, 0.9), r"row 59: the probabilities of the labels sum to 1.8, more than 1"),
+    "more than 1": (
+        write_scores(0.9, 0.9),
+        r"row 59: the probabilities of the labels sum to 1.8, more than 1.*--multilabel",
+    ),
     "logits": (write_scores(4.0, -2.0), "neither probabilities, from 0 to 1, nor their natural logs"),
     "NaN in scores": (write_scores(float("nan"), 0.5), "row 59: it has NaN or infinity"),
     "a gap in scores": (write_answers({"id": IDS, "positive": [""] * ROWS, "negative": [1] * ROWS}), "row 0: it has a"),

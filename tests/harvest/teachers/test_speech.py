@@ -10,6 +10,7 @@ import pytest
 from harvest.teachers.speech import SpeechConfig, SpeechTeacher, SpeechVector
 from harvest.teachers.speech.sounds import split_into_windows
 from shared.errors import SourceError, UsageError
+from shared.example import Example
 from shared.tasks import TASKS
 
 RATE = 1000
@@ -55,6 +56,20 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_loaded(tmp_pat
     Path(f"{voice}.json").write_text("{")
     with pytest.raises(SourceError, match="is no voice of Piper"):
         SpeechTeacher(SpeechConfig(model=str(voice)), TASKS["rte"], "x")
+
+
+def test_sound_that_is_kept_counts_in_what_a_plan_says_of_the_disk(tmp_path: Path) -> None:
+    voice = tmp_path / "joe.onnx"
+    voice.write_bytes(b"")
+    Path(f"{voice}.json").write_text(json.dumps({"audio": {"sample_rate": 22_050}}))
+    make_model(tmp_path / "wav2vec2", {"model_type": "wav2vec2", "hidden_size": 24})
+    made: dict[str, Any] = {"model": str(voice), "encoder": str(tmp_path / "wav2vec2")}
+    row = Example("1", "a text that is spoken in three seconds or so")
+    bare, kept = (
+        SpeechTeacher(SpeechConfig(**made, keep_audio=keeps), TASKS["rte"], "x").estimate(row).bytes
+        for keeps in (False, True)
+    )
+    assert 100_000 < kept - bare < 200_000
 
 
 def make_model(folder: Path, config: dict[str, Any]) -> None:
