@@ -118,15 +118,16 @@ class Redaction:
     def _may_show(self, lower: bytes) -> bool:
         """Whether a piece may be there. Without one, which is nearly always, all else is spared.
 
-        A piece lies in a run of the spellings' characters, of at least the shortest piece's length; and of the grams at
-        every `stride` of such a run it holds one whole, which is a gram of its spelling.
+        A piece lies in a run of the spellings' characters, of at least the shortest piece's length; and of the grams
+        that are cut from such a run `apart` from each other it holds one whole, which is a gram of its spelling.
         """
         marks, size = lower.translate(self._marks), self._gram_size
+        apart = len(self._shortest_run) - size + 1
         start = marks.find(self._shortest_run)
         while start >= 0:
             end = marks.find(_OUT, start)
             end = len(lower) if end < 0 else end
-            for at in range(start, end - size + 1, len(self._shortest_run) - size + 1):
+            for at in range(start, end - size + 1, apart):
                 if lower[at : at + size] in self._grams:
                     return True
             start = marks.find(self._shortest_run, end)
