@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite, nan
 from typing import Annotated
 
 from shared.errors import UsageError
@@ -23,7 +24,9 @@ def parse_resources(text: str) -> dict[str, float]:
         try:
             amounts[name] = float(number)
         except ValueError:
-            raise ValueError(f"give a number, {name}=1") from None
+            amounts[name] = nan
+        if not isfinite(amounts[name]):
+            raise ValueError(f"give a number, {name}=1")
     return amounts
 
 

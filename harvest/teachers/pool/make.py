@@ -7,18 +7,19 @@ from harvest.teachers.base import Teacher
 from harvest.teachers.pool.config import PoolConfig
 from harvest.teachers.pool.hosts import Host
 from harvest.teachers.pool.messages import Settings
-from harvest.teachers.pool.processes import ProcessHost
+from harvest.teachers.pool.processes import ProcessHost, check_amounts
 from harvest.teachers.pool.ray import RayHost
 from harvest.teachers.pool.teacher import PoolTeacher
 from harvest.teachers.registry import TeacherChoice, choose_entry, is_registered_here
-from shared.errors import UsageError
+from shared.errors import UsageError, require_extra
 from shared.tasks import Task
 
 
 def make_pool(teacher: Teacher, choice: TeacherChoice, task: Task, config: PoolConfig) -> PoolTeacher | None:
     """The replicas of `teacher`, which was made of `choice` for `task`; None where none were asked for.
 
-    Raises UsageError for a teacher that is asked from one process.
+    Raises UsageError for a teacher that is asked from one process, or for what this machine has not; MissingExtraError
+    where Ray is to place them, and is not installed.
     """
     if config.replicas is None:
         return None
@@ -32,6 +33,10 @@ def make_pool(teacher: Teacher, choice: TeacherChoice, task: Task, config: PoolC
             f"--replicas {config.replicas}: the teacher {choice.teacher} is known to this program alone, and a replica "
             "is a process of its own: make a package of it (docs/extending.md)"
         )
+    if config.cluster is not None:
+        require_extra("ray", "ray")
+    else:
+        check_amounts(config.per_replica or {})
     return PoolTeacher(teacher, config.replicas, partial(_make_host, teacher, choice, task, config))
 
 

@@ -85,22 +85,24 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Answers, packed, by the requests' keys; `pictures` of those that have some, by the same."""
+    """Answers, packed, by the requests' keys; by the same, `pictures` and `audio` of those that have some."""
 
     keys: Sequence[str]
     answers: Columns
     pictures: Mapping[str, Mapping[str, bytes]]
+    audio: Mapping[str, bytes]
 
     @classmethod
     def pack(cls, replies: Sequence[Reply]) -> Self:
         """Pack replies."""
         pictures = {one.request.key: dict(one.pictures) for one in replies if one.pictures}
-        return cls([one.request.key for one in replies], pack([one.answer for one in replies]), pictures)
+        audio = {one.request.key: one.audio for one in replies if one.audio is not None}
+        return cls([one.request.key for one in replies], pack([one.answer for one in replies]), pictures, audio)
 
-    def unpack(self) -> Iterator[tuple[str, Answer, Mapping[str, bytes]]]:
-        """Give each key with its answer and its pictures."""
+    def unpack(self) -> Iterator[tuple[str, Answer, Mapping[str, bytes], bytes | None]]:
+        """Give each key with its answer, its pictures and its audio."""
         for key, answer in zip(self.keys, unpack(Answer, self.answers), strict=True):
-            yield key, answer, self.pictures.get(key, {})
+            yield key, answer, self.pictures.get(key, {}), self.audio.get(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,12 @@ class Failure:
     """No request can be answered by this replica any more."""
 
     error: Error
+
+    @classmethod
+    def of(cls, error: Error) -> Self:
+        """Make one of an error: of a package's own kind, which might not be read again, one of the project's."""
+        kind = next(each for each in type(error).__mro__ if each.__module__ == Error.__module__)
+        return cls(kind(str(error)))
 
 
 ToReplica: TypeAlias = Batch | Close

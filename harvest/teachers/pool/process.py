@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import sys
+import traceback
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
@@ -39,12 +40,15 @@ async def _serve(connection: Connection, settings: Settings, means: Means) -> No
 
 
 def _send(connection: Connection, outbox: "SimpleQueue[FromReplica | None]") -> None:
-    """Send what comes until None does."""
+    """Send what comes until None does. What cannot be sent ends the process: the pool would wait for it."""
     while (message := outbox.get()) is not None:
         try:
             connection.send(message)
         except OSError:
             return  # nobody is there any more: what receives ends the process
+        except Exception:  # an answer that cannot be pickled
+            traceback.print_exc()
+            os._exit(1)
 
 
 def _receive(connection: Connection, replica: Replica, loop: asyncio.AbstractEventLoop) -> None:

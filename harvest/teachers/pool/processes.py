@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harvest.teachers.pool.messages import Close, FromReplica, Means, Settings, ToReplica
 from shared.cores import count_cores
-from shared.errors import UsageError
+from shared.errors import TeacherError, UsageError
 from shared.workers import start_module
 
 CLOSING_SECONDS = 20.0  # an engine of a replica's own may take 15 of them
@@ -22,7 +22,7 @@ _DEVICES = "CUDA_VISIBLE_DEVICES"  # ROCm hears it, too
 class ProcessHost:
     """Starts the replicas of `settings`, `count` in all, and shares out the machine's cores and GPUs among them.
 
-    `amounts` are those of each, by name, where the user gave them. Raises UsageError where there are too few GPUs.
+    `amounts` are those of each, by name, where the user gave them: see check_amounts.
     """
 
     def __init__(self, settings: Settings, count: int, amounts: Mapping[str, float]) -> None:
@@ -30,13 +30,17 @@ class ProcessHost:
         cores = int(amounts.get("cpus", max(1, count_cores() // count)))
         devices = list_devices()
         gpus = amounts.get("gpus", len(devices) / count)
-        if gpus > len(devices):
-            raise UsageError(f"--per-replica gpus={gpus:g}: {len(devices)} GPUs were found on this machine")
         self._means = [Means(cores, choose_environment(number, cores, gpus, devices)) for number in range(count)]
 
     def start(self, number: int) -> "ProcessLink":
         """Start replica `number`."""
-        return ProcessLink(self._settings, self._means[number])
+        try:
+            return ProcessLink(self._settings, self._means[number])
+        except OSError as error:  # of processes, memory or descriptors there are too few
+            raise TeacherError(
+                f"replica {number + 1} cannot be started ({error}). What was answered is kept; give a smaller "
+                "--replicas, and the same command goes on"
+            ) from None
 
     def close(self) -> None:
         """Nothing is shared."""
@@ -100,12 +104,22 @@ class ProcessLink:
             self._connection.send(message)
 
 
-def list_devices() -> list[str]:
-    """List the GPUs that this process may use, by CUDA_VISIBLE_DEVICES or the system's own numbers."""
+def check_amounts(amounts: Mapping[str, float]) -> None:
+    """Raise UsageError where this machine has fewer GPUs than a replica is to have."""
+    gpus, found = amounts.get("gpus", 0), len(list_devices())
+    if gpus > found:
+        raise UsageError(f"--per-replica gpus={gpus:g}: {found} GPUs were found on this machine")
+
+
+def list_devices(folder: Path = Path("/dev")) -> list[str]:
+    """List the GPUs that this process may use, by CUDA_VISIBLE_DEVICES, or as CUDA counts them: from 0.
+
+    A container may have been given the system's third one alone, as /dev/nvidia2, which is its first.
+    """
     visible = os.environ.get(_DEVICES)
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip()]
-    return [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+    return [str(number) for number, _ in enumerate(folder.glob("nvidia[0-9]*"))]
 
 
 def choose_environment(number: int, cores: int, gpus: float, devices: Sequence[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from harvest.teachers.pool.config import RAY
 from harvest.teachers.pool.messages import Batch, Close, FromReplica, Means, Said, Settings, ToReplica
 from harvest.teachers.pool.replica import Replica
 from shared.console import say
-from shared.errors import DataError, TeacherError, require_extra
+from shared.errors import DataError, TeacherError
 from shared.example import RowPicture
 
 CLOSING_SECONDS = 20.0  # an engine of a replica's own may take 15 of them
@@ -33,12 +33,11 @@ class RayHost:
     """Has Ray place the replicas of `settings`, each with the `amounts` of cpus and gpus.
 
     `address` is "ray", the cluster that RAY_ADDRESS names, or that this machine is part of, or one of this machine
-    alone; or "ray://HOST:PORT". A program that is connected already stays so. Raises MissingExtraError without Ray,
-    TeacherError where it cannot be reached.
+    alone; or "ray://HOST:PORT". A program that is connected already stays so. Raises TeacherError where it cannot be
+    reached.
     """
 
     def __init__(self, settings: Settings, address: str, amounts: Mapping[str, float]) -> None:
-        require_extra("ray", "ray")
         import ray
 
         os.environ.setdefault(_STATISTICS, "0")
@@ -69,8 +68,8 @@ class RayHost:
 
 def check_reachable(address: str) -> None:
     """Raise TeacherError where nothing listens at the address of the cluster: Ray itself would try for many minutes."""
-    named = os.environ.get(_ADDRESS, "") if address == RAY else address.removeprefix(f"{RAY}://")
-    host, _, port = named.rpartition(":")
+    named = os.environ.get(_ADDRESS, "") if address == RAY else address
+    host, _, port = named.removeprefix(f"{RAY}://").rpartition(":")
     if host and port.isdecimal():
         try:
             socket.create_connection((host.strip("[]"), int(port)), REACHED_SECONDS).close()

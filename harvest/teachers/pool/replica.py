@@ -14,7 +14,7 @@ from harvest.teachers.pool.messages import Answered, Batch, Failure, FromReplica
 from harvest.teachers.registry import prepare_teacher
 from shared.console import silence
 from shared.cores import use_cores
-from shared.errors import RecipeMismatchError
+from shared.errors import RecipeMismatchError, TeacherError
 from shared.events import listened
 from shared.failures import explain
 from shared.keys import canonical_json
@@ -32,6 +32,7 @@ class Replica:
         self._settings, self._means, self._send = settings, means, send
         self._waiting: deque[Request] = deque()
         self._is_last = False  # of the stream that is being answered
+        self._unanswered = 0  # that the teacher has taken
         self._arrived = asyncio.Event()
         self._replies: list[Reply] = []
         self._flushing: asyncio.TimerHandle | None = None
@@ -64,21 +65,25 @@ class Replica:
                     await self._answer_stream(teacher)
             except Exception as error:
                 self._flush()
-                self._send(Failure(explain(error)))
+                self._send(Failure.of(explain(error)))
             finally:
                 if teacher is not None:
                     await teacher.aclose()
 
     async def _answer_stream(self, teacher: Teacher) -> None:
-        """Answer one stream to its end, and begin the next."""
+        """Answer one stream to its end, and begin the next. Raises TeacherError where requests are left out of it."""
         async with aclosing(teacher.answer(self._give())) as replies:
             async for reply in replies:
                 self._replies.append(reply)
+                self._unanswered -= 1
                 self._pace.count()
                 if len(self._replies) >= GATHERED:
                     self._flush()
                 elif self._flushing is None:
                     self._flushing = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
+        lost = self._unanswered + len(self._waiting)
+        if lost or not self._is_last:  # the pool would wait for it
+            raise TeacherError(f"the teacher ended before its time; {lost:,} requests had no answer")
         self._flush()
         self._stream += 1
         self._granted = 0
@@ -93,6 +98,7 @@ class Replica:
                 self._tell_room(starving=True)
                 self._arrived.clear()
                 await self._arrived.wait()
+            self._unanswered += 1
             yield self._waiting.popleft()
             self._tell_room(starving=False)
 

@@ -21,8 +21,8 @@ class Seat:
 
     `room` is how many requests its teacher takes more in the stream number `stream`; `starving` whether it waits for
     some, and gathers what it has. `proven` is whether the replica that sits here has answered anything, `barren` how
-    many died here in a row without that, `rows` how many all of them have answered. `failed_at` is the time of the last
-    death.
+    many died here in a row without that, `rows` how many all of them have answered. Where it `is_empty`, none sits here
+    any more.
     """
 
     number: int

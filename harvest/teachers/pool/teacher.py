@@ -174,9 +174,9 @@ class PoolTeacher:
                 continue  # of a replica that was replaced
             if isinstance(message, Answered):
                 self._problems.clear()
-                for key, answer, pictures in message.unpack():
+                for key, answer, pictures, audio in message.unpack():
                     if (request := stream.waiting.answer(seat, key)) is not None:
-                        replies.append(Reply(request, answer, pictures))
+                        replies.append(Reply(request, answer, pictures, audio))
             elif isinstance(message, Room):
                 seat.take_room(message.stream, message.count, message.starving)
             elif isinstance(message, Up):

@@ -1,4 +1,4 @@
-"""A teacher that a package brings: it answers at once, gathers where it is told to, and dies of certain texts."""
+"""A teacher that a package brings: it answers at once, or gathers; it dies of certain texts, and leaves others out."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any
 
 import numpy as np
@@ -34,8 +35,15 @@ class EchoConfig:
     broken: Annotated[str | None, Option("What is wrong.")] = None
 
 
+class EchoError(TeacherError):
+    """A kind of the package's own, which is not made of its message alone."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"{what} in {where}")
+
+
 class EchoTeacher:
-    """Answers with the text in capitals and a vector of its hash."""
+    """Answers with the text in capitals, a vector of its hash, and sound of every hundredth."""
 
     remote = None
 
@@ -60,19 +68,22 @@ class EchoTeacher:
 
     def _answer(self, requests: Sequence[Request]) -> list[Reply]:
         if self._config.broken is not None:
-            raise TeacherError(self._config.broken)
+            raise EchoError(self._config.broken, "the echo")
         if self._config.asked is not None:
             with Path(self._config.asked, f"asked-{os.getpid()}").open("a") as file:
                 file.writelines(f"{request.example.text}\n" for request in requests)
         time.sleep(self._config.seconds)
         if any("deadly" in request.example.text for request in requests):
             os.kill(os.getpid(), signal.SIGKILL)
-        return [Reply(request, _answer_text(request.example.text)) for request in requests]
+        return [_answer_text(request) for request in requests if "forgotten" not in request.example.text]
 
 
-def _answer_text(text: str) -> Answer:
+def _answer_text(request: Request) -> Reply:
+    text = request.example.text
     vector = np.frombuffer(sha256(text.encode()).digest() * 12, np.uint8).astype(np.float32)
-    return Answer(Status.OK, reply=text.upper(), embedding=vector, latency_ms=1.0, attempts=1)
+    reply: Any = Lock() if "unsendable" in text else text.upper()
+    answer = Answer(Status.OK, reply=reply, embedding=vector, latency_ms=1.0, attempts=1)
+    return Reply(request, answer, audio=text.encode() if text.endswith("99") else None)
 
 
 ECHO = TeacherEntry(

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from harvest.teachers.base import Reply, Request
-from harvest.teachers.pool.messages import Answered, Batch
+from harvest.teachers.pool.messages import Answered, Batch, Failure
+from shared.errors import TeacherError
 from shared.example import Example, Message, RowPicture
 from shared.schema import Answer, Status
+from tests.harvest.teachers.pool.echo_teacher import EchoError
 
 EXAMPLES = (
     Example("1", "a film"),
@@ -39,14 +41,19 @@ def test_requests_arrive_as_they_were(count: int) -> None:
 @pytest.mark.parametrize("answers", [ANSWERS, ANSWERS[:1], [ANSWERS[0]] * 3, ()])
 def test_answers_arrive_as_they_were(answers: list[Answer]) -> None:
     replies = [
-        Reply(*pair, {"ab": b"png"} if not number else {})
+        Reply(*pair, {"ab": b"png"} if not number else {}, audio=b"wav" if number == 1 else None)
         for number, pair in enumerate(zip(make_requests(), answers, strict=False))
     ]
     message: Answered = pickle.loads(pickle.dumps(Answered.pack(replies)))
     arrived = list(message.unpack())
-    assert [key for key, _, _ in arrived] == [reply.request.key for reply in replies]
-    assert [pictures for _, _, pictures in arrived] == [reply.pictures for reply in replies]
-    for (_, answer, _), reply in zip(arrived, replies, strict=True):
+    assert [key for key, *_ in arrived] == [reply.request.key for reply in replies]
+    assert [files for _, _, *files in arrived] == [[reply.pictures, reply.audio] for reply in replies]
+    for (_, answer, *_), reply in zip(arrived, replies, strict=True):
         for name in Answer.__dataclass_fields__:
             came, went = getattr(answer, name), getattr(reply.answer, name)
             assert np.array_equal(came, went) if isinstance(went, np.ndarray) else came == went
+
+
+def test_an_error_of_a_package_arrives_as_one_of_the_project() -> None:
+    failure: Failure = pickle.loads(pickle.dumps(Failure.of(EchoError("no model", "the echo"))))
+    assert (type(failure.error), str(failure.error)) == (TeacherError, "no model in the echo")

@@ -31,6 +31,10 @@ def choose(
     return HarvestConfig(choose_task(folder, texts), teacher, PoolConfig(replicas), out=folder / "out")
 
 
+def read_audio(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("out/teacher=echo/audio/*/*.wav")}
+
+
 def name_texts(count: int) -> list[str]:
     return [f"film number {i}" for i in range(count)]
 
@@ -49,6 +53,8 @@ def test_replicas_answer_as_one_process_does_and_end(tmp_path: Path, asked: Path
     report = run_harvest(choose(pooled, texts, 2, asked, gather=16, seconds=0.15))
     assert (report.asked, report.failed) == (300, 0)
     assert read_rows(pooled / "out/teacher=echo") == read_rows(alone / "out/teacher=echo")
+    assert read_audio(pooled) == read_audio(alone)
+    assert len(read_audio(pooled)) == 3
     assert (alone / "out/teacher=echo/manifest.json").exists()
     assert len(list(asked.glob("asked-*"))) == 2  # neither had all of them
     assert len(list(asked.glob("ended-*"))) == 3  # as teachers end; one is this process's own
@@ -60,10 +66,11 @@ def test_a_replica_that_dies_is_replaced_and_a_row_that_kills_fails(tmp_path: Pa
     texts = name_texts(200)
     texts[3] = texts[150] = "a deadly film"
     texts[150] += " again"
+    texts[80] = "a forgotten film"
     report = run_harvest(choose(tmp_path, texts, 2, asked, gather=16, seconds=0.01))
     rows = read_rows(tmp_path / "out/teacher=echo")
     failed = {row["sample_id"]: row["error"] for row in rows.values() if row["status"] == "failed"}
-    assert (report.asked, report.failed, len(rows), len(failed)) == (200, 2, 200, 2)
+    assert (report.asked, report.failed, len(rows), len(failed)) == (200, 3, 200, 3)
     assert all("replicas ended while they were asked this row" in error for error in failed.values())
     assert read_asked(asked)["a deadly film"] <= 6  # it is not asked for ever
     assert verify_shards(tmp_path / "out").ok
@@ -77,6 +84,8 @@ def test_replicas_that_cannot_begin_end_the_run_with_one_message(tmp_path: Path)
     before = list_children()
     with pytest.raises(TeacherError, match=r"ended with code -9 .*memory"):  # each row kills: as if it were the loading
         run_harvest(choose(tmp_path, [f"deadly {i}" for i in range(50)], 2))
+    with pytest.raises(TeacherError, match=r"(?s)ended with code 1\b.*cannot pickle"):
+        run_harvest(choose(tmp_path, ["unsendable"] * 2, 1))
     assert list_children() == before
 
 

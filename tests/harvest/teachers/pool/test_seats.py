@@ -1,12 +1,13 @@
 """What becomes of requests whose replica died, by the books alone: each is answered or fails, and it all ends."""
 
 import random
+from pathlib import Path
 
 import pytest
 
 from harvest.teachers.base import Request
 from harvest.teachers.pool.config import PoolConfig
-from harvest.teachers.pool.processes import choose_environment
+from harvest.teachers.pool.processes import choose_environment, list_devices
 from harvest.teachers.pool.seats import BARREN_LIMIT, Requests, Seat, limit_share
 from shared.errors import UsageError
 from shared.example import Example
@@ -117,6 +118,15 @@ def test_a_replica_has_devices_of_its_own_or_a_part_of_one() -> None:
     assert choose_environment(3, 2, 0, []) == {"OMP_NUM_THREADS": "2"}
 
 
+def test_devices_are_numbered_as_cuda_numbers_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nvidia3", "nvidia10", "nvidiactl", "nvidia-uvm"):  # a container that was given two of many
+        (tmp_path / name).touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert list_devices(tmp_path) == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-7, 2")
+    assert list_devices(tmp_path) == ["GPU-7", "2"]
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
@@ -126,6 +136,8 @@ def test_a_replica_has_devices_of_its_own_or_a_part_of_one() -> None:
         ({"replicas": 2, "per_replica": "gpu=1"}, "did you mean gpus"),
         ({"replicas": 2, "per_replica": "gpus=1.5"}, "beyond one GPU, whole ones"),
         ({"replicas": 2, "per_replica": "cpus=0"}, "1 or more"),
+        ({"replicas": 2, "per_replica": "gpus=nan"}, "give a number, gpus=1"),
+        ({"replicas": 2, "per_replica": "gpus=two"}, "give a number, gpus=1"),
         ({"replicas": 0}, "at least 1"),
     ],
 )
