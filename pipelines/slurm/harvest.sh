@@ -19,8 +19,11 @@
 # came, and puts the job into the queue again. Nothing that is kept is asked again.
 set -u
 
+# Not SLURM_JOB_ID: of one job of an array that is the number of the whole array.
+job="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+
 told=
-trap 'told=yes; again=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM  # without --batch: to the worker, not to this script
+trap 'told=yes; again=yes; scancel --signal=TERM "$job"' TERM  # without --batch: to the worker, not to this script
 
 srun harvest run "$@" --worker "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" &
 step=$!
@@ -34,6 +37,6 @@ done
 
 # 130: stopped, and all that came is kept. 143: before it had begun.
 if [ -n "$told" ] && [[ "$status" =~ ^(130|143)$ ]]; then
-    scontrol requeue "$SLURM_JOB_ID"
+    scontrol requeue "$job"
 fi
 exit "$status"

@@ -21,7 +21,7 @@ done
 exit $code
 """
 _SCANCEL = """#!/bin/bash
-[ "$1" == --signal=TERM ] && kill -TERM $(cat "$FAKE_SLURM/tasks")
+[ "$1" == --signal=TERM ] && [ "$2" == "$FAKE_JOB" ] && kill -TERM $(cat "$FAKE_SLURM/tasks")
 """
 _SCONTROL = """#!/bin/bash
 case "$1" in
@@ -34,14 +34,16 @@ esac
 def make_slurm(folder: Path, commands: Path, tasks: int, **more: str) -> dict[str, str]:
     """Write the three commands to `folder`, and give the environment of a job of so many tasks.
 
-    What a job runs is found in the folder `commands`.
+    What a job runs is found in the folder `commands`. It is known to `scancel` as FAKE_JOB: by its number, or as one
+    of an array.
     """
     folder.mkdir()
     for name, content in (("srun", _SRUN), ("scancel", _SCANCEL), ("scontrol", _SCONTROL)):
         path = folder / name
         path.write_text(content)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": str(tasks), "SLURM_JOB_NODELIST": "here"}
+    number = str(os.getpid())
+    job = {"SLURM_JOB_ID": number, "SLURM_NTASKS": str(tasks), "SLURM_JOB_NODELIST": "here", "FAKE_JOB": number}
     path_of_all = f"{folder}:{commands}:{os.environ['PATH']}"
     return {**os.environ, "OMP_NUM_THREADS": "1", "FAKE_SLURM": str(folder), "PATH": path_of_all, **job, **more}
 

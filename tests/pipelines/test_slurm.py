@@ -79,7 +79,9 @@ def test_a_harvest_of_an_array_that_is_preempted_asks_nothing_twice(tmp_path: Pa
             folder,
             COMMANDS,
             tasks=1,
+            SLURM_ARRAY_JOB_ID="77",
             SLURM_ARRAY_TASK_ID=str(number),
+            FAKE_JOB=f"77_{number}",
             SLURM_ARRAY_TASK_COUNT="2",
             CANARY_KEY="sk-none",
         )
@@ -97,7 +99,7 @@ def test_a_harvest_of_an_array_that_is_preempted_asks_nothing_twice(tmp_path: Pa
         said = [job.communicate(timeout=100)[1] for job in started]
         assert [job.returncode for job in started] == [INTERRUPTED] * 2, said
         for folder, environment in zip(jobs, environments, strict=True):
-            assert read_requeued(folder) == [environment["SLURM_JOB_ID"]]
+            assert read_requeued(folder) == [environment["FAKE_JOB"]]
             forget_tasks(folder)
             run("harvest.sh", environment, *options)
         assert not server.count.again
