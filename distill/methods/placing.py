@@ -30,8 +30,12 @@ def prepare_device(config: DistillConfig, found: FoundModel, processes: Processe
     conflict = find_conflict(config, device)
     if wanted == "fsdp" and conflict is not None:
         raise UsageError(conflict)
-    if wanted == "auto" and (conflict is not None or not outgrows(config, found, device)):
-        return device
+    if wanted == "auto":
+        needs = conflict is None and outgrows(config, found, device)
+        # All do the same, be one card smaller than the others.
+        needed, hindered = processes.find_greatest(int(needs), int(conflict is not None))
+        if hindered or not needed:
+            return device
     return replace(device, processes=replace(processes, shards=True))
 
 

@@ -19,7 +19,15 @@ import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
 from distill.compute.processes import Processes
-from distill.training.shards import Sharded, clear_shards, find_damage, read_shards, take_out, write_shards
+from distill.training.shards import (
+    Sharded,
+    clear_shards,
+    find_damage,
+    read_shards,
+    remove_shards,
+    take_out,
+    write_shards,
+)
 from shared.console import say
 from shared.disk import write_whole
 from shared.errors import Error, UsageError
@@ -69,20 +77,22 @@ class Checkpoints:
         sharded: Sharded = {}
         whole, shards = take_out(state, sharded), None
         if sharded:
+            name = self._processes.agree(uuid4().hex[:12])
             try:
-                shards = self._write_shards(sharded)
+                shards = {"name": name, "digests": write_shards(self._shards / name, sharded, self._processes)}
             except (CheckpointException, OSError, RuntimeError) as error:
-                say(f"the checkpoint {self.path} cannot be written ({error}); training goes on without it")
+                self._say_unwritten(error)
+                if self._processes.is_first:
+                    remove_shards(self._shards / name)  # half of it may be what filled the disk
                 return False
         saved = self._processes.is_first and self._write(whole, shards)
         return self._processes.agree(saved) if self._processes.shards else saved
 
-    def _write_shards(self, sharded: Sharded) -> dict[str, Any]:
-        name = self._processes.agree(uuid4().hex[:12])
-        return {"name": name, "digests": write_shards(self._shards / name, sharded, self._processes)}
+    def _say_unwritten(self, error: BaseException) -> None:
+        say(f"the checkpoint {self.path} cannot be written ({error}); training goes on without it")
+        self._saved_at = time.monotonic()  # it is not tried again after each step
 
     def _write(self, state: Mapping[str, Any], shards: Mapping[str, Any] | None) -> bool:
-        saved = True
         try:
             with write_whole(self.path) as temporary, temporary.open("wb") as file:
                 writer: Any = _HashingWriter(file)
@@ -91,10 +101,10 @@ class Checkpoints:
                 file.write(MARK + writer.digest)
             clear_shards(self._shards, None if shards is None else shards["name"])
         except (OSError, RuntimeError) as error:
-            say(f"the checkpoint {self.path} cannot be written ({error}); training goes on without it")
-            saved = False
+            self._say_unwritten(error)
+            return False
         self._saved_at = time.monotonic()
-        return saved
+        return True
 
     def load(self) -> dict[str, Any] | None:
         """Load the state that was saved last, to the CPU; None where there is none. Raises Error if it is damaged.

@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from distill.compute.processes import Processes
 from distill.compute.sharding import is_sharded, make_part
+from shared.disk import fsync_path
 
 Sharded = dict[str, Tensor]  # by where they stand in the state
 
@@ -41,13 +42,28 @@ def put_in(state: Any, sharded: Mapping[str, Tensor], place: str = "") -> Any:
 def write_shards(folder: Path, tensors: Sharded, processes: Processes) -> dict[str, str]:
     """Write sharded tensors to a new `folder`, each process its parts; give the digest of each file.
 
-    All processes must call it together. Raises CheckpointException in all where it fails in one.
+    All processes must call it together. Raises CheckpointException or OSError in all where it fails in one.
     """
     save(tensors, storage_writer=FileSystemWriter(folder), process_group=processes.talk)
-    own = [path for path in sorted(folder.iterdir()) if path.name.startswith(f"__{processes.rank}_")]
-    own += [folder / ".metadata"] if processes.is_first else []
-    parts = processes.gather_objects({path.name: _digest(path) for path in own})
-    return {name: digest for part in parts for name, digest in part.items()}
+    found: dict[str, str] = {}
+    for part in processes.gather_objects(_read_digests(folder, processes)):
+        if isinstance(part, OSError):
+            raise part
+        found |= part
+    return found
+
+
+def _read_digests(folder: Path, processes: Processes) -> dict[str, str] | OSError:
+    """Read the digests of what this process has written; the first one makes the folder survive a power loss."""
+    try:
+        own = [path for path in sorted(folder.iterdir()) if path.name.startswith(f"__{processes.rank}_")]
+        if processes.is_first:
+            own.append(folder / ".metadata")
+            for each in (folder, folder.parent, folder.parent.parent):
+                fsync_path(each)
+        return {path.name: _digest(path) for path in own}
+    except OSError as error:
+        return error
 
 
 def find_damage(folder: Path, digests: Mapping[str, str], processes: Processes) -> str | None:
@@ -80,9 +96,14 @@ def clear_shards(folder: Path, kept: str | None) -> None:
     """Remove the folders of earlier checkpoints, and what a save that was broken off left, but for the one `kept`."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name != kept:
-            shutil.rmtree(path, ignore_errors=True)
+            remove_shards(path)
     if kept is None:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_shards(folder)
+
+
+def remove_shards(folder: Path) -> None:
+    """Remove the folder of a checkpoint that is not, or no longer, one."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _list_empty(state: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:

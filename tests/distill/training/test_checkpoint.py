@@ -1,10 +1,14 @@
 """The file that training goes on from: whole or absent, and never that of another run."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from distill.compute.processes import Processes
 from distill.training import checkpoint
@@ -12,6 +16,10 @@ from distill.training.checkpoint import Checkpoints
 from shared.errors import Error, UsageError
 
 IDENTITY = {"seed": 3, "loss": "euclid", "labels": None}
+
+
+def fail(_descriptor: int) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def test_what_was_saved_last_is_loaded(tmp_path: Path) -> None:
@@ -103,10 +111,6 @@ def test_a_disk_that_is_full_costs_the_checkpoint_only(
 ) -> None:
     checkpoints = Checkpoints(tmp_path / "c.pt", IDENTITY)
     checkpoints.save({"step": 1})
-
-    def fail(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(os, "fsync", fail)
     checkpoints.save({"step": 2})
     assert "cannot be written" in capsys.readouterr().err
@@ -114,6 +118,27 @@ def test_a_disk_that_is_full_costs_the_checkpoint_only(
     assert state is not None
     assert state["step"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_shared_weights_that_find_no_room_leave_none_of_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, now = tmp_path / "c.pt", time.monotonic()
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        weight = distribute_tensor(torch.arange(8.0), init_device_mesh("cpu", (1,)), [Shard(0)])
+        checkpoints = Checkpoints(path, IDENTITY, processes=Processes(shards=True))
+        assert checkpoints.save({"step": 1, "w": weight})
+        kept = sorted(tmp_path.glob("c.shards/*/*"))
+        assert len(kept) > 1
+        with monkeypatch.context() as full:
+            full.setattr(time, "monotonic", lambda: now + 2 * checkpoint.SECONDS)
+            assert checkpoints.is_due(2)
+            full.setattr(os, "fsync", fail)
+            assert not checkpoints.save({"step": 2, "w": weight})
+            assert not checkpoints.is_due(3), "it would be tried after each step"
+        assert sorted(tmp_path.glob("c.shards/*/*")) == kept
+        Checkpoints(path, IDENTITY, processes=Processes(shards=True)).settle(discard=False)
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_of_several_processes_one_writes(tmp_path: Path) -> None:
