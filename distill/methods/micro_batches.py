@@ -76,10 +76,12 @@ class MicroBatches:
                 whole[rows] = tensor
             terms = find_terms(Outputs(*(processes.place(whole, self.rows) for whole in alone)))
             if part == len(self.parts) - 1:
+                # Gathered before gradients are summed, as in a process whose share is one part: all do it in one order.
+                outputs = self._gather([torch.cat(each) for each in zip(*computed, strict=True)])
                 self.sums.begin_last()
             self._scale(terms).backward()
         with torch.no_grad():
-            return find_terms(self._gather([torch.cat(tensors) for tensors in zip(*computed, strict=True)]))
+            return find_terms(outputs)
 
     @property
     def _counted(self) -> int:

@@ -66,7 +66,8 @@ def run(shards: Path, student: Path, out: Path, processes: int, options: tuple[s
         ),
         # Parts of a process's share: of 8 rows it has 4, and of the last batch one process has none.
         ("--loss", "contrastive", "--micro-batch", "3"),
-        ("--preset", "default", "--micro-batch", "3"),
+        # Of 7 rows one process has 4, in two parts, and the other 3, at once.
+        ("--preset", "default", "--micro-batch", "3", "--batch-size", "7"),
     ],
 )
 def test_two_processes_give_the_losses_of_one(
