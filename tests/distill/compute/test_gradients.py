@@ -1,5 +1,6 @@
 """Gradients of two processes over gloo: they are sums, and most are on their way before the way back has ended."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,11 @@ import pytest
 import torch
 from torch import distributed, nn
 
+from distill.compute.devices import choose_device
 from distill.compute.gradients import GradientSums
 from distill.compute.processes import Processes
+from distill.methods.micro_batches import MicroBatches, cut_inputs
+from distill.models.outputs import Outputs
 from tests.distill.ranks import server
 
 pytestmark = pytest.mark.real
@@ -77,10 +81,58 @@ def check_sums(rank: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_gradients_are_summed_while_the_way_back_goes_on(tmp_path: Path) -> None:
-    started = [server.Process(target=check_sums, args=(rank, tmp_path)) for rank in range(2)]
+class Rows(nn.Module):
+    """The outputs of a student for rows of 8 numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> Any:
+        x = inputs["x"]
+        for layer in self.layers:
+            x = torch.tanh(layer(x))
+        return Outputs(x, x, x)
+
+
+def find_terms(outputs: Outputs) -> dict[str, torch.Tensor]:
+    return {"total": (outputs.main**2).sum()}
+
+
+def check_parts(rank: int, folder: Path) -> None:
+    """As one of two processes, of which one has 4 rows in two parts and the other 3 rows at once."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    processes = Processes(rank, 2)
+    device = choose_device("cpu", "float32", processes)
+    torch.manual_seed(0)
+    net: Any = Rows()
+    sums = GradientSums(net, processes, BUCKET_BYTES)
+    drawn = torch.Generator().manual_seed(0)  # the parts have seeds of their own
+    for _ in range(STEPS):
+        x = torch.randn(7, 8, generator=drawn)
+        net.zero_grad()
+        terms = find_terms(net({"x": x}))
+        terms["total"].backward()
+        expected = [weight.grad.clone() for weight in net.layers.parameters()]
+        net.zero_grad()
+        parts = cut_inputs({"x": x[processes.share(7)]}, 3)
+        assert len(parts) == 2 - rank
+        made = MicroBatches(net, device, device.make_scaler(), sums, 7, parts, range(len(parts)))
+        found = made.backpropagate(find_terms, compares_rows=False)
+        sums.finish()
+        torch.testing.assert_close(found["total"], terms["total"].detach())
+        for weight, right in zip(net.layers.parameters(), expected, strict=True):
+            torch.testing.assert_close(weight.grad, right)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("check", [check_sums, check_parts])
+def test_gradients_are_summed_while_the_way_back_goes_on(check: Callable[[int, Path], None], tmp_path: Path) -> None:
+    started = [server.Process(target=check, args=(rank, tmp_path)) for rank in range(2)]
     for process in started:
         process.start()
     for process in started:
-        process.join(200)
+        process.join(120)
+        process.kill()
         assert process.exitcode == 0
