@@ -58,7 +58,7 @@ def test_lists_that_are_written_out_keep_quotes_and_escapes_and_nothing_but_labe
 ) -> None:
     path = tmp_path / "a.csv"
     cells = [json.dumps(["café", 'say "x"']), "['it\\'s', None]", "['a' 'b, c']", '["O\'Neil", 3, null]', "[a b, c]"]
-    pl.DataFrame({"text": map(str, range(5)), "l": cells}).write_csv(path)
+    pl.DataFrame({"text": [*map(str, range(5))], "l": cells}).write_csv(path)
     loaded = read(path, label_column="l", multilabel=True)
     sets = [{loaded.task.labels[one] for one in some or ()} for some in list_sets(loaded)]
     assert sets == [{"café", 'say "x"'}, {"it's"}, {"a", "b, c"}, {"O'Neil", "3"}, {"a b", "c"}]
