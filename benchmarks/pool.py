@@ -18,6 +18,7 @@ Prints one JSON line.
 
 import argparse
 import json
+import logging
 import os
 import resource
 import subprocess
@@ -160,7 +161,7 @@ def run_theirs(texts: Path, out: Path, replicas: int) -> dict[str, float]:
     """Seconds that Ray Data takes from the file to Parquet, after it is connected."""
     import ray
 
-    ray.init(num_cpus=replicas + 2, log_to_driver=False, logging_level="error", include_dashboard=False)
+    ray.init(num_cpus=replicas + 2, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     started = time.perf_counter()
     rows = ray.data.read_json(str(texts), lines=True).repartition(8 * replicas)
     pool = ray.data.ActorPoolStrategy(size=replicas)
@@ -177,7 +178,7 @@ def run_ours(texts: Path, out: Path, replicas: int) -> dict[str, float]:
     from harvest.job import run_harvest
     from shared.sources import MINILM
 
-    ray.init(num_cpus=replicas + 2, log_to_driver=False, logging_level="error", include_dashboard=False)
+    ray.init(num_cpus=replicas + 2, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     task = TaskChoice(str(texts), text_column="text", label_column="label")
     pool = PoolConfig(replicas, "ray")
     config = HarvestConfig(task, TeacherChoice("reader", options={"encoder": MINILM}), pool, out=out)

@@ -90,8 +90,14 @@ class StoreServer:
         return sum(each.method == method and each.key.endswith(ending) for each in self.seen)
 
     def _direct(self) -> Any:
-        key = {"access_key_id": "loopback", "secret_access_key": SECRET, "region": "us-east-1"}
-        return S3Store(BUCKET, config={"endpoint": self.upstream, **key}, client_options={"allow_http": True})
+        return S3Store(
+            BUCKET,
+            endpoint=self.upstream,
+            access_key_id="loopback",
+            secret_access_key=SECRET,
+            region="us-east-1",
+            client_options={"allow_http": True},
+        )
 
     def _serve(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)

@@ -50,10 +50,10 @@ def test_a_list_gives_its_labels_and_anything_else_gives_none(reply: str, found:
 def test_a_word_that_ends_with_punctuation_of_its_own_is_found_in_a_list() -> None:
     words = LabelWords(("Other (misc.)", "Drama", "C", "C."), several=True)
     for reply in ("other (misc.), Drama", "**Other (misc.)** and drama", '["Other (misc.)", "Drama"]'):
-        assert words.match_set(reply) == {0, 1}
-    assert words.match_set("C., Drama") == {3, 1}
-    assert words.match_set("C, Drama") == {2, 1}
-    assert words.match_set('"C.", "Drama"') == {3, 1}
+        assert words.match_set(reply) == frozenset({0, 1})
+    assert words.match_set("C., Drama") == frozenset({3, 1})
+    assert words.match_set("C, Drama") == frozenset({2, 1})
+    assert words.match_set('"C.", "Drama"') == frozenset({3, 1})
 
 
 @pytest.mark.parametrize(
