@@ -167,3 +167,9 @@ def test_the_options_that_prose_names_are_there() -> None:
         if page.name not in OWN_TEST and re.split(r"[\s=/]", span)[0] not in list_flags() | BENCHMARKS
     ]
     assert not unknown
+
+
+def test_the_table_of_what_many_rows_take_is_what_its_script_prints() -> None:
+    from benchmarks.scale import make_table
+
+    assert make_table() in (ROOT / "docs" / "scale.md").read_text()

@@ -61,7 +61,7 @@ def test_what_is_pushed_is_private_verifies_and_is_not_sent_twice(
     done = push(data, "mine", "--raw", "keep")
     repo = loopback_hub.repos["datasets/me/mine"]
     assert (repo.private, len(repo.commits)) == (True, 2)
-    assert "private: 24 rows of other, tiny in 4 shards of 31 columns" in done.stderr
+    assert "private: 24 rows of other, tiny in 4 shards of 32 columns" in done.stderr
     assert "raw replies of 24 rows among them" in done.stderr
     assert not [name for name in repo.files if "journal" in name or "lock" in name]
     copy = write_hub_folder(repo.files, tmp_path / "copy")
