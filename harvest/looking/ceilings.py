@@ -10,14 +10,14 @@ from shared.shards.read import list_splits
 
 
 def find_text_ceilings(folder: Path, manifest: Manifest) -> Mapping[str, float]:
-    """Give the best accuracy that the texts of each split allow, where it is below 1; of classes only.
+    """Give the best accuracy that the texts of each split allow, where it is below 1; of classes that had pictures.
 
-    Of a task with pictures it is below 1 where rows of one text have different labels, which no student is shown the
-    reason for.
+    It is below 1 where rows of one text have different labels, which no student is shown the reason for. Of rows that
+    the teacher was shown no pictures of it is not looked for: all texts are read for it.
     """
     import polars as pl
 
-    if manifest.kind != "classification":
+    if manifest.kind != "classification" or "pictures" not in manifest.recipe:
         return {}
     found = {}
     for split in list_splits(folder, manifest):
