@@ -28,10 +28,10 @@ def fetch_shards(path: Path | str) -> Path:
 
 
 def refuse_stored(path: Path | str, command: str) -> None:
-    """Raise UsageError for an address of an object store, of which a command makes nothing."""
+    """Raise UsageError for an address of an object store, of which a command, or its option, makes nothing."""
     address = find_store_address(path)
     if address is not None:
         raise UsageError(
-            f"harvest {command} takes a folder of this disk, and not {address}: the store's own tool (aws s3 cp "
+            f"{command} takes a folder of this disk, and not {address}: the store's own tool (aws s3 cp "
             "--recursive) copies one to the other, and a copy is a folder as any other"
         )

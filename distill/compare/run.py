@@ -15,6 +15,7 @@ from distill.runs.names import COMPARISON
 from shared.console import say
 from shared.disk import replace_file
 from shared.errors import DataError
+from shared.remote_shards import refuse_stored
 from shared.shards.manifest import Manifest, choose_teacher, load_manifest
 
 REPORT = "report.html"
@@ -27,6 +28,7 @@ def run_comparison(
 
     `images` holds pictures of test rows, as `harvest show --images` writes them, for the report.
     """
+    refuse_stored(out, "distill compare --out")
     folder = out / comparison.name
     shards = choose_teacher(comparison.shards[0], comparison.teacher)
     manifest = load_manifest(shards)

@@ -24,6 +24,7 @@ from shared.console import say
 from shared.disk import explain_disk_errors
 from shared.errors import UsageError
 from shared.hub import check_repository_name, commit_files, find_changed, open_repository
+from shared.remote_shards import refuse_stored
 from shared.secrets import refuse_secrets
 from shared.sources import resolve_model
 
@@ -86,8 +87,9 @@ PROGRAMS = ("lm-eval", *_WRITERS)
 def _new_folder(target: Path) -> Iterator[Path]:
     """Give a folder beside `target` that becomes it when the block ends well, and vanishes otherwise.
 
-    Raises UsageError where `target` exists and is not empty.
+    Raises UsageError where `target` exists and is not empty, or is an address of an object store.
     """
+    refuse_stored(target, "distill export")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists already and is not empty: name another folder, or remove it")
     with explain_disk_errors(target):

@@ -14,6 +14,7 @@ from distill.runs.names import CHECKPOINT, LOG, METRICS, SHARDS, STARTED
 from shared.console import say
 from shared.disk import explain_disk_errors, hold_folder
 from shared.errors import DiskError, UsageError
+from shared.remote_shards import refuse_stored
 from shared.shards.manifest import check_name
 from shared.sources import ResolvedModel, resolve_model
 
@@ -21,7 +22,11 @@ _READ = {"config": dict, "shards": str}  # what every reader of a metrics.json n
 
 
 def choose_run_folder(out: Path, name: str | None, default: str, overwrite: bool) -> Path:
-    """Choose where the run goes. Raises UsageError for a name that is taken, unless `overwrite`."""
+    """Choose where the run goes.
+
+    Raises UsageError for a name that is taken, unless `overwrite`, and for an address of an object store.
+    """
+    refuse_stored(out, "distill run --out")
     target = out / check_name("the run's name", name or default)
     if overwrite or not target.exists():
         return target

@@ -112,7 +112,7 @@ def import_answers(config: ImportConfig) -> ImportReport:
     splits = _choose_splits(config, loaded)
     name = check_name("teacher", config.name or _name_teacher(config))
     if config.out is not None:
-        refuse_stored(config.out, "import")
+        refuse_stored(config.out, "harvest import")
     target = (config.out or Path("data") / loaded.task.name) / f"teacher={name}"
     with stage(target) as work, ExitStack() as stack:
         imported = _open(config, loaded, splits, name, work, stack)

@@ -35,7 +35,7 @@ def pull_harvest(repo: str, folder: Path | str | None = None) -> PullReport:
     harvest lacks: then nothing was written.
     """
     for place in (repo, folder or ""):
-        refuse_stored(place, "pull")
+        refuse_stored(place, "harvest pull")
     address = find_address(repo) or f"hf://datasets/{repo}"
     pulled = {path: check_readable(path) for path in find_teachers(fetch_shards(address))}
     first = next(iter(pulled.values()))

@@ -74,7 +74,7 @@ def push_harvest(
     recipe's answers or rows that this folder has not; what shared.hub raises; CorruptShardError where `harvest verify`
     would find a problem. Then nothing was sent.
     """
-    refuse_stored(path, "push")
+    refuse_stored(path, "harvest push")
     check_repository_name(repo)
     path = Path(path)
     folders = find_teachers(path)

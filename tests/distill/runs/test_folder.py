@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import distill
 from distill.compute.processes import Processes
 from distill.runs.folder import (
     choose_run_folder,
@@ -106,3 +107,11 @@ def test_an_older_checkpoint_is_not_said_to_be_of_the_end(tmp_path: Path) -> Non
     checkpoint.touch()
     assert "the training is kept in its checkpoint" in str(explain_unwritten(tmp_path, full, checkpoint, of_end=True))
     assert "goes on from its last checkpoint" in str(explain_unwritten(tmp_path, full, checkpoint, of_end=False))
+
+
+def test_what_is_trained_is_written_to_this_disk(tmp_path: Path) -> None:
+    address = Path("s3://bucket/runs")
+    with pytest.raises(UsageError, match="distill run --out takes a folder of this disk, and not s3://bucket/runs"):
+        choose_run_folder(address, None, "x", False)
+    with pytest.raises(UsageError, match="distill compare --out takes a folder"):
+        distill.run_comparison(distill.make_comparison({"shards": str(tmp_path)}, "a test"), address)
