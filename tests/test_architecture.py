@@ -182,12 +182,19 @@ def find_long_functions(root: Path) -> list[str]:
     ]
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """A folder with a copy of the four packages."""
+@pytest.fixture(scope="module")
+def shared_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of the four packages; a test leaves it as it was."""
+    folder = tmp_path_factory.mktemp("copy")
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture
+def copy(shared_copy: Path, tmp_path: Path) -> Path:
+    """A copy of the four packages of a test's own."""
+    return shutil.copytree(shared_copy, tmp_path / "copy")
 
 
 def test_a_room_imports_only_rooms_before_it() -> None:
@@ -239,13 +246,17 @@ WAYS = {
 
 
 @pytest.mark.parametrize(("path", "line"), PLANTED)
-def test_a_planted_wrong_import_is_found(copy: Path, path: str, line: str) -> None:
-    before = find_wrong_imports(copy)
-    sound = (copy / path).read_text() if (copy / path).exists() else ""
-    for way in WAYS.values():
-        (copy / path).write_text(f"{sound}\n\n{way.format(line)}")
-        (found,) = set(find_wrong_imports(copy)) - set(before)
-        assert found.startswith(path.removesuffix(".py").replace("/", "."))
+def test_a_planted_wrong_import_is_found(shared_copy: Path, path: str, line: str) -> None:
+    before = find_wrong_imports(shared_copy)
+    planted = shared_copy / path
+    sound = planted.read_text() if planted.exists() else None
+    try:
+        for way in WAYS.values():
+            planted.write_text(f"{sound or ''}\n\n{way.format(line)}")
+            (found,) = set(find_wrong_imports(shared_copy)) - set(before)
+            assert found.startswith(path.removesuffix(".py").replace("/", "."))
+    finally:
+        planted.unlink() if sound is None else planted.write_text(sound)
 
 
 def test_a_module_outside_the_rooms_is_found(copy: Path) -> None:

@@ -39,7 +39,12 @@ def causal_checkpoint(tiny_causal: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("family", "control"),
-    [("bert", "self-training"), ("llama", "none"), ("llama", "frozen-aligner"), ("causal checkpoint", "none")],
+    [
+        ("bert", "self-training"),
+        ("llama", "none"),
+        pytest.param("llama", "frozen-aligner", marks=pytest.mark.real),
+        pytest.param("causal checkpoint", "none", marks=pytest.mark.real),
+    ],
 )
 def test_an_adapter_is_trained_kept_and_scored(
     shards: Path,

@@ -105,12 +105,11 @@ def test_killed_at_random_steps_a_run_comes_to_the_same_weights(
     ("first", "first_steps", "options"),
     [
         ("pretraining", 3 * 4, {"aligner_pretraining": 3, "semantics": "code"}),
-        pytest.param(
-            "smoothing", EPOCHS * 4, {"control": "label-smoothing", "semantics": "code"}, marks=pytest.mark.real
-        ),
-        pytest.param("first student", EPOCHS * STEPS, {"control": "self-training"}, marks=pytest.mark.real),
+        ("smoothing", EPOCHS * 4, {"control": "label-smoothing", "semantics": "code"}),
+        ("first student", EPOCHS * STEPS, {"control": "self-training"}),
     ],
 )
+@pytest.mark.real
 def test_killed_in_each_phase_a_run_trains_no_finished_phase_again(
     shards: Path, tiny_student: Path, tmp_path: Path, first: str, first_steps: int, options: dict[str, Any]
 ) -> None:

@@ -135,6 +135,7 @@ def test_a_worker_that_knows_the_recipe_waits_for_the_row_of_another_ones_probe(
         assert asked + json.loads(out)["asked"] == len(server.requests) == ROWS
 
 
+@pytest.mark.real
 def test_many_workers_write_the_card_at_once() -> None:
     with FaultServer() as server:
         assert run(server).exit_code == 0
