@@ -85,6 +85,7 @@ def test_each_takes_less_than_forty_lines() -> None:
         assert len([line for line in code.splitlines() if line.strip()]) < 40
 
 
+@pytest.mark.real
 def test_the_teacher_is_listed_explained_harvested_and_verified(site: Path) -> None:
     assert run_json(site, "harvest", "teachers")["shout"]["gives"] == ["reply"]
     listed = run(site, "harvest", "teachers").stdout

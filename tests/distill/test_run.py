@@ -199,6 +199,7 @@ def test_a_hidden_label_changes_nothing(write_folder: WriteFolder, tiny_student:
 TRAINED = [name for name, traits in CONTROLS.items() if traits.for_labels and traits.trains_student and name != "none"]
 
 
+@pytest.mark.real
 def test_every_control_trains_as_long_as_any_variant(write_folder: WriteFolder, tiny_student: Path) -> None:
     rows = [row if i % 4 == 0 else without_label(row) for i, row in enumerate(make_rows(80))]
     folder = write_folder({"train": [rows], "validation": [make_rows(10, 1)]})

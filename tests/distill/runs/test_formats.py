@@ -167,6 +167,7 @@ def test_a_runs_own_template_and_tokenizer_are_taken(shards: Path, tiny_generato
 
 
 @pytest.mark.filterwarnings("ignore")  # TRL's and datasets' own
+@pytest.mark.real
 def test_trl_trains_on_completions_only(shards: Path, tiny_generator: Path, tmp_path: Path) -> None:
     trl = pytest.importorskip("trl")
     export_rows(shards, tmp_path / "trl", "trl", "alpaca")

@@ -120,6 +120,7 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ["tensorboard", pytest.param("wandb", marks=pytest.mark.real), pytest.param("trackio", marks=pytest.mark.real)],
 )
 @pytest.mark.filterwarnings("ignore")  # of the trackers' packages
+@pytest.mark.real
 def test_a_run_that_is_stopped_goes_on_in_its_tracker_without_doubled_steps(
     tracker: str, private: Path, write_folder: WriteFolder, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ AFTER = {
 }
 
 
+@pytest.mark.real
 def test_whatever_stops_it_the_next_run_comes_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace = os.replace
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)

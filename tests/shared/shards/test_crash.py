@@ -87,6 +87,7 @@ def test_the_harvest_goes_on_after_a_crash_at_any_change(crashed: list[Path]) ->
 
 
 @pytest.mark.usefixtures("_quick_fsync")
+@pytest.mark.real
 def test_a_disk_error_at_every_change_of_the_folder(tmp_path: Path) -> None:
     at = errors = 0
     while errors or not at:

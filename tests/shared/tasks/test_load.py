@@ -115,6 +115,7 @@ class TestExamples:
         assert loaded.task.labels == labels
         assert [e.label for e in loaded.examples("train")][: len(values)] == [1, 0, None][: len(values)]
 
+    @pytest.mark.real
     def test_memory_does_not_grow_with_the_rows(self, tmp_path: Path) -> None:
         """Peak memory of loading and reading six times the rows, each in a process of its own.
 

@@ -49,6 +49,7 @@ def test_concurrency_is_what_the_descriptors_allow_and_no_row_fails(tmp_path: Pa
         assert 1 < server.count.most_in_flight < 140
 
 
+@pytest.mark.real
 def test_where_descriptors_run_out_all_the_same_it_slows_down(tmp_path: Path) -> None:
     with FaultServer(latency=0.1) as server:
         said = run_limited(tmp_path, server, 120, 120, kept_free=-1000)

@@ -109,6 +109,7 @@ def test_what_a_probe_paid_for_is_kept_before_anything_is_said_of_it(monkeypatch
         assert len(server.requests) == read_status(Path("data"))["kept"] == 1
 
 
+@pytest.mark.real
 def test_workers_that_start_together_probe_once() -> None:
     with FaultServer(latency=0.3) as server:
         children = [start(server, "--worker", f"{number}/2") for number in (1, 2)]
@@ -120,6 +121,7 @@ def test_workers_that_start_together_probe_once() -> None:
     assert verify_shards(Path("data/films")).ok
 
 
+@pytest.mark.real
 def test_a_worker_that_knows_the_recipe_waits_for_the_row_of_another_ones_probe() -> None:
     with FaultServer() as server:
         assert run(server, "--worker", "1/2").exit_code == 0
