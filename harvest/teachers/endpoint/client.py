@@ -26,6 +26,7 @@ from harvest.teachers.endpoint.faults import NO_CONNECTION, Fault, Kind
 from harvest.teachers.endpoint.limiter import Limiter, Slot
 from harvest.teachers.endpoint.secret import Secret
 from harvest.teachers.endpoint.session import HttpSession
+from harvest.teachers.endpoint.slots import Slots
 from shared.console import say
 from shared.errors import TeacherError
 from shared.schema import Answer
@@ -104,6 +105,7 @@ class Client:
     ) -> None:
         self._config, self._secret, self._dialect = config, secret, dialect
         self._limiter, self._budget, self._faults = limiter, budget, faults
+        self._slots = Slots([limiter])
         self.http = HttpSession(config, secret, dialect, key_header)
         self._retry_wait = wait_random_exponential(multiplier=0.5, max=LONGEST_BACKOFF_SECONDS)
         self.unsettled: set[str] = set()
@@ -126,15 +128,15 @@ class Client:
     def end(self) -> None:
         """Send nothing more, nor wait to; what is in flight may arrive."""
         self._ended.set()
-        self._limiter.let_go()
+        self._slots.let_go()
 
     async def take_slot(self) -> Slot:
         """Wait until a request may be sent at once; not at all where nothing more is sent."""
-        return self._limiter.take_idle() if self.ending else await self._limiter.acquire()
+        return self._slots.take_idle() if self.ending else await self._slots.acquire()
 
     def give_back(self, slot: Slot) -> None:
         """Give back a slot that no request was sent with."""
-        self._limiter.release()
+        self._slots.release(slot)
 
     async def ask(self, request: ChatRequest, slot: Slot | None = None) -> Exchange | None:
         """The end of one request; None where the budget or the run ended before it was answered.
@@ -243,7 +245,7 @@ class Client:
                     pause = self._limiter.count_refusal(slot, fault.retry_after)
                     self._check_patience(fault)
             finally:
-                self._limiter.release()
+                self._slots.release(slot)
             slot = None
             if fault.kind is Kind.SHORT:
                 await self._wait_for_descriptors(request)

@@ -9,7 +9,6 @@ tells little, for what was sent before it came in bursts, which overflow a bucke
 rate doubles and doubles until the next one. A cooldown is shared: while it lasts nobody sends.
 """
 
-import asyncio
 import math
 import random
 from collections import deque
@@ -41,14 +40,15 @@ JITTER = 0.1  # share of a cooldown that is added at random: always later than a
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The right to have one request in flight, since `started`; the next may start `interval` later (seconds)."""
+    """The right to have one request in flight under `limiter`, since `started`; the next starts `interval` s later."""
 
+    limiter: "Limiter"
     started: float
     interval: float
 
 
 class Limiter:
-    """Bounds the requests in flight and their rate. One event loop; not thread-safe.
+    """Bounds the requests in flight and their rate; Slots waits for it. Not thread-safe.
 
     `ceiling` requests in flight, `rpm` requests and `tpm` tokens a minute are never passed.
     """
@@ -68,8 +68,6 @@ class Limiter:
         self._seconds_per_token = 60 / tpm if tpm else 0.0
         self._clock = clock
         self._random = random.Random(seed)
-        self._waiting: deque[asyncio.Future[Slot]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
         self._next_start = -math.inf  # no request starts before this time
         self._cooldown_until = -math.inf
         self._plateau: float | None = None  # None: no 429 came yet
@@ -80,7 +78,7 @@ class Limiter:
         self._replies: deque[float] = deque()
         self._outcomes: deque[bool] = deque(maxlen=OUTCOMES)  # True: 429
         self._cooldowns_in_a_row = 0
-        self.in_flight = 0
+        self.in_flight = self.started = 0
         self._narrowed_at = -math.inf
         self._refused_since: float | None = None  # since when nothing but 429 has come
 
@@ -114,29 +112,32 @@ class Limiter:
         since = self._clock() - MEASURE_SECONDS
         return sum(1 for time in self._replies if time >= since) / MEASURE_SECONDS
 
-    async def acquire(self) -> Slot:
-        """Wait for the right to send one request. First come, first served."""
-        now = self._clock()
-        if not self._waiting and self._delay(now) <= 0:
-            return self._start(now)
-        future: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        self._wake()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self.release()
-            raise
+    def find_delay(self, now: float) -> float:
+        """Seconds until the next request may start; infinite while all slots are taken."""
+        if self.in_flight >= int(self._window):
+            return math.inf
+        return max(self._next_start, self._cooldown_until) - now
+
+    def start(self, now: float) -> Slot:
+        """A slot for a request that starts now, which find_delay allows."""
+        interval = 1 / self.rate(now)
+        self._next_start = max(self._next_start, now - CATCH_UP_SECONDS) + interval
+        self.in_flight += 1
+        self.started += 1
+        return Slot(self, now, interval)
+
+    def start_idle(self) -> Slot:
+        """A slot that nothing is sent with: it is waited for by nobody, and nobody waits for it."""
+        self.in_flight += 1
+        return Slot(self, self._clock(), 0.0)
 
     def charge(self, slot: Slot, tokens: int) -> None:
         """Note that the request of `slot` has about `tokens` tokens."""
         self._next_start += max(tokens * self._seconds_per_token - slot.interval, 0.0)
 
-    def release(self) -> None:
-        """Give a slot back."""
+    def end(self) -> None:
+        """Note that a slot was given back."""
         self.in_flight -= 1
-        self._wake()
 
     def count_reply(self) -> None:
         """Note that a request was accepted."""
@@ -185,18 +186,6 @@ class Limiter:
             self._ceiling = max(min(self._ceiling, self.in_flight) * 3 // 4, 1)
             self._window = min(self._window, float(self._ceiling))
 
-    def let_go(self) -> None:
-        """Give all that wait a slot at once, as take_idle does."""
-        while self._waiting:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_result(self.take_idle())
-
-    def take_idle(self) -> Slot:
-        """A slot that nothing is sent with: it is waited for by nobody, and nobody waits for it."""
-        self.in_flight += 1
-        return Slot(self._clock(), 0.0)
-
     def _cut(self, now: float) -> None:
         rate = self.rate(now)
         # A rate that doubles is measured over a short time, or it would be thought half of what it is.
@@ -216,31 +205,3 @@ class Limiter:
         self._plateau, self._cut_rate = max(plateau, 1.1 * SLOWEST_RATE), max(cut_rate, SLOWEST_RATE)
         self._cut_at = now
         self._outcomes.clear()
-
-    def _delay(self, now: float) -> float:
-        """Seconds until the next request may start; infinite while all slots are taken."""
-        if self.in_flight >= int(self._window):
-            return math.inf
-        return max(self._next_start, self._cooldown_until) - now
-
-    def _start(self, now: float) -> Slot:
-        interval = 1 / self.rate(now)
-        self._next_start = max(self._next_start, now - CATCH_UP_SECONDS) + interval
-        self.in_flight += 1
-        return Slot(now, interval)
-
-    def _wake(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        now = self._clock()
-        while self._waiting:
-            if self._waiting[0].done():  # cancelled while waiting
-                self._waiting.popleft()
-                continue
-            delay = self._delay(now)
-            if delay > 0:
-                if delay < math.inf:
-                    self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
-                return
-            self._waiting.popleft().set_result(self._start(now))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from harvest.teachers.endpoint.limiter import LEAST_OUTCOMES, LONG_WAIT_SECONDS, TOLERATED, Limiter, Slot
+from harvest.teachers.endpoint.slots import Slots
 
 
 class Simulation:
@@ -17,6 +18,7 @@ class Simulation:
         self.refused: list[float] = []
         self._accepts, self._retry_after, self._latency = accepts, retry_after, latency
         self.limiter = Limiter(256, clock=lambda: self.now, seed=1)
+        self._slots = Slots([self.limiter], clock=lambda: self.now)
 
     def run(self, seconds: float) -> None:
         asyncio.run(self._run(seconds))
@@ -45,13 +47,13 @@ class Simulation:
             return timer
 
         loop.call_later = call_later  # type: ignore[method-assign, assignment]
-        waiting = {asyncio.ensure_future(self.limiter.acquire()) for _ in range(20)}
+        waiting = {asyncio.ensure_future(self._slots.acquire()) for _ in range(20)}
         while self.now < seconds:
             await asyncio.sleep(0)
             for future in [future for future in waiting if future.done()]:
                 waiting.remove(future)
                 heapq.heappush(arrivals, (self.now + self._latency, next(order), future.result()))
-                waiting.add(asyncio.ensure_future(self.limiter.acquire()))
+                waiting.add(asyncio.ensure_future(self._slots.acquire()))
             await asyncio.sleep(0)
             if any(future.done() for future in waiting):
                 continue
@@ -68,7 +70,7 @@ class Simulation:
                 else:
                     self.refused.append(self.now)
                     self.limiter.count_refusal(slot, self._retry_after)
-                self.limiter.release()
+                self._slots.release(slot)
         for future in waiting:
             future.cancel()
 
@@ -169,11 +171,11 @@ def test_one_cut_a_burst() -> None:
     async def run() -> None:
         clock = Clock()
         limiter = Limiter(8, clock=clock, seed=0)
-        slots = [await limiter.acquire() for _ in range(8)]
+        slots = [limiter.start(clock.now) for _ in range(8)]
         clock.now += 1
         for _ in slots[:4]:
             limiter.count_reply()
-            limiter.release()
+            limiter.end()
         limiter.count_refusal(slots[4], 1.0)
         rate = limiter.rate()
         assert rate < 4
@@ -188,7 +190,7 @@ def test_a_cooldown_is_shared_and_never_shorter_than_asked() -> None:
     for seed in range(50):
         clock = Clock()
         limiter = Limiter(8, clock=clock, seed=seed)
-        limiter.count_refusal(Slot(clock.now, 0.0), 3.0)
+        limiter.count_refusal(Slot(limiter, clock.now, 0.0), 3.0)
         assert 3.0 <= limiter.cooldown() <= 3.3
 
 
@@ -197,7 +199,7 @@ def test_jitter_differs_between_clients() -> None:
     cooldowns = set()
     for seed in range(20):
         limiter = Limiter(8, clock=clock, seed=seed)
-        limiter.count_refusal(Slot(clock.now, 0.0), 3.0)
+        limiter.count_refusal(Slot(limiter, clock.now, 0.0), 3.0)
         cooldowns.add(limiter.cooldown())
     assert len(cooldowns) == 20
 
@@ -207,73 +209,47 @@ def test_cooldowns_without_advice_double_until_a_reply_comes() -> None:
     limiter = Limiter(8, clock=clock, seed=0)
     lengths = []
     for _ in range(5):
-        refuse_often(limiter, Slot(clock.now, 0.0), None)
+        refuse_often(limiter, Slot(limiter, clock.now, 0.0), None)
         lengths.append(limiter.cooldown())
         clock.now += lengths[-1] + 1
     assert all(1.5 < later / sooner < 2.5 for sooner, later in itertools.pairwise(lengths))
     limiter.count_reply()
-    refuse_often(limiter, Slot(clock.now, 0.0), None)
+    refuse_often(limiter, Slot(limiter, clock.now, 0.0), None)
     assert limiter.cooldown() < lengths[1]
 
 
 def test_a_tolerated_refusal_makes_only_its_own_request_wait() -> None:
     clock = Clock()
     limiter = Limiter(8, clock=clock, seed=0)
-    assert limiter.count_refusal(Slot(clock.now, 0.0), LONG_WAIT_SECONDS / 2) >= LONG_WAIT_SECONDS / 2
+    assert limiter.count_refusal(Slot(limiter, clock.now, 0.0), LONG_WAIT_SECONDS / 2) >= LONG_WAIT_SECONDS / 2
     assert limiter.cooldown() == 0
 
 
 def test_waited_counts_from_the_first_refusal_to_the_next_reply() -> None:
     clock = Clock()
     limiter = Limiter(8, clock=clock)
-    limiter.count_refusal(Slot(clock.now, 0.0), None)
+    limiter.count_refusal(Slot(limiter, clock.now, 0.0), None)
     clock.now += 7
-    limiter.count_refusal(Slot(clock.now, 0.0), None)
+    limiter.count_refusal(Slot(limiter, clock.now, 0.0), None)
     assert limiter.waited() == 7
     limiter.count_reply()
     assert limiter.waited() == 0
 
 
 def test_rpm_and_tpm_are_ceilings() -> None:
-    async def count(seconds: float, **limits: float) -> int:
+    def count(seconds: float, **limits: float) -> int:
         clock = Clock()
         limiter = Limiter(1000, clock=clock, **limits)  # type: ignore[arg-type]
         started, sent = clock.now, 0
         while True:
-            delay = limiter._delay(clock.now)
+            delay = limiter.find_delay(clock.now)
             clock.now += max(delay, 0)
             if clock.now >= started + seconds:
                 return sent
-            slot = await limiter.acquire()
-            limiter.charge(slot, 50)
-            limiter.release()
+            limiter.charge(limiter.start(clock.now), 50)
+            limiter.end()
             sent += 1
 
-    assert asyncio.run(count(60, rpm=120)) == pytest.approx(120, abs=2)
-    assert asyncio.run(count(60, tpm=3000)) == pytest.approx(60, abs=2)
-    assert asyncio.run(count(60, rpm=30, tpm=3000)) == pytest.approx(30, abs=2)
-
-
-def test_slots_are_given_in_order_and_a_cancelled_waiter_takes_none() -> None:
-    async def run() -> list[int]:
-        limiter = Limiter(1)
-        got: list[int] = []
-
-        async def wait(number: int) -> None:
-            await limiter.acquire()
-            got.append(number)
-            await asyncio.sleep(0)
-            limiter.release()
-
-        first = await limiter.acquire()
-        assert first.interval == 0
-        tasks = [asyncio.create_task(wait(number)) for number in range(5)]
-        await asyncio.sleep(0)
-        tasks[1].cancel()
-        tasks[2].cancel()
-        limiter.release()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        assert limiter.in_flight == 0
-        return got
-
-    assert asyncio.run(run()) == [0, 3, 4]
+    assert count(60, rpm=120) == pytest.approx(120, abs=2)
+    assert count(60, tpm=3000) == pytest.approx(60, abs=2)
+    assert count(60, rpm=30, tpm=3000) == pytest.approx(30, abs=2)
