@@ -23,7 +23,7 @@ from harvest.asking.reserve import NEARLY_FULL, RESERVE_BYTES, DiskReserve
 from harvest.teachers.base import Reply, Request, Teacher, find_progress
 from shared.causes import count_causes
 from shared.console import Tracker, say
-from shared.errors import DiskError, LockedError, TooManyFailuresError
+from shared.errors import DiskError, LockedError, StoreError, TooManyFailuresError
 from shared.example import Example
 from shared.keys import RequestKeys
 from shared.schema import Answer, Row, Status, sum_costs
@@ -32,6 +32,8 @@ from shared.signals import ENDING
 from shared.tasks import LoadedTask
 
 COPIED_AT_ONCE = 4096
+CONFIRM_ATTEMPTS = 20  # a machine that wakes has no network for some seconds
+CONFIRM_SECONDS = 3.0
 CAUSE_LENGTH = 200
 FAILURES_LOOKED_AT = 200
 FAILURES_AT_LEAST = 20
@@ -98,6 +100,7 @@ class Engine:
         self._useless = frozenset((Status.FAILED, Status.UNPARSABLE, *cut))
         self._too_many: TooManyFailuresError | None = None
         self._lost: LockedError | None = None
+        self._confirming = asyncio.Lock()
         self._remote = teacher.remote
         self._is_deferred = self._remote is not None and self._remote.deferred is not None
         self._kept = plan.count(Action.KEEP)
@@ -116,7 +119,7 @@ class Engine:
         kept_free = RESERVE_BYTES if self._plan.count(Action.ASK) else 0
         path, worker = self._folder.path, self._folder.worker
         if self._remote is not None:
-            self._remote.use_folder(path)
+            self._remote.use_folder(path, self._confirm_place)
         with closing(DiskReserve(path, worker, kept_free)) as self._reserve, closing(InFlightLog(path, worker)) as log:
             self._writer = GroupCommit(self._folder, self._reserve, self._stop_full, self._stop_lost)
             with spare_collector(), self._interrupt.heard_by(self._stop):
@@ -183,6 +186,7 @@ class Engine:
         for split in self._plan.actions:
             rows = self._plan.rows(self._loaded, split, Action.ASK, Action.CARRY, Action.FAIL)
             for example, draw, action in rows:
+                await self._confirm_place()
                 if self.outcome.stopped is not None or self._too_many is not None:
                     return  # the teacher lets what is in flight arrive, and ends
                 key, problem = request_key(self._keys, self._teacher, example, draw)
@@ -208,6 +212,27 @@ class Engine:
         except DiskError:
             return False
         return True
+
+    async def _confirm_place(self) -> None:
+        """Return once the folder is known to be this run's, or the run is told to end: another one may have taken its
+        place in a store while this machine slept, and what is asked then is paid for twice.
+        """
+        if not self._folder.is_doubtful or self._lost is not None:
+            return
+        async with self._confirming:
+            for attempt in range(CONFIRM_ATTEMPTS):
+                if not self._folder.is_doubtful or self.outcome.stopped is not None:
+                    return
+                try:
+                    await asyncio.to_thread(self._folder.confirm_place)
+                except LockedError as error:
+                    self._stop_lost(error)
+                except StoreError as error:
+                    if attempt + 1 == CONFIRM_ATTEMPTS:
+                        self._folder.assume_place()
+                        say(f"{error}. Whether another run writes there is not known; this one goes on")
+                    else:
+                        await asyncio.sleep(CONFIRM_SECONDS)
 
     def _stop_full(self) -> None:
         """Ask nothing more: there is room for what is in flight, and for no more."""

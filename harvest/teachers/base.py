@@ -4,7 +4,7 @@ A teacher takes a stream of requests and gives back a stream of replies in any o
 are its own affair; durability, resume, budget and progress are the engine's.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,9 @@ from shared.schema import Answer
 # Reads a row's kept `raw` again, without asking: what its bytes say, by column of the row. What they do not say stays
 # as it is. A teacher whose rows have a `raw` has a static method `make_reread`, from a recipe to this.
 Reread: TypeAlias = Callable[[bytes], Mapping[str, Any]]
+
+# Makes sure that the run may still ask (Remote.use_folder).
+Confirm: TypeAlias = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +209,11 @@ class Remote(Protocol):
     def unsettled(self) -> Collection[str]:
         """Keys of requests that may be billed, and whose next attempt an end of the run forbade."""
 
-    def use_folder(self, folder: Path) -> None:
-        """Keep in `folder`, its own, what must outlast a kill. Called before `answer`."""
+    def use_folder(self, folder: Path, confirm: Confirm) -> None:
+        """Keep in `folder`, its own, what must outlast a kill, and await `confirm` before each request that is billed.
+
+        Where the folder is another run's by then, `end` has been called when it returns. Called before `answer`.
+        """
 
     def check_access(self) -> None:
         """Raise UsageError where nothing can be sent, for want of a key. Sends nothing."""

@@ -59,7 +59,7 @@ from shared.shards.read import (
     read_kept,
 )
 from shared.shards.seal import Sealing, remove_rows, rewrite_shard, seal_journal
-from shared.stores.lease import hold_lease
+from shared.stores.lease import Lease, hold_lease
 from shared.stores.places import find_written_address
 
 DEFAULT_WORKER = "w0"
@@ -88,13 +88,14 @@ class Claim:
     def __init__(self, task_folder: Path, teacher: str, worker: str = DEFAULT_WORKER) -> None:
         self.worker = check_name("worker", worker)
         self.path = task_folder / f"teacher={check_name('teacher', teacher)}"
+        self.lease: Lease | None = None  # of a folder in a store
         check_own_folder(self.path)
         with explain_disk_errors(self.path), ExitStack() as undo:
             make_folder(self.path / "journal")
             descriptor = _take_worker_lock(self.path, self.path / "journal" / f"{worker}.lock")
             undo.callback(os.close, descriptor)
             if (address := find_written_address(self.path)) is not None:
-                undo.enter_context(hold_lease(address, self.path, self._is_last))
+                self.lease = undo.enter_context(hold_lease(address, self.path, self._is_last))
             self._held = undo.pop_all()
 
     def __enter__(self) -> Self:
@@ -131,6 +132,7 @@ class TeacherFolder:
         self._schema = schema
         self._journals: dict[str, Journal] = {}
         self._resources = ExitStack()
+        self._lease: Lease | None = None
         self._manifest: Manifest
 
     @classmethod
@@ -160,13 +162,15 @@ class TeacherFolder:
         if (path / MANIFEST_NAME).exists():
             check_recipe(path, load_own_manifest(path), manifest)  # before anything is written
         with folder._lock(), ExitStack() as undo:
-            undo.enter_context((claim or Claim(task_folder, manifest.teacher, worker)).hand_over())
+            claim = claim or Claim(task_folder, manifest.teacher, worker)
+            undo.enter_context(claim.hand_over())
+            folder._lease = claim.lease
             undo.callback(folder._close_journals)
             if (address := find_written_address(path)) is not None:
                 take_over(path, address)
             folder._merge_manifest(manifest)
             folder._recover()
-            publish(path, folder._manifest)
+            folder._publish(folder._manifest)
             folder._resources = undo.pop_all()
         return folder
 
@@ -192,6 +196,27 @@ class TeacherFolder:
     def is_held(self) -> bool:
         """Whether somebody seals or uploads now, this worker or another one: a seal would wait for the end of it."""
         return is_locked(self.path / FOLDER_LOCK)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether somebody else may write in its place in an object store by now: see `confirm_place`."""
+        return self._lease is not None and self._lease.is_doubtful
+
+    def confirm_place(self) -> None:
+        """Make sure that it is still this one's to write, where it `is_doubtful`: before more is asked or paid for.
+
+        Raises LockedError where another run writes in its place, or has published there since, and StoreError where the
+        store fails. May run beside all but `seal`.
+        """
+        if self._lease is not None:
+            with self._lock():  # nobody publishes meanwhile
+                self._lease.confirm()
+                check_place(self.path)
+
+    def assume_place(self) -> None:
+        """Take it to be this one's for a while, where the store does not say whether it is."""
+        if self._lease is not None:
+            self._lease.assume()
 
     def take_notes(self) -> tuple[str, ...]:
         """Give the notes that were not taken yet."""
@@ -239,7 +264,7 @@ class TeacherFolder:
                 check_place(self.path)
                 raise
             if uploads:
-                publish(self.path, self._manifest)
+                self._publish(self._manifest)
 
     def upload(self) -> None:
         """Upload what is sealed, where the folder is written for an object store. May run beside all but `seal`.
@@ -248,7 +273,7 @@ class TeacherFolder:
         is then on this disk.
         """
         with self._lock():
-            publish(self.path, load_own_manifest(self.path))
+            self._publish(load_own_manifest(self.path))
 
     def rewrite(self, shard: Shard, revise: Callable[[pa.Table], pa.Table]) -> None:
         """Replace a sealed shard by a new version of it, each row group as `revise` gives it: rows and bill stay.
@@ -260,7 +285,7 @@ class TeacherFolder:
             self._check_alone()
             self._manifest = load_own_manifest(self.path)
             self._take_over(rewrite_shard(self.path, self._manifest, shard, revise))
-            publish(self.path, self._manifest)
+            self._publish(self._manifest)
 
     def remove(self, split: str, rows: Iterable[tuple[str, int]]) -> None:
         """Take sealed rows, by (sample_id, draw), out of `split`; what they cost stays in the books.
@@ -272,7 +297,7 @@ class TeacherFolder:
             self._check_alone()
             self._manifest = load_own_manifest(self.path)
             self._take_over(remove_rows(self.path, self._manifest, split, rows))
-            publish(self.path, self._manifest)
+            self._publish(self._manifest)
 
     def find_other_worker(self) -> str | None:
         """The name of another worker that lives; None where this one is alone."""
@@ -288,7 +313,7 @@ class TeacherFolder:
             kept = load_own_manifest(self.path)
             self._manifest = replace(kept, planned={**kept.planned, **planned})
             save_manifest(self.path, self._manifest)
-            publish(self.path, self._manifest)
+            self._publish(self._manifest)
 
     def kept(self, split: str) -> Kept:
         """What `split` keeps, in shards and in the journals of all workers."""
@@ -311,6 +336,13 @@ class TeacherFolder:
         """Commit, and let go of the folder. What is in the journals stays there."""
         with self._resources:
             self.commit()
+
+    def _publish(self, manifest: Manifest) -> None:
+        """Upload what is sealed, where the folder is written for a store: while its place there is this one's."""
+        if self._lease is not None and self._lease.is_doubtful:
+            with suppress(StoreError):  # then publishing fails too, and says what that means
+                self._lease.confirm()
+        publish(self.path, manifest)
 
     def _close_journals(self) -> None:
         while self._journals:

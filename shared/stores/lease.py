@@ -8,18 +8,19 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
-from threading import Event, Thread
-from typing import Literal
+from threading import Event, Lock, Thread
 
 from shared.disk import lock_file, replace_file
 from shared.errors import LockedError, StoreError
 from shared.stores.address import StoreAddress
-from shared.stores.client import Bucket, ConflictError, Version, open_bucket
+from shared.stores.client import Bucket, ConflictError, open_bucket
 
 NAME = "writer.json"
 LEASE_SECONDS = 120  # after which a writer that was not heard of is taken for dead
@@ -30,74 +31,124 @@ _OWNER_LOCK = ".store-writer.lock"
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Another writer, who lives: its name, and how many seconds ago it was heard of."""
+
+    name: str
+    age: float
+
+
+class Lease:
+    """The right to write to the teacher folder at `address`, whose mirror is `folder`; a thread renews it.
+
+    Threads may share it.
+    """
+
+    def __init__(self, address: StoreAddress, folder: Path) -> None:
+        self._address, self._folder = address, folder
+        self._owner = _name_owner(folder)
+        self._bucket, self._key = open_bucket(address), (address / NAME).path
+        self._lock = Lock()
+        self._looked_at = 0.0  # wall clock: it goes on while a machine sleeps, which others do not
+        self._lost: str | None = None
+
+    def take(self) -> None:
+        """Become the writer. Raises LockedError where somebody else is."""
+        other = self._write()
+        if other is not None:
+            raise LockedError(
+                f"{self._address} is being written by {other.name}, which was heard of {other.age:.0f} s ago: wait for "
+                f"it to end, or stop it. Where it was killed, the folder is free {LEASE_SECONDS} s after it was last "
+                "heard of. Nothing was asked"
+            )
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether somebody else may be the writer by now: nothing may be asked or published until `confirm` returns."""
+        return self._lost is not None or not 0 <= time.time() - self._looked_at < LEASE_SECONDS - _RENEW_SECONDS
+
+    def confirm(self) -> None:
+        """Renew it where it is doubtful. Raises LockedError where somebody else is the writer, and StoreError."""
+        with self._lock:
+            if self._lost is None and self.is_doubtful:
+                self._renew()
+            if self._lost is not None:
+                raise LockedError(self._lost)
+
+    def assume(self) -> None:
+        """Take it to be this one's for a while, though the store does not say."""
+        self._looked_at = time.time()
+
+    def renew_until(self, ended: Event) -> None:
+        """Renew it twice a minute until then, or until somebody else is the writer."""
+        while self._lost is None and not ended.wait(_RENEW_SECONDS):
+            with self._lock:
+                try:
+                    self._renew()
+                except StoreError as error:
+                    log.info("the lease was not renewed: %s", error)
+                    if not self.is_doubtful:  # the store fails; this machine was awake, and did not lose sight of it
+                        self.assume()
+
+    def give_up(self) -> None:
+        """Remove it where it is still this one's."""
+        with suppress(StoreError):  # it runs out by itself
+            read = self._bucket.read(self._key)
+            if read is not None and _find_owner(read[0]) == self._owner:
+                self._bucket.delete([self._key])
+
+    def _renew(self) -> None:
+        other = self._write()
+        if other is not None:
+            minutes = (time.time() - self._looked_at) / 60
+            self._lost = (
+                f"{self._address} is being written by another run ({other.name}), for this one had not renewed its "
+                f"lease for {minutes:.0f} minutes: this machine slept, or had lost the store. Nothing more is asked. "
+                f"What was answered is kept in {self._folder}: wait for the other one to end, and run the same command "
+                "again, which takes what is there and adds it"
+            )
+
+    def _write(self) -> _Writer | None:
+        """Say that this one is the writer; give the other one where there is one that lives."""
+        while True:
+            began = time.time()
+            read = self._bucket.read(self._key)
+            if read is not None and _find_owner(read[0]) != self._owner:
+                age = (datetime.now(UTC) - read[1].modified).total_seconds()
+                if age < LEASE_SECONDS:
+                    return _Writer(_find_name(read[0]), max(0.0, age))
+            with suppress(ConflictError):  # somebody was first: another worker of this mirror, perhaps
+                self._bucket.write(self._key, _describe(self._owner), "nothing" if read is None else read[1].version)
+                self._looked_at = began
+                return None
+
+
 @contextmanager
-def hold_lease(address: StoreAddress, folder: Path, is_last: Callable[[], bool]) -> Iterator[None]:
+def hold_lease(address: StoreAddress, folder: Path, is_last: Callable[[], bool]) -> Iterator[Lease]:
     """Be the writer of the teacher folder at `address`, whose mirror is `folder`, during the block.
 
     Several workers of one mirror may be. `is_last` says at the end whether none is left. Raises LockedError where
     somebody else writes there, and StoreError where nobody may.
     """
-    bucket, key = open_bucket(address), (address / NAME).path
-    owner = _name_owner(folder)
-    _take(bucket, address, key, owner)
+    lease = Lease(address, folder)
+    lease.take()
     ended = Event()
-    thread = Thread(target=_renew, args=(bucket, key, owner, ended), daemon=True)
+    thread = Thread(target=lease.renew_until, args=(ended,), daemon=True)
     thread.start()
     try:
-        yield
+        yield lease
     finally:
         ended.set()
         thread.join()
-        with suppress(StoreError):  # it runs out by itself
-            read = bucket.read(key)
-            if read is not None and _find_owner(read[0]) == owner and is_last():
-                bucket.delete([key])
+        if is_last():
+            lease.give_up()
 
 
 def describe_writer(bucket: Bucket, address: StoreAddress) -> str:
     """Say who writes to a teacher folder, as far as the store knows."""
     read = bucket.read((address / NAME).path)
     return "another run" if read is None else f"another run ({_find_name(read[0])})"
-
-
-def _take(bucket: Bucket, address: StoreAddress, key: str, owner: str) -> None:
-    over: Version | Literal["nothing"] = "nothing"
-    while True:
-        try:
-            bucket.write(key, _describe(owner), over)
-            return
-        except ConflictError:  # somebody was first: another worker of this mirror, perhaps
-            read = bucket.read(key)
-        over = "nothing"  # where it was given up just now
-        if read is not None:
-            other, found = read
-            age = (datetime.now(UTC) - found.modified).total_seconds()
-            if _find_owner(other) != owner and age < LEASE_SECONDS:
-                raise _refuse(address, other, age)
-            over = found.version
-
-
-def _refuse(address: StoreAddress, other: bytes, age: float) -> LockedError:
-    return LockedError(
-        f"{address} is being written by {_find_name(other)}, which was heard of {max(0, age):.0f} s ago: wait for it "
-        f"to end, or stop it. Where it was killed, the folder is free {LEASE_SECONDS} s after it was last heard of. "
-        "Nothing was asked"
-    )
-
-
-def _renew(bucket: Bucket, key: str, owner: str, ended: Event) -> None:
-    while not ended.wait(_RENEW_SECONDS):
-        try:
-            read = bucket.read(key)
-            version: Version | None = None
-            if read is not None:
-                if _find_owner(read[0]) != owner:
-                    return  # somebody took this one for dead: the next manifest is refused, and says so
-                version = read[1].version
-            with suppress(ConflictError):  # another worker of the same mirror was first
-                bucket.write(key, _describe(owner), version or "nothing")
-        except StoreError as error:
-            log.info("the lease was not renewed: %s", error)
 
 
 def _describe(owner: str) -> bytes:

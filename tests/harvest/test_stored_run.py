@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,9 @@ from shared.disk import lock_file
 from shared.shards import TeacherFolder, choose_teacher, count_unsealed, load_manifest, verify_shards
 from shared.shards.publish import open_written_folder
 from shared.shards.read import FOLDER_LOCK
-from tests.harvest.fault_server import Asked, FaultServer, make_reply, spread_logprobs
+from tests.harvest.fault_server import Asked, ErrorReply, FaultServer, make_reply, spread_logprobs
 from tests.shared.shards.shard_rows import make_manifest, make_row
-from tests.shared.store_server import StoreServer, move_elsewhere
+from tests.shared.store_server import Fault, StoreServer, move_elsewhere
 from tests.shared.store_server import own_places as own_places
 from tests.shared.store_server import store as store
 
@@ -141,6 +142,114 @@ def test_a_run_whose_place_is_taken_asks_no_more_and_keeps_what_was_in_flight(
     assert asked.total() == len(asked) == ROWS
     rows = [row.example.text for row in harvest.stream_rows(ADDRESS)]
     assert len(rows) == len(set(rows)) == ROWS
+
+
+@dataclass
+class WallClock:
+    """Stands for the clock on the wall, which has moved when a machine wakes that slept."""
+
+    slept: float = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.slept
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    clock = WallClock()
+    monkeypatch.setattr("shared.stores.lease.time", clock)
+    return clock
+
+
+@pytest.mark.parametrize(("falls_asleep_at", "fails"), [(30, False), (30, True), (ROWS, True)])
+def test_a_machine_that_slept_past_its_lease_asks_nothing_more_where_another_one_writes(
+    store: StoreServer, tmp_path: Path, clock: WallClock, falls_asleep_at: int, fails: bool
+) -> None:
+    texts = write_texts(tmp_path)
+    asked: Counter[str] = Counter()
+
+    def answer(each: Asked) -> dict[str, object] | ErrorReply:
+        asked[find_text(each)] += 1
+        if asked.total() == falls_asleep_at:
+            store.put(LEASE, json.dumps({"owner": "another", "writer": "process 7 on another"}).encode())
+            clock.slept = 3600
+        time.sleep(0.02)
+        if fails and clock.slept:  # what was in flight broke off, and would be asked again
+            return ErrorReply(503, {"error": {"message": "busy"}})
+        logprobs = spread_logprobs(0.9)
+        return make_reply("good", {"good": logprobs.pop("positive"), "bad": logprobs.pop("negative")})
+
+    with FaultServer(answer=answer) as server:
+        command = make_command(texts, server.url)
+        done = CliRunner().invoke(harvest.cli.app, command)
+        assert done.exit_code == 1
+        assert (
+            "another run (process 7 on another), for this one had not renewed its lease for 60 minutes" in done.output
+        )
+        assert asked.total() == len(asked) <= falls_asleep_at + 4  # what was in flight
+        before = len(asked) - (asked.total() - falls_asleep_at + 1 if fails else 0)
+        assert MANIFEST not in store.list_keys() or not json.loads(store.get(MANIFEST))["shards"]
+        fails = False
+        store.delete(LEASE)
+        report = json.loads(CliRunner().invoke(harvest.cli.app, command).stdout)
+    assert report["kept"] == before
+    assert report["left"] == 0
+    rows = [row.example.text for row in harvest.stream_rows(ADDRESS)]
+    assert len(rows) == len(set(rows)) == ROWS
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_a_machine_that_slept_goes_on_where_nobody_took_its_place(
+    store: StoreServer, tmp_path: Path, clock: WallClock, published: bool
+) -> None:
+    texts = write_texts(tmp_path)
+    asked: Counter[str] = Counter()
+
+    def answer(each: Asked) -> dict[str, object]:
+        asked[find_text(each)] += 1
+        if asked.total() == 30:
+            store.delete(LEASE)
+            if published:  # by one that has ended by now
+                store.put(MANIFEST, store.get(MANIFEST).replace(b'"accuracy"', b'"f1"'))
+            clock.slept = 3600
+        time.sleep(0.01)
+        logprobs = spread_logprobs(0.9)
+        return make_reply("good", {"good": logprobs.pop("positive"), "bad": logprobs.pop("negative")})
+
+    with FaultServer(answer=answer) as server:
+        done = CliRunner().invoke(harvest.cli.app, make_command(texts, server.url))
+    assert done.exit_code == published, done.output
+    assert ("was written by" in done.output) == published
+    assert asked.total() == len(asked)
+    assert len(asked) <= 30 + 4 if published else len(asked) == ROWS
+
+
+def test_a_machine_that_wakes_without_its_store_goes_on_after_a_while(
+    store: StoreServer, tmp_path: Path, clock: WallClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = write_texts(tmp_path)
+    monkeypatch.setattr("harvest.asking.engine.CONFIRM_SECONDS", 0.01)
+    asked: Counter[str] = Counter()
+
+    def fail(method: str, key: str) -> Fault | None:
+        return "403" if asked.total() == 30 or clock.slept else None
+
+    def answer(each: Asked) -> dict[str, object]:
+        asked[find_text(each)] += 1
+        if asked.total() == 30:
+            clock.slept = 3600
+        logprobs = spread_logprobs(0.9)
+        return make_reply("good", {"good": logprobs.pop("positive"), "bad": logprobs.pop("negative")})
+
+    store.fail = fail
+    with FaultServer(answer=answer) as server:
+        done = CliRunner().invoke(harvest.cli.app, make_command(texts, server.url))
+        assert "Whether another run writes there is not known; this one goes on" in done.output
+        assert asked.total() == len(asked) == ROWS
+        store.fail = lambda method, key: None
+        store.delete(LEASE)
+        report = json.loads(CliRunner().invoke(harvest.cli.app, make_command(texts, server.url)).stdout)
+    assert (report["kept"], report["asked"]) == (ROWS, 0)
 
 
 def fail_test(*_: object) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from harvest.teachers.base import Confirm
 from harvest.teachers.batch.http import (
     BatchHttp,
     EndedError,
@@ -34,7 +35,7 @@ class Progress:
 
 
 class JobRunner:
-    """Takes jobs to Step.ENDED, looking at each every `poll` seconds.
+    """Takes jobs to Step.ENDED, looking at each every `poll` seconds; `confirm` is awaited before each is made.
 
     `creating` are those whose making is under way; `attempts` bounds the tries that come to nothing. `progress` is of
     the jobs that the provider works on, by name.
@@ -46,11 +47,12 @@ class JobRunner:
         protocol: BatchProtocol,
         ledger: Ledger,
         ended: asyncio.Event,
+        confirm: Confirm,
         poll: float,
         attempts: int,
     ) -> None:
         self._http, self._protocol, self._ledger, self._ended, self._poll = http, protocol, ledger, ended, poll
-        self._attempts = attempts
+        self._confirm, self._attempts = confirm, attempts
         self._tries: Counter[str] = Counter()  # that came to nothing, by job
         self.creating: set[str] = set()
         self.progress: dict[str, Progress] = {}
@@ -78,6 +80,7 @@ class JobRunner:
                 with _naming(job, "uploaded"):
                     upload = await self._protocol.upload(self._http, path, job.name)
                 job.move(Step.WRITTEN, upload=upload)
+            await self._confirm()
             if self._ended.is_set():
                 raise EndedError
             job.move(Step.CREATING)

@@ -13,7 +13,7 @@ from typing import Any
 
 from harvest.chat.dialects import recognise_host
 from harvest.chat.pricing import find_price
-from harvest.teachers.base import Deferred, Estimate, Probe, Remote, Reply, Request, Reread
+from harvest.teachers.base import Confirm, Deferred, Estimate, Probe, Remote, Reply, Request, Reread
 from harvest.teachers.batch.asking import BatchAsker, BatchBill
 from harvest.teachers.batch.collected import find_collected
 from harvest.teachers.batch.http import FIRST_WAIT_SECONDS, BatchHttp
@@ -57,6 +57,7 @@ class BatchTeacher:
         self._bill = BatchBill(self._usual, self._protocol.terms, self._endpoint.budget, ModelCheck(config.model))
         self._faults = Counter[str]()
         self._folder: Path | None = None
+        self._confirm: Confirm | None = None
         self._stream: JobStream | None = None
         self._runner: JobRunner | None = None
 
@@ -105,9 +106,9 @@ class BatchTeacher:
         """None: what may be billed is in a job that the ledger knows."""
         return frozenset()
 
-    def use_folder(self, folder: Path) -> None:
-        """Keep the ledger of jobs in `folder`."""
-        self._folder = folder
+    def use_folder(self, folder: Path, confirm: Confirm) -> None:
+        """Keep the ledger of jobs in `folder`, and await `confirm` before a job is made."""
+        self._folder, self._confirm = folder, confirm
 
     def check_access(self) -> None:
         """Raise UsageError where the key that requests need is not set, or cannot be one."""
@@ -140,9 +141,9 @@ class BatchTeacher:
         Raises TeacherError where the provider refuses all, after what has arrived has been yielded.
         """
         elicitation = self._endpoint.elicitation
-        if elicitation is None or self._folder is None:
+        if elicitation is None or self._folder is None or self._confirm is None:
             raise TeacherError("the endpoint was not probed, or has no folder for its jobs")
-        config, protocol = self._config, self._protocol
+        config, protocol, confirm = self._config, self._protocol, self._confirm
         secret = read_secret(self._endpoint.key_variable)
         ended = asyncio.Event()
         ledger = await asyncio.to_thread(Ledger, self._folder)
@@ -150,7 +151,7 @@ class BatchTeacher:
         headers, first_wait = partial(protocol.headers, secret.value), min(FIRST_WAIT_SECONDS, config.poll)
         with ThreadPoolExecutor(os.cpu_count(), "draw") as pool:
             async with BatchHttp(config, secret, headers, ended, self._faults, first_wait) as http:
-                runner = self._runner = JobRunner(http, protocol, ledger, ended, config.poll, config.attempts)
+                runner = self._runner = JobRunner(http, protocol, ledger, ended, confirm, config.poll, config.attempts)
                 questions = self._endpoint.make_questions(elicitation, pool)
                 asker = BatchAsker(questions, elicitation, config.votes, protocol, self._bill, secret)
                 limits = fit_limits(config, protocol.terms)

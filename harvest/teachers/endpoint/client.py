@@ -20,6 +20,7 @@ from tenacity import (
 )
 
 from harvest.chat.dialects import Dialect
+from harvest.teachers.base import Confirm
 from harvest.teachers.endpoint.budget import Budget, Worst
 from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.faults import NO_CONNECTION, Fault, Kind
@@ -86,7 +87,7 @@ class Client:
     """Sends requests under one limiter and one budget. An asynchronous context manager, bound to one event loop.
 
     `faults` counts what goes wrong, by cause. `http` is the session that it sends with, `dialect` and `key_header` are
-    what that asks with.
+    what that asks with. `confirm` is awaited before each attempt, where it is given.
 
     A reply that was answered 200 is final, whatever became of its body. 429 waits in the limiter and is asked again
     without end (but see `patience`); what may succeed on another attempt goes through tenacity's jittered backoff, with
@@ -102,8 +103,10 @@ class Client:
         faults: Counter[str],
         dialect: Dialect,
         key_header: str,
+        confirm: Confirm | None = None,
     ) -> None:
         self._config, self._secret, self._dialect = config, secret, dialect
+        self._confirm = confirm
         self._limiter, self._budget, self._faults = limiter, budget, faults
         self._slots = Slots([limiter])
         self.http = HttpSession(config, secret, dialect, key_header)
@@ -263,6 +266,8 @@ class Client:
     async def _reserve(self, request: ChatRequest, slot: Slot) -> int | None:
         """A ticket of the budget for one attempt; None where nothing more is sent."""
         ticket = None
+        if self._confirm is not None and not self.ending:
+            await self._confirm()
         if not self.ending:
             self._limiter.charge(slot, request.tokens)
             ticket = await self._budget.reserve(request.worst)

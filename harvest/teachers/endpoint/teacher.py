@@ -28,7 +28,7 @@ from harvest.chat.pricing import TEMPLATE_TOKENS, Price, Usage, find_price, gues
 from harvest.chat.prompts import build_prompt, describe_prompt
 from harvest.pictures import describe_preparing, fit_size, look_at_row
 from harvest.teachers.answering import LOGPROB_BYTES, describe_question
-from harvest.teachers.base import Estimate, Probe, Remote, Reply, Request, Reread, estimate_bytes
+from harvest.teachers.base import Confirm, Estimate, Probe, Remote, Reply, Request, Reread, estimate_bytes
 from harvest.teachers.endpoint.asker import Asked, Asker, ModelCheck
 from harvest.teachers.endpoint.bill import Bill
 from harvest.teachers.endpoint.budget import Budget
@@ -89,6 +89,7 @@ class EndpointTeacher:
         self._words = make_words(task)
         self._limiter = Limiter(_fit_concurrency(config.concurrency), config.rpm, config.tpm)
         self._faults = Counter[str]()
+        self._confirm: Confirm | None = None
         self._model_check = ModelCheck(config.model)
         self._elicitation = self._choose_elicitation()
         self._progress = (-PROGRESS_SECONDS, "")
@@ -189,8 +190,9 @@ class EndpointTeacher:
         if self._stream is not None:
             self._stream.abandon()
 
-    def use_folder(self, folder: Path) -> None:
-        """Nothing of its own outlasts a run."""
+    def use_folder(self, folder: Path, confirm: Confirm) -> None:
+        """Await `confirm` before each request; nothing of its own outlasts a run."""
+        self._confirm = confirm
 
     def make_questions(self, elicitation: Elicitation, pool: Executor, pictures: bool = True) -> Questions:
         """What makes its examples questions, asked so; it draws in `pool`."""
@@ -397,7 +399,7 @@ class EndpointTeacher:
         key_header = (named or host or known or COMPATIBLE).key_header
         secret = read_secret(self._key_variable)
         dialect = known or named or host or COMPATIBLE
-        return Client(config, secret, self._limiter, self._budget, self._faults, dialect, key_header)
+        return Client(config, secret, self._limiter, self._budget, self._faults, dialect, key_header, self._confirm)
 
     @contextmanager
     def _open_askers(self, client: Client) -> Iterator[Callable[[Elicitation, bool], Asker]]:

@@ -16,6 +16,10 @@ from tests.harvest.teachers.endpoint.endpoint_runs import TASK, make_examples
 PRICE_IN, PRICE_OUT = 2.0, 4.0  # US dollars a million tokens
 
 
+async def confirm() -> None:
+    """The folder is always this run's."""
+
+
 def make_teacher(server: BatchServer, folder: Path, **options: Any) -> BatchTeacher:
     """A teacher for `server`, of the OpenAI dialect unless `options` say otherwise, that keeps its jobs in `folder`."""
     known: dict[str, Any] = {
@@ -29,7 +33,7 @@ def make_teacher(server: BatchServer, folder: Path, **options: Any) -> BatchTeac
         "price_out": PRICE_OUT,
     }
     teacher = BatchTeacher(EndpointConfig(server.url, "m", **(known | options)), TASK)
-    teacher.use_folder(folder)
+    teacher.use_folder(folder, confirm)
     return teacher
 
 
