@@ -2,25 +2,25 @@
 
 import asyncio
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
+import orjson
+from aiohttp import ClientResponse
 
 from harvest.chat.dialects import BEARER, Dialect
 from harvest.teachers.endpoint.bodies import MAX_BODY_BYTES, Body
 from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.faults import Fault, classify_exception, classify_response
 from harvest.teachers.endpoint.secret import Secret
-from harvest.teachers.endpoint.transport import AiohttpTransport
+from harvest.teachers.endpoint.transport import Transport, read_chunks, take_whole
 from shared.errors import UsageError
 from shared.secrets import hide_secrets
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """What a request brought: the body `raw` of a success, with a `problem` where it is not whole; or a `fault`."""
 
     raw: bytes | None = None
@@ -38,9 +38,8 @@ class HttpSession:
 
     def __init__(self, config: EndpointConfig, secret: Secret, dialect: Dialect, key_header: str) -> None:
         self._config, self._secret, self._dialect, self._key_header = config, secret, dialect, key_header
-        base_url = strip_version(config.endpoint) if dialect.beside_v1 else config.endpoint
-        self._url = httpx.URL(join_path(base_url, dialect.chat_path))
-        self._timeout = httpx.Timeout(None, connect=config.connect_timeout, read=config.read_timeout).as_dict()
+        self._beside = strip_version(config.endpoint)
+        self._url = join_path(self._beside if dialect.beside_v1 else config.endpoint, dialect.chat_path)
 
     async def __aenter__(self) -> "HttpSession":
         headers = {
@@ -51,68 +50,53 @@ class HttpSession:
         if self._secret.value:
             bearer = self._key_header == BEARER
             headers[self._key_header] = f"Bearer {self._secret.value}" if bearer else self._secret.value
-        self._headers = httpx.Headers(headers).raw
-        self._transport = AiohttpTransport(find_proxy(self._config.endpoint))
-        self._http = httpx.AsyncClient(transport=self._transport, headers=headers, trust_env=False)
+        self._transport = Transport(headers, find_proxy(self._config.endpoint))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        await self._transport.aclose()
 
     async def post(self, body: bytes, key: str, read_timeout: float, path: str | None = None) -> Received:
         """Ask the route once. `key` is that of idempotency; the reply is waited for `read_timeout` seconds.
 
         `path` is another route, beside the chat's "/v1".
         """
-        url = self._url
-        if path is not None:
-            url = httpx.URL(join_path(strip_version(self._config.endpoint), path))
+        url = self._url if path is None else join_path(self._beside, path)
+        headers = {"Idempotency-Key": key}
         try:
-            response = await self._transport.handle_async_request(self._build_request(url, body, key, read_timeout))
+            response = await self._transport.send(
+                "POST", url, body, self._config.connect_timeout, read_timeout, headers
+            )
             raw, problem = await self._read(response)
-            if response.is_success:
+            if 200 <= response.status < 300:
                 return Received(raw, problem)
-            fault = classify_response(response.status_code, response.headers, raw, self._dialect.signs)
+            fault = classify_response(response.status, response.headers, raw, self._dialect.signs)
         except Exception as error:
             fault = classify_exception(error)
         return Received(fault=self._clean(fault))
 
     async def fetch_json(self, path: str, body: Any = None) -> Any:
         """The JSON at `path`, a free route beside the chat's "/v1", None where the server has none. One attempt."""
-        url = join_path(strip_version(self._config.endpoint), path)
+        config = self._config
+        method, sent = ("GET", None) if body is None else ("POST", orjson.dumps(body))
         try:
-            request = self._http.build_request("GET" if body is None else "POST", url, json=body)
-            request.extensions["timeout"] = self._timeout
-            response = await self._http.send(request, stream=True)
+            response = await self._transport.send(
+                method, join_path(self._beside, path), sent, config.connect_timeout, config.read_timeout
+            )
             raw, problem = await self._read(response)
-            return json.loads(raw) if response.status_code == 200 and problem is None else None
+            return json.loads(raw) if response.status == 200 and problem is None else None
         except (httpx.HTTPError, ValueError):
             return None
 
-    def _build_request(self, url: httpx.URL, body: bytes, key: str, read_timeout: float) -> httpx.Request:
-        # Built and sent without httpx.AsyncClient.send: its cookies, redirects and authentication flows, none of which
-        # are wanted here, would cost more than all else that is done for a row.
-        return httpx.Request(
-            "POST",
-            url,
-            headers=[*self._headers, (b"Idempotency-Key", key.encode())],
-            stream=httpx.ByteStream(body),
-            extensions={"timeout": {**self._timeout, "read": read_timeout}},
-        )
-
-    async def _read(self, response: httpx.Response) -> tuple[bytes, str | None]:
+    async def _read(self, response: ClientResponse) -> tuple[bytes, str | None]:
         """The body, inflated and without the API key; and, where it is not whole, why. Bounded: see bodies."""
-        if isinstance(response.stream, httpx.ByteStream):  # it came with its headers, as it is, and needs no clock
-            whole = b"".join(response.stream)
-            if len(whole) <= MAX_BODY_BYTES:
-                return self._secret.clean_bytes(whole), None
-            body = Body("")
-            body.add(whole)
-            return self._secret.clean_bytes(bytes(body.data), cut=True), body.problem
-        body = Body(response.headers.get("content-encoding", ""))
+        whole = take_whole(response, MAX_BODY_BYTES)
+        if whole is not None:  # it came with its headers, and needs no clock
+            return self._secret.clean_bytes(whole), None
+        body = Body(response.headers.get("Content-Encoding", ""))
         try:
             async with asyncio.timeout(self._config.body_timeout):
-                async for chunk in response.aiter_raw():
+                async for chunk in read_chunks(response):
                     if not body.add(chunk):
                         break
                 else:
@@ -120,7 +104,7 @@ class HttpSession:
         except Exception as error:
             body.problem = f"the body broke off after {len(body.data)} bytes ({type(error).__name__})"
         finally:
-            await response.aclose()
+            response.close()
         return self._secret.clean_bytes(bytes(body.data), cut=body.problem is not None), body.problem
 
     def _clean(self, fault: Fault) -> Fault:
