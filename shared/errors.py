@@ -7,6 +7,7 @@ Error                     exit code 1
 ├── DataError             a row or a column of a task cannot be used; names file and row
 ├── DiskError             a file or a folder cannot be written
 ├── StoreError            an object store cannot be used, or refuses
+├── ClusterError          a Ray cluster cannot be reached, or its machines lack what is needed
 ├── LockedError           another process writes to a shard folder, or trains in a run's folder
 ├── StoppedError          exit code 75: a signal stopped a training, whose checkpoint is kept
 ├── ShardError            a shard folder cannot be used
@@ -50,6 +51,10 @@ class DiskError(Error):
 
 class StoreError(Error):
     """An object store cannot be reached, or refuses what is asked of it."""
+
+
+class ClusterError(Error):
+    """A Ray cluster cannot be reached, or its machines do not have what the work needs."""
 
 
 class LockedError(Error):

@@ -2,37 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite, nan
 from typing import Annotated
 
+from shared.cluster import check_address, check_resources, parse_resources, show_resources
 from shared.errors import UsageError
 from shared.options import Option, check_options
-from shared.suggestions import suggest
 
-RESOURCES = ("cpus", "gpus")
-RAY = "ray"
 _PANEL = "Replicas"
-
-
-def parse_resources(text: str) -> dict[str, float]:
-    """Read `gpus=1,cpus=2` as amounts by name. Raises ValueError that says what to give."""
-    amounts: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, number = part.strip().partition("=")
-        if name not in RESOURCES:
-            raise ValueError(suggest(name, RESOURCES, there="a replica can be given"))
-        try:
-            amounts[name] = float(number)
-        except ValueError:
-            amounts[name] = nan
-        if not isfinite(amounts[name]):
-            raise ValueError(f"give a number, {name}=1")
-    return amounts
-
-
-def show_resources(amounts: Mapping[str, float]) -> str:
-    """Write amounts as `parse_resources` reads them."""
-    return ",".join(f"{name}={amount:g}" for name, amount in amounts.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +47,9 @@ class PoolConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.cluster is not None and self.cluster != RAY and not self.cluster.startswith(f"{RAY}://"):
-            raise UsageError(f"--on {self.cluster}: replicas run on ray, or on ray://HOST:10001")
+        if self.cluster is not None:
+            check_address(self.cluster, "replicas run")
         if self.replicas is None and (self.cluster is not None or self.per_replica is not None):
             option = "--per-replica" if self.cluster is None else "--on"
             raise UsageError(f"{option} says where replicas run: give their number with --replicas")
-        for name, amount in (self.per_replica or {}).items():
-            if amount < 0 or (name == "gpus" and amount > 1 and amount % 1):
-                raise UsageError(f"--per-replica {name}={amount:g}: give 0 or more; beyond one GPU, whole ones")
-            if name == "cpus" and (amount < 1 or amount % 1):
-                raise UsageError(f"--per-replica {name}={amount:g}: give whole cores, 1 or more")
+        check_resources("--per-replica", self.per_replica or {})

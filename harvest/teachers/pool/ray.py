@@ -4,9 +4,6 @@ An actor that waits for a place makes an autoscaling cluster grow. Documentation
 """
 
 import asyncio
-import logging
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,42 +11,29 @@ from threading import Lock
 from typing import Any
 
 from harvest.pictures.look import read_picture
-from harvest.teachers.pool.config import RAY
 from harvest.teachers.pool.messages import Batch, Close, FromReplica, Means, Said, Settings, ToReplica
 from harvest.teachers.pool.replica import Replica
+from shared.cluster import join_cluster
 from shared.console import say
-from shared.errors import DataError, TeacherError
+from shared.errors import DataError
 from shared.example import RowPicture
 
 CLOSING_SECONDS = 20.0  # an engine of a replica's own may take 15 of them
 WAITING_SECONDS = 30.0  # for a place, before that is said
-REACHED_SECONDS = 10.0
-_ADDRESS = "RAY_ADDRESS"
-_STATISTICS = "RAY_USAGE_STATS_ENABLED"  # Ray sends its makers none, unless the user's own environment says so
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}  # Ray shows all that a machine has to whoever asked for none
 
 
 class RayHost:
     """Has Ray place the replicas of `settings`, each with the `amounts` of cpus and gpus.
 
-    `address` is "ray", the cluster that RAY_ADDRESS names, or that this machine is part of, or one of this machine
-    alone; or "ray://HOST:PORT". A program that is connected already stays so. Raises TeacherError where it cannot be
-    reached.
+    `address` is as in join_cluster. Raises ClusterError where it cannot be reached.
     """
 
     def __init__(self, settings: Settings, address: str, amounts: Mapping[str, float]) -> None:
         import ray
 
-        os.environ.setdefault(_STATISTICS, "0")
         self._settings, self._amounts = settings, amounts
-        self._is_own = not ray.is_initialized()
-        if self._is_own:
-            check_reachable(address)
-            try:
-                ray.init(None if address == RAY else address, log_to_driver=False, logging_level=logging.ERROR)
-            except Exception as error:  # of many kinds, none of which is documented
-                raise make_unreachable(address, " ".join(str(error).split())) from None
-
+        self._is_own = join_cluster(address)
         found = ray.cluster_resources().get("GPU", 0)
         if found and not amounts["gpus"]:
             say(f"the cluster has {found:g} GPUs, and replicas have none: --per-replica gpus=1 gives each one")
@@ -64,26 +48,6 @@ class RayHost:
 
         if self._is_own:
             ray.shutdown()
-
-
-def check_reachable(address: str) -> None:
-    """Raise TeacherError where nothing listens at the address of the cluster: Ray itself would try for many minutes."""
-    named = os.environ.get(_ADDRESS, "") if address == RAY else address
-    host, _, port = named.removeprefix(f"{RAY}://").rpartition(":")
-    if host and port.isdecimal():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), REACHED_SECONDS).close()
-        except (OSError, OverflowError) as error:
-            raise make_unreachable(f"{address}, {named}" if address == RAY else address, str(error)) from None
-
-
-def make_unreachable(address: str, why: str) -> TeacherError:
-    """The error that says that a cluster cannot be reached."""
-    return TeacherError(
-        f"--on {address}: no Ray cluster can be reached there ({why}). Nothing was asked. `ray status` on its head "
-        f"says how it is; {_ADDRESS}=HOST:6379 names one that this machine is part of, and ray://HOST:10001 any. One "
-        "that asks for a token (`ray get-auth-token`) wants RAY_AUTH_MODE=token here, too"
-    )
 
 
 class RayLink:

@@ -7,9 +7,8 @@ import pytest
 
 from harvest.config import HarvestConfig, PoolConfig, TeacherChoice
 from harvest.job import plan_harvest
-from harvest.teachers.pool.ray import check_reachable
 from harvest.teachers.registry import TeacherEntry, register_teacher
-from shared.errors import MissingExtraError, TeacherError, UsageError
+from shared.errors import MissingExtraError, UsageError
 from tests.harvest.teachers.pool.conftest import choose_task
 from tests.harvest.teachers.pool.echo_teacher import EchoConfig, EchoTeacher
 
@@ -37,12 +36,3 @@ def test_what_is_not_here_is_said_before_anything_is_planned(tmp_path: Path, mon
         plan_harvest(HarvestConfig(task, teacher, PoolConfig(2, per_replica={"gpus": 2.0})))
     with pytest.raises(MissingExtraError, match=r"pip install 'harvest-distill\[ray\]'"):
         plan_harvest(HarvestConfig(task, teacher, PoolConfig(2, "ray")))
-
-
-@pytest.mark.parametrize(
-    ("cluster", "named"), [("ray", "127.0.0.1:1"), ("ray", "ray://127.0.0.1:1"), ("ray://127.0.0.1:1", "")]
-)
-def test_a_cluster_that_is_not_there_is_said_at_once(cluster: str, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", named)
-    with pytest.raises(TeacherError, match=r"--on ray.*127.0.0.1:1: no Ray cluster can be reached there .*refused"):
-        check_reachable(cluster)
