@@ -9,11 +9,11 @@ makes `label` an int64, which is what the `datasets` library wants of a column w
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ import pyarrow.compute as pc
 
 from shared.example import Example, Message
 from shared.topk import round_logprobs
+
+if TYPE_CHECKING:
+    import polars as pl
 
 SCHEMA_VERSION = 3
 _VERSION_KEY = b"harvest_distill.schema_version"
@@ -223,10 +226,59 @@ def rows_to_batch(rows: Sequence[Row], schema: pa.Schema) -> pa.RecordBatch:
     }
     for name in _EXAMPLE_FIELDS:
         columns[name] = [getattr(r.example, name) for r in rows]
-    for name in _ANSWER_FIELDS:
-        columns[name] = [getattr(r.answer, name) for r in rows]
     columns["messages"] = [_spell_messages(messages) for messages in columns["messages"]]
-    return pa.record_batch([make_column(columns[field.name], field) for field in schema], schema=schema)
+    answers = answers_to_batch([r.answer for r in rows], find_vector_type(schema))
+    made = [
+        answers[field.name] if field.name in _ANSWER_FIELDS else make_column(columns[field.name], field)
+        for field in schema
+    ]
+    return pa.record_batch(made, schema=schema)
+
+
+def answer_schema(vector_type: pa.DataType | None = None) -> pa.Schema:
+    """Build the Arrow schema of an answer: those columns of row_schema, without its metadata."""
+    return pa.schema([field for field in row_schema(vector_type) if field.name in _ANSWER_FIELDS])
+
+
+def answers_to_batch(answers: Sequence[Answer], vector_type: pa.DataType | None = None) -> pa.RecordBatch:
+    """`answers` as one Arrow record batch of answer_schema."""
+    schema = answer_schema(vector_type)
+    columns = [make_column([getattr(one, field.name) for one in answers], field) for field in schema]
+    return pa.record_batch(columns, schema=schema)
+
+
+def batch_to_answers(batch: pa.RecordBatch | pa.Table) -> Iterator[Answer]:
+    """The answers of what has all columns of answer_schema."""
+    columns = {name: batch[name].to_pylist() for name in _ANSWER_FIELDS if name not in ("status", "embedding")}
+    statuses, vectors = batch["status"].to_pylist(), batch["embedding"]
+    for number, values in enumerate(zip(*columns.values(), strict=True)):
+        vector = vectors[number].values
+        yield Answer(
+            Status(statuses[number]),
+            embedding=None if vector is None else vector.to_numpy(zero_copy_only=False),
+            **dict(zip(columns, values, strict=True)),
+        )
+
+
+def join_batch(requests: "pl.DataFrame", answers: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Put answers (answer_schema) beside their examples and requests; one Arrow record batch of `schema`.
+
+    `requests` has the other columns of row_schema, one row an answer, in polars' types: texts, lists and numbers.
+    """
+    import polars as pl
+
+    table = requests.to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
+    made = [
+        answers[field.name] if field.name in _ANSWER_FIELDS else _cast_column(table[field.name], field.type)
+        for field in schema
+    ]
+    return pa.record_batch(made, schema=schema)
+
+
+def _cast_column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    if column.null_count == len(column):
+        return pa.nulls(len(column), kind)
+    return column.combine_chunks().cast(kind)
 
 
 def make_column(values: Sequence[Any], field: pa.Field) -> pa.Array:

@@ -6,10 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from time import monotonic
 
+from harvest.asking.planned import AnsweredRows, encode_answered
 from harvest.asking.reserve import DiskReserve
 from shared.console import say
 from shared.errors import DiskError, Error, LockedError
-from shared.schema import Row
 from shared.shards import TeacherFolder
 
 COMMIT_SECONDS = 0.1  # how long a reply may wait for others to share an fsync with
@@ -40,7 +40,7 @@ class GroupCommit:
         self._lost: LockedError | None = None
         self._seal_at: dict[str, int] = {}  # bytes of a journal, by split
         self._begun: dict[str, float] = {}  # when the first row of a journal came, by split
-        self._rows: dict[str, list[Row]] = {}
+        self._rows: dict[str, list[AnsweredRows]] = {}
         self._waiting = 0
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -66,13 +66,13 @@ class GroupCommit:
         if cancel is not None:
             raise cancel
 
-    async def put(self, split: str, row: Row) -> None:
-        """Take a row; waits while too many wait for the disk. Raises what stopped the writing, if anything did."""
+    async def put(self, rows: AnsweredRows) -> None:
+        """Take rows; waits while too many wait for the disk. Raises what stopped the writing, if anything did."""
         await self._has_room.wait()
         if self._task.done():
             self._task.result()
-        self._rows.setdefault(split, []).append(row)
-        self._waiting += 1
+        self._rows.setdefault(rows.rows.split, []).append(rows)
+        self._waiting += len(rows.numbers)
         if self._waiting >= BUFFERED_ROWS:
             self._has_room.clear()
 
@@ -93,16 +93,16 @@ class GroupCommit:
         finally:
             self._has_room.set()  # a writer that failed must not leave anybody waiting
 
-    def _write(self, rows: Mapping[str, Sequence[Row]]) -> None:
+    def _write(self, rows: Mapping[str, Sequence[AnsweredRows]]) -> None:
         for split, some in rows.items():
-            before = self._folder.unsealed_bytes(split)
+            before, batch = self._folder.unsealed_bytes(split), encode_answered(some, self._folder.schema)
             try:
-                self._folder.append(split, some)
+                self._folder.append_batch(split, batch)
             except DiskError:
                 if not self._reserve.spend():
                     raise
-                self._folder.append(split, some)
-            self._reserve.note(len(some), self._folder.unsealed_bytes(split) - before)
+                self._folder.append_batch(split, batch)
+            self._reserve.note(batch.num_rows, self._folder.unsealed_bytes(split) - before)
         self._folder.commit()
         # A seal would wait for an upload, of another worker's too, and rows for the seal.
         if self._is_uploading() or (self._uploader is not None and self._folder.is_held):

@@ -8,7 +8,7 @@ what is in flight arrive; whatever but the disk ends a run, a reply of a remote 
 import asyncio
 import signal
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field, replace
 
@@ -19,8 +19,9 @@ from harvest.asking.inflight import InFlightLog
 from harvest.asking.interrupt import DRAIN_SECONDS, Interrupt
 from harvest.asking.pictures import keep_pictures
 from harvest.asking.plan import Action, Plan, request_key
+from harvest.asking.planned import AnsweredRows, AnswerOutcome, Place, PlannedRows, list_outcomes, place_answers
 from harvest.asking.reserve import NEARLY_FULL, RESERVE_BYTES, DiskReserve
-from harvest.teachers.base import Reply, Request, Teacher, find_progress
+from harvest.teachers.base import ReplyBatch, Request, Teacher, find_progress, stream_batches
 from shared.causes import count_causes
 from shared.console import Tracker, say
 from shared.errors import DiskError, LockedError, StoreError, TooManyFailuresError
@@ -92,7 +93,7 @@ class Engine:
         self._leaving: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
         self._keys = RequestKeys(teacher.recipe())
-        self._splits: dict[str, str] = {}  # of the requests in flight, by key: a plan asks each key once
+        self._asked: dict[str, Place] = {}  # what is in flight, by key: a plan asks each key once
         self._recent_failures: deque[bool] = deque(maxlen=FAILURES_LOOKED_AT)
         self._failures = 0  # of those
         # A written answer that was cut is still a text; a label or a number that was cut is nothing.
@@ -168,44 +169,49 @@ class Engine:
 
     async def _ask_all(self, in_flight: InFlightLog) -> None:
         # One stream over all splits: between two, hundreds of connections would idle, close and be made again.
-        async with aclosing(self._teacher.answer(self._requests(in_flight))) as replies:
-            async for reply in replies:
-                request = reply.request
-                self.outcome.asked += 1
-                split = self._splits[request.key]
-                if reply.pictures or reply.audio:  # before the row: none may name a picture that a crash took
-                    await asyncio.to_thread(self._keep_files, reply)
-                await self._keep(split, Row(request.example, request.key, request.draw, reply.answer))
-                del self._splits[request.key]
-                self._watch_failures(reply)
+        async with aclosing(stream_batches(self._teacher, self._requests(in_flight))) as batches:
+            async for batch in batches:
+                self.outcome.asked += len(batch.requests)
+                if batch.pictures or batch.audio:  # before the rows: none may name a picture that a crash took
+                    await asyncio.to_thread(self._keep_files, batch)
+                keys = [request.key for request in batch.requests]
+                outcomes = list_outcomes(batch.answers)
+                self._count(outcomes)
+                for rows in place_answers([self._asked[key] for key in keys], keys, batch.answers):
+                    await self._put(rows)
+                for key in keys:
+                    del self._asked[key]
+                self._watch_failures(batch.requests, outcomes)
         if self._remote is not None:
             self._note_stop(self._remote.stopped)
 
     async def _requests(self, in_flight: InFlightLog) -> AsyncIterator[Request]:
         """The requests as the teacher has room for them; rows that need none are written on the way."""
         for split in self._plan.actions:
-            rows = self._plan.rows(self._loaded, split, Action.ASK, Action.CARRY, Action.FAIL)
-            for example, draw, action in rows:
-                await self._confirm_place()
-                if self.outcome.stopped is not None or self._too_many is not None:
-                    return  # the teacher lets what is in flight arrive, and ends
-                key, problem = request_key(self._keys, self._teacher, example, draw)
-                if action == Action.CARRY:
-                    await self._keep(split, Row(example, key, draw, Answer(Status.UNASKED)))
-                elif problem is not None:
-                    await self._keep(split, Row(example, key, draw, Answer(Status.FAILED, error=problem)))
-                elif self._note_leaving(in_flight, key):
-                    self._splits[key] = split
-                    yield Request(key, example, draw)
-                else:
-                    self._stop_full()
-                    return
+            planned = self._plan.rows(self._loaded, split, Action.ASK, Action.CARRY, Action.FAIL)
+            for rows, examples in planned:
+                described = zip(examples, rows.draws.tolist(), rows.actions.tolist(), strict=True)
+                for number, (example, draw, action) in enumerate(described):
+                    await self._confirm_place()
+                    if self.outcome.stopped is not None or self._too_many is not None:
+                        return  # the teacher lets what is in flight arrive, and ends
+                    key, problem = request_key(self._keys, self._teacher, example, draw)
+                    if action == Action.CARRY:
+                        await self._keep(rows, number, key, Answer(Status.UNASKED))
+                    elif problem is not None:
+                        await self._keep(rows, number, key, Answer(Status.FAILED, error=problem))
+                    elif self._note_leaving(in_flight, key):
+                        self._asked[key] = Place(rows, number)
+                        yield Request(key, example, draw)
+                    else:
+                        self._stop_full()
+                        return
 
     def _note_leaving(self, in_flight: InFlightLog, key: str) -> bool:
         """Note that a request leaves; false where it must not, for its row might find no room."""
-        if not self._reserve.covers(len(self._splits) + 1):
+        if not self._reserve.covers(len(self._asked) + 1):
             return False
-        if self._is_deferred:  # the teacher keeps account itself of what it has sent
+        if self._remote is None or self._is_deferred:  # nothing is paid; or the teacher keeps account of what it sent
             return True
         try:
             in_flight.add(key)
@@ -252,36 +258,47 @@ class Engine:
         """Note why the run ends early; what came first counts."""
         self.outcome.stopped = self.outcome.stopped or why
 
-    def _keep_files(self, reply: Reply) -> None:
+    def _keep_files(self, batch: ReplyBatch) -> None:
         try:
-            self._write_files(reply)
+            self._write_files(batch)
         except DiskError:
             if not self._reserve.spend():
                 raise
-            self._write_files(reply)
+            self._write_files(batch)
 
-    def _write_files(self, reply: Reply) -> None:
-        keep_pictures(self._folder.path, reply.pictures)
-        if reply.audio is not None:
-            keep_audio(self._folder.path, reply.request.key, reply.audio)
+    def _write_files(self, batch: ReplyBatch) -> None:
+        keep_pictures(self._folder.path, batch.pictures)
+        for key, audio in batch.audio.items():
+            keep_audio(self._folder.path, key, audio)
 
-    async def _keep(self, split: str, row: Row) -> None:
-        self.outcome.statuses[row.answer.status] += 1
-        if row.answer.error is not None:
-            count_causes(self.outcome.causes, [f"{row.answer.status}: {row.answer.error[:CAUSE_LENGTH]}"])
-        self.outcome.cost_usd = sum_costs((self.outcome.cost_usd, row.answer.cost_usd))
-        await self._writer.put(split, row)
-        self._tracker.advance(1, self._describe_progress())
+    async def _keep(self, rows: PlannedRows, number: int, key: str, answer: Answer) -> None:
+        """Keep an answer that no teacher gave."""
+        self._count(list_outcomes((answer,)))
+        await self._put(AnsweredRows(rows, (number,), (key,), (answer,)))
+
+    def _count(self, outcomes: Iterable[AnswerOutcome]) -> None:
+        outcome, cost_usd = self.outcome, self.outcome.cost_usd
+        for status, error, cost in outcomes:
+            outcome.statuses[status] += 1
+            if error is not None:
+                count_causes(outcome.causes, [f"{status}: {error[:CAUSE_LENGTH]}"])
+            cost_usd = sum_costs((cost_usd, cost)) if cost != 0 else cost_usd
+        outcome.cost_usd = cost_usd
+
+    async def _put(self, rows: AnsweredRows) -> None:
+        await self._writer.put(rows)
+        self._tracker.advance(len(rows.numbers), self._describe_progress())
 
     def _copy_split(self, split: str) -> None:
         """Give the rows that say the same as another its answer. They cost nothing, and their bill says so."""
         wanted: dict[str, list[Example]] = {}
-        for example, draw, _ in self._plan.rows(self._loaded, split, Action.COPY):
-            key, _ = request_key(self._keys, self._teacher, example, draw)
-            wanted.setdefault(key, []).append(example)
-            if len(wanted) == COPIED_AT_ONCE:
-                self._copy_rows(split, wanted)
-                wanted = {}
+        for rows, examples in self._plan.rows(self._loaded, split, Action.COPY):
+            for example, draw in zip(examples, rows.draws.tolist(), strict=True):
+                key, _ = request_key(self._keys, self._teacher, example, draw)
+                wanted.setdefault(key, []).append(example)
+                if len(wanted) == COPIED_AT_ONCE:
+                    self._copy_rows(split, wanted)
+                    wanted = {}
         self._copy_rows(split, wanted)
 
     def _copy_rows(self, split: str, wanted: dict[str, list[Example]]) -> None:
@@ -298,22 +315,25 @@ class Engine:
             self.outcome.statuses[copy.answer.status] += 1
         self._tracker.advance(len(copies), self._describe_progress())
 
-    def _watch_failures(self, reply: Reply) -> None:
-        recent = self._recent_failures
-        if len(recent) == FAILURES_LOOKED_AT:
-            self._failures -= recent[0]  # which makes room
-        recent.append(reply.answer.status in self._useless)
-        self._failures += recent[-1]
-        failures, seen = self._failures, len(recent)
-        if seen >= FAILURES_AT_LEAST and failures > self._failure_limit * seen:
-            if self._is_deferred and self._remote is not None:
-                self._remote.end()  # what is in flight takes hours
-            self._too_many = TooManyFailuresError(
-                f"{failures} of the last {seen} requests brought no answer, more than --failure-limit "
-                f"{self._failure_limit} allows; the last one ({reply.request.example.sample_id}): "
-                f"{reply.answer.error}. Everything that was "
-                f"answered is kept. Mend the cause, then ask these rows again with --retry {reply.answer.status}"
-            )
+    def _watch_failures(self, requests: Sequence[Request], outcomes: Iterable[AnswerOutcome]) -> None:
+        recent, useless = self._recent_failures, self._useless
+        for request, (status, error, _) in zip(requests, outcomes, strict=True):
+            if len(recent) == FAILURES_LOOKED_AT:
+                self._failures -= recent[0]  # which makes room
+            recent.append(status in useless)
+            self._failures += recent[-1]
+            if len(recent) >= FAILURES_AT_LEAST and self._failures > self._failure_limit * len(recent):
+                self._note_too_many(request, status, error)
+
+    def _note_too_many(self, last: Request, status: Status, error: str | None) -> None:
+        if self._is_deferred and self._remote is not None:
+            self._remote.end()  # what is in flight takes hours
+        self._too_many = TooManyFailuresError(
+            f"{self._failures} of the last {len(self._recent_failures)} requests brought no answer, more than "
+            f"--failure-limit {self._failure_limit} allows; the last one ({last.example.sample_id}): {error}. "
+            "Everything that was answered is kept. Mend the cause, then ask these rows again with --retry "
+            f"{status}"
+        )
 
     def _stop(self, told: signal.Signals) -> None:
         """Ask nothing more and let what is in flight arrive; leave it behind at a second Ctrl-C, or when time is up."""
@@ -327,9 +347,9 @@ class Engine:
                 self._remote.end()
         if told in ENDING and self._leaving is None:
             self._leaving = asyncio.get_running_loop().call_later(self._drain, self._leave)
-        if self._splits and not self._is_deferred:
+        if self._asked and not self._is_deferred:
             until = "another Ctrl-C leaves them behind" if self._leaving is None else f"for {self._drain:g} s, --drain"
-            say(f"{told.name}: nothing more is asked; {len(self._splits):,} requests in flight may arrive ({until})")
+            say(f"{told.name}: nothing more is asked; {len(self._asked):,} requests in flight may arrive ({until})")
 
     def _leave(self) -> None:
         """Leave behind what is in flight. Of a remote teacher, what has arrived is paid for and still handed over."""
@@ -344,12 +364,9 @@ class Engine:
 
     def _say_left(self) -> None:
         """Say how many requests a run has left behind, and what that means."""
-        if self._splits and not self._is_deferred:
-            twice = " and may be paid twice" if self._remote is not None else ""
-            say(
-                f"{len(self._splits):,} requests were left behind in flight: the next run asks them again{twice}. "
-                "`harvest status` counts them"
-            )
+        if self._asked and not self._is_deferred:
+            paid = " and may be paid twice. `harvest status` counts them" if self._remote is not None else ""
+            say(f"{len(self._asked):,} requests were left behind in flight: the next run asks them again{paid}")
 
     def measure(self) -> dict[str, int | float | None]:
         """Give how far the run is in numbers, named as a harvest's report names them."""

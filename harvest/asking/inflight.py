@@ -1,4 +1,4 @@
-"""Which requests were handed to a teacher and not journalled yet: what a crash may have left to be billed twice.
+"""Which requests were handed to a remote teacher and not journalled: what a crash may have left to be billed twice.
 
 A log of 32-byte request keys beside the journal, written before a request leaves. It needs no fsync: what a killed
 process wrote is the kernel's to keep, and after a power loss the count is a lower bound.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from harvest.asking.find_kept import FAILED, UNASKED, Claims, Digests, KeptRows, Match, SourceRows
+from harvest.asking.planned import PlannedRows
 from harvest.asking.select import Bools, Selection
 from harvest.asking.wishes import Estimates, Wishes, take_starts
 from harvest.pictures import fetch_pictures
@@ -133,10 +134,10 @@ class Plan:
         """Whether a row of a split has one of `actions`."""
         return bool(np.isin(self.actions[split], actions).any())
 
-    def rows(self, loaded: LoadedTask, split: str, *actions: Action) -> Iterator[tuple[Example, int, Action]]:
-        """The rows of a split that have one of `actions`, each with its draw; the source is read if there are any.
+    def rows(self, loaded: LoadedTask, split: str, *actions: Action) -> Iterator[tuple[PlannedRows, Iterator[Example]]]:
+        """The rows of a split that have one of `actions`, some thousand at once; the source is read if there are any.
 
-        Examples come in the source's order, and the draws of one after each other.
+        They come in the source's order, and the draws of one after each other; beside the columns the same as examples.
         """
         if not self.has(split, *actions):
             return
@@ -144,10 +145,12 @@ class Plan:
         for _, frame in loaded.frames([split], pictures=loaded.task.has_pictures):
             of_frame = self.actions[split][:, start : start + frame.height]
             start += frame.height
-            wanted: Bools = np.isin(of_frame, actions)
-            for place, example in _pick_examples(frame, np.logical_or.reduce(wanted, axis=0)):
-                for draw in np.flatnonzero(wanted[:, place]).tolist():
-                    yield example, draw, Action(of_frame[draw, place])
+            places, draws = np.nonzero(np.isin(of_frame, actions).T)
+            if len(places):
+                wanted = frame if np.array_equal(places, np.arange(frame.height)) else frame[places]
+                columns = wanted.drop("pictures", strict=False)
+                rows = PlannedRows(split, columns, draws.astype(np.int32), of_frame[draws, places])
+                yield rows, make_examples(wanted)
 
 
 def make_plan(

@@ -4,11 +4,14 @@ A teacher takes a stream of requests and gives back a stream of replies in any o
 are its own affair; durability, resume, budget and progress are the engine's.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
+
+import pyarrow as pa
 
 from shared.example import Example
 from shared.schema import Answer
@@ -41,6 +44,23 @@ class Reply:
     answer: Answer
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     audio: bytes | None = None
+
+
+# One answer after the other, or as a record batch of shared.schema.answer_schema.
+Answers: TypeAlias = Sequence[Answer] | pa.RecordBatch
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyBatch:
+    """The answers to several requests, in their order; `pictures` and `audio` of all of them, as in a Reply.
+
+    `audio` is by the key of its request.
+    """
+
+    requests: Sequence[Request]
+    answers: Answers
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    audio: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +138,24 @@ def find_maybe_billed(teacher: "Teacher") -> float:
     """
     amount: float = getattr(teacher.remote, "maybe_billed_usd", 0.0)
     return amount
+
+
+def stream_batches(teacher: "Teacher", requests: AsyncIterator[Request]) -> AsyncGenerator[ReplyBatch, None]:
+    """Have a teacher answer, and give its replies as batches: of one each, unless it makes batches itself.
+
+    A teacher that has many answers at once, as columns, gives them by a method `answer_batches`, of which `answer` is
+    the same one by one.
+    """
+    own: Callable[[AsyncIterator[Request]], AsyncGenerator[ReplyBatch, None]] | None
+    own = getattr(teacher, "answer_batches", None)
+    return _wrap_replies(teacher, requests) if own is None else own(requests)
+
+
+async def _wrap_replies(teacher: "Teacher", requests: AsyncIterator[Request]) -> AsyncGenerator[ReplyBatch, None]:
+    async with aclosing(teacher.answer(requests)) as replies:
+        async for reply in replies:
+            audio = {} if reply.audio is None else {reply.request.key: reply.audio}
+            yield ReplyBatch((reply.request,), (reply.answer,), reply.pictures, audio)
 
 
 def make_seed(key: str) -> int:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shared.disk import (
     TEMPORARY,
@@ -227,17 +228,26 @@ class TeacherFolder:
         """Open the journal of `split` before there is a row for it. Raises DiskError if the disk refuses."""
         self._open_journal(split)
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of the rows that are written: see row_schema."""
+        return self._schema
+
     def append(self, split: str, rows: Sequence[Row]) -> None:
         """Write rows to the journal of `split`. They are acknowledged when `commit` returns, not before.
 
         A row supersedes an earlier one of the same sample id and draw. Raises DiskError if the disk refuses.
         """
-        if not rows:
-            return
-        for row in rows:
-            if len(row.request_key) != 64:
-                raise ValueError(f"request key {row.request_key!r} of {row.example.sample_id!r} is not a sha256")
-        batch = rows_to_batch(rows, self._schema)
+        if rows:
+            self.append_batch(split, rows_to_batch(rows, self._schema))
+
+    def append_batch(self, split: str, batch: pa.RecordBatch) -> None:
+        """The same of a record batch of `schema`."""
+        keys = batch["request_key"]
+        is_sha256 = pc.equal(pc.binary_length(keys), 64)
+        if not pc.all(is_sha256).as_py():
+            at = is_sha256.index(False).as_py()
+            raise ValueError(f"request key {keys[at]} of {batch['sample_id'][at]} is not a sha256")
         self._open_journal(split).append(batch)
 
     def commit(self) -> None:

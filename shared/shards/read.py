@@ -23,7 +23,16 @@ from shared.disk import is_locked
 from shared.errors import CorruptShardError
 from shared.example import Example, Message
 from shared.fingerprints import FINGERPRINTED, Fingerprints, fingerprint_rows
-from shared.schema import SCHEMA_VERSION, Answer, Row, Status, find_added, read_version, sum_costs, upgrade_table
+from shared.schema import (
+    SCHEMA_VERSION,
+    Row,
+    Status,
+    batch_to_answers,
+    find_added,
+    read_version,
+    sum_costs,
+    upgrade_table,
+)
 from shared.shards.journal import JournalReader
 from shared.shards.manifest import REMOVED, Manifest, Shard, load_manifest
 from shared.stores.ahead import fetch_ahead
@@ -373,11 +382,10 @@ def find_rows(folder: Path, manifest: Manifest, keys: Iterable[str]) -> Iterator
 
 def iterate_rows(table: pa.Table) -> Iterator[Row]:
     """The rows of a table that has all columns of row_schema."""
-    columns = {name: table[name].to_pylist() for name in table.column_names if name != "embedding"}
-    vectors = table["embedding"]
-    for index in range(table.num_rows):
-        values = {name: column[index] for name, column in columns.items()}
-        vector = vectors[index].values
+    names = ("request_key", "draw", *(name for name in Example.__dataclass_fields__ if name in table.column_names))
+    columns = {name: table[name].to_pylist() for name in names}
+    for number, answer in enumerate(batch_to_answers(table)):
+        values = {name: column[number] for name, column in columns.items()}
         yield Row(
             example=Example(
                 sample_id=values["sample_id"],
@@ -395,19 +403,12 @@ def iterate_rows(table: pa.Table) -> Iterator[Row]:
             ),
             request_key=values["request_key"],
             draw=values["draw"],
-            answer=Answer(
-                status=Status(values["status"]),
-                embedding=None if vector is None else vector.to_numpy(zero_copy_only=False),
-                **{name: values[name] for name in _PLAIN_ANSWER_FIELDS},
-            ),
+            answer=answer,
         )
 
 
 def _to_tuple(values: Sequence[T] | None) -> tuple[T, ...] | None:
     return None if values is None else tuple(values)
-
-
-_PLAIN_ANSWER_FIELDS = tuple(name for name in Answer.__dataclass_fields__ if name not in ("status", "embedding"))
 
 
 # --- the state of a folder ---

@@ -23,6 +23,7 @@ from shared.disk import lock_file
 from shared.shards import TeacherFolder, choose_teacher, count_unsealed, load_manifest, verify_shards
 from shared.shards.publish import open_written_folder
 from shared.shards.read import FOLDER_LOCK
+from tests.harvest.answered import make_answered
 from tests.harvest.fault_server import Asked, ErrorReply, FaultServer, make_reply, spread_logprobs
 from tests.shared.shards.shard_rows import make_manifest, make_row
 from tests.shared.store_server import Fault, StoreServer, move_elsewhere
@@ -263,7 +264,7 @@ def test_rows_are_durable_while_another_worker_uploads(store: StoreServer, monke
     async def keep(folder: TeacherFolder, reserve: DiskReserve) -> None:
         writer = GroupCommit(folder, reserve, fail_test, fail_test)
         async with writer:
-            await writer.put("train", make_row(0))
+            await writer.put(make_answered(make_row(0)))
 
     with TeacherFolder.open(task_folder, make_manifest()) as folder, closing(DiskReserve(folder.path, "w0")) as reserve:
         with lock_file(folder.path / FOLDER_LOCK):  # as long as its upload takes

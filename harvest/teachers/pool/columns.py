@@ -5,22 +5,14 @@ from dataclasses import fields
 from itertools import repeat
 from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
-
 Item = TypeVar("Item")
 Columns: TypeAlias = Mapping[str, Sequence[Any]]  # by field; one that is None throughout is left out
 
 
 def pack(items: Sequence[Any]) -> Columns:
-    """The fields of `items`, which are of one dataclass, as columns; vectors of one length as one matrix."""
-    if not items:
-        return {}
-    columns: dict[str, Sequence[Any]] = {}
-    for field in fields(items[0]):
-        values = [getattr(item, field.name) for item in items]
-        if any(value is not None for value in values):
-            columns[field.name] = _stack(values)
-    return columns
+    """The fields of `items`, which are of one dataclass, as columns."""
+    columns = {field.name: [getattr(item, field.name) for item in items] for field in fields(items[0])} if items else {}
+    return {name: values for name, values in columns.items() if any(value is not None for value in values)}
 
 
 def unpack(kind: type[Item], columns: Columns) -> Iterator[Item]:
@@ -28,11 +20,3 @@ def unpack(kind: type[Item], columns: Columns) -> Iterator[Item]:
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     if columns:
         yield from map(kind, *(columns.get(name, repeat(None)) for name in names))
-
-
-def _stack(values: list[Any]) -> Sequence[Any]:
-    first = values[0]
-    if not isinstance(first, np.ndarray):
-        return values
-    alike = all(isinstance(one, np.ndarray) and one.dtype == first.dtype and one.shape == first.shape for one in values)
-    return np.stack(values) if alike else values  # type: ignore[return-value]

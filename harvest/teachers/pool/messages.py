@@ -4,16 +4,18 @@ pool -> replica    Settings, then Batches, and Close
 replica -> pool    Up, then Room, Answered and Said, in any order; a Failure at any time, and nothing after it
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
+
+import pyarrow as pa
 
 from harvest.teachers.base import Reply, Request
 from harvest.teachers.pool.columns import Columns, pack, unpack
 from harvest.teachers.registry import TeacherChoice
 from shared.errors import Error
 from shared.example import Example
-from shared.schema import Answer
+from shared.schema import answer_schema, answers_to_batch
 from shared.tasks import Task
 
 
@@ -85,24 +87,25 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Answers, packed, by the requests' keys; by the same, `pictures` and `audio` of those that have some."""
+    """Answers to the requests of some keys, as the bytes of a record batch; the rest is as in a ReplyBatch."""
 
     keys: Sequence[str]
-    answers: Columns
-    pictures: Mapping[str, Mapping[str, bytes]]
+    answers: bytes
+    pictures: Mapping[str, bytes]
     audio: Mapping[str, bytes]
 
     @classmethod
     def pack(cls, replies: Sequence[Reply]) -> Self:
-        """Pack replies."""
-        pictures = {one.request.key: dict(one.pictures) for one in replies if one.pictures}
+        """Pack replies. Raises pyarrow.ArrowException where one has a value that no column takes."""
+        keys = [one.request.key for one in replies]
+        pictures = {name: content for one in replies for name, content in one.pictures.items()}
         audio = {one.request.key: one.audio for one in replies if one.audio is not None}
-        return cls([one.request.key for one in replies], pack([one.answer for one in replies]), pictures, audio)
+        answers = answers_to_batch([one.answer for one in replies])
+        return cls(keys, answers.serialize().to_pybytes(), pictures, audio)
 
-    def unpack(self) -> Iterator[tuple[str, Answer, Mapping[str, bytes], bytes | None]]:
-        """Give each key with its answer, its pictures and its audio."""
-        for key, answer in zip(self.keys, unpack(Answer, self.answers), strict=True):
-            yield key, answer, self.pictures.get(key, {}), self.audio.get(key)
+    def unpack(self) -> pa.RecordBatch:
+        """Give the answers, a record batch of shared.schema.answer_schema."""
+        return pa.ipc.read_record_batch(pa.py_buffer(self.answers), answer_schema())
 
 
 @dataclass(frozen=True, slots=True)

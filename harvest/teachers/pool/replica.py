@@ -115,9 +115,12 @@ class Replica:
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        if self._replies:
-            self._send(Answered.pack(self._replies))
-            self._replies = []
+        replies, self._replies = self._replies, []
+        if replies:
+            try:
+                self._send(Answered.pack(replies))
+            except Exception as error:  # an answer that cannot be kept: the pool finds out which
+                self._send(Failure.of(explain(error)))
 
 
 class _Pace:

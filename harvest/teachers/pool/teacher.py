@@ -6,16 +6,27 @@ on; who is free gets the next. Replies come in the order in which they are ready
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from operator import methodcaller
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
-from harvest.teachers.base import Estimate, Reply, Request, Teacher, find_draw_problem, find_memory, sees_pictures
+import pyarrow as pa
+
+from harvest.teachers.base import (
+    Estimate,
+    Reply,
+    ReplyBatch,
+    Request,
+    Teacher,
+    find_draw_problem,
+    find_memory,
+    sees_pictures,
+)
 from harvest.teachers.pool.hosts import Host, Link
 from harvest.teachers.pool.messages import Answered, Batch, Failure, FromReplica, Room, Said, Up
 from harvest.teachers.pool.seats import SUSPECTED_AFTER, Seat, limit_share
@@ -24,7 +35,7 @@ from shared.console import say
 from shared.errors import Error, TeacherError, UsageError
 from shared.events import emit
 from shared.example import Example
-from shared.schema import Answer, Status
+from shared.schema import Answer, Status, batch_to_answers
 
 PROGRESS_SECONDS = 0.2  # how old what is shown of the replicas may be
 SHOWN_SEATS = 8
@@ -98,6 +109,17 @@ class PoolTeacher:
         self._expected = count
 
     async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
+        """Have the replicas answer, one by one: see answer_batches. A batch's files come with its first reply."""
+        async with aclosing(self.answer_batches(requests)) as batches:
+            async for batch in batches:
+                pictures, answers = batch.pictures, batch.answers
+                if isinstance(answers, pa.RecordBatch):
+                    answers = list(batch_to_answers(answers))
+                for request, answer in zip(batch.requests, answers, strict=True):
+                    yield Reply(request, answer, pictures, batch.audio.get(request.key))
+                    pictures = {}
+
+    async def answer_batches(self, requests: AsyncIterator[Request]) -> AsyncGenerator[ReplyBatch, None]:
         """Have the replicas answer; they start with the first request, and stay for later calls.
 
         A replica that dies is replaced, and another is asked what it has not answered. Raises the teacher's own error
@@ -117,9 +139,9 @@ class PoolTeacher:
                     await self._start(seat, self._host)
             while True:
                 arrived.clear()
-                while replies := await self._take_news(stream):
-                    for reply in replies:
-                        yield reply
+                while batches := await self._take_news(stream):
+                    for batch in batches:
+                        yield batch
                 for seat in self._seats:
                     await self._hand_out(seat, stream)
                 if stream.is_empty and not any(seat.asked for seat in self._seats):
@@ -161,10 +183,10 @@ class PoolTeacher:
             if messages is None:
                 return
 
-    async def _take_news(self, stream: Stream) -> list[Reply]:
+    async def _take_news(self, stream: Stream) -> list[ReplyBatch]:
         """Take what has arrived: give the replies, and act upon the rest. None are left once it gives none."""
-        replies: list[Reply] = []
-        while self._ended is None or not replies:  # replies go before what may end the run
+        batches: list[ReplyBatch] = []
+        while self._ended is None or not batches:  # replies go before what may end the run
             try:
                 seat, link, message = self._ended or self._news.get_nowait()
             except Empty:
@@ -174,22 +196,21 @@ class PoolTeacher:
                 continue  # of a replica that was replaced
             if isinstance(message, Answered):
                 self._problems.clear()
-                for key, answer, pictures, audio in message.unpack():
-                    if (request := stream.waiting.answer(seat, key)) is not None:
-                        replies.append(Reply(request, answer, pictures, audio))
+                batches += _match(seat, message, stream)
             elif isinstance(message, Room):
                 seat.take_room(message.stream, message.count, message.starving)
             elif isinstance(message, Up):
                 emit("replica", number=seat.number + 1, state="up", machine=message.machine)
             elif isinstance(message, Said):
                 self._say_once(seat, message.text)
-            elif replies:
+            elif batches:
                 self._ended = seat, link, message
             else:
                 self._ended = None
-                blamed = await self._replace(seat, link, message, stream)
-                replies += [Reply(one, Answer(Status.FAILED, error=DEADLY, attempts=1)) for one in blamed]
-        return replies
+                if blamed := await self._replace(seat, link, message, stream):
+                    failed = [Answer(Status.FAILED, error=DEADLY, attempts=1)] * len(blamed)
+                    batches.append(ReplyBatch(blamed, failed))
+        return batches
 
     def _say_once(self, seat: Seat, text: str) -> None:
         if text not in self._said:
@@ -263,3 +284,14 @@ class PoolTeacher:
         say(f"rows by replica: {rows}{more}")
         for seat in self._seats:
             emit("replica", number=seat.number + 1, state="done", rows=seat.rows)
+
+
+def _match(seat: Seat, message: Answered, stream: Stream) -> Iterator[ReplyBatch]:
+    """The replies of a message, without those to what the replica of `seat` was not asked, or has answered before."""
+    matched = [stream.waiting.answer(seat, key) for key in message.keys]
+    requests = [request for request in matched if request is not None]
+    answers = message.unpack()
+    if len(requests) < len(matched):
+        answers = answers.filter(pa.array([request is not None for request in matched]))
+    if requests:
+        yield ReplyBatch(requests, answers, message.pictures, message.audio)

@@ -119,9 +119,13 @@ def test_equal_texts_are_not_trusted_where_their_requests_have_changed(loaded: L
 
 def test_rows_of_an_action_are_found_again(loaded: LoadedTask) -> None:
     plan = plan_for(loaded, keep(loaded, "train", {1: Status.OK}))
-    rows = [(example.text, action) for example, _, action in plan.rows(loaded, "train", Action.FAIL, Action.COPY)]
-    assert rows == [("train two", Action.COPY), ("train unaskable", Action.FAIL)]
-    assert [action for _, _, action in plan.rows(loaded, "train", Action.CARRY)] == []
+    found = [
+        (example.text, action)
+        for rows, examples in plan.rows(loaded, "train", Action.FAIL, Action.COPY)
+        for example, action in zip(examples, rows.actions, strict=True)
+    ]
+    assert found == [("train two", Action.COPY), ("train unaskable", Action.FAIL)]
+    assert list(plan.rows(loaded, "train", Action.CARRY)) == []
 
 
 def test_the_same_text_in_two_splits_is_asked_once(tmp_path: Path) -> None:
@@ -162,8 +166,12 @@ def test_each_draw_is_a_row_and_those_that_are_kept_stay(loaded: LoadedTask) -> 
     assert second.tolist() == [Action.ASK, Action.ASK, Action.ASK, Action.COPY, Action.FAIL, Action.ASK]
     assert plan.actions["validation"].shape == (1, 6)
     assert plan.planned == {"train": 12, "validation": 6}
-    rows = [(example.text, draw) for example, draw, _ in plan.rows(loaded, "train", Action.ASK)]
-    assert rows[:4] == [("train one", 1), ("train two", 1), ("train three", 0), ("train three", 1)]
+    found = [
+        (example.text, draw)
+        for rows, examples in plan.rows(loaded, "train", Action.ASK)
+        for example, draw in zip(examples, rows.draws, strict=True)
+    ]
+    assert found[:4] == [("train one", 1), ("train two", 1), ("train three", 0), ("train three", 1)]
     assert plan.sample(3).count(Action.ASK) == 3
 
 
