@@ -13,7 +13,7 @@ import pyarrow as pa
 from harvest.teachers.base import Reply, Request
 from harvest.teachers.pool.columns import Columns, pack, unpack
 from harvest.teachers.registry import TeacherChoice
-from shared.errors import Error
+from shared.errors import Error, TeacherError
 from shared.example import Example
 from shared.schema import answer_schema, answers_to_batch
 from shared.tasks import Task
@@ -96,16 +96,29 @@ class Answered:
 
     @classmethod
     def pack(cls, replies: Sequence[Reply]) -> Self:
-        """Pack replies. Raises pyarrow.ArrowException where one has a value that no column takes."""
+        """Pack replies. Raises TeacherError, naming the row, where one has a value that its column does not take."""
         keys = [one.request.key for one in replies]
         pictures = {name: content for one in replies for name, content in one.pictures.items()}
         audio = {one.request.key: one.audio for one in replies if one.audio is not None}
-        answers = answers_to_batch([one.answer for one in replies])
+        try:
+            answers = answers_to_batch([one.answer for one in replies])
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise _explain_unkept(replies, error) from None
         return cls(keys, answers.serialize().to_pybytes(), pictures, audio)
 
     def unpack(self) -> pa.RecordBatch:
         """Give the answers, a record batch of shared.schema.answer_schema."""
         return pa.ipc.read_record_batch(pa.py_buffer(self.answers), answer_schema())
+
+
+def _explain_unkept(replies: Sequence[Reply], error: Exception) -> TeacherError:
+    """Say which of several answers cannot be kept."""
+    for one in replies:
+        try:
+            answers_to_batch([one.answer])
+        except (pa.ArrowException, TypeError, ValueError) as own:
+            return TeacherError(f"the teacher's answer to row {one.request.example.sample_id} cannot be kept ({own})")
+    return TeacherError(f"the teacher's answers cannot be kept ({error})")
 
 
 @dataclass(frozen=True, slots=True)

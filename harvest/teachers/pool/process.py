@@ -46,7 +46,7 @@ def _send(connection: Connection, outbox: "SimpleQueue[FromReplica | None]") -> 
             connection.send(message)
         except OSError:
             return  # nobody is there any more: what receives ends the process
-        except Exception:  # an answer that cannot be pickled
+        except Exception:  # what cannot be pickled
             traceback.print_exc()
             os._exit(1)
 
