@@ -13,7 +13,8 @@ Then, in turn, each in a process of its own:
     scan     polars reading the columns sample_id and request_key of all shards
     start    a bare start of Python with polars
 
-Medians of the rounds count. `peak_mb` is the most memory that the process has had (ru_maxrss). Prints one JSON line.
+Medians of the rounds count. `core` is seconds of a core, of all threads together: what else the machine does changes it
+less than the clock's. `peak_mb` is the most memory that the process has had (ru_maxrss). Prints one JSON line.
 With --folder the files are kept, and used again when they are there: about 450 bytes a row.
 """
 
@@ -32,7 +33,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from unittest.mock import patch
 
 import numpy as np
@@ -234,8 +235,16 @@ def stop(phase: object, batch: Sized, epoch: int, index: int) -> NoReturn:
     os._exit(0)
 
 
-def measure(command: list[str], folder: Path) -> tuple[float, float, str]:
-    """Seconds of one run of `command` in a process of its own, its peak of memory in MB, and what it printed."""
+class Measured(NamedTuple):
+    """One run in a process of its own: seconds on the clock and of a core, and its peak of memory in MB."""
+
+    seconds: float
+    core: float
+    peak: float
+
+
+def measure(command: list[str], folder: Path) -> tuple[Measured, str]:
+    """Measure one run of `command`; give what it printed, too."""
     started = time.perf_counter()
     with tempfile.TemporaryFile() as printed:
         process = subprocess.Popen(command, cwd=folder, stdout=printed, stderr=subprocess.PIPE)
@@ -247,27 +256,29 @@ def measure(command: list[str], folder: Path) -> tuple[float, float, str]:
         if process.returncode:
             raise SystemExit(said.decode())
         printed.seek(0)
-        return seconds, usage.ru_maxrss / 1024, printed.read().decode()
+        return Measured(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024), printed.read().decode()
 
 
 def compare(folder: Path, rows: int, cases: list[str], rounds: int) -> dict[str, Any]:
     """Measure all cases on so many rows."""
-    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+    measured: dict[str, list[Measured]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name in cases:
-            seconds, peak, printed = measure(CASES[name], folder)
-            measured[name].append((seconds, peak))
+            found, printed = measure(CASES[name], folder)
+            measured[name].append(found)
             if name in ("plan", "new", "resume"):
                 check_report(name, json.loads(printed), rows)
-    seconds_of = {name: statistics.median(seconds for seconds, _ in values) for name, values in measured.items()}
+    seconds_of = {name: statistics.median(each.seconds for each in values) for name, values in measured.items()}
+    core_of = {name: statistics.median(each.core for each in values) for name, values in measured.items()}
     told: dict[str, Any] = {
         "rows": rows,
         "seconds": {name: round(value, 2) for name, value in seconds_of.items()},
-        "us_a_row": {name: round(value / rows * 1e6, 2) for name, value in seconds_of.items()},
-        "peak_mb": {name: round(max(peak for _, peak in values)) for name, values in measured.items()},
+        "core": {name: round(value, 2) for name, value in core_of.items()},
+        "core_us_a_row": {name: round(value / rows * 1e6, 2) for name, value in core_of.items()},
+        "peak_mb": {name: round(max(each.peak for each in values)) for name, values in measured.items()},
     }
     if {"plan", "scan"} <= seconds_of.keys():
-        told["plan/scan"] = round(seconds_of["plan"] / seconds_of["scan"], 2)
+        told["plan/scan"] = round(core_of["plan"] / core_of["scan"], 2)
     return told
 
 

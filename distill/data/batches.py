@@ -140,6 +140,12 @@ class HeldRows:
         ]
         return join_rows(pieces).take(np.argsort(grouped, kind="stable"))
 
+    def reorder(self, order: Array | None) -> "HeldRows":
+        """Give them in the order of their places `order`; None leaves them as they are."""
+        if order is None:
+            return self
+        return HeldRows(self._parts, order if self._order is None else self._order[order])
+
     def join(self) -> Rows:
         """Copy all rows into one part, unless they are."""
         return join_rows(self._parts) if self._order is None else self.take(0, len(self))
@@ -157,12 +163,12 @@ class Block:
     """`rows` rows that are in memory together, once `read`; in another `order` than they are kept in, where given."""
 
     rows: int
-    load: Callable[[], Sequence[Rows]]
+    load: Callable[[], HeldRows]
     order: Array | None = None
 
     def read(self) -> HeldRows:
         """Read the rows."""
-        return HeldRows(self.load(), self.order)
+        return self.load().reorder(self.order)
 
 
 class RowSource:
@@ -177,29 +183,35 @@ class RowSource:
         self.columns, self.buffer_bytes = columns, buffer_bytes
         self._groups = cut_groups(split, wanted, list(columns.values()), min(PIECE_BYTES, buffer_bytes // 4))
         self._bytes = sum(piece.bytes for pieces in self._groups for piece in pieces)
-        self._kept: Sequence[Rows] | None = None
+        self._kept: list[Rows] = []
 
     @property
     def row_bytes(self) -> int:
         """The bytes of a row in memory, in the mean and at most."""
         return -(-self._bytes // max(1, self.rows))
 
-    def blocks(self, rng: np.random.Generator | None = None) -> Iterator[Block]:
+    @property
+    def _fits(self) -> bool:
+        return self._bytes <= self.buffer_bytes // 2
+
+    def blocks(self, rng: np.random.Generator | None = None, *, at_once: bool = False) -> Iterator[Block]:
         """Give all rows once, a block at a time: shuffled, or without `rng` in the order of the shards.
 
         Row groups are drawn whole. Their order, and that of the rows of a block, is all that `rng` draws, whichever
-        blocks are read.
+        blocks are read. Rows that fit are one block, shuffled as a whole, unless they take long to read and training is
+        to begin `at_once`.
         """
-        if self._bytes <= self.buffer_bytes // 2:
+        if self._fits and not (at_once and self._bytes > PIECE_BYTES):
             yield Block(self.rows, self._read_once, None if rng is None else rng.permutation(self.rows))
             return
+        self._kept = []
         order = range(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
         reader = GroupReader()
         first = self.buffer_bytes // 2 if rng is None else PIECE_BYTES
         blocks = list(self._fill((piece for index in order for piece in self._groups[index]), first))
         for pieces, following in zip_longest(blocks, blocks[1:], fillvalue=()):
             rows = sum(len(piece.rows) for piece in pieces)
-            read = partial(self._read, pieces, reader, following)
+            read = partial(self._read_block, pieces, reader, following)
             yield Block(rows, read, None if rng is None else rng.permutation(rows))
 
     def _fill(self, pieces: Iterable[Piece], most_bytes: int) -> Iterator[list[Piece]]:
@@ -217,10 +229,19 @@ class RowSource:
             filled += piece.bytes
         yield block
 
-    def _read_once(self) -> Sequence[Rows]:
-        if self._kept is None:
+    def _read_once(self) -> HeldRows:
+        """Read all rows, unless they are kept, and give them in the order of the shards."""
+        if sum(map(len, self._kept)) != self.rows:
             self._kept = self._read([piece for pieces in self._groups for piece in pieces], GroupReader())
-        return self._kept
+        numbers = np.concatenate([part.number for part in self._kept])
+        return HeldRows(self._kept, np.argsort(numbers) if (np.diff(numbers) < 0).any() else None)
+
+    def _read_block(self, pieces: Sequence[Piece], reader: GroupReader, following: Sequence[Piece]) -> HeldRows:
+        """Read the pieces of a block; they are kept where all rows are to be."""
+        parts = self._read(pieces, reader, following)
+        if self._fits:
+            self._kept += parts
+        return HeldRows(parts)
 
     def _read(self, pieces: Sequence[Piece], reader: GroupReader, following: Sequence[Piece] = ()) -> list[Rows]:
         """Read some pieces; small ones become one part. Those that follow begin to come, where they are in a store."""
@@ -244,13 +265,16 @@ class RowSource:
 
 
 class Cursor:
-    """Draws rows from a source without end: each cycle gives every row once, in an order of its own."""
+    """Draws rows from a source without end: each cycle gives every row once, in an order of its own.
 
-    def __init__(self, source: RowSource, seed: Sequence[int]) -> None:
-        self._source, self._seed = source, list(seed)
+    The first cycle begins `at_once`, or not: see RowSource.blocks.
+    """
+
+    def __init__(self, source: RowSource, seed: Sequence[int], *, at_once: bool = False) -> None:
+        self._source, self._seed, self._at_once = source, list(seed), at_once
         self._cycle = 0
         self._blocks: Iterator[Block] = iter(())
-        self._block = Block(0, list)
+        self._block = Block(0, partial(HeldRows, ()))
         self._held: HeldRows | None = None  # the rows of the block, once it was read
         self._position = 0
 
@@ -281,7 +305,8 @@ class Cursor:
     def _next_block(self) -> Block:
         block = next(self._blocks, None)
         if block is None:
-            self._blocks = self._source.blocks(np.random.default_rng([*self._seed, self._cycle]))
+            rng = np.random.default_rng([*self._seed, self._cycle])
+            self._blocks = self._source.blocks(rng, at_once=self._at_once and not self._cycle)
             self._cycle += 1
             block = next(self._blocks)
         return block
@@ -316,7 +341,7 @@ def iterate_batches(
     start: int = 0,
     share: Share | None = None,
 ) -> Iterator[Batch]:
-    """Make the `steps` batches of an epoch, from batch `start` on, each of rows of every part.
+    """Make the `steps` batches of an epoch, numbered from 1, from batch `start` on, each of rows of every part.
 
     CHUNK batches are drawn and sorted by length at a time and come in random order, so that texts of like length share
     a batch and yet no epoch goes from short to long; fewer where their rows would take over a quarter of a source's
@@ -324,7 +349,8 @@ def iterate_batches(
     """
     rng = np.random.default_rng([seed, epoch])
     chunk = count_fitting(parts, CHUNK)
-    cursors = [Cursor(part.source, [seed, epoch, index]) for index, part in enumerate(parts)]
+    at_once = epoch == 1  # later ones find rows in memory
+    cursors = [Cursor(part.source, [seed, epoch, index], at_once=at_once) for index, part in enumerate(parts)]
     for done in range(0, steps, chunk):
         count = min(chunk, steps - done)
         order = rng.permutation(count)

@@ -5,8 +5,10 @@ Memory stays with one row group (or one journal batch) at a time; `read_kept` al
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b, file_digest
 from itertools import count, groupby
 from operator import attrgetter
@@ -19,6 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shared.causes import count_causes
+from shared.console import track
+from shared.cores import count_cores
 from shared.disk import is_locked
 from shared.errors import CorruptShardError
 from shared.example import Example, Message
@@ -46,6 +50,7 @@ STATUSES = tuple(Status)
 FOLDER_LOCK = "journal/.folder.lock"
 _IDENTITY_COLUMNS = ("sample_id", "draw")
 _SHOWN_FAILURES = 5
+_SHOWN_BYTES = 1 << 33  # whose check takes seconds
 _READ_BYTES = 1 << 16  # that are read from a file at once, of a row group that is cut into pieces
 
 _Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
@@ -458,15 +463,30 @@ def check_readable(folder: Path) -> Manifest:
     """The manifest of a folder whose shards are all there, byte for byte.
 
     Raises SchemaVersionError for one that a newer version wrote, and CorruptShardError naming the file for a
-    shard that is missing or changed and for a torn journal. Reads every byte once of the shards that are on this disk;
-    of those in an object store the sizes are held against the manifest.
+    shard that is missing or changed and for a torn journal. Reads every byte once of the shards that are on this disk,
+    on all cores; of those in an object store the sizes are held against the manifest.
     """
     manifest = load_manifest(folder)
-    problems = [problem for shard in manifest.shards if (problem := find_damage(folder, shard, reads_remote=False))]
+    problems = _find_all_damage(folder, manifest)
     problems += [problem for path in list_journals(folder, manifest) if (problem := find_tear(path))]
     if problems:
         raise CorruptShardError("\n".join(problems))
     return manifest
+
+
+def _find_all_damage(folder: Path, manifest: Manifest) -> list[str]:
+    """What is wrong with the shards. Hashes are made without Python's lock: threads make them side by side."""
+    check = partial(find_damage, folder, reads_remote=False)
+    size = sum(shard.bytes for shard in manifest.shards)
+    with (
+        ThreadPoolExecutor(count_cores()) as pool,
+        track("checking the shards, bytes", size if size >= _SHOWN_BYTES else 0) as tracker,
+    ):
+        problems = []
+        for shard, problem in zip(manifest.shards, pool.map(check, manifest.shards), strict=True):
+            problems += [problem] if problem else []
+            tracker.advance(shard.bytes)
+    return problems
 
 
 def find_damage(folder: Path, shard: Shard, *, reads_remote: bool = True) -> str | None:

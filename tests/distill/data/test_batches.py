@@ -264,3 +264,33 @@ def test_each_process_collates_its_share_of_the_texts_and_all_labels(split: Spli
         assert torch.equal(ids, whole.inputs()["input_ids"][1::2, : ids.shape[1]])
         assert torch.equal(half.tensor(TARGET), whole.tensor(TARGET))
         assert torch.equal(half.tensor(VECTORS), whole.tensor(VECTORS))
+
+
+class Counted(Initials):
+    """Counts the rows that were decoded."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def decode(self, table: pa.Table, rows: Any, group: RowGroup, start: int) -> Any:
+        self.rows += len(rows)
+        return super().decode(table, rows, group, start)
+
+
+def test_training_begins_before_rows_that_fit_are_all_read_and_reads_each_once(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill.data.batches.PIECE_BYTES", 4_000)
+    column = Counted()
+    source = choose(split, split.answered, split.labelled, vectors=column)
+    steps = count_batches(source, 4)
+    first = iterate_batches([BatchPart(source, 4, once=True)], steps, 0, 1)
+    begun = next(first).number.tolist()
+    assert column.rows < 500
+    rest = [batch.number.tolist() for batch in first]
+    assert sorted(n for batch in [begun, *rest] for n in batch) == list(range(1000))
+    assert column.rows == 1000
+    again = numbers(source, 0, 2)
+    assert column.rows == 1000
+    assert again == numbers(every(split), 0, 2)  # a run that was stopped reads them all at once there
+    assert numbers(source, 0, 1) == numbers(choose(split, split.answered, split.labelled, vectors=column), 0, 1)
