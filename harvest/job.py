@@ -36,6 +36,7 @@ from harvest.looking.agreement import judge_folder
 from harvest.looking.card import write_card
 from harvest.teachers.base import Remote, Teacher, find_draw_problem, find_maybe_billed, sees_pictures
 from harvest.teachers.batch.ledger import read_jobs
+from harvest.teachers.batch.stored import StoredJobs
 from harvest.teachers.kept_answers import KeptAnswers
 from harvest.teachers.onto import OntoAnswers
 from harvest.teachers.pool.make import make_pool
@@ -162,6 +163,7 @@ def plan_harvest(
         plan = make_plan(loaded, teacher, scope, kept, estimate=True)
         if said := describe_repainted(plan.repainted):
             say(said)
+        StoredJobs(path).fetch()
         if under_way := sum(job.state.keys for job in read_jobs(path)):
             say(f"{under_way:,} of these requests are in jobs that a run takes up (harvest status): they are paid once")
         left = plan.count(Action.ASK)

@@ -6,7 +6,8 @@ from typing import Any
 from harvest.asking.inflight import read_in_flight
 from harvest.looking.agreement import describe_agreement, judge_folder
 from harvest.looking.ceilings import describe_text_ceilings, find_text_ceilings
-from harvest.teachers.batch.ledger import Job, Step, read_jobs
+from harvest.teachers.batch.ledger import JobState, Step, read_jobs
+from harvest.teachers.batch.stored import list_stored_jobs
 from shared.console import print_result, say
 from shared.errors import ShardError
 from shared.printed_tables import print_rows
@@ -157,15 +158,14 @@ def _read_teacher(folder: Path) -> dict[str, Any]:
         "cost_usd": summary.cost_usd,
         "seconds": 0.0,
         "in_flight": _count_in_flight(folder),
-        "jobs": [_read_job(job) for job in read_jobs(folder)],
+        "jobs": [_read_job(state) for state in (*(job.state for job in read_jobs(folder)), *list_stored_jobs(folder))],
         "splits": splits,
         "agreement": None if agreement is None else agreement.describe(),
         "text_ceilings": find_text_ceilings(folder, summary.manifest),
     }
 
 
-def _read_job(job: Job) -> dict[str, Any]:
-    state = job.state
+def _read_job(state: JobState) -> dict[str, Any]:
     return {"provider": state.remote, "step": str(state.step), "asked_at": state.asked_at, "requests": state.keys}
 
 

@@ -212,6 +212,11 @@ def count_waiting(folder: Path) -> tuple[int, Path] | None:
     return (rows, written) if rows else None
 
 
+def is_published(folder: Path) -> bool:
+    """Tell whether nothing of a folder that is written for a store waits on this disk."""
+    return not (folder / MANIFEST_NAME).exists() or not _count_rows_here(folder, load_own_manifest(folder))
+
+
 def _count_rows_here(folder: Path, manifest: Manifest) -> int:
     """Count the rows that are on this disk, in journals and shards, of a folder that is written for a store."""
     sealed = sum(shard.rows for shard in manifest.shards if (folder / shard.path).exists())

@@ -83,10 +83,11 @@ def test_a_harvest_that_was_killed_goes_on_from_another_machine(
             time.sleep(0.01)
         child.send_signal(signal.SIGKILL)
         child.wait()
+        while (before := asked.total()) < sum(server.count.attempts.values()) or server.count.in_flight:
+            time.sleep(0.3)  # what had left arrives
 
         move_elsewhere(tmp_path_factory, monkeypatch)
         # It may still live, as far as anybody knows; nothing is asked until it is known not to.
-        before = asked.total()
         refused = CliRunner().invoke(harvest.cli.app, command)
         assert refused.exit_code == 1
         assert "is being written by process" in refused.output

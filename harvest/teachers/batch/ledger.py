@@ -221,14 +221,52 @@ class Ledger:
         return frozenset((*noted, *(state.remote or "" for state in states if not state.is_guess)))
 
     def remove(self, job: Job) -> None:
-        """Remove a job all of whose answers are kept: first what says that it is one."""
+        """Remove a job all of whose answers are kept."""
         if job.state.remote is not None:
             self.note_known(job.state.remote)
-        with explain_disk_errors(job.path):
-            (job.path / JOB).unlink(missing_ok=True)
-            fsync_path(job.path)
-            shutil.rmtree(job.path)
-        job.let_go()
+        remove_job(job)
+
+
+def remove_job(job: Job) -> None:
+    """Remove a job's folder: first what says that it is one. Raises DiskError."""
+    with explain_disk_errors(job.path):
+        (job.path / JOB).unlink(missing_ok=True)
+        fsync_path(job.path)
+        shutil.rmtree(job.path)
+    job.let_go()
+
+
+def add_job(teacher_folder: Path, name: str, rows: bytes, state: bytes) -> Job:
+    """Write a job that another machine has made; one of that name that is there stays as it is. Raises DiskError."""
+    folder = teacher_folder / FOLDER
+    path = folder / name
+    building = folder / f"{name}-{token_hex(4)}{BUILDING}"
+    with explain_disk_errors(path):
+        make_folder(folder)
+        building.mkdir()
+        lock = os.open(building, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # else another worker takes it for what a killed one left
+            for file, content in ((ROWS, rows), (JOB, state)):
+                (building / file).write_bytes(content)
+                fsync_path(building / file)
+            fsync_path(building)
+            try:
+                os.rename(building, path)
+            except OSError:  # another worker was first
+                if not (path / JOB).exists():
+                    raise
+                shutil.rmtree(building)
+            fsync_path(folder)
+        finally:
+            os.close(lock)
+    return Job(path, read_state((path / JOB).read_bytes()))
+
+
+def read_state(content: bytes) -> JobState:
+    """Read what a job.json says. Raises ValueError, TypeError or KeyError where it is none."""
+    saved = orjson.loads(content)
+    return JobState(**{**saved, "step": Step(saved["step"])})
 
 
 def read_jobs(teacher_folder: Path) -> Iterator[Job]:
@@ -237,10 +275,10 @@ def read_jobs(teacher_folder: Path) -> Iterator[Job]:
         if path.parent.name.endswith(BUILDING):
             continue
         try:
-            saved = orjson.loads(path.read_bytes())
+            state = read_state(path.read_bytes())
         except FileNotFoundError:  # removed just now
             continue
-        yield Job(path.parent, JobState(**{**saved, "step": Step(saved["step"])}))
+        yield Job(path.parent, state)
 
 
 def _remove_unfinished(path: Path) -> None:

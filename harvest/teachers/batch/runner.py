@@ -19,8 +19,9 @@ from harvest.teachers.batch.http import (
 from harvest.teachers.batch.ledger import REQUESTS, RESULTS, Job, Ledger, Step
 from harvest.teachers.batch.protocols.base import LATE_SECONDS, MALFORMED, BatchProtocol, RemoteJob
 from harvest.teachers.batch.results import Results
+from harvest.teachers.batch.stored import StoredJobs
 from shared.console import say
-from shared.errors import TeacherError
+from shared.errors import StoreError, TeacherError
 
 SETTLE_SECONDS = 15.0  # until a provider lists what it has just made
 DOWNLOADS = 8  # of results that are not whole
@@ -46,13 +47,14 @@ class JobRunner:
         http: BatchHttp,
         protocol: BatchProtocol,
         ledger: Ledger,
+        stored: StoredJobs,
         ended: asyncio.Event,
         confirm: Confirm,
         poll: float,
         attempts: int,
     ) -> None:
         self._http, self._protocol, self._ledger, self._ended, self._poll = http, protocol, ledger, ended, poll
-        self._confirm, self._attempts = confirm, attempts
+        self._stored, self._confirm, self._attempts = stored, confirm, attempts
         self._tries: Counter[str] = Counter()  # that came to nothing, by job
         self.creating: set[str] = set()
         self.progress: dict[str, Progress] = {}
@@ -62,7 +64,9 @@ class JobRunner:
         self.progress[job.name] = Progress(job.state.rows)
         try:
             while job.state.step is not Step.ENDED:
-                if job.state.step is Step.WRITTEN:
+                if job.state.step is Step.WRITTEN and not (job.path / REQUESTS).exists():
+                    job.move(Step.ENDED, problem="another machine wrote it, and did not come to make it")
+                elif job.state.step is Step.WRITTEN:
                     await self._submit(job)
                 elif job.state.step is Step.CREATING:
                     await self._recover(job)
@@ -85,9 +89,11 @@ class JobRunner:
                 raise EndedError
             job.move(Step.CREATING)
             self.creating.add(job.name)
+            await asyncio.to_thread(self._stored.write, job)
             key = f"{job.name}-{job.state.refused}"
             made = await self._create(job, key)
             job.move(Step.CREATED, remote=made.name)
+            await self._tell(job)
             say(f"job {made.name} was submitted: requests {job.state.keys:,}")
         except LostAnswerError as error:
             self._count_try(job, error)
@@ -102,6 +108,13 @@ class JobRunner:
             self._count_try(job, error)
             say(f"the provider cannot be reached ({error}); trying again")
             await self._pause(self._poll)
+        except StoreError as error:  # a machine that is lost now would take a job with it that nobody knows of
+            job.move(Step.WRITTEN)
+            self._tries[job.name] += 1
+            if self._tries[job.name] >= self._attempts:
+                raise
+            say(f"{error}. A job waits until it is known there")
+            await self._pause(self._poll)
         except RefusedError as error:
             job.move(Step.WRITTEN, upload=None)
             raise TeacherError(
@@ -113,6 +126,13 @@ class JobRunner:
             raise
         finally:
             self.creating.discard(job.name)
+
+    async def _tell(self, job: Job) -> None:
+        """Say in the store where a job stands that is known there; where that fails, another machine can find it."""
+        try:
+            await asyncio.to_thread(self._stored.write, job)
+        except StoreError as error:
+            say(f"{error}; until then the run goes on")
 
     async def _create(self, job: Job, key: str) -> RemoteJob:
         try:
@@ -135,6 +155,7 @@ class JobRunner:
                 found = await self._find(job)
                 if found is not None:
                     job.move(Step.CREATED, remote=found.name, is_guess=not self._is_named(job, found))
+                    await self._tell(job)
                     maybe = "may be it" if job.state.is_guess else "was found again"
                     say(f"job {found.name} {maybe}: requests {job.state.keys:,}")
                     return

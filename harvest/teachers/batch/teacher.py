@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,14 +20,16 @@ from harvest.teachers.batch.http import FIRST_WAIT_SECONDS, BatchHttp
 from harvest.teachers.batch.ledger import Job, Ledger
 from harvest.teachers.batch.protocols import PROTOCOLS
 from harvest.teachers.batch.runner import JobRunner
+from harvest.teachers.batch.stored import StoredJobs
 from harvest.teachers.batch.stream import JobStream, fit_limits
 from harvest.teachers.endpoint.asker import ModelCheck
 from harvest.teachers.endpoint.config import AUTO, EndpointConfig
 from harvest.teachers.endpoint.secret import read_secret
 from harvest.teachers.endpoint.teacher import EndpointTeacher
 from shared.console import say
-from shared.errors import TeacherError, UsageError
+from shared.errors import StoreError, TeacherError, UsageError
 from shared.example import Example
+from shared.shards.publish import is_published
 from shared.tasks import Task
 
 
@@ -146,12 +148,16 @@ class BatchTeacher:
         config, protocol, confirm = self._config, self._protocol, self._confirm
         secret = read_secret(self._endpoint.key_variable)
         ended = asyncio.Event()
+        stored = StoredJobs(self._folder)
+        await asyncio.to_thread(stored.fetch)
         ledger = await asyncio.to_thread(Ledger, self._folder)
         jobs = await asyncio.to_thread(self._list_open, self._folder, ledger)
         headers, first_wait = partial(protocol.headers, secret.value), min(FIRST_WAIT_SECONDS, config.poll)
         with ThreadPoolExecutor(os.cpu_count(), "draw") as pool:
             async with BatchHttp(config, secret, headers, ended, self._faults, first_wait) as http:
-                runner = self._runner = JobRunner(http, protocol, ledger, ended, confirm, config.poll, config.attempts)
+                runner = self._runner = JobRunner(
+                    http, protocol, ledger, stored, ended, confirm, config.poll, config.attempts
+                )
                 questions = self._endpoint.make_questions(elicitation, pool)
                 asker = BatchAsker(questions, elicitation, config.votes, protocol, self._bill, secret)
                 limits = fit_limits(config, protocol.terms)
@@ -185,10 +191,14 @@ class BatchTeacher:
             await asyncio.to_thread(self._remove_collected, self._folder)
 
     def _remove_collected(self, folder: Path) -> None:
-        ledger = Ledger(folder)
+        ledger, stored = Ledger(folder), StoredJobs(folder)
+        if stored.is_used and not is_published(folder):
+            return
         for job in find_collected(folder, ledger.jobs):
             if job.take():
-                ledger.remove(job)
+                with suppress(StoreError):  # the next run does
+                    stored.remove(job)
+                    ledger.remove(job)
 
     def describe_price(self) -> str | None:
         """The batch route's prices, and the ordinary route's that they are a share of."""
