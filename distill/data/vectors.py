@@ -1,7 +1,7 @@
 """The teacher's vectors h_t, as they lie in the shards, and their mean and deviation."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from uuid import uuid4
@@ -271,13 +271,15 @@ def iterate_vectors(split: Split, vectors: VectorColumn) -> Iterator[Array]:
 def iterate_share(split: Split, vectors: VectorColumn, processes: Processes) -> Iterator[tuple[int, Array]]:
     """Give the answered rows' vectors of this process's row groups, each with its first one's place among all."""
     place = 0
+    places, own = [], []
     for index, pieces in enumerate(cut_groups(split, split.answered, [vectors], PIECE_BYTES)):
-        if index % processes.count == processes.rank:
-            for piece, table in read_groups([pieces], vectors):
-                yield place, vectors.decode(table, piece.rows, piece.group, piece.start)
-                place += len(piece.rows)
-        else:
-            place += sum(len(piece.rows) for piece in pieces)
+        for piece in pieces:
+            if index % processes.count == processes.rank:
+                places.append(place)
+                own.append(piece)
+            place += len(piece.rows)
+    for place, (piece, table) in zip(places, read_groups([own], vectors), strict=True):
+        yield place, vectors.decode(table, piece.rows, piece.group, piece.start)
 
 
 def make_scratch(folder: Path, dtype: Any, shape: tuple[int, ...]) -> Array:
@@ -353,9 +355,9 @@ def _measure_sample(split: Split, vectors: VectorColumn, sample: VectorSample) -
             moments.add(block)
         return moments
     groups = [Moments(vectors.width) for _ in range(GROUPS)]
-    for index, pieces in enumerate(sample.groups):
-        for block in replace(sample, groups=[pieces]).iterate(vectors):
-            groups[index % GROUPS].add(block)
+    owners = [index % GROUPS for index, pieces in enumerate(sample.groups) for _ in pieces]
+    for owner, block in zip(owners, sample.iterate(vectors), strict=True):
+        groups[owner].add(block)
     for each in groups:
         moments.merge(each)
     error = measure_error(groups, sample.share)

@@ -560,8 +560,9 @@ def _read_group(file: pq.ParquetFile, group: RowGroup, columns: Sequence[str] | 
 
 def _find_there(file: pq.ParquetFile, group: RowGroup, columns: Sequence[str]) -> list[str]:
     """Find those of some columns that a shard has; it may lack what its schema's version does not know yet."""
-    added = find_added(file.schema_arrow)
-    if missing := [name for name in columns if name not in file.schema_arrow.names and name not in added]:
+    schema = file.schema_arrow  # made anew each time
+    added, known = find_added(schema), set(schema.names)
+    if missing := [name for name in columns if name not in known and name not in added]:
         raise CorruptShardError(
             f"{group.path} has no column {missing[0]}: harvest did not write it. Restore it from a copy"
         )
