@@ -3,10 +3,12 @@
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from distill.compute.processes import Processes
 from distill.data.batches import BatchPart, RowSource, count_batches, iterate_batches
 from distill.data.columns import VECTORS
 from distill.data.split import Split, read_split
@@ -16,6 +18,7 @@ from distill.data.vectors import (
     choose_sample,
     find_column,
     find_vectors,
+    iterate_share,
     iterate_vectors,
     join_vectors,
     measure_vectors,
@@ -24,6 +27,7 @@ from shared.errors import DataError
 from shared.schema import Row, Status
 from shared.shards.manifest import choose_teacher, load_manifest
 from shared.shards.read import read_row_group
+from shared.stores.parquet import open_parquet
 from tests.distill.distill_rows import WIDTH, WriteFolder, make_rows, with_answer
 
 
@@ -201,3 +205,21 @@ def test_a_vector_outside_the_sample_is_named_when_it_is_read(
     source = RowSource(split, {VECTORS: vectors}, wanted=split.answered, buffer_bytes=10_000)
     with pytest.raises(DataError, match=f"'0-{outside}' has a vector that is not finite"):
         list(iterate_batches([BatchPart(source, 8, once=True)], count_batches(source, 8), 0, 1))
+
+
+def test_a_pass_opens_each_shard_once_whatever_its_row_groups(
+    write_folder: WriteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.shards.seal.ROW_GROUP_ROWS", 10)
+    rows = make_rows(100)
+    split = read(write_folder({"train": [rows[:60], rows[60:]]}))
+    assert len(split.groups) == 10
+    vectors, opened = find_vectors(split), Mock(wraps=open_parquet)
+    monkeypatch.setattr("shared.shards.read.open_parquet", opened)
+    for count in (1, 3):
+        opened.reset_mock()
+        blocks = [block for rank in range(count) for block in iterate_share(split, vectors, Processes(rank, count))]
+        assert opened.call_count == 2 * count
+        for place, block in blocks:
+            np.testing.assert_array_equal(block, stack(rows[place : place + len(block)]))
+        assert sorted(place for place, _ in blocks) == list(range(0, 100, 10))
