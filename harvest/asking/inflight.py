@@ -25,8 +25,11 @@ class InFlightLog:
 
     def add(self, key: str) -> None:
         """Note that the request of `key` is about to leave. Raises DiskError: it must not leave then."""
-        with explain_disk_errors(self._path):
+        try:
             os.write(self._descriptor, bytes.fromhex(key))
+        except OSError as error:
+            with explain_disk_errors(self._path):  # entered for each row it would cost more than the row's note
+                raise error
 
     def clear(self) -> None:
         """Forget all: every request that left has been answered and journalled, or is known not to have been sent."""

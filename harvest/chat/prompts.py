@@ -1,10 +1,10 @@
 """What is said to a teacher that answers in words: the task's question and the text's fields, drawn or written."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.errors import UsageError
 from shared.example import Example
@@ -22,8 +22,7 @@ class Draw(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(NamedTuple):
     """One question. `drawn` is shown as one or more pictures, before `written`; None where nothing is drawn.
 
     `written` is "" where all is drawn.

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -190,7 +190,7 @@ def _read_body(raw: bytes, body: Any, usage: Usage | None, form: Form) -> Readin
         verdict = _READERS[form.scoring](form, choices, positions, finish.lower() in _CUTS)
     distribution = verdict.distribution
     said = _read_said(positions)
-    topk = _read_topk(positions, form.topk) if form.keep_topk else _TopK()
+    topk = _read_topk(positions, form.topk) if form.keep_topk else _NO_TOPK
     answer = Answer(
         status=verdict.status,
         reply=None if reply is None else _encodable(reply),
@@ -257,8 +257,7 @@ def _find_answer(message: Mapping[str, Any], positions: Sequence[Position]) -> S
     return ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
+class _Verdict(NamedTuple):
     status: Status
     error: str | None = None
     distribution: Distribution | None = None
@@ -409,10 +408,13 @@ class _TopK:
     tail: list[float] | None = None
 
 
+_NO_TOPK = _TopK()
+
+
 def _read_topk(positions: Sequence[Position], most: int | None) -> _TopK:
     tokens = [[token for token in position.top if _is_token(token.token_id, token.logprob)] for position in positions]
     if not any(tokens):
-        return _TopK()
+        return _NO_TOPK
     if most is not None:  # beside them lie the labels' tokens, however improbable they are
         tokens = [
             sorted(top, key=lambda token: (token.logprob, token.token_id or 0), reverse=True)[:most] for top in tokens
@@ -436,4 +438,4 @@ def _fail(raw: bytes, status: Status, error: str) -> Answer:
 
 def _encodable(text: str) -> str:
     # JSON can spell half of a surrogate pair; no UTF-8, and so no shard, can hold it.
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -26,7 +26,7 @@ class Budget:
         self._spent = self._maybe_billed = self._reserved = 0
         self._open: dict[int, tuple[Worst, int]] = {}
         self._last_ticket = 0
-        self._settled = asyncio.Event()
+        self._settled: asyncio.Event | None = None  # what is waited for; it belongs to the loop of those who wait
 
     @property
     def spent_usd(self) -> float:
@@ -56,6 +56,7 @@ class Budget:
             elif not self._reserved:
                 self.stopped = self._explain_stop(self._cap, amount)
             else:
+                self._settled = self._settled or asyncio.Event()
                 await self._settled.wait()
         return None
 
@@ -121,8 +122,9 @@ class Budget:
             self._maybe_billed += cost
         else:
             self._spent += cost
-        self._settled.set()
-        self._settled = asyncio.Event()  # a new one each time: an Event belongs to the loop that waited for it
+        if self._settled is not None:
+            self._settled.set()
+            self._settled = None
 
 
 def _count(usd: float) -> int:

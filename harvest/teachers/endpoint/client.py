@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from tenacity import (
@@ -58,8 +59,7 @@ class ChatRequest:
     unsettled: bool = False  # an attempt may be billed
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """How a request ended: with a whole reply `raw`, a broken one (`problem` says why), or a `fault`.
 
     A reply has a `ticket` of the budget, which whoever reads the reply settles.
@@ -206,7 +206,7 @@ class Client:
         message = (
             f"{fault.message} (given up after {request.seconds:.0f} s{wait}: --patience {self._config.patience:g})"
         )
-        return replace(exchange, fault=replace(fault, message=message))
+        return exchange._replace(fault=replace(fault, message=message))
 
     def _is_over(self, request: ChatRequest, state: RetryCallState) -> bool:
         """Whether a request has had its attempts, or the next one would begin after --patience."""

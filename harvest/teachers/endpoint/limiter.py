@@ -13,8 +13,8 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
+from typing import NamedTuple
 
 FIRST_WINDOW = 32  # requests in flight at the start
 GROWTH = 0.25  # of the window, for each reply: faster, and a strict endpoint gets hundreds of requests too many
@@ -38,8 +38,7 @@ NARROW_SECONDS = 0.2  # connections fail by the dozen: one step for all of them
 JITTER = 0.1  # share of a cooldown that is added at random: always later than asked, never sooner
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """The right to have one request in flight under `limiter`, since `started`; the next starts `interval` s later."""
 
     limiter: "Limiter"

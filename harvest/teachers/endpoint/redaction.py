@@ -14,10 +14,16 @@ from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shared.secrets import REDACTED
 
 _REDACTED = REDACTED.encode()
-_IN, _OUT = b"+", b" "  # a character of some spelling, and one of none
+_WORD = 4  # bytes that are looked up together
+# Fibonacci hashing of a word to so many bits (Knuth, TAOCP 3, section 6.4).
+_BITS = 16
+_MULTIPLIER, _SHIFT = np.uint32(2_654_435_761), np.uint32(32 - _BITS)
 LEAST_PIECE = 12  # characters: shorter pieces would be found in ordinary text
 LEAST_TAIL = 4  # of the secret's beginning, at the end of a body that broke off
 MAX_LAYERS = 4  # of escapes on top of each other
@@ -31,6 +37,7 @@ _ESCAPES = (
     (b"\\/", re.compile(rb"\\+(/)")),
     (b"=", re.compile(rb"=\r?(\n)")),  # a line that quoted-printable folds
 )
+_BEGINS = tuple(dict.fromkeys(begin[:1] for begin, _ in _ESCAPES))
 # The beginning of an escape, at the end of what broke off.
 _CUT_ESCAPE = re.compile(
     rb"(?:\\+(?:u0{0,2}[2-7]?|x[2-7]?)?|%(?:25)*[2-7]?|&(?:amp;)*#?x?[0-9a-f]{0,3}|=[2-7]?)\Z", re.IGNORECASE
@@ -58,19 +65,21 @@ class Redaction:
         self._spellings = tuple(dict.fromkeys(_list_spellings(secret.encode())))
         self._chunks = [(one, at, chunk) for one in self._spellings for at, chunk in one.list_chunks()]
         spelled = frozenset(b"".join(one.text for one in self._spellings))
-        self._shortest_run = _IN * min(one.least for one in self._spellings)
-        self._gram_size = size = (len(self._shortest_run) + 1) // 2
-        self._grams = frozenset(
-            one.text[at : at + size] for one in self._spellings for at in range(len(one.text) - size + 1)
+        self._least = min(one.least for one in self._spellings)
+        # A piece, wherever it lies, holds so many words of four bytes whole, which follow each other.
+        self._found = b"\1" * ((self._least - _WORD + 1) // _WORD)
+        grams = b"".join(
+            one.text[at : at + _WORD] for one in self._spellings for at in range(len(one.text) - _WORD + 1)
         )
-        self._marks = bytes(_IN[0] if n in spelled else _OUT[0] for n in range(256))
+        self._seen = np.zeros(1 << _BITS, np.uint8)
+        self._seen[_hash_words(grams)] = 1
         characters = spelled | {ord("\\"), ord("%"), ord("&")}
         # What a quote is to JSON stays what it is.
         self._undone = {n: bytes((n,)) for n in range(128) if bytes((n,)).lower()[0] in characters - {ord('"')}}
 
     def clean(self, data: bytes, *, cut: bool = False) -> bytes:
         """`data` without the secret; with `cut`, where it broke off, without the secret's beginning at its end."""
-        if len(data) < len(self._shortest_run) and not cut:  # no piece fits, and escapes are longer
+        if len(data) < self._least and not cut:  # no piece fits, and escapes are longer
             return data
         data = self._cut_out(data, cut)
         plain = self._undo_escapes(data)
@@ -80,6 +89,8 @@ class Redaction:
         return data if cleaned == plain else cleaned
 
     def _undo_escapes(self, data: bytes) -> bytes:
+        if not any(begin in data for begin in _BEGINS):
+            return data
         for _ in range(MAX_LAYERS):
             before = data
             for begin, pattern in _ESCAPES:
@@ -118,20 +129,9 @@ class Redaction:
     def _may_show(self, lower: bytes) -> bool:
         """Whether a piece may be there. Without one, which is nearly always, all else is spared.
 
-        A piece lies in a run of the spellings' characters, of at least the shortest piece's length; and of the grams
-        that are cut from such a run `apart` from each other it holds one whole, which is a gram of its spelling.
+        The words of `lower` are looked up, by a hash, among all that stand anywhere in a spelling.
         """
-        marks, size = lower.translate(self._marks), self._gram_size
-        apart = len(self._shortest_run) - size + 1
-        start = marks.find(self._shortest_run)
-        while start >= 0:
-            end = marks.find(_OUT, start)
-            end = len(lower) if end < 0 else end
-            for at in range(start, end - size + 1, apart):
-                if lower[at : at + size] in self._grams:
-                    return True
-            start = marks.find(self._shortest_run, end)
-        return False
+        return self._found in self._seen[_hash_words(lower)].tobytes()
 
     def _find_tail(self, lower: bytes) -> int:
         """Where a beginning of the secret starts that `lower` ends with; its length where it ends with none."""
@@ -141,6 +141,11 @@ class Redaction:
                     if lower.endswith(one.text[:length], 0, end):
                         return end - length
         return len(lower)
+
+
+def _hash_words(data: bytes) -> NDArray[np.uint32]:
+    """A hash of each word of `data`, the first at its beginning; of less than a word at its end none."""
+    return (np.frombuffer(data, np.uint32, len(data) // _WORD) * _MULTIPLIER) >> _SHIFT
 
 
 def _list_spellings(secret: bytes) -> Iterator[_Spelling]:

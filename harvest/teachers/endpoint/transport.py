@@ -9,12 +9,13 @@ aiohttp's does not. The exceptions are httpx's, and exact, because a bill depend
 Source: python-httpx.org/exceptions and docs.aiohttp.org, "Client exception hierarchy".
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from functools import lru_cache
 
 import aiohttp
 import httpx
+
+from harvest.teachers.endpoint.watch import Watch
 
 # The first that fits: a subclass stands before its base.
 _EXCEPTIONS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
@@ -42,6 +43,7 @@ class Transport:
     """
 
     def __init__(self, headers: Mapping[str, str], proxy: str | None = None) -> None:
+        self._watch = Watch()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -64,16 +66,16 @@ class Transport:
         `connect` and `read` are seconds to wait for a connection and for the next bytes, and their sum is waited for
         altogether. Raises httpx.TransportError.
         """
+        request = self._session.request(
+            method,
+            url,
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+            timeout=_make_timeout(connect, read),
+        )
         try:
-            async with asyncio.timeout(connect + read):  # a timeout of aiohttp begins anew with every byte
-                return await self._session.request(
-                    method,
-                    url,
-                    headers=headers,
-                    data=body,
-                    allow_redirects=False,
-                    timeout=_make_timeout(connect, read),
-                )
+            return await self._watch.wait(request, connect + read)  # a timeout of aiohttp begins anew with every byte
         except (aiohttp.ClientError, OSError) as error:
             raise _map_exception(error) from error
 
