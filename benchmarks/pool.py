@@ -40,10 +40,10 @@ GATHERED = 64
 TEXT = "a film of such warmth and wit that one forgives its length, and most of its songs"
 
 
-def write_texts(path: Path, rows: int) -> None:
+def write_texts(path: Path, rows: int, text: str = "") -> None:
     with path.open("w") as file:
         for i in range(rows):
-            file.write(json.dumps({"text": f"review number {i}: {TEXT}", "label": ("bad", "good")[i % 2]}) + "\n")
+            file.write(json.dumps({"text": f"review number {i}{text}", "label": ("bad", "good")[i % 2]}) + "\n")
 
 
 # --- the writer ---
@@ -60,7 +60,7 @@ async def give_requests(count: int) -> AsyncIterator[Any]:
 async def warm(pool: Any) -> None:
     """Have all replicas start and answer."""
     while " 0" in pool.progress.partition(":")[2] or not pool.progress.partition(":")[2]:
-        async for _ in pool.answer(give_requests(16 * GATHERED)):
+        async for _ in pool.answer_batches(give_requests(16 * GATHERED)):
             pass
 
 
@@ -103,7 +103,7 @@ def measure_writer(rows: int, counts: Sequence[int]) -> dict[str, dict[str, floa
     best: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         texts = Path(folder, "texts.jsonl")
-        write_texts(texts, rows)
+        write_texts(texts, rows, f": {TEXT}")
         for turn in range(ROUNDS):
             for count in counts:
                 out = Path(folder, f"{turn}-{count}")
@@ -157,11 +157,19 @@ class TheirActor:
         return {"reply": [one.answer.reply for one in replies], "vector": [one.answer.embedding for one in replies]}
 
 
+def start_cluster(replicas: int) -> None:
+    """Start a cluster of this machine alone, whichever else runs here."""
+    import ray
+
+    cores = replicas + 2
+    ray.init("local", num_cpus=cores, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+
+
 def run_theirs(texts: Path, out: Path, replicas: int) -> dict[str, float]:
     """Seconds that Ray Data takes from the file to Parquet, after it is connected."""
     import ray
 
-    ray.init(num_cpus=replicas + 2, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    start_cluster(replicas)
     started = time.perf_counter()
     rows = ray.data.read_json(str(texts), lines=True).repartition(8 * replicas)
     pool = ray.data.ActorPoolStrategy(size=replicas)
@@ -172,13 +180,11 @@ def run_theirs(texts: Path, out: Path, replicas: int) -> dict[str, float]:
 
 def run_ours(texts: Path, out: Path, replicas: int) -> dict[str, float]:
     """Seconds that `harvest run --on ray` takes from the file to sealed shards, after it is connected."""
-    import ray
-
     from harvest.config import HarvestConfig, PoolConfig, TaskChoice, TeacherChoice
     from harvest.job import run_harvest
     from shared.sources import MINILM
 
-    ray.init(num_cpus=replicas + 2, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    start_cluster(replicas)
     task = TaskChoice(str(texts), text_column="text", label_column="label")
     pool = PoolConfig(replicas, "ray")
     config = HarvestConfig(task, TeacherChoice("reader", options={"encoder": MINILM}), pool, out=out)

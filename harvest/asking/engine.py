@@ -8,18 +8,21 @@ what is in flight arrive; whatever but the disk ends a run, a reply of a remote 
 import asyncio
 import signal
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count, repeat
 
 from harvest.asking.audio import keep_audio
 from harvest.asking.commit import GroupCommit
+from harvest.asking.feed import PlannedRow, RequestFeed
 from harvest.asking.garbage import spare_collector
 from harvest.asking.inflight import InFlightLog
 from harvest.asking.interrupt import DRAIN_SECONDS, Interrupt
 from harvest.asking.pictures import keep_pictures
 from harvest.asking.plan import Action, Plan, request_key
-from harvest.asking.planned import AnsweredRows, AnswerOutcome, Place, PlannedRows, list_outcomes, place_answers
+from harvest.asking.planned import AnsweredRows, AnswerOutcome, Place, list_outcomes, place_answers
 from harvest.asking.reserve import NEARLY_FULL, RESERVE_BYTES, DiskReserve
 from harvest.teachers.base import ReplyBatch, Request, Teacher, find_progress, stream_batches
 from shared.causes import count_causes
@@ -169,7 +172,8 @@ class Engine:
 
     async def _ask_all(self, in_flight: InFlightLog) -> None:
         # One stream over all splits: between two, hundreds of connections would idle, close and be made again.
-        async with aclosing(stream_batches(self._teacher, self._requests(in_flight))) as batches:
+        feed = RequestFeed(self._walk(), partial(self._ask, in_flight))
+        async with aclosing(stream_batches(self._teacher, feed)) as batches:
             async for batch in batches:
                 self.outcome.asked += len(batch.requests)
                 if batch.pictures or batch.audio:  # before the rows: none may name a picture that a crash took
@@ -185,36 +189,44 @@ class Engine:
         if self._remote is not None:
             self._note_stop(self._remote.stopped)
 
-    async def _requests(self, in_flight: InFlightLog) -> AsyncIterator[Request]:
-        """The requests as the teacher has room for them; rows that need none are written on the way."""
+    def _walk(self) -> Iterator[PlannedRow]:
+        """The rows that are to be asked, or kept without that."""
         for split in self._plan.actions:
             planned = self._plan.rows(self._loaded, split, Action.ASK, Action.CARRY, Action.FAIL)
             for rows, examples in planned:
-                described = zip(examples, rows.draws.tolist(), rows.actions.tolist(), strict=True)
-                for number, (example, draw, action) in enumerate(described):
-                    await self._confirm_place()
-                    if self.outcome.stopped is not None or self._too_many is not None:
-                        return  # the teacher lets what is in flight arrive, and ends
-                    key, problem = request_key(self._keys, self._teacher, example, draw)
-                    if action == Action.CARRY:
-                        await self._keep(rows, number, key, Answer(Status.UNASKED))
-                    elif problem is not None:
-                        await self._keep(rows, number, key, Answer(Status.FAILED, error=problem))
-                    elif self._note_leaving(in_flight, key):
-                        self._asked[key] = Place(rows, number)
-                        yield Request(key, example, draw)
-                    else:
-                        self._stop_full()
-                        return
+                columns = (examples, rows.draws.tolist(), rows.actions.tolist())
+                yield from map(PlannedRow, repeat(rows), count(), *columns)
 
-    def _note_leaving(self, in_flight: InFlightLog, key: str) -> bool:
-        """Note that a request leaves; false where it must not, for its row might find no room."""
-        if not self._reserve.covers(len(self._asked) + 1):
+    async def _ask(self, in_flight: InFlightLog, rows: Sequence[PlannedRow]) -> list[Request] | None:
+        """Make the requests of some rows, which leave now; rows that need none are written. None where all is over."""
+        await self._confirm_place()
+        if self.outcome.stopped is not None or self._too_many is not None:
+            return None  # the teacher lets what is in flight arrive, and ends
+        requests: list[Request] = []
+        places: dict[str, Place] = {}
+        for row in rows:
+            key, problem = request_key(self._keys, self._teacher, row.example, row.draw)
+            if row.action == Action.CARRY:
+                await self._keep(row, key, Answer(Status.UNASKED))
+            elif problem is not None:
+                await self._keep(row, key, Answer(Status.FAILED, error=problem))
+            else:
+                requests.append(Request(key, row.example, row.draw))
+                places[key] = Place(row.rows, row.number)
+        if not self._note_leaving(in_flight, places):
+            self._stop_full()
+            return None
+        self._asked |= places
+        return requests
+
+    def _note_leaving(self, in_flight: InFlightLog, keys: Collection[str]) -> bool:
+        """Note that requests leave; false where they must not, for their rows might find no room."""
+        if keys and not self._reserve.covers(len(self._asked) + len(keys)):
             return False
         if self._remote is None or self._is_deferred:  # nothing is paid; or the teacher keeps account of what it sent
             return True
         try:
-            in_flight.add(key)
+            in_flight.add(*keys)
         except DiskError:
             return False
         return True
@@ -271,10 +283,10 @@ class Engine:
         for key, audio in batch.audio.items():
             keep_audio(self._folder.path, key, audio)
 
-    async def _keep(self, rows: PlannedRows, number: int, key: str, answer: Answer) -> None:
+    async def _keep(self, row: PlannedRow, key: str, answer: Answer) -> None:
         """Keep an answer that no teacher gave."""
         self._count(list_outcomes((answer,)))
-        await self._put(AnsweredRows(rows, (number,), (key,), (answer,)))
+        await self._put(AnsweredRows(row.rows, (row.number,), (key,), (answer,)))
 
     def _count(self, outcomes: Iterable[AnswerOutcome]) -> None:
         outcome, cost_usd = self.outcome, self.outcome.cost_usd

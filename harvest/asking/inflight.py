@@ -23,10 +23,10 @@ class InFlightLog:
         with explain_disk_errors(self._path):
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def add(self, key: str) -> None:
-        """Note that the request of `key` is about to leave. Raises DiskError: it must not leave then."""
+    def add(self, *keys: str) -> None:
+        """Note that requests of `keys` are about to leave. Raises DiskError: they must not leave then."""
         try:
-            os.write(self._descriptor, bytes.fromhex(key))
+            os.write(self._descriptor, bytes.fromhex("".join(keys)))
         except OSError as error:
             with explain_disk_errors(self._path):  # entered for each row it would cost more than the row's note
                 raise error

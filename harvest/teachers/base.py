@@ -151,6 +151,17 @@ def stream_batches(teacher: "Teacher", requests: AsyncIterator[Request]) -> Asyn
     return _wrap_replies(teacher, requests) if own is None else own(requests)
 
 
+async def take_requests(requests: AsyncIterator[Request], count: int) -> Sequence[Request]:
+    """Take up to `count` requests, at least one where more come; at once where their source has a method `take`."""
+    take: Callable[[int], Awaitable[Sequence[Request]]] | None = getattr(requests, "take", None)
+    if take is not None:
+        return await take(count)
+    taken: list[Request] = []
+    while len(taken) < count and (request := await anext(requests, None)) is not None:
+        taken.append(request)
+    return taken
+
+
 async def _wrap_replies(teacher: "Teacher", requests: AsyncIterator[Request]) -> AsyncGenerator[ReplyBatch, None]:
     async with aclosing(teacher.answer(requests)) as replies:
         async for reply in replies:

@@ -243,11 +243,11 @@ class TeacherFolder:
 
     def append_batch(self, split: str, batch: pa.RecordBatch) -> None:
         """The same of a record batch of `schema`."""
-        keys = batch["request_key"]
-        is_sha256 = pc.equal(pc.binary_length(keys), 64)
-        if not pc.all(is_sha256).as_py():
-            at = is_sha256.index(False).as_py()
-            raise ValueError(f"request key {keys[at]} of {batch['sample_id'][at]} is not a sha256")
+        lengths = pc.binary_length(batch["request_key"])
+        if lengths.unique().to_pylist() not in ([64], []):
+            at = next(number for number, length in enumerate(lengths.to_pylist()) if length != 64)
+            key, sample_id = (batch[name][at].as_py() for name in ("request_key", "sample_id"))
+            raise ValueError(f"request key {key!r} of {sample_id!r} is not a sha256")
         self._open_journal(split).append(batch)
 
     def commit(self) -> None:

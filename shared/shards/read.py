@@ -372,9 +372,10 @@ def read_kept(folder: Path, manifest: Manifest, split: str) -> Kept:
 
 def find_rows(folder: Path, manifest: Manifest, keys: Iterable[str]) -> Iterator[Row]:
     """The current rows, of any split, whose request key is in `keys`. Reads all columns on a hit only."""
-    wanted = pa.array(list(keys), pa.string())
-    if not len(wanted):
+    listed = list(keys)
+    if not listed:
         return
+    wanted = pa.array(listed, pa.string())
     # An answer that was set aside first: where its row was asked again since, the newer one comes last.
     splits = sorted(list_splits(folder, manifest), key=lambda split: split != REMOVED)
     pieces = (piece for split in splits for piece in iterate_pieces(folder, manifest, ("request_key",), split))

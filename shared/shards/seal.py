@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from hashlib import file_digest
 from pathlib import Path
 from secrets import randbelow
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,6 +24,8 @@ from shared.shards.manifest import Manifest, Shard, Superseded, stamp_owner
 from shared.shards.read import identify_row, identify_rows, journal_split
 from shared.stores.parquet import open_parquet
 from shared.stores.places import find_written_address
+
+_Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 ROW_GROUP_ROWS = 4096
 ROW_GROUP_BYTES = 64 << 20  # a row of a video teacher has half a megabyte: rows alone do not bound memory
@@ -57,12 +60,13 @@ def seal_journal(folder: Path, manifest: Manifest, journal: Path) -> Sealing:
     split_folder = folder / f"split={split}"
     make_folder(split_folder)
     number = _next_number(manifest, split)
-    last, lost = journal_rows.last, _Lost()
+    lost, is_last = _Lost(), np.zeros(journal_rows.count, np.bool_)
+    is_last[np.fromiter(journal_rows.last.values(), np.int64, len(journal_rows.last))] = True
 
     with JournalReader(journal) as reader:
         schema = strip_id(reader.schema)
         tables = (pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata) for batch in reader)
-        rows = _drop_rows(tables, lambda ordinal, identity: last[identity] != ordinal, lost)
+        rows = _drop_rows(tables, lambda table, start: ~is_last[start : start + table.num_rows], lost)
         sealed = _write_shard(folder, manifest, split, number, reader.id, schema, rows)
 
     without = _rewrite_without(folder, manifest, split, journal_rows, lost, _set_apart(folder, number + 1))
@@ -75,6 +79,7 @@ def remove_rows(folder: Path, manifest: Manifest, split: str, rows: Iterable[tup
     lost_rows = _RowIds(
         dict.fromkeys((identify_row(*row) for row in wanted), 0),
         pa.array([sample_id for sample_id, _ in wanted], pa.string()),
+        len(wanted),
     )
     first = _set_apart(folder, _next_number(manifest, split))
     return _rewrite_without(folder, manifest, split, lost_rows, _Lost(), first)
@@ -93,7 +98,7 @@ def _rewrite_without(
             kept.append(shard)
             continue
         with open_parquet(path) as file:
-            tables = _drop_rows(_iterate_groups(file), lambda _, identity: identity in rows.last, lost)
+            tables = _drop_rows(_iterate_groups(file), lambda table, _: _find_rows_of(table, rows), lost)
             rewritten = _write_shard(folder, manifest, split, number, shard.id, file.schema_arrow, tables)
         number += 1
         obsolete.append(path)
@@ -156,6 +161,7 @@ def _is_same_bill(cost_usd: float | None, other_usd: float | None) -> bool:
 class _RowIds:
     last: dict[bytes, int]  # identity -> number of its last row in the journal; 0 of one that is to go
     sample_ids: pa.Array
+    count: int  # of rows, those that are superseded by later ones included
 
 
 @dataclass(slots=True)
@@ -167,24 +173,29 @@ class _Lost:
 def _scan_journal(path: Path) -> _RowIds:
     last: dict[bytes, int] = {}
     sample_ids: list[pa.Array] = []
-    ordinal = 0
+    count = 0
     with JournalReader(path) as reader:
         for batch in reader:
-            last.update(zip(identify_rows(batch), range(ordinal, ordinal + batch.num_rows), strict=True))
-            # A copy: the column itself would keep its whole batch in memory.
-            sample_ids.append(pa.array(batch["sample_id"].to_pylist(), pa.string()))
-            ordinal += batch.num_rows
-    return _RowIds(last, pa.concat_arrays(sample_ids) if sample_ids else pa.array([], pa.string()))
+            last.update(zip(identify_rows(batch), range(count, count + batch.num_rows), strict=True))
+            # A copy, which two arrays make: the column itself would keep its whole batch in memory.
+            ids = batch["sample_id"]
+            sample_ids.append(pa.concat_arrays([ids.slice(0, 0), ids]))
+            count += batch.num_rows
+    return _RowIds(last, pa.concat_arrays(sample_ids) if sample_ids else pa.array([], pa.string()), count)
 
 
 def _holds_rows_of(shard: Path, rows: _RowIds) -> bool:
-    """Whether a shard holds an older answer to a row of the journal. Columnar first: mostly there is none."""
+    """Whether a shard holds an older answer to a row of the journal."""
     with open_parquet(shard) as file:
-        for table in _iterate_groups(file, ["sample_id", "draw"]):
-            table = table.filter(pc.is_in(table["sample_id"], value_set=rows.sample_ids))
-            if any(identity in rows.last for identity in identify_rows(table)):
-                return True
-    return False
+        return any(_find_rows_of(table, rows).any() for table in _iterate_groups(file, ["sample_id", "draw"]))
+
+
+def _find_rows_of(table: pa.Table, rows: _RowIds) -> _Bools:
+    """Which rows of a table are among `rows`. Columnar first: mostly there is none."""
+    maybe = pc.is_in(table["sample_id"], value_set=rows.sample_ids)
+    found: _Bools = maybe.to_numpy().copy()
+    found[found] = [identity in rows.last for identity in identify_rows(table.filter(maybe))]
+    return found
 
 
 def _iterate_groups(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -192,16 +203,20 @@ def _iterate_groups(file: pq.ParquetFile, columns: list[str] | None = None) -> I
         yield file.read_row_group(index, columns=columns, use_threads=False)
 
 
-def _drop_rows(tables: Iterable[pa.Table], is_lost: Callable[[int, bytes], bool], lost: _Lost) -> Iterator[pa.Table]:
-    """The tables without the rows, given by number and identity, that are lost; their bill goes to `lost`."""
-    ordinal = 0
+def _drop_rows(
+    tables: Iterable[pa.Table], find_lost: Callable[[pa.Table, int], _Bools], lost: _Lost
+) -> Iterator[pa.Table]:
+    """The tables without the rows that `find_lost` marks, of each and its first row's number; their bill goes to
+    `lost`.
+    """
+    start = 0
     for table in tables:
-        mask = [is_lost(number, identity) for number, identity in enumerate(identify_rows(table), ordinal)]
-        ordinal += table.num_rows
-        if any(mask):
-            lost.rows += sum(mask)
+        mask = find_lost(table, start)
+        start += table.num_rows
+        if mask.any():
+            lost.rows += int(mask.sum())
             lost.cost_usd = sum_costs((lost.cost_usd, sum_column(table["cost_usd"].filter(pa.array(mask)))))
-            table = table.filter(pc.invert(pa.array(mask)))
+            table = table.filter(pa.array(~mask))
         yield table
 
 
