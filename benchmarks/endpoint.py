@@ -119,7 +119,7 @@ def harvest(url: str, texts: Path, out: Path, concurrency: int) -> Spent:
     )
     os.environ[KEY_VARIABLE] = KEY
     options: dict[str, Any] = {"dialect": "compatible", "scoring": "top_logprobs", "api_key_env": KEY_VARIABLE}
-    config = EndpointConfig(url, "m", concurrency=concurrency, **options)
+    config = EndpointConfig((url,), "m", concurrency=concurrency, **options)
     teacher = EndpointTeacher(config, loaded.task)
     with TeacherFolder.open(out, make_manifest(loaded, teacher), worker="w0") as folder:
         plan = make_plan(loaded, teacher, Scope(tuple(loaded.splits), {}), {})

@@ -285,8 +285,7 @@ def _open_claimed(harvest: _Harvest, claim: Claim) -> tuple[TeacherFolder, Answe
     # One worker finds out what was left open, from a row of the run; the others wait, and take it from the folder.
     # They wait also where they know it already: the manifest is there before the row that the probe paid for.
     with claim.hold_recipe():
-        if not remote.resolved:
-            _adopt(remote, claim.path)
+        _adopt(remote, claim.path)
         # A folder whose recipe was not taken over refuses this one, whatever a probe would find.
         if remote.resolved or (claim.path / MANIFEST_NAME).exists():
             return _open_as_described(harvest, claim), None

@@ -146,7 +146,8 @@ class FaultServer:
 
     `faults` maps names of ALL_FAULTS or FATAL to their share in a thousand. `latency` is in seconds. `limit` answers
     429 beyond that many requests a second (a bucket of `burst`), with `retry_after` as its header. `answer` makes the
-    reply of a request that nothing happens to, at `chat_path`. `routes` are further paths and what they give.
+    reply of a request that nothing happens to, at `chat_path`. `routes` are further paths and what they give. `port` is
+    0 for any.
     """
 
     def __init__(
@@ -163,6 +164,7 @@ class FaultServer:
         chat_path: str = "/v1/chat/completions",
         price_in: float = 0.0,
         price_out: float = 0.0,
+        port: int = 0,
     ) -> None:
         self.count = Count()
         self.requests: deque[Asked] = deque(maxlen=1000)
@@ -181,6 +183,7 @@ class FaultServer:
         self._connections: set[asyncio.Transport] = set()
         self._connected = 0
         self.url = ""
+        self.port = port
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -190,8 +193,13 @@ class FaultServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        self.stop()
+
+    def stop(self) -> None:
+        """End as a killed server does: nobody listens any more, and what is in flight is reset."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -200,8 +208,9 @@ class FaultServer:
 
     async def _run(self) -> None:
         self._stop = asyncio.Event()
-        server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=2048)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port, backlog=2048)
+        self.port = server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1"
         self._ready.set()
         await self._stop.wait()
         server.close()

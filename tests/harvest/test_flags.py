@@ -42,8 +42,10 @@ def test_a_command_line_has_the_defaults_of_the_configs(entry: TeacherEntry) -> 
     listed = {one.name: one for one in list_options(config_class)}
     needed = {name for name, one in listed.items() if one.default is MISSING and name not in entry.defaults}
     needed |= {"endpoint"} & listed.keys()
-    given = {name: NEEDED[name] for name in {*needed, "task"}}
+    given: dict[str, Any] = {name: NEEDED[name] for name in {*needed, "task"}}
     options = parse(["--teacher", entry.name, *(f"--{name}={value}" for name, value in given.items())])
+    if "endpoint" in given:  # which may be given several times
+        given["endpoint"] = [given["endpoint"]]
     assert options == {"teacher": entry.name, **given}  # no flag brings a value of its own
     config = make_config(options)
     assert flatten(config) == flatten(make_harvest_config({"teacher": entry.name, **given}))

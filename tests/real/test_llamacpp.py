@@ -336,10 +336,10 @@ def test_whole_label_words_are_scored_as_by_force(server: str, reference: Any, t
 
 def test_the_dialect_is_recognised_and_a_model_that_cannot_see_is_named(server: str) -> None:
     task = Task("reviews", "classification", (), labels=("yes", "no"), label_words=("yes", "no"), question=QUESTION)
-    teacher = EndpointTeacher(EndpointConfig(server, "smollm2"), task)
+    teacher = EndpointTeacher(EndpointConfig((server,), "smollm2"), task)
     asyncio.run(teacher.probe(Example("1", REVIEWS[0][0]), print))
     assert teacher.recipe()["dialect"] == "llamacpp"
     assert teacher.recipe()["scoring"]["mode"] == "top_logprobs"
-    blind = EndpointTeacher(EndpointConfig(server, "smollm2", draw=Draw.FIELDS), task)
+    blind = EndpointTeacher(EndpointConfig((server,), "smollm2", draw=Draw.FIELDS), task)
     with pytest.raises(TeacherError, match=r"(?i)image"):
         asyncio.run(blind.probe(Example("1", REVIEWS[0][0]), print))

@@ -66,7 +66,7 @@ class BatchHttp:
         faults: Counter[str],
         first_wait: float = FIRST_WAIT_SECONDS,
     ) -> None:
-        self.base = config.endpoint
+        self.base = config.base_url
         self._config, self._secret, self._headers = config, secret, headers
         self._ended, self._faults, self._first_wait = ended, faults, first_wait
 

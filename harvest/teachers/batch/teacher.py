@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harvest.chat.dialects import recognise_host
 from harvest.chat.pricing import find_price
 from harvest.teachers.base import Confirm, Deferred, Estimate, Probe, Remote, Reply, Request, Reread
 from harvest.teachers.batch.asking import BatchAsker, BatchBill
@@ -42,11 +41,10 @@ class BatchTeacher:
     """
 
     def __init__(self, config: EndpointConfig, task: Task, *, name: str = "endpoint") -> None:
-        host = recognise_host(config.endpoint)
-        by_host = "" if host is None else host.name
+        by_host = "" if config.host is None else config.host.name
         dialect = by_host if config.dialect == AUTO else config.dialect
         if dialect not in PROTOCOLS:
-            known = f"the dialect {dialect} has none" if dialect else f"{config.endpoint} is none of theirs"
+            known = f"the dialect {dialect} has none" if dialect else f"{config.base_url} is none of theirs"
             raise UsageError(
                 f"--batch needs a provider's batch route, and {known}: there are {', '.join(PROTOCOLS)} (--dialect)"
             )
@@ -55,7 +53,7 @@ class BatchTeacher:
         self._protocol = PROTOCOLS[dialect]
         self._config = config
         self._endpoint = EndpointTeacher(config, task, name=name)
-        self._usual = find_price(config.model, config.endpoint, config.price_in, config.price_out)
+        self._usual = find_price(config.model, config.base_url, config.price_in, config.price_out)
         self._bill = BatchBill(self._usual, self._protocol.terms, self._endpoint.budget, ModelCheck(config.model))
         self._faults = Counter[str]()
         self._folder: Path | None = None

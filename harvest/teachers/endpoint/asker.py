@@ -164,7 +164,7 @@ class Asker:
     @cached_property
     def _scorer(self) -> WordScorer:
         assert self._questions.form.words is not None
-        return WordScorer(self._questions.form.words, self._client.http)
+        return WordScorer(self._questions.form.words, self._client)
 
     async def _exchange(
         self, question: Question, key: str, answers: int, slot: Slot | None

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from tenacity import (
@@ -25,10 +25,9 @@ from harvest.teachers.base import Confirm
 from harvest.teachers.endpoint.budget import Budget, Worst
 from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.faults import NO_CONNECTION, Fault, Kind
-from harvest.teachers.endpoint.limiter import Limiter, Slot
+from harvest.teachers.endpoint.limiter import Slot
 from harvest.teachers.endpoint.secret import Secret
-from harvest.teachers.endpoint.session import HttpSession
-from harvest.teachers.endpoint.slots import Slots
+from harvest.teachers.endpoint.servers import Server, Servers
 from shared.console import say
 from shared.errors import TeacherError
 from shared.schema import Answer
@@ -43,7 +42,8 @@ LEAST_REFUSALS = 10  # of one request, before it is given up
 class ChatRequest:
     """One request under way. `worst` gives the most that one attempt can cost, `tokens` about how many it has.
 
-    `path` is its route, where that is not the chat's.
+    `path` is its route, where that is not the chat's. `server` is the one that it is to be asked of, None where it may
+    be any.
     """
 
     key: str
@@ -51,6 +51,7 @@ class ChatRequest:
     worst: Worst = float
     tokens: int = 0
     path: str | None = None
+    server: Server | None = None
     attempts: int = 0
     timeouts: int = 0
     seconds: float = 0.0  # of its attempts, and of its waits between them
@@ -62,12 +63,13 @@ class ChatRequest:
 class Exchange(NamedTuple):
     """How a request ended: with a whole reply `raw`, a broken one (`problem` says why), or a `fault`.
 
-    A reply has a `ticket` of the budget, which whoever reads the reply settles.
+    `server` is the last that was asked. A reply has a `ticket` of the budget, which whoever reads the reply settles.
     """
 
     attempts: int
     latency_ms: float
     asked_at: datetime
+    server: Server
     raw: bytes | None = None
     problem: str | None = None
     fault: Fault | None = None
@@ -84,10 +86,10 @@ class _RetryError(Exception):
 
 
 class Client:
-    """Sends requests under one limiter and one budget. An asynchronous context manager, bound to one event loop.
+    """Sends requests to servers under one budget. An asynchronous context manager, bound to one event loop.
 
-    `faults` counts what goes wrong, by cause. `http` is the session that it sends with, `dialect` and `key_header` are
-    what that asks with. `confirm` is awaited before each attempt, where it is given.
+    `faults` counts what goes wrong, by cause. `dialect` is what the servers are asked in. `confirm` is awaited before
+    each attempt, where it is given.
 
     A reply that was answered 200 is final, whatever became of its body. 429 waits in the limiter and is asked again
     without end (but see `patience`); what may succeed on another attempt goes through tenacity's jittered backoff, with
@@ -98,18 +100,15 @@ class Client:
         self,
         config: EndpointConfig,
         secret: Secret,
-        limiter: Limiter,
+        servers: Servers,
         budget: Budget,
         faults: Counter[str],
         dialect: Dialect,
-        key_header: str,
         confirm: Confirm | None = None,
     ) -> None:
         self._config, self._secret, self._dialect = config, secret, dialect
         self._confirm = confirm
-        self._limiter, self._budget, self._faults = limiter, budget, faults
-        self._slots = Slots([limiter])
-        self.http = HttpSession(config, secret, dialect, key_header)
+        self._servers, self._budget, self._faults = servers, budget, faults
         self._retry_wait = wait_random_exponential(multiplier=0.5, max=LONGEST_BACKOFF_SECONDS)
         self.unsettled: set[str] = set()
         self.unconnected: str | None = None  # why the last attempt found no connection, if it found none
@@ -117,11 +116,11 @@ class Client:
         self._ended = asyncio.Event()  # set: nothing more is sent; what is in flight may arrive
 
     async def __aenter__(self) -> "Client":
-        await self.http.__aenter__()
+        await self._servers.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.http.__aexit__()
+        await self._servers.__aexit__()
 
     @property
     def ending(self) -> bool:
@@ -131,15 +130,19 @@ class Client:
     def end(self) -> None:
         """Send nothing more, nor wait to; what is in flight may arrive."""
         self._ended.set()
-        self._slots.let_go()
+        self._servers.let_go()
 
-    async def take_slot(self) -> Slot:
-        """Wait until a request may be sent at once; not at all where nothing more is sent."""
-        return self._slots.take_idle() if self.ending else await self._slots.acquire()
+    async def fetch_json(self, path: str, body: Any = None) -> Any:
+        """The JSON at `path`, a free route beside the chat's "/v1", None where no server gives some."""
+        return await self._servers.fetch_json(path, body)
+
+    async def take_slot(self, server: Server | None = None) -> Slot:
+        """Wait until a request may be sent at once, to `server` if named; not at all where nothing more is sent."""
+        return self._servers.take_idle() if self.ending else await self._servers.acquire(server)
 
     def give_back(self, slot: Slot) -> None:
         """Give back a slot that no request was sent with."""
-        self._slots.release(slot)
+        self._servers.release(slot)
 
     async def ask(self, request: ChatRequest, slot: Slot | None = None) -> Exchange | None:
         """The end of one request; None where the budget or the run ended before it was answered.
@@ -153,16 +156,17 @@ class Client:
             # Most requests need no second attempt: they are spared tenacity's bookkeeping.
             exchange = await self._ask_again(request, first)
         fault = None if exchange is None else exchange.fault
-        if fault is not None and fault.kind is Kind.FATAL:
+        if exchange is not None and fault is not None and fault.kind is Kind.FATAL:
             self.end()
-            where = f"(model {self._config.model} at {self._config.endpoint})"
-            raise TeacherError(f"{fault.message} {where}{self._hint(fault)}")
+            url = exchange.server.url
+            where = f"(model {self._config.model} at {url})"
+            raise TeacherError(f"{fault.message} {where}{self._hint(fault, url)}")
         return exchange
 
-    def _hint(self, fault: Fault) -> str:
+    def _hint(self, fault: Fault, url: str) -> str:
         """What to look at where no request can succeed."""
         if fault.cause == "HTTP 404":
-            return self._hint_at_path()
+            return self._hint_at_path(url)
         if fault.cause not in ("HTTP 401", "HTTP 403"):
             return ""
         if not self._secret.value:
@@ -170,11 +174,11 @@ class Client:
         note = f"; {self._dialect.key_hint}" if self._dialect.key_hint else ""
         return f"; the key is that of {self._secret.name}{note}"
 
-    def _hint_at_path(self) -> str:
+    def _hint_at_path(self, url: str) -> str:
         dialect = self._dialect
         if dialect.hosts and dialect.example:
             return f"; a base URL of {dialect.name} looks like {dialect.example}"
-        has_version = re.search(r"/v\d", urlsplit(self._config.endpoint).path) is not None
+        has_version = re.search(r"/v\d", urlsplit(url).path) is not None
         return "" if has_version or dialect.beside_v1 else "; a base URL mostly ends in /v1"
 
     async def _ask_again(self, request: ChatRequest, first: _RetryError) -> Exchange | None:
@@ -230,25 +234,28 @@ class Client:
     async def _attempt(self, request: ChatRequest, slot: Slot | None) -> Exchange | None:
         """One attempt, repeated while it is answered 429. Raises _RetryError where another may succeed."""
         while True:
-            slot = slot or await self.take_slot()
+            slot = slot or await self.take_slot(request.server)
+            server = self._servers.find(slot)
             try:
                 ticket = await self._reserve(request, slot)
                 if ticket is None:
                     return None
-                pause = 0.0
-                exchange = await self._send(request, ticket)
+                pause, elsewhere = 0.0, False
+                exchange = await self._send(request, ticket, server)
                 fault = exchange.fault
                 self.unconnected = fault.message if fault is not None and fault.cause == NO_CONNECTION else None
                 if fault is None:
                     self._short_since = None
-                    self._limiter.count_reply()
+                    self._servers.count_reply(server)
                     return exchange
                 self._faults[fault.cause] += 1
                 if fault.kind is Kind.BUSY:
-                    pause = self._limiter.count_refusal(slot, fault.retry_after)
+                    pause = server.limiter.count_refusal(slot, fault.retry_after)
                     self._check_patience(fault)
+                elif fault.kind is not Kind.SHORT:  # before the slot is given back, for the next would go there, too
+                    elsewhere = self._servers.count_fault(server, fault)
             finally:
-                self._slots.release(slot)
+                self._servers.release(slot)
             slot = None
             if fault.kind is Kind.SHORT:
                 await self._wait_for_descriptors(request)
@@ -258,8 +265,11 @@ class Client:
                     return self._give_up(request, exchange)
                 await self._pause(pause)
                 continue
+            if elsewhere and (fault.kind is Kind.FATAL or request.seconds <= self._config.patience):
+                continue
             if fault.kind in (Kind.NOT_ACCEPTED, Kind.MAYBE_ACCEPTED):
                 request.unsettled |= fault.kind is Kind.MAYBE_ACCEPTED
+                request.server = server if fault.kind is Kind.MAYBE_ACCEPTED else None
                 raise _RetryError(exchange, fault.retry_after or 0.0)
             return exchange
 
@@ -269,7 +279,7 @@ class Client:
         if self._confirm is not None and not self.ending:
             await self._confirm()
         if not self.ending:
-            self._limiter.charge(slot, request.tokens)
+            slot.limiter.charge(slot, request.tokens)
             ticket = await self._budget.reserve(request.worst)
             if ticket is None:
                 self.end()
@@ -282,7 +292,7 @@ class Client:
 
     async def _wait_for_descriptors(self, request: ChatRequest) -> None:
         """Have fewer connections, and wait for one to end. Raises TeacherError where none does, for --patience."""
-        self._limiter.narrow()
+        self._servers.narrow()
         now = time.monotonic()
         if self._short_since is None:
             self._short_since = now
@@ -303,22 +313,25 @@ class Client:
         return request.refusals >= LEAST_REFUSALS and now - request.refused_since > self._config.patience
 
     def _check_patience(self, fault: Fault) -> None:
-        waited = self._limiter.waited()
-        if max(waited, self._limiter.cooldown()) > self._config.patience:
+        limiter = self._servers.find_refusing()
+        waited = limiter.waited()
+        if max(waited, limiter.cooldown()) > self._config.patience:
             self.end()
             raise TeacherError(
                 f"the endpoint only refuses: {fault.message}; waited {waited:.0f} s and would have to wait "
-                f"{self._limiter.cooldown():.0f} s more. What was answered is kept; run the same command again later"
+                f"{limiter.cooldown():.0f} s more. What was answered is kept; run the same command again later"
             )
 
-    async def _send(self, request: ChatRequest, ticket: int) -> Exchange:
+    async def _send(self, request: ChatRequest, ticket: int, server: Server) -> Exchange:
         """One HTTP request. The ticket is settled here unless a reply came."""
         request.attempts += 1
         asked_at, started = datetime.now(UTC), time.perf_counter()
         fault: Fault | None = None
         maybe_billed = True  # until it is known better: a cancelled attempt may be billed
         try:
-            received = await self.http.post(request.body, request.key, self._choose_read_timeout(request), request.path)
+            received = await self._servers.post(
+                server, request.body, request.key, self._choose_read_timeout(request), request.path
+            )
             fault = received.fault
             request.timeouts += fault is not None and fault.cause == "timeout"
             maybe_billed = fault is not None and fault.kind is Kind.MAYBE_ACCEPTED
@@ -338,6 +351,7 @@ class Client:
             attempts=request.attempts,
             latency_ms=seconds * 1000,
             asked_at=asked_at,
+            server=server,
             raw=received.raw,
             problem=received.problem,
             fault=fault,

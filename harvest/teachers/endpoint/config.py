@@ -1,7 +1,7 @@
 """What a user says about an endpoint."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -24,6 +24,8 @@ _SECRET_PARAMETER = re.compile(
     r"key|token(?!s)|secret|passw|pwd|credential|auth|bearer|jwt|^sig|signature", re.IGNORECASE
 )
 
+_SEVERAL = re.compile(r"[,;\s]\s*https?://", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointConfig:
@@ -32,7 +34,16 @@ class EndpointConfig:
     Raises UsageError where a value cannot be meant.
     """
 
-    endpoint: Annotated[str, Option("Base URL, with its /v1 if it has one.", panel=_ASKED, metavar="URL")]
+    endpoint: Annotated[
+        tuple[str, ...],
+        Option(
+            "Base URL, with its /v1 if it has one. Repeated, for several servers of one model: see docs/endpoints.md.",
+            parse=tuple,
+            repeated=True,
+            panel=_ASKED,
+            metavar="URL",
+        ),
+    ]
     model: Annotated[str, Option("The endpoint's name of the model.", panel=_ASKED)]
     api_key_env: Annotated[
         str | None,
@@ -98,9 +109,9 @@ class EndpointConfig:
             panel=_ASKED,
         ),
     ] = None
-    concurrency: Annotated[int, Option("Most requests in flight.", at_least=1, panel=_PACE)] = 64
-    rpm: Annotated[float | None, Option("Most requests a minute.", above=0, panel=_PACE)] = None
-    tpm: Annotated[float | None, Option("Most tokens a minute.", above=0, panel=_PACE)] = None
+    concurrency: Annotated[int, Option("Most requests in flight, at each server.", at_least=1, panel=_PACE)] = 64
+    rpm: Annotated[float | None, Option("Most requests a minute, at each server.", above=0, panel=_PACE)] = None
+    tpm: Annotated[float | None, Option("Most tokens a minute, at each server.", above=0, panel=_PACE)] = None
     attempts: Annotated[int, Option("Attempts of one request.", at_least=1, panel=_PACE)] = 6
     connect_timeout: Annotated[float, Option("Seconds to wait for a connection.", above=0, panel=_PACE)] = 10.0
     read_timeout: Annotated[float, Option("Seconds to wait for a reply.", above=0, panel=_PACE)] = 120.0
@@ -150,7 +161,11 @@ class EndpointConfig:
     poll: Annotated[float, Option("Seconds between two looks at a job.", above=0, panel=_BATCH)] = 60.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "endpoint", normalise_url(self.endpoint))
+        object.__setattr__(self, "endpoint", normalise_urls(self.endpoint))
+        if self.batch and len(self.endpoint) > 1:
+            raise UsageError(
+                "--batch goes by one provider's jobs, which are its own to run and to bill: give one --endpoint"
+            )
         if not self.model:
             raise UsageError("no model was named; give --model")
         if self.dialect != AUTO and self.dialect not in DIALECTS:
@@ -166,11 +181,21 @@ class EndpointConfig:
 
     def _check_words(self) -> None:
         """Raise UsageError where whole words cannot be scored."""
-        named = recognise_host(self.endpoint) if self.dialect == AUTO else DIALECTS[self.dialect]
+        named = self.host if self.dialect == AUTO else DIALECTS[self.dialect]
         if named is not None and not named.scores_words:
             raise UsageError(f"--scoring words: {explain_no_words(named)}")
         if self.draw is not Draw.NONE or self.keep_topk:
             raise UsageError("--scoring words asks in writing, for no reply: it goes without --draw and --keep-topk")
+
+    @property
+    def base_url(self) -> str:
+        """The base URL, the first where there are several."""
+        return self.endpoint[0]
+
+    @property
+    def host(self) -> Dialect | None:
+        """The dialect of the well-known host that is asked; None for any other."""
+        return recognise_host(self.base_url)
 
     @property
     def layout(self) -> Layout | None:
@@ -191,11 +216,34 @@ _OWN_FIELDS = frozenset(
 )
 
 
+def normalise_urls(urls: Sequence[str]) -> tuple[str, ...]:
+    """Base URLs as normalise_url has each. Raises UsageError where one comes twice, or not all are of one provider."""
+    given = tuple(map(normalise_url, urls))
+    if not given:
+        raise UsageError("no base URL was given; give --endpoint")
+    if len(set(given)) < len(given):
+        raise UsageError(f"--endpoint {next(url for url in given if given.count(url) > 1)} was given twice")
+    hosts = {url: recognise_host(url) for url in given}
+    first = hosts[given[0]]
+    for url, host in hosts.items():
+        if host is not first:
+            one, other = ("your own" if each is None else each.name for each in (first, host))
+            raise UsageError(
+                f"--endpoint {given[0]} is {one} and {url} is {other}: several are asked as one only where all are "
+                "servers of one provider, or of your own. Give each a run and a --name"
+            )
+    return given
+
+
 def normalise_url(url: str) -> str:
     """`url` as recipes keep it: lower-case host, no default port, no /chat/completions, no slash at its end.
 
     Raises UsageError where it is no http(s) URL, or calls a part of itself a password or a key: that is not repeated.
     """
+    if _SEVERAL.search(url.strip()):
+        raise UsageError(
+            f"{hide_secrets(url)!r} is more than one base URL: give --endpoint once for each (a list in a recipe)"
+        )
     try:
         parts = urlsplit(url.strip())
         port = parts.port

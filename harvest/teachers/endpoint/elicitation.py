@@ -99,7 +99,7 @@ async def find_first_tokens(client: Client, model: str, words: Sequence[str]) ->
 
 
 async def _find_first_token(client: Client, model: str, text: str) -> int:
-    reply = await client.http.fetch_json(TOKENIZE_PATH, {"model": model, "prompt": text, "add_special_tokens": False})
+    reply = await client.fetch_json(TOKENIZE_PATH, {"model": model, "prompt": text, "add_special_tokens": False})
     tokens = reply.get("tokens") if isinstance(reply, dict) else None
     if not isinstance(tokens, list) or not tokens or not isinstance(tokens[0], int):
         raise UsageError("the server has no /tokenize route that tells the ids of the label words' tokens")

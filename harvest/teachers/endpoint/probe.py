@@ -6,18 +6,18 @@ Servers ignore fields that they do not know and answer 200 all the same, so what
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from harvest.chat.dialects import DIALECTS, Dialect, Scoring, recognise_host, recognise_models
+from harvest.chat.dialects import DIALECTS, Dialect, Scoring, recognise_models
 from harvest.chat.elicitation import Elicitation, adapt, find_written, is_scored
 from harvest.chat.scoring import Alternative, LabelWords
 from harvest.teachers.endpoint.asker import Asked
 from harvest.teachers.endpoint.client import Client
 from harvest.teachers.endpoint.config import AUTO, EndpointConfig, explain_no_words
 from harvest.teachers.endpoint.elicitation import find_first_tokens
+from harvest.teachers.endpoint.servers import MODELS_PATH
 from harvest.teachers.endpoint.words import check_routes
 from shared.errors import TeacherError, UsageError
 from shared.schema import Status
 
-MODELS_PATH = "/v1/models"
 # More mass than this on tokens that begin several label words, and the distribution is not worth its price.
 MAX_AMBIGUOUS_MASS = 0.1
 # Less than this on all label words together, and the user should look at the prompt.
@@ -94,7 +94,7 @@ async def find_elicitation(
         problems[-1] += ". It was sent a picture; text alone is asked with --draw none and --no-pictures"
     advice = f"what works there: --scoring {' or '.join(working)}" if working else "no other scoring was found to work"
     raise TeacherError(
-        f"the endpoint does not give what was asked for (model {config.model} at {config.endpoint}): "
+        f"the endpoint does not give what was asked for (model {config.model} at {', '.join(config.endpoint)}): "
         f"{'; '.join(problems)}. {advice[0].upper()}{advice[1:]}"
     )
 
@@ -103,7 +103,7 @@ async def find_dialect(client: Client, config: EndpointConfig) -> Dialect:
     """The dialect that `config` names, or that the host's name or the server's list of models gives away."""
     if config.dialect != AUTO:
         return DIALECTS[config.dialect]
-    return recognise_host(config.endpoint) or recognise_models(await client.http.fetch_json(MODELS_PATH))
+    return config.host or recognise_models(await client.fetch_json(MODELS_PATH))
 
 
 def _list_candidates(
@@ -127,7 +127,7 @@ async def _prepare(
     if scoring is Scoring.WORDS and not dialect.scores_words:
         raise UsageError(explain_no_words(dialect))
     if scoring is Scoring.WORDS:
-        await check_routes(client.http)
+        await check_routes(client)
     if scoring is not Scoring.TOKEN_IDS:
         return Elicitation(dialect, scoring)
     assert words is not None

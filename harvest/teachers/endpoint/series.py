@@ -51,6 +51,7 @@ class Series:
             partial(self._bill.bound, tokens, prompts),
             self._question.prompt_guess * prompts,
             path,
+            self.exchanges[-1].server if self.exchanges else None,  # which has read the prompt
         )
         slot, self._slot = self._slot, None
         exchange = await self._client.ask(request, slot)

@@ -29,17 +29,20 @@ class Received(NamedTuple):
 
 
 class HttpSession:
-    """The connections to one endpoint, under its API key, which no body or message that it gives holds.
+    """The connections to one server, under its API key, which no body or message that it gives holds.
 
     It is asked at the route of `dialect`, and shown the key in `key_header` (see Dialect).
 
     An asynchronous context manager, bound to one event loop.
     """
 
-    def __init__(self, config: EndpointConfig, secret: Secret, dialect: Dialect, key_header: str) -> None:
-        self._config, self._secret, self._dialect, self._key_header = config, secret, dialect, key_header
-        self._beside = strip_version(config.endpoint)
-        self._url = join_path(self._beside if dialect.beside_v1 else config.endpoint, dialect.chat_path)
+    def __init__(
+        self, base_url: str, config: EndpointConfig, secret: Secret, dialect: Dialect, key_header: str
+    ) -> None:
+        self._base_url, self._config = base_url, config
+        self._secret, self._dialect, self._key_header = secret, dialect, key_header
+        self._beside = strip_version(base_url)
+        self._url = join_path(self._beside if dialect.beside_v1 else base_url, dialect.chat_path)
 
     async def __aenter__(self) -> "HttpSession":
         headers = {
@@ -50,7 +53,7 @@ class HttpSession:
         if self._secret.value:
             bearer = self._key_header == BEARER
             headers[self._key_header] = f"Bearer {self._secret.value}" if bearer else self._secret.value
-        self._transport = Transport(headers, find_proxy(self._config.endpoint))
+        self._transport = Transport(headers, find_proxy(self._base_url))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -77,16 +80,28 @@ class HttpSession:
 
     async def fetch_json(self, path: str, body: Any = None) -> Any:
         """The JSON at `path`, a free route beside the chat's "/v1", None where the server has none. One attempt."""
+        fetched = await self.fetch(path, body)
+        try:
+            return None if fetched.raw is None or fetched.problem is not None else json.loads(fetched.raw)
+        except ValueError:
+            return None
+
+    async def fetch(self, path: str, body: Any = None, read_timeout: float | None = None) -> Received:
+        """What is at `path`, a free route beside the chat's "/v1". One attempt."""
         config = self._config
         method, sent = ("GET", None) if body is None else ("POST", orjson.dumps(body))
+        seconds = read_timeout or config.read_timeout
         try:
             response = await self._transport.send(
-                method, join_path(self._beside, path), sent, config.connect_timeout, config.read_timeout
+                method, join_path(self._beside, path), sent, config.connect_timeout, seconds
             )
             raw, problem = await self._read(response)
-            return json.loads(raw) if response.status == 200 and problem is None else None
-        except (httpx.HTTPError, ValueError):
-            return None
+            if response.status == 200:
+                return Received(raw, problem)
+            fault = classify_response(response.status, response.headers, raw, self._dialect.signs)
+        except (httpx.HTTPError, ValueError) as error:
+            fault = classify_exception(error)
+        return Received(fault=self._clean(fault))
 
     async def _read(self, response: ClientResponse) -> tuple[bytes, str | None]:
         """The body, inflated and without the API key; and, where it is not whole, why. Bounded: see bodies."""

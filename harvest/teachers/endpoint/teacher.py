@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,8 @@ from harvest.teachers.endpoint.limiter import Limiter
 from harvest.teachers.endpoint.probe import find_elicitation
 from harvest.teachers.endpoint.questions import Questions
 from harvest.teachers.endpoint.secret import check_variable, read_secret
+from harvest.teachers.endpoint.servers import Server, Servers, describe_servers
+from harvest.teachers.endpoint.session import HttpSession
 from harvest.teachers.endpoint.stream import Stream
 from harvest.teachers.endpoint.words import guess_prompts, guess_requests
 from harvest.teachers.tokenizers import PromptTokenizer
@@ -70,7 +72,7 @@ class EndpointTeacher:
         self._config, self._task, self._name = config, task, name
         self._layout = config.layout
         self._tokenizer = None if config.tokenizer is None else PromptTokenizer(config.tokenizer)
-        host = recognise_host(config.endpoint)
+        host = config.host
         self._key_variable = config.api_key_env or (None if host is None else host.key_variable)
         check_variable(self._key_variable)
         spell = spell_flags(EndpointConfig)
@@ -79,15 +81,17 @@ class EndpointTeacher:
             {**chosen, "--question": task.question, "--label-words": task.label_words, "--name": name},
             self._key_variable,
         )
-        self._bill = Bill(find_price(config.model, config.endpoint, config.price_in, config.price_out), say)
+        self._bill = Bill(_find_price(config), say)
         self._budget = Budget(config.max_cost, config.max_requests)
         if config.max_cost is not None and self.price is None:
             raise UsageError(
-                f"--max-cost needs a price, and none is known for {config.model} at {config.endpoint}; "
+                f"--max-cost needs a price, and none is known for {config.model} at {config.base_url}; "
                 "give --price-in and --price-out, in US dollars a million tokens"
             )
         self._words = make_words(task)
-        self._limiter = Limiter(_fit_concurrency(config.concurrency), config.rpm, config.tpm)
+        most = _fit_concurrency(config.concurrency, len(config.endpoint))
+        self._servers = [Server(url, Limiter(most, config.rpm, config.tpm)) for url in config.endpoint]
+        self._begun_at = config.base_url  # what the folder was begun at names the endpoint in its recipe
         self._faults = Counter[str]()
         self._confirm: Confirm | None = None
         self._model_check = ModelCheck(config.model)
@@ -206,7 +210,7 @@ class EndpointTeacher:
         config = self._config
         return {
             "teacher": "endpoint",
-            "endpoint": config.endpoint,
+            "endpoint": self._begun_at,
             "model": config.model,
             "dialect": config.dialect if elicitation is None else elicitation.dialect.name,
             "prompt": describe_prompt(self._task, config.draw),
@@ -234,12 +238,27 @@ class EndpointTeacher:
                 f"the folder of teacher {self._name!r} holds the answers of a {recipe.get('teacher')!r} teacher, "
                 "not of an endpoint; give another --name"
             )
+        self._adopt_place(recipe)
         elicitation = read_elicitation(recipe)
         if elicitation is None:
             return  # the folder will be refused by its recipe, before anything is asked
         dialect, scoring = self._config.dialect, self._config.scoring
         if dialect in (AUTO, elicitation.dialect.name) and scoring in (AUTO, elicitation.scoring):
             self._elicitation = elicitation
+
+    def _adopt_place(self, recipe: Mapping[str, Any]) -> None:
+        """Name the endpoint as the folder does: where a server stands changes no answer, and its rows stay kept."""
+        begun_at = recipe.get("endpoint")
+        if begun_at == self._begun_at or not isinstance(begun_at, str) or recipe.get("model") != self._config.model:
+            return
+        if begun_at not in self._config.endpoint:
+            if recognise_host(begun_at) is not self._config.host:
+                return  # another provider's: the folder will be refused
+            say(
+                f"  the answers of {self._name} were begun at {begun_at}, and are gone on with at "
+                f"{', '.join(self._config.endpoint)}: as servers of the same model {self._config.model}"
+            )
+        self._begun_at = begun_at
 
     async def probe(self, example: Example, note: Callable[[str], None]) -> Probe:
         """Ask about one example and check that all that is needed came back; choose what was left to "auto".
@@ -284,7 +303,9 @@ class EndpointTeacher:
         async with self._open_client(self._config) as client:
             self._client = client
             with self._open_askers(client) as make_asker:
-                self._stream = Stream(client, make_asker(self._elicitation, True), 2 * self._config.concurrency)
+                self._stream = Stream(
+                    client, make_asker(self._elicitation, True), 2 * self._config.concurrency * len(self._servers)
+                )
                 async with aclosing(self._stream.run(requests)) as replies:
                     async for reply in replies:
                         yield reply
@@ -346,15 +367,15 @@ class EndpointTeacher:
         return f"${price.input_usd * 1e6:g} in and ${price.output_usd * 1e6:g} out a million tokens, {price.source}"
 
     def bound_seconds(self, requests: float, tokens: float, latency_ms: float | None) -> float | None:
-        """Seconds that so many requests take at least under --rpm, --tpm and --concurrency."""
-        config = self._config
+        """Seconds that so many requests take at least under --rpm, --tpm and --concurrency, shared by all servers."""
+        config, servers = self._config, len(self._servers)
         bounds = []
         if config.rpm is not None:
-            bounds.append(requests / config.rpm * 60)
+            bounds.append(requests / config.rpm / servers * 60)
         if config.tpm is not None:
-            bounds.append(tokens / config.tpm * 60)
+            bounds.append(tokens / config.tpm / servers * 60)
         if latency_ms is not None:
-            bounds.append(latency_ms / 1000 * max(requests / config.concurrency, 1.0))
+            bounds.append(latency_ms / 1000 * max(requests / config.concurrency / servers, 1.0))
         return max(bounds, default=None)
 
     def describe_progress(self) -> str:
@@ -365,10 +386,13 @@ class EndpointTeacher:
         return self._progress[1]
 
     def _describe_progress(self) -> str:
-        limiter, budget = self._limiter, self._budget
-        parts = [f"{limiter.measure_rate():.0f}/s", f"{limiter.in_flight} in flight"]
-        if limiter.cooldown() > 0:
-            parts.append(f"cooling down {limiter.cooldown():.1f} s")
+        limiters, budget = [server.limiter for server in self._servers], self._budget
+        in_flight = sum(limiter.in_flight for limiter in limiters)
+        parts = [f"{sum(limiter.measure_rate() for limiter in limiters):.0f}/s", f"{in_flight} in flight"]
+        if by_server := describe_servers(self._servers):
+            parts.append(by_server)
+        if (cooldown := min(limiter.cooldown() for limiter in limiters)) > 0:
+            parts.append(f"cooling down {cooldown:.1f} s")
         parts += [f"{count} {cause}" for cause, count in self._faults.most_common(3)]
         if self.price is not None:
             parts.append(f"${budget.spent_usd:.4f}")
@@ -379,7 +403,7 @@ class EndpointTeacher:
     def _choose_elicitation(self) -> Elicitation | None:
         """The elicitation, where the user's words leave nothing to find out."""
         config = self._config
-        dialect = recognise_host(config.endpoint) if config.dialect == AUTO else DIALECTS[config.dialect]
+        dialect = config.host if config.dialect == AUTO else DIALECTS[config.dialect]
         written = find_written(self._words)
         chosen = None if config.scoring == AUTO else Scoring(config.scoring)
         if chosen is not None and chosen is not written and (written or chosen in WRITTEN):
@@ -391,15 +415,23 @@ class EndpointTeacher:
             return None
         return Elicitation(dialect, Scoring(scoring))
 
-    def _open_client(self, config: EndpointConfig) -> Client:
+    @asynccontextmanager
+    async def _open_client(self, config: EndpointConfig) -> AsyncGenerator[Client, None]:
+        """A client of all servers. Where there are several, or others than before, they are looked at first."""
         named = None if config.dialect == AUTO else DIALECTS[config.dialect]
         known = None if self._elicitation is None else self._elicitation.dialect
-        host = recognise_host(config.endpoint)
+        host = config.host
         # A folder's dialect says what is asked; how a key is shown is the host's, unless the user names another.
         key_header = (named or host or known or COMPATIBLE).key_header
         secret = read_secret(self._key_variable)
         dialect = known or named or host or COMPATIBLE
-        return Client(config, secret, self._limiter, self._budget, self._faults, dialect, key_header, self._confirm)
+        sessions = {one: HttpSession(one.url, config, secret, dialect, key_header) for one in self._servers}
+        servers = Servers(config.model, sessions, has_lists=host is None)
+        async with Client(config, secret, servers, self._budget, self._faults, dialect, self._confirm) as client:
+            if host is None and (len(self._servers) > 1 or self._begun_at != config.base_url):
+                wanted = AUTO if known in (None, COMPATIBLE) else known.name
+                await servers.check(None if named is not None else wanted)
+            yield client
 
     @contextmanager
     def _open_askers(self, client: Client) -> Iterator[Callable[[Elicitation, bool], Asker]]:
@@ -412,12 +444,24 @@ class EndpointTeacher:
             yield make_asker
 
 
-def _fit_concurrency(wanted: int) -> int:
-    """As many requests in flight as this process may have connections; says so where those are fewer than wanted."""
-    free = count_free()
-    if free < wanted:
-        say(
-            f"--concurrency {wanted} is {free} here: this process may open no more files and connections (ulimit -n, "
-            "its hard limit)"
+def _find_price(config: EndpointConfig) -> Price | None:
+    """The price at all servers. Raises UsageError where it is not the same at each."""
+    prices = {find_price(config.model, url, config.price_in, config.price_out) for url in config.endpoint}
+    if len(prices) > 1:
+        raise UsageError(
+            f"{config.model} does not cost the same at {', '.join(config.endpoint)}: give --price-in and --price-out, "
+            "the highest, in US dollars a million tokens"
         )
-    return min(wanted, free)
+    return prices.pop()
+
+
+def _fit_concurrency(wanted: int, servers: int) -> int:
+    """As many requests in flight at each server as this process may have connections; says so where those are fewer."""
+    free = count_free() // servers
+    if free < wanted:
+        each = "" if servers == 1 else f" at each of {servers} servers"
+        say(
+            f"--concurrency {wanted} is {free} here{each}: this process may open no more files and connections (ulimit "
+            "-n, its hard limit)"
+        )
+    return max(min(wanted, free), 1)

@@ -18,7 +18,7 @@ from harvest.chat.dialects.following import (
 from harvest.chat.label_trie import LabelTrie, TrieWalk
 from harvest.chat.pricing import guess_tokens
 from harvest.chat.scoring import LOG_ZERO, Distribution, LabelWords, spell_word
-from harvest.teachers.endpoint.session import HttpSession
+from harvest.teachers.endpoint.client import Client
 from shared.errors import TeacherError, UsageError
 
 MOST_NUMBERS = 50_000  # of probabilities in one reply: about 5 MB
@@ -30,8 +30,8 @@ Post: TypeAlias = Callable[[Any, int], Awaitable[Any]]
 class WordScorer:
     """The tokens of the label words by the server's own tokenizer, fetched once, and walks down their tree."""
 
-    def __init__(self, words: LabelWords, http: HttpSession) -> None:
-        self._words, self._http = words.words, http
+    def __init__(self, words: LabelWords, client: Client) -> None:
+        self._words, self._client = words.words, client
         self._trie: LabelTrie | None = None
         self._lock = asyncio.Lock()
 
@@ -71,17 +71,17 @@ class WordScorer:
         return self._trie
 
     async def _encode(self, text: str) -> Sequence[int]:
-        reply = await self._http.fetch_json(TOKENIZE_PATH, {"content": text, "add_special": False})
+        reply = await self._client.fetch_json(TOKENIZE_PATH, {"content": text, "add_special": False})
         tokens = reply.get("tokens") if isinstance(reply, dict) else None
         if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
             raise TeacherError("the server's /tokenize does not tell the ids of the label words' tokens")
         return tokens
 
 
-async def check_routes(http: HttpSession) -> None:
+async def check_routes(client: Client) -> None:
     """Raise UsageError where the server has not the routes by which words are scored; it is asked for nothing else."""
     try:
-        read_template(await http.fetch_json(TEMPLATE_PATH, write_template([{"role": "user", "content": "?"}], {})))
+        read_template(await client.fetch_json(TEMPLATE_PATH, write_template([{"role": "user", "content": "?"}], {})))
     except ValueError:
         raise UsageError("the server has no /apply-template route, behind whose prompts words are scored") from None
 

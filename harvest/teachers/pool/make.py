@@ -26,7 +26,8 @@ def make_pool(teacher: Teacher, choice: TeacherChoice, task: Task, config: PoolC
     if teacher.remote is not None:
         raise UsageError(
             f"--replicas {config.replicas}: an endpoint is asked from one process, which keeps the one account of what "
-            "is spent, so that --max-cost holds, and has as many requests in flight as --concurrency says: raise that"
+            "is spent, so that --max-cost holds. It has as many requests in flight as --concurrency says; of several "
+            "servers of one model give each with --endpoint"
         )
     if is_registered_here(choice.teacher):
         raise UsageError(

@@ -14,7 +14,7 @@ WORDS = LabelWords(["yes", "no"])
 
 
 def parameters(dialect: str, scoring: Scoring, first_tokens: Any = (), **options: Any) -> dict[str, Any]:
-    config = EndpointConfig("http://h/v1", "m", **options)
+    config = EndpointConfig(("http://h/v1",), "m", **options)
     return build_parameters(Elicitation(DIALECTS[dialect], scoring, first_tokens), config, WORDS)
 
 
@@ -94,16 +94,16 @@ def test_vllm_names_tokens_by_id() -> None:
 
 def test_vllm_tells_ids_without_a_change_of_what_is_asked() -> None:
     """What has ids told is no part of the parameters that a recipe holds: an old folder goes on."""
-    config = EndpointConfig("http://h/v1", "m", keep_topk=True)
+    config = EndpointConfig(("http://h/v1",), "m", keep_topk=True)
     for scoring, told in ((Scoring.TEXT, "return_tokens_as_token_ids"), (Scoring.TOP_LOGPROBS, "return_token_ids")):
         elicitation = Elicitation(DIALECTS["vllm"], scoring)
         assert build_spelling(elicitation, config) == {told: True}
         assert told not in build_parameters(elicitation, config, WORDS)
         assert build_spelling(Elicitation(DIALECTS["openai"], scoring), config) == {}
-    plain = EndpointConfig("http://h/v1", "m")
+    plain = EndpointConfig(("http://h/v1",), "m")
     assert build_spelling(Elicitation(DIALECTS["vllm"], Scoring.TEXT), plain) == {}
     # A server that refuses the field is asked without it.
-    without = EndpointConfig("http://h/v1", "m", body={"return_token_ids": None})
+    without = EndpointConfig(("http://h/v1",), "m", body={"return_token_ids": None})
     assert build_spelling(Elicitation(DIALECTS["vllm"], Scoring.TOP_LOGPROBS), without) == {}
 
 
@@ -119,7 +119,7 @@ def test_vllm_tells_the_ids_of_a_reply_beside_its_texts() -> None:
 def test_llamacpp_has_a_grammar() -> None:
     elicitation = Elicitation(DIALECTS["llamacpp"], Scoring.CHOICE)
     words = LabelWords(['a "quoted" word', "new\nline"])
-    grammar = build_parameters(elicitation, EndpointConfig("http://h/v1", "m"), words)["grammar"]
+    grammar = build_parameters(elicitation, EndpointConfig(("http://h/v1",), "m"), words)["grammar"]
     assert grammar == r'root ::= "a \"quoted\" word" | "new\nline"'
 
 

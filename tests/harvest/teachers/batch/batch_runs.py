@@ -32,7 +32,7 @@ def make_teacher(server: BatchServer, folder: Path, **options: Any) -> BatchTeac
         "price_in": PRICE_IN,
         "price_out": PRICE_OUT,
     }
-    teacher = BatchTeacher(EndpointConfig(server.url, "m", **(known | options)), TASK)
+    teacher = BatchTeacher(EndpointConfig((server.url,), "m", **(known | options)), TASK)
     teacher.use_folder(folder, confirm)
     return teacher
 

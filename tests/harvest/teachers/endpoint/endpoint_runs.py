@@ -1,7 +1,7 @@
 """Runs of the endpoint teacher in tests: a task, its requests, and what came of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,12 @@ TASK = Task(
 CANARY = "sk-canary-0123456789abcdef"
 
 
-def make_teacher(server: FaultServer | str, task: Task = TASK, **options: Any) -> EndpointTeacher:
-    """A teacher for `server` whose means are known without a probe, unless `options` say otherwise."""
-    url = server if isinstance(server, str) else server.url
+def make_teacher(
+    server: FaultServer | str | Sequence[FaultServer | str], task: Task = TASK, **options: Any
+) -> EndpointTeacher:
+    """A teacher for a server, or several, whose means are known without a probe, unless `options` say otherwise."""
+    servers = [server] if isinstance(server, FaultServer | str) else server
+    urls = tuple(one if isinstance(one, str) else one.url for one in servers)
     known: dict[str, Any] = {
         "dialect": "openai",
         "scoring": "top_logprobs",
@@ -37,7 +40,7 @@ def make_teacher(server: FaultServer | str, task: Task = TASK, **options: Any) -
         "read_timeout": 5.0,
         "body_timeout": 1.0,
     }
-    return EndpointTeacher(EndpointConfig(url, "m", **(known | options)), task)
+    return EndpointTeacher(EndpointConfig(urls, "m", **(known | options)), task)
 
 
 def make_examples(count: int) -> list[Example]:

@@ -53,7 +53,7 @@ def test_what_is_no_url_is_refused(url: str) -> None:
 )
 def test_a_key_in_the_url_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(UsageError) as refusal:
-        EndpointTeacher(EndpointConfig(url, "m"), TASK)
+        EndpointTeacher(EndpointConfig((url,), "m"), TASK)
     assert CANARY not in str(refusal.value)
     assert "short-password" not in str(refusal.value)
     assert "--api-key-env" in str(refusal.value)
@@ -94,7 +94,7 @@ def test_a_key_in_another_place_is_refused_and_not_repeated(
 
 def test_a_key_in_a_task_or_in_a_name_reaches_no_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_VARIABLE", "plain0123words")
-    config = EndpointConfig("http://h/v1", "m", api_key_env="SOME_VARIABLE")
+    config = EndpointConfig(("http://h/v1",), "m", api_key_env="SOME_VARIABLE")
     for task, name in ((replace(TASK, question="plain0123words?"), "n"), (TASK, "plain0123words")):
         with pytest.raises(UsageError, match="API key") as refusal:
             EndpointTeacher(config, task, name=name)
@@ -123,7 +123,10 @@ def test_a_password_of_a_proxy_is_not_repeated(proxy: str, monkeypatch: pytest.M
         ({"dialect": "klingon"}, "--dialect"),
         ({"scoring": "guess"}, "--scoring"),
         ({"scoring": "words", "dialect": "openai"}, "first tokens only, llama.cpp's server alone whole words"),
-        ({"scoring": "words", "endpoint": "https://api.openai.com/v1"}, "the dialect openai scores first tokens only"),
+        (
+            {"scoring": "words", "endpoint": ("https://api.openai.com/v1",)},
+            "the dialect openai scores first tokens only",
+        ),
         ({"scoring": "words", "draw": "fields"}, "asks in writing"),
         ({"concurrency": 0}, "concurrency is 0; it must be at least 1"),
         ({"max_cost": -1.0}, "max_cost is -1.0; it must be more than 0"),
@@ -138,7 +141,7 @@ def test_a_password_of_a_proxy_is_not_repeated(proxy: str, monkeypatch: pytest.M
 )
 def test_values_that_cannot_be_meant_are_named(options: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError, match=named):
-        EndpointConfig(**{"endpoint": "http://h/v1", "model": "m", **options})  # type: ignore[arg-type]
+        EndpointConfig(**{"endpoint": ("http://h/v1",), "model": "m", **options})  # type: ignore[arg-type]
 
 
 def test_a_key_is_read_by_the_name_of_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -485,7 +485,7 @@ def test_the_recipe_holds_what_changes_an_answer_and_nothing_else(monkeypatch: p
         {"task": replace(TASK, label_words=("bad", "good"))},
     ]
     elsewhere = make_teacher("http://other/v1").recipe()
-    another = EndpointTeacher(EndpointConfig("http://h/v1", "m2", dialect="openai", scoring="top_logprobs"), TASK)
+    another = EndpointTeacher(EndpointConfig(("http://h/v1",), "m2", dialect="openai", scoring="top_logprobs"), TASK)
     others = [json.dumps(one, sort_keys=True) for one in (elsewhere, another.recipe())]
     assert len({plain, *others, *(recipe(**options) for options in different)}) == len(different) + 3
     assert CANARY not in plain
@@ -533,10 +533,10 @@ def test_asking_twice_in_two_event_loops_works() -> None:
 
 def test_a_well_known_host_has_its_own_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    teacher = EndpointTeacher(EndpointConfig("https://api.openai.com/v1", "gpt-4o-mini"), TASK)
+    teacher = EndpointTeacher(EndpointConfig(("https://api.openai.com/v1",), "gpt-4o-mini"), TASK)
     with pytest.raises(UsageError, match="OPENAI_API_KEY"):
         teacher.check_access()
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     teacher.check_access()
-    teacher = EndpointTeacher(EndpointConfig("https://api.openai.com/v1", "gpt-4o-mini", max_cost=1.0), TASK)
+    teacher = EndpointTeacher(EndpointConfig(("https://api.openai.com/v1",), "gpt-4o-mini", max_cost=1.0), TASK)
     assert teacher.price is not None
