@@ -159,23 +159,31 @@ def teachers(as_json: AsJson = False) -> None:
     print_json(describe_teachers()) if as_json else print_teachers()
 
 
-@app.command()
-@command
+@takes_flags_of("tasks", "harvest.config:TaskSource")
 def tasks(
+    options: dict[str, Any],
     task: Annotated[
-        str | None, typer.Argument(help="A task by name, a file whose columns can be guessed, or a task in YAML.")
+        str | None, typer.Argument(help="A task by name, a file with its columns, or a task in YAML.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the known tasks; or check one, your own in YAML say: its rows are read and its prompt shown. Asks nobody."""
     if task is None:
         from harvest.looking.tasks import describe_tasks, print_tasks
+        from shared.errors import UsageError
 
+        if options:
+            raise UsageError("options of a file are given with its path: harvest tasks FILE --text-column NAME")
         print_json(describe_tasks()) if as_json else print_tasks()
         return
-    from harvest.looking.one_task import describe_task, print_task
+    from dataclasses import asdict
 
-    described = describe_task(task)
+    from harvest.config import TaskSource
+    from harvest.looking.one_task import describe_task, print_task
+    from shared.options import make_config, spell_flags
+
+    source = make_config(TaskSource, options, "harvest tasks", spell_flags(TaskSource))
+    described = describe_task(task, asdict(source))
     print_json(described) if as_json else print_task(described)
 
 

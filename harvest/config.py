@@ -66,8 +66,17 @@ def list_tasks() -> list[str]:
     return [*TASKS]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSource(TaskOptions):
+    """How a task is read, whichever it is."""
+
+    task_file: Annotated[
+        str | None, Option("A file or folder that a known task is read from, instead of the hub.", panel=FILE_PANEL)
+    ] = None
+
+
 @dataclass(frozen=True, slots=True)
-class TaskChoice(TaskOptions):
+class TaskChoice(TaskSource):
     """Which texts: a registered task by name, or a file of the user's own with its columns."""
 
     task: Annotated[
@@ -77,9 +86,6 @@ class TaskChoice(TaskOptions):
             complete=list_tasks,
         ),
     ]
-    task_file: Annotated[
-        str | None, Option("A file or folder that a known task is read from, instead of the hub.", panel=FILE_PANEL)
-    ] = None
 
 
 @dataclass(frozen=True, slots=True)

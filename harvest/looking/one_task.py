@@ -10,14 +10,16 @@ from shared.tasks import find_task, load_task
 from shared.tasks.task import Task
 
 
-def describe_task(name_or_path: str) -> Mapping[str, Any]:
+def describe_task(name_or_path: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """Load a task, which checks every row, and give what came of it; `prompt` is what is asked about its first row.
+
+    `options` are those of a file (shared.tasks.options), by name.
 
     Raises what find_task and load_task raise.
     """
-    loaded = load_task(find_task(name_or_path))
-    task, split = loaded.task, next(iter(loaded.splits))
-    first = next(loaded.examples(split))
+    loaded = load_task(find_task(name_or_path, **options))
+    task = loaded.task
+    first = next(row for split in loaded.splits for row in loaded.examples(split))  # a cut may leave a split empty
     written = build_prompt(task.question, first, Draw.NONE).written
     return {
         "task": task.name,

@@ -119,6 +119,17 @@ def test_a_task_of_ones_own_is_checked_and_then_asked(server: FaultServer, texts
     assert run("run", *asked, "--task", "mine.yaml")["folder"] == "data/mine/teacher=m"
 
 
+def test_a_file_is_checked_with_the_options_that_its_refusal_names(texts: Path) -> None:
+    Path("stars.csv").write_text("film,stars\nfine,good\npoor,bad\n")
+    for given, advised in (((), "--text-column"), (("--text-column", "film"), "--label-column")):
+        refused = CliRunner().invoke(app, ["tasks", "stars.csv", *given])
+        assert (refused.exit_code, advised in refused.output) == (2, True), refused.output
+    described = run("tasks", "stars.csv", "--text-column", "film", "--label-column", "stars", "--question", "Is it?")
+    assert (described["labels"], described["question"]) == (["bad", "good"], "Is it?")
+    listed = CliRunner().invoke(app, ["tasks", "--label-column", "stars"])
+    assert (listed.exit_code, "harvest tasks FILE" in listed.output) == (2, True)
+
+
 def test_tables_for_a_person(server: FaultServer, texts: Path) -> None:
     run("run", *flags(server))
     runner = CliRunner()
