@@ -141,7 +141,8 @@ class HarvestConfig:
     unsure_below: Annotated[
         float | None,
         Option(
-            "With --escalate: unsure is a row without a whole answer, or whose most probable label has less than this. "
+            "With --escalate: unsure is a row without a whole answer, or whose most probable label has less than this; "
+            "of several labels a row, with one that is neither given nor refused with so much. "
             f"Unless given, {UNSURE_BELOW:g}.",
             above=0,
             at_most=1,

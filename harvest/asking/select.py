@@ -43,8 +43,8 @@ def select_labelled(split: str, frame: "pl.DataFrame") -> Bools:
 class Unsure:
     """The rows that a kept teacher is unsure of: a Selection. `rows` are their sample ids and texts, hashed, by split.
 
-    Of the `asked` rows, `failed` have no whole answer, and in `below` no label has enough probability; `scored` have a
-    distribution over labels.
+    Of the `asked` rows, `failed` have no whole answer, and of `below` it is not sure enough; `scored` have
+    probabilities of labels, of which a row may have `several`.
     """
 
     rows: Mapping[str, np.ndarray[Any, np.dtype[np.void]]]
@@ -52,6 +52,7 @@ class Unsure:
     failed: int
     below: int
     scored: int
+    several: bool
 
     def __call__(self, split: str, frame: "pl.DataFrame") -> Bools:
         """Mask the rows of a frame that are among them."""
@@ -75,9 +76,10 @@ def measure_sureness(shares: Array, *, several: bool) -> Array:
 
 
 def find_unsure(folder: Path, manifest: Manifest, splits: Sequence[str], below: float) -> Unsure:
-    """Find the rows of a teacher folder whose answer is not whole, or whose most probable label has less than `below`.
+    """Find the rows of a teacher folder whose answer is not whole, or of which it is less sure than `below`.
 
-    Of several draws the first counts. Rows that the teacher was not asked about are none of them.
+    How sure it is says measure_sureness. Of several draws the first counts. Rows that the teacher was not asked about
+    are none of them.
     """
     import polars as pl
 
@@ -103,7 +105,8 @@ def find_unsure(folder: Path, manifest: Manifest, splits: Sequence[str], below: 
                 found.append(_pair(fingerprint_rows(frame)))
         if found:
             rows[split] = np.concatenate(found)
-    return Unsure(rows, *map(int, counts))
+    asked_rows, failed, unsure_rows, scored_rows = map(int, counts)
+    return Unsure(rows, asked_rows, failed, unsure_rows, scored_rows, several)
 
 
 def describe_unsure(unsure: Unsure, folder: Path, below: float) -> str:
@@ -113,6 +116,8 @@ def describe_unsure(unsure: Unsure, folder: Path, below: float) -> str:
         f"{folder} is unsure of {unsure.count:,} of {unsure.asked:,} rows ({share:.0%}): {unsure.failed:,} without a "
     )
     told += "whole answer"
+    if unsure.scored and unsure.several:
+        return f"{told}, {unsure.below:,} with a label that it neither gives nor refuses with {below:g} or more"
     if unsure.scored:
         return f"{told}, {unsure.below:,} whose most probable label has less than {below:g}"
     return f"{told}; its answers have no probabilities of labels, so no others count as unsure"

@@ -51,7 +51,8 @@ class CompareConfig(TaskOptions):
     unsure_below: Annotated[
         float,
         Option(
-            "A cascade asks the dearer teacher where the cheaper one's most probable label has less than this.",
+            "A cascade asks the dearer teacher where the cheaper one's most probable label has less than this; of "
+            "several labels a row, where one is neither given nor refused with so much.",
             above=0,
             at_most=1,
         ),

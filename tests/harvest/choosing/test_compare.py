@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from harvest.asking.select import find_unsure
+from harvest.asking.select import describe_unsure, find_unsure
 from harvest.choosing.advice import advise
 from harvest.choosing.measures import Measures, Pair, compare_pairs, find_mcnemar_p, find_unsure_rows
 from harvest.choosing.rows import read_common_rows
@@ -259,3 +259,6 @@ def test_a_cascade_over_several_labels_is_estimated_over_the_rows_that_it_would_
     (own, _) = read_common_rows([folder, folder], None).teachers
     would_ask = find_unsure(folder, manifest, [*manifest.planned], 0.8)
     assert find_unsure_rows(own, 0.8).sum() == would_ask.count == 20
+    assert "20 with a label that it neither gives nor refuses with 0.8 or more" in describe_unsure(
+        would_ask, folder, 0.8
+    )
