@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harvest.teachers.base import Estimate, Remote, Reply, Request, Teacher, find_memory, find_progress, sees_pictures
+from harvest.teachers.base import Remote, Reply, Request, Teacher
 from harvest.teachers.kept_answers import KeptAnswers
+from harvest.teachers.wrapping import WrappedTeacher
 from shared.errors import UsageError
-from shared.example import Example
 from shared.schema import Answer, Status
 from shared.tasks import Task
 
 
-class OntoAnswers:
+class OntoAnswers(WrappedTeacher):
     """`teacher` with the answers of `folder`; a Teacher itself.
 
     A row has the vector, the pictures and the bill of the one, and all else of the other. Raises UsageError where the
@@ -26,8 +26,7 @@ class OntoAnswers:
     """
 
     def __init__(self, teacher: Teacher, folder: Path, task: Task) -> None:
-        self.name = teacher.name
-        self._teacher = teacher
+        super().__init__(teacher)
         self._kept = KeptAnswers(folder, task)
         if teacher.remote is not None:
             raise UsageError("--onto adds a vector to answers, and an endpoint gives none: use a teacher that does")
@@ -40,21 +39,6 @@ class OntoAnswers:
         return None
 
     @property
-    def sees_pictures(self) -> bool:
-        """Whether the teacher of the vectors is shown the rows' pictures."""
-        return sees_pictures(self._teacher)
-
-    @property
-    def memory(self) -> str | None:
-        """What the teacher of the vectors takes."""
-        return find_memory(self._teacher)
-
-    @property
-    def progress(self) -> str:
-        """How the teacher of the vectors is doing, where it answers in several places."""
-        return find_progress(self._teacher)
-
-    @property
     def remote(self) -> Remote | None:
         """That of the teacher of the vectors."""
         return self._teacher.remote
@@ -63,14 +47,6 @@ class OntoAnswers:
         """The recipes of both."""
         manifest = self._kept.manifest
         return {**self._teacher.recipe(), "onto": {"teacher": manifest.teacher, "recipe": manifest.recipe}}
-
-    def content(self, example: Example) -> Mapping[str, Any]:
-        """As the teacher of the vectors is asked."""
-        return self._teacher.content(example)
-
-    def estimate(self, example: Example) -> Estimate:
-        """As the teacher of the vectors estimates."""
-        return self._teacher.estimate(example)
 
     async def answer(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Ask for the vectors of the rows that have an answer; any other row fails, and its vector is not asked for."""

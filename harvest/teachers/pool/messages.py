@@ -1,7 +1,8 @@
 """What is said between a pool and a replica: plain data, pickled.
 
 pool -> replica    Settings, then Batches, and Close
-replica -> pool    Up, then Room, Answered and Said, in any order; a Failure at any time, and nothing after it
+replica -> pool    Up, then Room, Answered and Said, in any order, and Alive every BEAT_SECONDS; a Failure at any time,
+                   and nothing after it
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from shared.errors import Error, TeacherError
 from shared.example import Example
 from shared.schema import answer_schema, answers_to_batch
 from shared.tasks import Task
+
+BEAT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,11 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
+class Alive:
+    """The replica hears and says something still, however long its model takes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """No request can be answered by this replica any more."""
 
@@ -142,4 +150,4 @@ class Failure:
 
 
 ToReplica: TypeAlias = Batch | Close
-FromReplica: TypeAlias = Up | Room | Answered | Said | Failure
+FromReplica: TypeAlias = Up | Room | Answered | Said | Alive | Failure

@@ -11,11 +11,11 @@ import sys
 import traceback
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 
 import uvloop
 
-from harvest.teachers.pool.messages import Close, FromReplica, Means, Settings
+from harvest.teachers.pool.messages import BEAT_SECONDS, Alive, Close, FromReplica, Means, Settings
 from harvest.teachers.pool.replica import Replica
 
 
@@ -32,11 +32,20 @@ async def _serve(connection: Connection, settings: Settings, means: Means) -> No
     sender = Thread(target=_send, args=(connection, outbox))
     sender.start()
     Thread(target=_receive, args=(connection, replica, asyncio.get_running_loop()), daemon=True).start()
+    ended = Event()
+    Thread(target=_beat, args=(outbox, ended), daemon=True).start()
     try:
         await replica.serve()
     finally:
+        ended.set()
         outbox.put(None)
         sender.join()
+
+
+def _beat(outbox: "SimpleQueue[FromReplica | None]", ended: Event) -> None:
+    """Say now and then that the process lives, whatever its event loop and its model are at."""
+    while not ended.wait(BEAT_SECONDS):
+        outbox.put(Alive())
 
 
 def _send(connection: Connection, outbox: "SimpleQueue[FromReplica | None]") -> None:

@@ -11,7 +11,17 @@ from threading import Lock
 from typing import Any
 
 from harvest.pictures.look import read_picture
-from harvest.teachers.pool.messages import Batch, Close, FromReplica, Means, Said, Settings, ToReplica
+from harvest.teachers.pool.messages import (
+    BEAT_SECONDS,
+    Alive,
+    Batch,
+    Close,
+    FromReplica,
+    Means,
+    Said,
+    Settings,
+    ToReplica,
+)
 from harvest.teachers.pool.replica import Replica
 from shared.cluster import join_cluster
 from shared.console import say
@@ -153,9 +163,10 @@ class ReplicaActor:
         if self._serving is None:
             self._serving = asyncio.create_task(self._replica.serve())
             self._serving.add_done_callback(self._note_end)
-        await self._news.wait()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), BEAT_SECONDS)
         if not self._outbox:
-            return None
+            return None if self._serving.done() else [Alive()]
         messages, self._outbox = self._outbox, []
         if not self._serving.done():
             self._news.clear()

@@ -21,8 +21,8 @@ class Seat:
 
     `room` is how many requests its teacher takes more in the stream number `stream`; `starving` whether it waits for
     some, and gathers what it has. `proven` is whether the replica that sits here has answered anything, `barren` how
-    many died here in a row without that, `rows` how many all of them have answered. Where it `is_empty`, none sits here
-    any more.
+    many died here in a row without that, `rows` how many all of them have answered; `silence` is how many looks have
+    found that it has requests and said nothing since the look before. Where it `is_empty`, none sits here any more.
     """
 
     number: int
@@ -33,6 +33,7 @@ class Seat:
     proven: bool = False
     barren: int = 0
     rows: int = 0
+    silence: int = 0
     is_empty: bool = False
 
     def take_room(self, stream: int, count: int, starving: bool) -> None:
@@ -60,6 +61,7 @@ class Seat:
     def restart(self) -> None:
         """Note that another replica sits here, which has said nothing yet."""
         self.asked, self.room, self.stream, self.starving, self.proven = {}, 0, 0, False, False
+        self.silence = 0
 
 
 class Requests:

@@ -6,46 +6,43 @@ on; who is free gets the next. Replies come in the order in which they are ready
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from functools import partial
 from operator import methodcaller
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any
 
 import pyarrow as pa
 
-from harvest.teachers.base import (
-    Estimate,
-    Reply,
-    ReplyBatch,
-    Request,
-    Teacher,
-    find_draw_problem,
-    find_memory,
-    sees_pictures,
-)
+from harvest.teachers.base import Reply, ReplyBatch, Request, Teacher
 from harvest.teachers.pool.hosts import Host, Link
-from harvest.teachers.pool.messages import Answered, Batch, Failure, FromReplica, Room, Said, Up
+from harvest.teachers.pool.messages import Alive, Answered, Batch, Failure, FromReplica, Room, Said, Up
 from harvest.teachers.pool.seats import SUSPECTED_AFTER, Seat, limit_share
 from harvest.teachers.pool.stream import Stream
+from harvest.teachers.wrapping import WrappedTeacher
 from shared.console import say
 from shared.errors import Error, TeacherError, UsageError
 from shared.events import emit
-from shared.example import Example
 from shared.schema import Answer, Status, batch_to_answers
 
 PROGRESS_SECONDS = 0.2  # how old what is shown of the replicas may be
 SHOWN_SEATS = 8
+LOOK_SECONDS, SILENT_LOOKS = 10.0, 60  # a replica that says not even that it lives, in so many looks, hangs
 DEADLY = (
     f"{SUSPECTED_AFTER + 1} replicas ended while they were asked this row, the last one asked nothing else; the others "
     "were asked again and answered"
 )
 
 
-class PoolTeacher:
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Nothing was heard of a replica for long."""
+
+
+class PoolTeacher(WrappedTeacher):
     """`count` replicas of `teacher`, which answers nothing itself: it says what is asked, and what that takes.
 
     A Teacher itself. `make_host` is called once there is something to ask.
@@ -54,33 +51,19 @@ class PoolTeacher:
     remote = None
 
     def __init__(self, teacher: Teacher, count: int, make_host: Callable[[], Host]) -> None:
-        self.name = teacher.name
-        self._teacher, self._make_host = teacher, make_host
+        super().__init__(teacher)
+        self._make_host = make_host
         self._host: Host | None = None
         self._seats = [Seat(number) for number in range(count)]
         self._links: dict[Seat, Link] = {}
-        self._news: SimpleQueue[tuple[Seat, Link, FromReplica | None]] = SimpleQueue()
-        self._ended: tuple[Seat, Link, Failure | None] | None = None  # that is still to be acted upon
+        self._news: SimpleQueue[tuple[Seat, Link, FromReplica | Silent | None]] = SimpleQueue()
+        self._ended: tuple[Seat, Link, Failure | Silent | None] | None = None  # that is still to be acted upon
+        self._looked_at = time.monotonic()
         self._wake: Callable[[], object] | None = None
         self._expected: int | None = None
         self._said: set[str] = set()
         self._problems: list[Error] = []
         self._progress, self._progress_at = "", 0.0
-
-    @property
-    def why_no_draws(self) -> str | None:
-        """As the teacher of the replicas has it."""
-        return find_draw_problem(self._teacher)
-
-    @property
-    def sees_pictures(self) -> bool:
-        """Whether the teacher of the replicas does."""
-        return sees_pictures(self._teacher)
-
-    @property
-    def memory(self) -> str | None:
-        """What each replica takes."""
-        return find_memory(self._teacher)
 
     @property
     def progress(self) -> str:
@@ -91,18 +74,6 @@ class PoolTeacher:
             answering = sum(seat.proven for seat in self._seats)
             self._progress = f"{answering} of {len(self._seats)} replicas answer{f': {rows}' if rows else ''}"
         return self._progress
-
-    def recipe(self) -> Mapping[str, Any]:
-        """That of the teacher: where it is answered changes no answer."""
-        return self._teacher.recipe()
-
-    def content(self, example: Example) -> Mapping[str, Any]:
-        """As the teacher is asked."""
-        return self._teacher.content(example)
-
-    def estimate(self, example: Example) -> Estimate:
-        """As the teacher estimates."""
-        return self._teacher.estimate(example)
 
     def expect(self, count: int) -> None:
         """Say how many requests the next stream has, so that the last ones are shared out evenly."""
@@ -146,7 +117,9 @@ class PoolTeacher:
                     await self._hand_out(seat, stream)
                 if stream.is_empty and not any(seat.asked for seat in self._seats):
                     return
-                await arrived.wait()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(arrived.wait(), LOOK_SECONDS)
+                self._look_for_silent()
         except BaseException:
             self._kill()  # nobody waits for what they are at
             raise
@@ -194,6 +167,7 @@ class PoolTeacher:
             if self._links.get(seat) is not link:
                 self._ended = None
                 continue  # of a replica that was replaced
+            seat.silence = 0
             if isinstance(message, Answered):
                 self._problems.clear()
                 batches += _match(seat, message, stream)
@@ -203,6 +177,8 @@ class PoolTeacher:
                 emit("replica", number=seat.number + 1, state="up", machine=message.machine)
             elif isinstance(message, Said):
                 self._say_once(seat, message.text)
+            elif isinstance(message, Alive):
+                pass
             elif batches:
                 self._ended = seat, link, message
             else:
@@ -212,29 +188,45 @@ class PoolTeacher:
                     batches.append(ReplyBatch(blamed, failed))
         return batches
 
+    def _look_for_silent(self) -> None:
+        """End the replicas that have requests and from which nothing was heard for long, not even that they live.
+
+        Looks are counted, not seconds: those in which this process was stopped are no silence of theirs.
+        """
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = now
+        for seat, link in self._links.items():
+            seat.silence = seat.silence + 1 if seat.asked else 0
+            if seat.silence > SILENT_LOOKS:
+                self._news.put((seat, link, Silent()))
+
     def _say_once(self, seat: Seat, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
             say(f"replica {seat.number + 1}: {text}")
 
-    async def _replace(self, seat: Seat, link: Link, failure: Failure | None, stream: Stream) -> list[Request]:
+    async def _replace(self, seat: Seat, link: Link, end: Failure | Silent | None, stream: Stream) -> list[Request]:
         """Have another replica take the seat of one that has ended; give the requests that it ended of.
 
         Raises the error of the first where no seat is taken any more, and UsageError where nothing was answered yet.
         """
         del self._links[seat]
-        if failure is not None:
-            why = f"cannot go on: {failure.error}"
-            if isinstance(failure.error, UsageError) and not any(one.rows for one in self._seats):
-                raise failure.error
+        if isinstance(end, Failure):
+            why = f"cannot go on: {end.error}"
+            if isinstance(end.error, UsageError) and not any(one.rows for one in self._seats):
+                raise end.error
+        elif isinstance(end, Silent):
+            why = f"hangs: nothing was heard of it for {SILENT_LOOKS * LOOK_SECONDS:g} s, and it was killed"
         else:
             why = await asyncio.to_thread(link.explain_end)
         await asyncio.to_thread(link.kill)
-        error = failure.error if failure is not None else TeacherError(f"the teacher's process {why}")
+        error = end.error if isinstance(end, Failure) else TeacherError(f"the teacher's process {why}")
         self._problems.append(error)
         lost = len(seat.asked)
         # One that says at its first request that it cannot work would say so again.
-        may_stay = failure is None or seat.rows > 0
+        may_stay = not isinstance(end, Failure) or seat.rows > 0
         blamed = stream.waiting.take_deaths(seat, may_stay=may_stay)
         emit("replica", number=seat.number + 1, state="ended", text=why, returned=lost - len(blamed))
         if all(one.is_empty for one in self._seats):
@@ -268,7 +260,11 @@ class PoolTeacher:
         seat.ask(asked)
         if is_last:
             seat.end_stream()
-        await asyncio.to_thread(self._links[seat].send, Batch.pack(asked, is_last))
+        link, batch = self._links[seat], Batch.pack(asked, is_last)
+        try:
+            await asyncio.wait_for(asyncio.to_thread(link.send, batch), LOOK_SECONDS * SILENT_LOOKS)
+        except TimeoutError:  # it does not even read
+            self._news.put((seat, link, Silent()))
 
     def _kill(self) -> None:
         for link in self._links.values():

@@ -1,8 +1,10 @@
 """Replicas in processes of this machine: each row once, whoever dies; and nothing that outlives the run."""
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -62,6 +64,19 @@ def test_replicas_answer_as_one_process_does_and_end(tmp_path: Path, asked: Path
     assert list_children() == before
 
 
+def test_replicas_give_vectors_for_answers_that_another_run_kept(tmp_path: Path) -> None:
+    out, task = tmp_path / "out", choose_task(tmp_path, name_texts(120))
+    run_harvest(HarvestConfig(task, TeacherChoice("echo", name="kept"), out=out))
+    both = HarvestConfig(task, TeacherChoice("echo", name="both"), PoolConfig(2), onto=out / "teacher=kept", out=out)
+    report = run_harvest(both)
+    assert (report.asked, report.failed) == (120, 0)
+    kept, found = read_rows(out / "teacher=kept"), read_rows(out / "teacher=both")
+    assert {name: (row["reply"], row["embedding"]) for name, row in found.items()} == {
+        name: (row["reply"], row["embedding"]) for name, row in kept.items()
+    }
+    assert len(list(out.glob("teacher=both/audio/*/*.wav"))) == 1
+
+
 def test_a_replica_that_dies_is_replaced_and_a_row_that_kills_fails(tmp_path: Path, asked: Path) -> None:
     texts = name_texts(200)
     texts[3] = texts[150] = "a deadly film"
@@ -87,6 +102,29 @@ def test_replicas_that_cannot_begin_end_the_run_with_one_message(tmp_path: Path)
     with pytest.raises(TeacherError, match=r"the teacher's answer to row \S+ cannot be kept .*_thread.lock"):
         run_harvest(choose(tmp_path, ["unsendable"] * 2, 1))
     assert list_children() == before
+
+
+def test_a_replica_that_hangs_is_replaced_and_one_that_is_slow_is_not(
+    tmp_path: Path, asked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("harvest.teachers.pool.teacher.LOOK_SECONDS", 0.5)
+    monkeypatch.setattr("harvest.teachers.pool.teacher.SILENT_LOOKS", 10)
+    stopped: list[int] = []
+
+    def stop_one() -> None:
+        wait_until(lambda: len(list(asked.glob("asked-*"))) == 2, "both replicas answer")
+        stopped.append(min(find_replicas(os.getpid())))
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    stopping = threading.Thread(target=stop_one)
+    stopping.start()
+    report = run_harvest(choose(tmp_path, name_texts(40), 2, asked, gather=8, seconds=7.0))
+    stopping.join()
+    assert (report.asked, report.failed) == (40, 0)
+    assert not lives(stopped[0])
+    said = capsys.readouterr().err
+    assert said.count("hangs: nothing was heard of it for 5 s, and it was killed; another takes its place") == 1
+    assert len(list(asked.glob("asked-*"))) == 3
 
 
 COMMAND = """
