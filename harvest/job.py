@@ -34,7 +34,14 @@ from harvest.chat.prompts import use_letters
 from harvest.config import NO_SPLIT, UNSURE_BELOW, HarvestConfig, TaskChoice, TeacherChoice
 from harvest.looking.agreement import judge_folder
 from harvest.looking.card import write_card
-from harvest.teachers.base import Remote, Teacher, find_draw_problem, find_maybe_billed, sees_pictures
+from harvest.teachers.base import (
+    Remote,
+    Teacher,
+    find_draw_problem,
+    find_maybe_billed,
+    find_unanswered_cost,
+    sees_pictures,
+)
 from harvest.teachers.batch.ledger import read_jobs
 from harvest.teachers.batch.stored import StoredJobs
 from harvest.teachers.kept_answers import KeptAnswers
@@ -246,6 +253,9 @@ def _run_engine(harvest: _Harvest, plan: Plan, folder: TeacherFolder, probed: An
     if probed is not None:
         outcome.probed += 1
         outcome.cost_usd = sum_costs((outcome.cost_usd, probed.cost_usd))
+    if unanswered := find_unanswered_cost(teacher):
+        outcome.cost_usd = sum_costs((outcome.cost_usd, unanswered))
+        say(f"${unanswered:.4g} of the cost was paid for rows that the end of the run cut: they are asked again, whole")
     return outcome
 
 

@@ -169,6 +169,15 @@ async def _wrap_replies(teacher: "Teacher", requests: AsyncIterator[Request]) ->
             yield ReplyBatch((reply.request,), (reply.answer,), reply.pictures, audio)
 
 
+def find_unanswered_cost(teacher: "Teacher") -> float:
+    """US dollars that were paid for rows which were begun and not answered: no row says them.
+
+    A teacher that asks several requests a row says so by its remote part's `unanswered_usd`.
+    """
+    amount: float = getattr(teacher.remote, "unanswered_usd", 0.0)
+    return amount
+
+
 def make_seed(key: str) -> int:
     """The seed of the request of that key, 31 bits: another one for each draw, and the same in every run."""
     return int.from_bytes(sha256(key.encode()).digest()[:4]) >> 1

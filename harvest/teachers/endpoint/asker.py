@@ -145,7 +145,11 @@ class Asker:
             why = f"the server's own routes cannot be read: {type(error).__name__}: {error}"
             answer = Answer(Status.UNPARSABLE, raw=series.cut_raw(), error=shorten(why))
             return self._close(question, series.exchanges, Reading(answer, series.usage), series.cost_usd)
+        except (TeacherError, asyncio.CancelledError):
+            self._bill.leave(series.cost_usd)
+            raise
         if series.is_cut:
+            self._bill.leave(series.cost_usd)
             return None
         reading = None
         if found is not None:

@@ -19,11 +19,13 @@ class Bill:
     The bounds of a request's tokens are computed before it is sent; where an endpoint counts more tokens than that, or
     believably bills more for them than their price, all later bounds, and those of what is in flight, grow by the worst
     ratios seen: of prompts, of answers, and of bills. `tell` is told, once, of a bill that is not believed.
+    `unanswered_usd` is what was paid for rows between two of whose requests the run ended: no row says it.
     """
 
     def __init__(self, price: Price | None, tell: Callable[[str], None]) -> None:
         self.price = price
         self._tell: Callable[[str], None] | None = tell
+        self.unanswered_usd = 0.0
         self._prompt_excess = self._answer_excess = self._bill_excess = 1.0
 
     def bound(self, prompt_tokens: int, answer_tokens: int) -> float:
@@ -66,6 +68,10 @@ class Bill:
             said / uncached if uncached else 1.0,
         )
         return said
+
+    def leave(self, cost_usd: float | None) -> None:
+        """Note what the first requests of a row cost that is not answered, None where that is not known."""
+        self.unanswered_usd += cost_usd or 0.0
 
     def _learn(self, budget: Budget, prompt_ratio: float, answer_ratio: float, bill_ratio: float) -> None:
         known = self._prompt_excess, self._answer_excess, self._bill_excess

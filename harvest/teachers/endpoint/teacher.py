@@ -176,6 +176,11 @@ class EndpointTeacher:
         return self._budget.maybe_billed_usd
 
     @property
+    def unanswered_usd(self) -> float:
+        """What was paid for rows that were begun and not answered."""
+        return self._bill.unanswered_usd
+
+    @property
     def unsettled(self) -> Collection[str]:
         """Keys of requests that may be billed, and whose next attempt an end of the run forbade."""
         return frozenset() if self._client is None else self._client.unsettled

@@ -1,7 +1,7 @@
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -10,15 +10,27 @@ from harvest.teachers.endpoint.slots import Slots
 
 
 class Simulation:
-    """A limiter against a server, on a clock of events: minutes pass in milliseconds, the same way every time."""
+    """A limiter against a server, or several, on a clock of events: minutes pass in milliseconds, always the same way.
 
-    def __init__(self, accepts: Callable[[float], bool], retry_after: float | None, latency: float = 0.05) -> None:
+    `accepts` and `others` say what each server lets through.
+    """
+
+    def __init__(
+        self,
+        accepts: Callable[[float], bool],
+        retry_after: float | None,
+        latency: float = 0.05,
+        others: Sequence[Callable[[float], bool]] = (),
+    ) -> None:
         self.now = 0.0
         self.accepted: list[float] = []
         self.refused: list[float] = []
-        self._accepts, self._retry_after, self._latency = accepts, retry_after, latency
-        self.limiter = Limiter(256, clock=lambda: self.now, seed=1)
-        self._slots = Slots([self.limiter], clock=lambda: self.now)
+        self._retry_after, self._latency = retry_after, latency
+        servers = [accepts, *others]
+        limiters = [Limiter(256, clock=lambda: self.now, seed=seed) for seed in range(1, 1 + len(servers))]
+        self.limiter = limiters[0]
+        self._accepts = dict(zip(limiters, servers, strict=True))
+        self._slots = Slots(limiters, clock=lambda: self.now)
 
     def run(self, seconds: float) -> None:
         asyncio.run(self._run(seconds))
@@ -64,12 +76,12 @@ class Simulation:
                 heapq.heappop(timers)[2]()
             elif arrivals:
                 _, _, slot = heapq.heappop(arrivals)
-                if self._accepts(self.now):
+                if self._accepts[slot.limiter](self.now):
                     self.accepted.append(self.now)
-                    self.limiter.count_reply()
+                    slot.limiter.count_reply()
                 else:
                     self.refused.append(self.now)
-                    self.limiter.count_refusal(slot, self._retry_after)
+                    slot.limiter.count_refusal(slot, self._retry_after)
                 self._slots.release(slot)
         for future in waiting:
             future.cancel()
@@ -138,6 +150,24 @@ def test_a_limit_that_is_lifted_is_found() -> None:
     simulation.run(90)
     assert simulation.rate(10, 20) < 110
     assert simulation.rate(80, 90) > 300
+
+
+def test_servers_with_a_limit_each_let_as_much_through_together() -> None:
+    accepted = []
+    for count in (1, 2, 8):
+        simulation = Simulation(bucket(50, 20), None, others=[bucket(50, 20) for _ in range(count - 1)])
+        simulation.run(25)
+        accepted.append(len(simulation.accepted))
+        assert simulation.refused_share(5, 25) < 0.05
+    alone, both, all_eight = accepted
+    assert 1.9 * alone < both < 2.1 * alone
+    assert 7.5 * alone < all_eight < 8.5 * alone
+
+
+def test_a_server_of_twice_the_rate_gets_twice_as_much() -> None:
+    simulation = Simulation(bucket(50, 20), None, others=[bucket(100, 20)])
+    simulation.run(40)
+    assert 135 <= simulation.rate(20, 40) <= 165
 
 
 def test_a_server_without_limit_is_driven_at_the_ceiling() -> None:
