@@ -63,6 +63,21 @@ class Asked:
     originals: Mapping[str, bytes] = field(default_factory=dict)
 
 
+async def let_next_leave() -> None:
+    """Let requests leave for which replies that came together have made room, before one of those is read.
+
+    Otherwise the server would wait for the reading of all of them. Two steps of the event loop: the next requests are
+    pulled in one, and sent in the other. A cancel meanwhile counts from the next wait on: this reply is paid for.
+    """
+    try:
+        for _ in range(2):
+            await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+
 class Asker:
     """Asks a task's examples in one way. Bound to the event loop of its client."""
 
@@ -111,6 +126,8 @@ class Asker:
             wanted = self._config.votes - votes if self._elicitation.dialect.several else 1
             vote_key = f"{key}-{votes}" if votes else key
             try:
+                if votes:
+                    await asyncio.sleep(0)  # where a cancel counts that came before the last vote was read
                 exchange, reading, cost = await self._exchange(question, vote_key, wanted, slot)
             except (TeacherError, asyncio.CancelledError) as error:
                 if not votes:
@@ -181,6 +198,7 @@ class Asker:
         exchange = await self._client.ask(request, slot)
         if exchange is None or exchange.fault is not None:
             return exchange, None, 0.0
+        await let_next_leave()
         reading = None if exchange.problem is not None else parse(exchange.raw or b"", self._questions.form)
         if reading is not None and self._elicitation.dialect.names_model:
             self._model_check.see(reading.model)

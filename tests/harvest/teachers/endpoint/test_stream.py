@@ -12,6 +12,8 @@ import pytest
 
 from harvest.asking.interrupt import Interrupt
 from harvest.teachers.base import Reply, Request
+from harvest.teachers.endpoint.client import ChatRequest, Client, Exchange
+from harvest.teachers.endpoint.limiter import Slot
 from harvest.teachers.endpoint.teacher import EndpointTeacher
 from shared.errors import DataError, TeacherError
 from shared.example import Example
@@ -54,6 +56,30 @@ def test_what_has_arrived_is_handed_over_where_the_rest_is_broken_off() -> None:
         replies = asyncio.run(abandon(server, teacher, stream_requests(teacher, make_examples(ASKED))))
     assert len({reply.request.key for reply in replies}) == ANSWERED
     assert all(reply.answer.status is Status.OK for reply in replies)
+
+
+@pytest.mark.parametrize("votes", [1, 3])
+def test_a_reply_that_is_not_read_yet_when_the_run_is_left_is_handed_over(
+    monkeypatch: pytest.MonkeyPatch, votes: int
+) -> None:
+    ask = Client.ask
+
+    async def leave(client: Client, request: ChatRequest, slot: Slot | None = None) -> Exchange | None:
+        exchange = await ask(client, request, slot)
+        teacher.abandon()
+        return exchange
+
+    async def collect_all() -> list[Reply]:
+        async with aclosing(teacher.answer(stream_requests(teacher, make_examples(1)))) as stream:
+            return [reply async for reply in stream]
+
+    monkeypatch.setattr(Client, "ask", leave)
+    with FaultServer(answer=lambda _: make_reply("positive", spread_logprobs(0.9))) as server:
+        scoring: dict[str, Any] = {"dialect": "ollama", "scoring": "votes", "votes": votes} if votes > 1 else {}
+        teacher = make_teacher(server, **scoring)
+        (reply,) = asyncio.run(asyncio.wait_for(collect_all(), 10))
+    assert reply.answer.status is Status.OK
+    assert len(server.requests) == 1  # no other vote, either
 
 
 def test_what_is_left_before_anything_was_sent_ends() -> None:
