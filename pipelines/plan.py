@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.compare.forecast import TrainingForecast, forecast_training
-from distill.compare.runner import place_cells
+from distill.compare.runner import count_workers
 from harvest.asking.interrupt import Interrupt
 from harvest.config import HarvestConfig
 from harvest.job import Report, plan_harvest
@@ -49,12 +49,12 @@ class TrainingPlan:
 class Plan:
     """What a recipe will take: harvests that several comparisons share stand here once.
 
-    `workers` cells are trained at a time.
+    `workers` cells are trained at a time; None where that is as many as a cluster has room for.
     """
 
     harvests: tuple[HarvestPlan, ...]
     trainings: tuple[TrainingPlan, ...]
-    workers: int
+    workers: int | None
 
     @property
     def to_ask(self) -> int:
@@ -105,8 +105,8 @@ def make_plan(experiments: Sequence[Experiment], out: Path, *, interrupt: Interr
         forecast = forecast_training(comparison, folder, report.splits.get("train", 0))
         trainings.append(TrainingPlan(folder, forecast))
     left = [cell for each in trainings for cell in each.forecast.left]
-    places = place_cells(left, experiments[0].comparison.workers)
-    return Plan(tuple(harvests), tuple(trainings), len(places))
+    workers = count_workers(left, experiments[0].comparison.placing)
+    return Plan(tuple(harvests), tuple(trainings), workers)
 
 
 def _plan_harvest(config: HarvestConfig, interrupt: Interrupt | None) -> HarvestPlan:
@@ -190,7 +190,8 @@ def _say_training(plan: Plan) -> str:
     line = f"training: {finished:,} of {cells:,} cells are finished; at most {steps:,} student steps are left, "
     if plan.unmeasured == len(plan.trainings):
         return f"{line}and hours are unknown until one cell has run"
-    hours = f"{plan.seconds / 3600:,.2f} hours one after the other, {plan.workers:,} at a time"
+    side_by_side = "as many as the cluster has room for" if plan.workers is None else f"{plan.workers:,}"
+    hours = f"{plan.seconds / 3600:,.2f} hours one after the other, {side_by_side} at a time"
     if not plan.unmeasured:
         return f"{line}about {hours}"
     return f"{line}at least {hours}: of {plan.unmeasured:,} comparisons no cell has run yet"

@@ -79,8 +79,9 @@ def run_experiment(
     """Ask what is not kept yet, then train what is not finished of the comparison, in out/<name>/.
 
     `images` and `overwrite` are as in run_comparison, `interrupt` as in run_harvest, and so is what is raised; Error
-    where the harvest was stopped before its end.
+    where the harvest was stopped before its end, and before it what Placing.check_cluster raises.
     """
+    experiment.comparison.placing.check_cluster()  # before anything is paid for
     report = harvest_all(experiment.harvest, interrupt)
     started = time.perf_counter()
     folder, compared = run_comparison(follow_harvest(experiment.comparison, report), out, images, overwrite)

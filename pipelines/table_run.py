@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distill.compare.hosts import Job
 from distill.compare.plan import Comparison
-from distill.compare.pool import Job
 from distill.compare.run import run_comparison
 from distill.compare.runner import list_jobs, train_jobs
 from harvest.asking.interrupt import Interrupt
@@ -55,6 +55,7 @@ def run_table(
     written when its last cell is finished, and the table at the end. What is raised is what run_experiment raises.
     """
     folder = out / table.name
+    experiments[0].comparison.placing.check_cluster()  # before anything is paid for
     for line in summarise_plan(make_plan(experiments, folder, interrupt=interrupt)):  # refuses what cannot be read
         say(line)
     harvested = harvest_tasks(experiments, interrupt)
@@ -62,7 +63,7 @@ def run_table(
     jobs = [job for each in comparisons for job in list_jobs(each, folder / each.name, overwrite)]
     reporter = Reporter(folder, images, {folder / each.name: each for each in comparisons})
     reporter.expect(jobs)
-    train_jobs(jobs, comparisons[0].workers, reporter.note)
+    train_jobs(jobs, comparisons[0].placing, reporter.note)
     lines = make_lines(table, [reporter.report(folder / each.name) for each in comparisons])
     write_figures(folder, table, lines)
     reports = {report.folder: report for _, report in harvested}.values()

@@ -98,7 +98,8 @@ def check_reachable(address: str) -> None:
         try:
             socket.create_connection((host.strip("[]"), int(port)), REACHED_SECONDS).close()
         except (OSError, OverflowError) as error:
-            raise make_unreachable(f"{address}, {named}" if address == RAY else address, str(error)) from None
+            why = getattr(error, "strerror", None) or str(error)
+            raise make_unreachable(f"{address}, {named}" if address == RAY else address, why) from None
 
 
 def make_unreachable(address: str, why: str) -> ClusterError:

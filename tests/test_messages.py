@@ -38,6 +38,7 @@ class Mistake:
 READER = "harvest run --teacher reader --task"
 ASK = "harvest run --teacher endpoint --model m --task reviews.csv --endpoint"
 TRAIN = "distill run --shards data/toy"
+COMPARE = "distill compare --shards data/toy"
 RECIPE = "pipeline run"
 
 MISTAKES = (
@@ -144,6 +145,11 @@ MISTAKES = (
     Mistake("the student's path", f"{TRAIN} --student ./nothing", "there is no model at ./nothing", 1),
     Mistake("the run's name", f"{TRAIN} --name a/b", "use letters, digits and . _ + - only"),
     Mistake("no run", "distill eval runs/b", "is not a finished run"),
+    Mistake("where cells are trained", f"{COMPARE} --on slurm", "cells are trained on ray, or on ray://HOST:10001"),
+    Mistake("a cluster", f"{COMPARE} --on ray://127.0.0.1:9", "no Ray cluster can be reached there", 1),
+    Mistake("what a cell has", f"{COMPARE} --on ray --per-cell gpu=1", "per_cell gpu=1: did you mean gpus?"),
+    Mistake("the GPUs of a cell", f"{COMPARE} --on ray --per-cell gpus=2", "computes on one GPU at most"),
+    Mistake("no cluster for it", f"{COMPARE} --per-cell gpus=1", "give --on ray, too. On this machine --workers"),
     Mistake("no plan", "distill compare plan.yaml", "there is no plan plan.yaml"),
     Mistake("no recipe", f"{RECIPE} no.yaml", "there is no recipe no.yaml"),
     Mistake("a file that is none", f"{RECIPE} reviews.csv", "reviews.csv is not a recipe: it has no keys"),

@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
+from distill.compare.placing import Placing
 from distill.config import TEXT_KINDS, UNDISTILLED, DistillConfig, Shards, TeacherName, make_distill_config
 from distill.controls import CONTROLS, Control
 from shared.errors import ShardError, UsageError
@@ -33,6 +34,12 @@ class Cell:
     def name(self) -> str:
         """The name of its folder."""
         return name_cell(self.variant, self.labels, self.choice, self.config.training.seed)
+
+    @property
+    def shards(self) -> list[tuple[Path, str | None]]:
+        """Its shards, each a path or an address, and the teacher that is chosen there, where one is."""
+        first, *further = self.config.data.shards
+        return [(first, self.config.data.teacher), *((path, None) for path in further)]
 
 
 def name_cell(variant: str, labels: int | None, choice: int, seed: int) -> str:
@@ -103,10 +110,7 @@ class Comparison:
     labels: Annotated[tuple[int | None, ...], Option("Keep this many labels; may be repeated. All, unless given.")] = (
         None,
     )
-    workers: Annotated[
-        int | None,
-        Option("Worker processes; one a GPU unless given, or where there is none, one a core.", at_least=1),
-    ] = None
+    placing: Placing = Placing()
     keep_students: Annotated[bool, Option("Keep the trained student of each cell, in its folder.")] = False
 
     def __post_init__(self) -> None:

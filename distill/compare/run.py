@@ -29,6 +29,7 @@ def run_comparison(
     `images` holds pictures of test rows, as `harvest show --images` writes them, for the report.
     """
     refuse_stored(out, "distill compare --out")
+    comparison.placing.check_cluster()
     folder = out / comparison.name
     shards = choose_teacher(comparison.shards[0], comparison.teacher)
     manifest = load_manifest(shards)

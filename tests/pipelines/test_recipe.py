@@ -8,11 +8,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from distill.compare.placing import Placing
 from distill.compare.plan import Cell
 from pipelines.cli import app
 from pipelines.recipe import read_recipe, split_assignments
-from pipelines.runner import Experiment, make_experiment
-from shared.errors import UsageError
+from pipelines.runner import Experiment, make_experiment, run_experiment
+from shared.errors import ClusterError, UsageError
 from shared.schema import Status
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +47,17 @@ def test_the_demo_is_a_recipe_whose_variants_have_equal_steps() -> None:
     assert {cell.config.method.role for cell in cells} == {"undistilled", "teacher", "control", "baseline"}
     assert experiment.harvest.limits["train"] > 2 * max(cell.config.data.labels or 0 for cell in cells)
     assert len({(cell.config.training.epochs, cell.config.training.batch_size) for cell in cells}) == 1
+
+
+def test_cells_are_placed_by_the_recipe_and_a_cluster_that_is_not_there_is_said_before_the_harvest(
+    tmp_path: Path,
+) -> None:
+    placed = {"cluster": "ray://127.0.0.1:1", "per_cell": "gpus=0.5", "workers": 3}
+    experiment = make(write(tmp_path, compare={**COMPARE, **placed}), workers=2)
+    assert experiment.comparison.placing == Placing(2, "ray://127.0.0.1:1", {"gpus": 0.5})
+    with pytest.raises(ClusterError, match="no Ray cluster can be reached there"):
+        run_experiment(experiment, tmp_path / "runs")
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
 def test_a_recipe_becomes_a_harvest_and_a_comparison(tmp_path: Path) -> None:

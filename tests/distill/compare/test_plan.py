@@ -76,7 +76,6 @@ def test_default_variants_go_with_the_kind_of_the_task(write_folder: WriteFolder
         ({"labels": (50, 50)}, "the number of labels 50 is given twice"),
         ({"labels": ()}, "at least one number of labels"),
         ({"name": "a/b"}, "the comparison's name"),
-        ({"workers": 0}, "workers is 0"),
         ({"variants": {"armada": {}}}, "no variant is undistilled"),
         ({"variants": {"undistilled": VARIANTS["undistilled"]}}, "no variant is teacher"),
         ({"variants": {**VARIANTS, "armada": {"choices": {"beta": [1, 2]}}}}, "as many candidates"),

@@ -15,6 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from distill.cli import app
+from distill.compare.placing import Placing
 from distill.compare.plan import Comparison
 from distill.compare.run import REPORT, run_comparison
 from distill.runs.names import CELLS, COMPARISON
@@ -45,7 +46,8 @@ def plan(shards: Path, student: Path, **changes: Any) -> Comparison:
         "armada": {"semantics": "code"},
         "shuffled": {"semantics": "code", "control": "shuffled-teacher"},
     }
-    defaults = {"common": common, "variants": variants, "seeds": (0, 1), "labels": (20, 40), "workers": 2}
+    placing = Placing(workers=changes.pop("workers", 2))
+    defaults = {"common": common, "variants": variants, "seeds": (0, 1), "labels": (20, 40), "placing": placing}
     return Comparison(name="toy", shards=(shards,), **{**defaults, **changes})
 
 

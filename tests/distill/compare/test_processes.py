@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distill.compare.places import VISIBLE, Place
-from distill.compare.pool import start_worker
+from distill.compare.processes import start_worker
 
 
 @pytest.mark.real
