@@ -27,7 +27,6 @@ from shared.shards import load_manifest
 from tests.harvest.fault_server import WORDS, Asked, ErrorReply, FaultServer, make_reply, spread_logprobs
 from tests.harvest.teachers.endpoint.endpoint_runs import (
     CANARY,
-    ask_all,
     check_no_file_shows,
     make_examples,
     make_teacher,
@@ -450,20 +449,11 @@ def test_pace_is_that_of_each_server() -> None:
     assert three.describe_progress().startswith("0/s, 0 in flight, 3 of 3 servers answer: 0, 0, 0")
 
 
-@pytest.mark.real
-def test_two_servers_with_a_limit_each_accept_twice_what_one_does() -> None:
-    limited: dict[str, Any] = {"limit": 60.0, "burst": 10.0}
-    with serve(1, **limited) as alone, serve(2, **limited) as both:
-        for servers in (alone, both):
-            asyncio.run(ask_for(make_teacher(servers), 8.0))
-        once, twice = (sum(len(server.count.accepted_at) for server in servers) for servers in (alone, both))
-        assert twice > 1.8 * once
-        assert min(count_asked(both)) > 0.4 * sum(count_asked(both))
-
-
-async def ask_for(teacher: EndpointTeacher, seconds: float) -> None:
-    """Ask for so many seconds, and let what is in flight arrive."""
-    asking = asyncio.create_task(ask_all(teacher, make_examples(20_000)))
-    await asyncio.sleep(seconds)
-    teacher.end()
-    await asking
+def test_servers_with_a_limit_each_answer_half_of_the_rows_each() -> None:
+    """What that is in rows a second, of two and of eight, test_limiter says by a simulated clock."""
+    with serve(2, limit=100.0, burst=10.0) as servers:
+        replies = run_all(make_teacher(servers), make_examples(300))
+        assert {reply.answer.status for reply in replies} == {Status.OK}
+        accepted = [len(server.count.accepted_at) for server in servers]
+        assert sum(accepted) == 300
+        assert min(accepted) > 120
