@@ -102,6 +102,23 @@ def check_reachable(address: str) -> None:
             raise make_unreachable(f"{address}, {named}" if address == RAY else address, why) from None
 
 
+def find_head() -> str | None:
+    """HOST:PORT of the head of the cluster that this process is part of; None where it is joined from outside."""
+    import ray
+
+    return None if ray.util.client.ray.is_connected() else str(ray.get_runtime_context().gcs_address)
+
+
+def answers(address: str) -> bool:
+    """Tell whether something listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACHED_SECONDS).close()
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
 def make_unreachable(address: str, why: str) -> ClusterError:
     """The error that says that a cluster cannot be reached."""
     return ClusterError(

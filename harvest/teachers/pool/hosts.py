@@ -31,5 +31,8 @@ class Host(Protocol):
     def start(self, number: int) -> Link:
         """Start replica `number`, from 0, and return at once. Raises Error where none can be started."""
 
+    def check(self) -> None:
+        """Raise Error where what the replicas share is gone. Called now and then while they answer."""
+
     def close(self) -> None:
         """Let go of what the replicas shared. They have ended."""

@@ -42,6 +42,9 @@ class ProcessHost:
                 "--replicas, and the same command goes on"
             ) from None
 
+    def check(self) -> None:
+        """Nothing is shared."""
+
     def close(self) -> None:
         """Nothing is shared."""
 

@@ -119,7 +119,7 @@ class PoolTeacher(WrappedTeacher):
                     return
                 with suppress(TimeoutError):
                     await asyncio.wait_for(arrived.wait(), LOOK_SECONDS)
-                self._look_for_silent()
+                await self._look()
         except BaseException:
             self._kill()  # nobody waits for what they are at
             raise
@@ -188,15 +188,18 @@ class PoolTeacher(WrappedTeacher):
                     batches.append(ReplyBatch(blamed, failed))
         return batches
 
-    def _look_for_silent(self) -> None:
+    async def _look(self) -> None:
         """End the replicas that have requests and from which nothing was heard for long, not even that they live.
 
-        Looks are counted, not seconds: those in which this process was stopped are no silence of theirs.
+        Looks are counted, not seconds: those in which this process was stopped are no silence of theirs. Raises Error
+        where what the replicas share is gone.
         """
         now = time.monotonic()
         if now - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = now
+        if self._host is not None:
+            await asyncio.to_thread(self._host.check)
         for seat, link in self._links.items():
             seat.silence = seat.silence + 1 if seat.asked else 0
             if seat.silence > SILENT_LOOKS:

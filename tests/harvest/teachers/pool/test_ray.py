@@ -99,3 +99,32 @@ def test_nodes_die_and_each_row_is_kept_once_as_one_process_has_it(
     again = start(folder, None, "--json")
     _, said = again.communicate(timeout=SECONDS)
     assert "0 to ask" in said
+
+
+def test_a_run_whose_cluster_loses_its_head_says_so_and_keeps_what_was_answered(tmp_path: Path, asked: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    own: Any = Cluster(True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
+    try:
+        own.add_node(wait=True, **NODE)
+        folder = write_films(tmp_path / "run")
+        task = ("--task", "films.csv", "--text-column", "text", "--label-column", "label")
+        slow = ("--teacher", "echo", "--seconds", "1", "--asked", str(asked))
+        run = subprocess.Popen(
+            [sys.executable, "-m", "harvest.cli", "run", *slow, *task, "--on", "ray", "--replicas", "1"],
+            cwd=folder,
+            env={**os.environ, "RAY_ADDRESS": own.address},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not list(asked.glob("asked-*")) and run.poll() is None:
+            time.sleep(0.1)
+        address = own.address
+        own.head_node.kill_gcs_server()
+        _, said = run.communicate(timeout=SECONDS)
+    finally:
+        run.kill()
+        own.shutdown()
+    assert run.returncode == 1, said
+    assert f"the head of the Ray cluster ({address}) cannot be reached any more. What was answered is kept" in said
+    assert read_rows(folder / "data/films/teacher=echo")
