@@ -361,6 +361,8 @@ def _knows_all(report: Any) -> bool:
 
 def _describe_rows(report: Any) -> list[str]:
     """What becomes of the planned rows, or became of them in a run."""
+    from harvest.asking.plan import EVERY_SPLIT
+
     kept = ", ".join(f"{rows:,} {status}" for status, rows in report.kept_statuses.items())
     before = "kept" if report.forecast is not None and report.asked else "kept before"  # a probe's are among them
     lines = [f"{report.rows:,} rows planned, {report.kept:,} {before}{f' ({kept})' if kept else ''}"]
@@ -379,6 +381,9 @@ def _describe_rows(report: Any) -> list[str]:
         lines.append(f"left to ask: {report.left:,}" if report.left else done)
     if report.unaskable:
         lines.append(f"cannot be asked: {report.unaskable:,}")
+    if len(report.splits) > 1 and (limit := report.limits.get(EVERY_SPLIT)) is not None:
+        each = ", ".join(f"{split} {rows:,}" for split, rows in report.splits.items())
+        lines.append(f"--limit {limit} is of each split: {each}")
     return lines
 
 

