@@ -148,11 +148,13 @@ def _drop_rows(
         frame = _drop(frame, ~pl.col("empty"), "empty text", dropped)
     if source.drop_other_labels:
         known = [*(source.label_values or ()), *source.unlabelled]
-        if source.several_labels:
-            wanted = pl.col("values").list.eval(pl.element().is_in(known)).list.all().fill_null(True)
+        if source.several_labels:  # a row keeps its other labels
+            had_none = frame["values"].list.len().fill_null(0) == 0
+            frame = frame.with_columns(pl.col("values").list.eval(pl.element().filter(pl.element().is_in(known))))
+            frame = _drop(frame, had_none | (frame["values"].list.len() > 0), "other labels alone", dropped)
         else:
             wanted = pl.col("value").is_null() | pl.col("value").is_in(known)
-        frame = _drop(frame, wanted, "another label", dropped)
+            frame = _drop(frame, wanted, "another label", dropped)
     if source.drop_repeats:
         fresh = []
         for text in frame["text"]:

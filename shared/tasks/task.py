@@ -37,8 +37,9 @@ class Source:
     `note` is what the user should know of these rows.
 
     The last four say what is dropped, and counted in LoadedTask.notes, of data that its reader cannot mend: rows with
-    an empty text, rows with another label, all but the first of the rows that have the same text, and all but a
-    `sample` of so many rows, which depends on their texts only.
+    an empty text, rows with another label (of several labels a row: other labels, and rows that have no more), all but
+    the first of the rows that have the same text, and all but a `sample` of so many rows, which depends on their texts
+    only.
     """
 
     splits: Mapping[str, str]

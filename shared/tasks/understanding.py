@@ -247,8 +247,9 @@ UNDERSTANDING = (
             ),
         ),
     ),
-    # Arevalo et al. (arXiv:1702.01992): a film's plot and poster, and its genres. Films of the four genres that the
-    # authors leave out (news, talk shows, adult and reality films) are left out here.
+    # Arevalo et al. (arXiv:1702.01992): a film's plot and poster, and its genres. As in the authors' make_dataset.py
+    # (github.com/johnarevalo/gmu-mmimdb), a genre that is none of the 23 most frequent (news, talk shows, adult and
+    # reality films) is left out, and a film is where it has no other.
     Task(
         name="mm_imdb",
         kind="multilabel",

@@ -129,7 +129,7 @@ def test_labels_that_tell_nothing_apart_are_refused(tmp_path: Path, cells: list[
 def test_mm_imdb_is_read_from_the_folder_that_mmbt_writes_and_leaves_other_genres_out(tmp_path: Path) -> None:
     (tmp_path / "mmimdb" / "dataset").mkdir(parents=True)
     Image.new("RGB", (4, 6)).save(tmp_path / "mmimdb" / "dataset" / "0.jpeg")
-    films = [["Drama", "Film-Noir"], ["Comedy"], ["Drama", "Reality-TV"], ["Western", "Action"]]
+    films = [["Drama", "Film-Noir"], ["Comedy"], ["Drama", "Reality-TV"], ["Adult", "News"], ["Western", "Action"]]
     for split in ("train", "dev", "test"):
         rows = [
             {"id": f"{split}{n}", "text": f"plot {n}", "image": f"mmimdb/dataset/{n}.jpeg", "label": label}
@@ -137,9 +137,9 @@ def test_mm_imdb_is_read_from_the_folder_that_mmbt_writes_and_leaves_other_genre
         ]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     loaded = load_task(find_task("MM-IMDb", task_file=str(tmp_path)))
-    assert loaded.splits == {"train": 3, "validation": 3, "test": 3}
+    assert loaded.splits == {"train": 4, "validation": 4, "test": 4}
     names = TASKS["mm_imdb"].labels
     assert len(names) == 23
     sets = [[names[one] for one in row.label_set or ()] for row in loaded.examples("validation")]
-    assert sets == [["Drama", "Film-Noir"], ["Comedy"], ["Action", "Western"]]
-    assert "3 rows left out: another label" in loaded.notes
+    assert sets == [["Drama", "Film-Noir"], ["Comedy"], ["Drama"], ["Action", "Western"]]
+    assert "3 rows left out: other labels alone" in loaded.notes
