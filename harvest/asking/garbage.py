@@ -1,7 +1,9 @@
 """Keeps Python's collector of garbage off a run's rows: it would look at each several times, and find nothing in them.
 
 What was there before a run (modules, the plan, what reads the source) is left alone while it lasts, and new objects are
-looked at by the fifty thousand: a reply is some hundred objects without circles, which go by themselves.
+looked at by the fifty thousand: a reply is some hundred objects without circles, which go by themselves. So do those of
+a model that computes here: a run of `transformers` leaves some hundred objects in circles, however many rows it has,
+and no tensor among them (tests/harvest/asking/test_garbage.py); that of `vllm` computes in a process of its own.
 """
 
 import gc
