@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite, nan
+from pathlib import Path
 
 from shared.errors import ClusterError, UsageError
 from shared.suggestions import suggest
@@ -92,7 +93,7 @@ def _kept_handler() -> Iterator[None]:
 
 def check_reachable(address: str) -> None:
     """Raise ClusterError where nothing listens at the address of the cluster: Ray itself would try for many minutes."""
-    named = os.environ.get(_ADDRESS, "") if address == RAY else address
+    named = (os.environ.get(_ADDRESS) or read_last_address()) if address == RAY else address
     host, _, port = named.removeprefix(f"{RAY}://").rpartition(":")
     if host and port.isdecimal():
         try:
@@ -119,10 +120,20 @@ def answers(address: str) -> bool:
     return True
 
 
+def read_last_address() -> str:
+    """Read where Ray here takes a cluster to be: that of the last `ray start`, which may have ended since."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    try:
+        return Path(folder, "ray", "ray_current_cluster").read_text().strip()
+    except OSError:
+        return ""
+
+
 def make_unreachable(address: str, why: str) -> ClusterError:
     """The error that says that a cluster cannot be reached."""
     return ClusterError(
         f"--on {address}: no Ray cluster can be reached there ({why}). Nothing was started. `ray status` on its head "
-        f"says how it is; {_ADDRESS}=HOST:6379 names one that this machine is part of, and ray://HOST:10001 any. One "
-        "that asks for a token (`ray get-auth-token`) wants RAY_AUTH_MODE=token here, too"
+        f"says how it is; {_ADDRESS}=HOST:6379 names one that this machine is part of, and ray://HOST:10001 any. "
+        "`ray stop` forgets one of this machine that has ended. One that asks for a token (`ray get-auth-token`) wants "
+        "RAY_AUTH_MODE=token here, too"
     )

@@ -1,5 +1,7 @@
 """What is said of a cluster, before any is joined."""
 
+from pathlib import Path
+
 import pytest
 
 from shared.cluster import check_address, check_reachable, check_resources, parse_resources, show_resources
@@ -13,6 +15,18 @@ def test_a_cluster_that_is_not_there_is_said_at_once(cluster: str, named: str, m
     monkeypatch.setenv("RAY_ADDRESS", named)
     with pytest.raises(ClusterError, match=r"--on ray.*127.0.0.1:1: no Ray cluster can be reached there .*refused"):
         check_reachable(cluster)
+
+
+def test_a_cluster_that_this_machine_was_part_of_and_that_has_ended_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    check_reachable("ray")
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1\n")
+    with pytest.raises(ClusterError, match=r"--on ray, 127.0.0.1:1: no Ray cluster .*`ray stop` forgets one"):
+        check_reachable("ray")
 
 
 def test_an_address_is_that_of_a_ray_cluster() -> None:
