@@ -60,6 +60,7 @@ from shared.shards.read import (
     read_kept,
 )
 from shared.shards.seal import Sealing, remove_rows, rewrite_shard, seal_journal
+from shared.shards.sealed_rows import SealedRows
 from shared.stores.lease import Lease, hold_lease
 from shared.stores.places import find_written_address
 
@@ -134,6 +135,7 @@ class TeacherFolder:
         self._journals: dict[str, Journal] = {}
         self._resources = ExitStack()
         self._lease: Lease | None = None
+        self._sealed_rows = SealedRows()
         self._manifest: Manifest
 
     @classmethod
@@ -306,7 +308,7 @@ class TeacherFolder:
         with self._lock():
             self._check_alone()
             self._manifest = load_own_manifest(self.path)
-            self._take_over(remove_rows(self.path, self._manifest, split, rows))
+            self._take_over(remove_rows(self.path, self._manifest, split, rows, self._sealed_rows))
             self._publish(self._manifest)
 
     def find_other_worker(self) -> str | None:
@@ -470,7 +472,7 @@ class TeacherFolder:
             os.close(descriptor)
 
     def _seal_journal(self, journal: Path) -> None:
-        self._take_over(seal_journal(self.path, self._manifest, journal))
+        self._take_over(seal_journal(self.path, self._manifest, journal, self._sealed_rows))
 
     def _take_over(self, sealing: Sealing) -> None:
         """Make a new manifest the folder's, and remove the files that are then of no use."""

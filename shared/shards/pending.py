@@ -18,6 +18,7 @@ from shared.shards.journal import JournalReader
 from shared.shards.manifest import Manifest, Shard, Superseded, save_manifest
 from shared.shards.read import journal_lock, list_journals
 from shared.shards.seal import Sealing, remove_rows, seal_journal
+from shared.shards.sealed_rows import SealedRows
 from shared.stores.parquet import open_parquet
 
 _RowId = tuple[str, int]
@@ -62,7 +63,7 @@ def _seal_ended(folder: Path, manifest: Manifest, stored: Manifest) -> Manifest:
                     continue
             waiting = _find_pending(folder, manifest, stored)
             others = tuple(shard for shard in manifest.shards if shard not in waiting)
-            sealing = seal_journal(folder, replace(manifest, shards=waiting), journal)
+            sealing = seal_journal(folder, replace(manifest, shards=waiting), journal, SealedRows())
             manifest = replace(sealing.manifest, shards=(*others, *sealing.manifest.shards))
             save_manifest(folder, manifest)
             for path in sealing.obsolete:
@@ -102,7 +103,7 @@ def _add(folder: Path, stored: Manifest, pending: Sequence[Shard]) -> Sealing:
 def _drop(folder: Path, manifest: Manifest, split: str, rows: Sequence[_RowId], obsolete: list[Path]) -> Manifest:
     if not rows:
         return manifest
-    sealing = remove_rows(folder, manifest, split, rows)
+    sealing = remove_rows(folder, manifest, split, rows, SealedRows())
     obsolete += sealing.obsolete
     return sealing.manifest
 

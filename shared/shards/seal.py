@@ -22,6 +22,7 @@ from shared.schema import find_vector_type, row_schema, sum_column, sum_costs, u
 from shared.shards.journal import JournalReader, strip_id
 from shared.shards.manifest import Manifest, Shard, Superseded, stamp_owner
 from shared.shards.read import identify_row, identify_rows, journal_split
+from shared.shards.sealed_rows import IDENTITY, SealedRows
 from shared.stores.parquet import open_parquet
 from shared.stores.places import find_written_address
 
@@ -47,11 +48,11 @@ class Sealing:
     obsolete: tuple[Path, ...]
 
 
-def seal_journal(folder: Path, manifest: Manifest, journal: Path) -> Sealing:
+def seal_journal(folder: Path, manifest: Manifest, journal: Path, sealed_rows: SealedRows) -> Sealing:
     """Write the rows of `journal` as a shard of `folder`, and the shards that lose rows to it anew.
 
     Of several answers to one (sample_id, draw) the last is kept. The rows that go leave their cost in
-    `manifest.superseded`.
+    `manifest.superseded`. `sealed_rows` says where to look for them; it is of no other folder.
     """
     split = journal_split(journal)
     journal_rows = _scan_journal(journal)
@@ -69,12 +70,18 @@ def seal_journal(folder: Path, manifest: Manifest, journal: Path) -> Sealing:
         rows = _drop_rows(tables, lambda table, start: ~is_last[start : start + table.num_rows], lost)
         sealed = _write_shard(folder, manifest, split, number, reader.id, schema, rows)
 
-    without = _rewrite_without(folder, manifest, split, journal_rows, lost, _set_apart(folder, number + 1))
+    number = _set_apart(folder, number + 1)
+    without = _rewrite_without(folder, manifest, split, journal_rows, sealed_rows, lost, number)
     return Sealing(replace(without.manifest, shards=(*without.manifest.shards, sealed)), (journal, *without.obsolete))
 
 
-def remove_rows(folder: Path, manifest: Manifest, split: str, rows: Iterable[tuple[str, int]]) -> Sealing:
-    """Write the shards of `split` anew without the rows of some (sample_id, draw); their cost goes to superseded."""
+def remove_rows(
+    folder: Path, manifest: Manifest, split: str, rows: Iterable[tuple[str, int]], sealed_rows: SealedRows
+) -> Sealing:
+    """Write the shards of `split` anew without the rows of some (sample_id, draw); their cost goes to superseded.
+
+    `sealed_rows` is as in seal_journal.
+    """
     wanted = list(rows)
     lost_rows = _RowIds(
         dict.fromkeys((identify_row(*row) for row in wanted), 0),
@@ -82,19 +89,26 @@ def remove_rows(folder: Path, manifest: Manifest, split: str, rows: Iterable[tup
         len(wanted),
     )
     first = _set_apart(folder, _next_number(manifest, split))
-    return _rewrite_without(folder, manifest, split, lost_rows, _Lost(), first)
+    return _rewrite_without(folder, manifest, split, lost_rows, sealed_rows, _Lost(), first)
 
 
 def _rewrite_without(
-    folder: Path, manifest: Manifest, split: str, rows: "_RowIds", lost: "_Lost", number: int
+    folder: Path,
+    manifest: Manifest,
+    split: str,
+    rows: "_RowIds",
+    sealed_rows: SealedRows,
+    lost: "_Lost",
+    number: int,
 ) -> Sealing:
     """Write the shards of `split` that hold any of `rows` anew without them, the first one with `number`."""
+    suspected = sealed_rows.find_shards(folder, manifest.shards_of(split), rows.last)
     kept: list[Shard] = []
     retired: list[str] = list(manifest.retired)
     obsolete: list[Path] = []
     for shard in manifest.shards:
         path = folder / shard.path
-        if shard.split != split or not _holds_rows_of(path, rows):
+        if shard.split != split or shard.id not in suspected or not _holds_rows_of(path, rows):
             kept.append(shard)
             continue
         with open_parquet(path) as file:
@@ -185,9 +199,9 @@ def _scan_journal(path: Path) -> _RowIds:
 
 
 def _holds_rows_of(shard: Path, rows: _RowIds) -> bool:
-    """Whether a shard holds an older answer to a row of the journal."""
+    """Whether a shard holds an older answer to a row of the journal: it may, by its hashes."""
     with open_parquet(shard) as file:
-        return any(_find_rows_of(table, rows).any() for table in _iterate_groups(file, ["sample_id", "draw"]))
+        return any(_find_rows_of(table, rows).any() for table in _iterate_groups(file, IDENTITY))
 
 
 def _find_rows_of(table: pa.Table, rows: _RowIds) -> _Bools:
