@@ -6,7 +6,7 @@ on; who is free gets the next. Replies come in the order in which they are ready
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from harvest.teachers.wrapping import WrappedTeacher
 from shared.console import say
 from shared.errors import Error, TeacherError, UsageError
 from shared.events import emit
+from shared.failures import explain
 from shared.schema import Answer, Status, batch_to_answers
 
 PROGRESS_SECONDS = 0.2  # how old what is shown of the replicas may be
@@ -147,13 +148,17 @@ class PoolTeacher(WrappedTeacher):
     def _receive(self, seat: Seat, link: Link) -> None:
         """Put what a replica says where `answer` finds it; None at its end."""
         while True:
-            messages = link.receive()
+            messages: Sequence[FromReplica] | None
+            try:
+                messages = link.receive()
+            except Exception as error:  # what it says cannot be read: a run would wait for it
+                messages = [Failure.of(explain(error))]
             for message in (None,) if messages is None else messages:
                 self._news.put((seat, link, message))
             if (wake := self._wake) is not None:
                 with suppress(RuntimeError):  # the loop is closed: the next call finds the news
                     wake()
-            if messages is None:
+            if messages is None or isinstance(messages[-1], Failure):
                 return
 
     async def _take_news(self, stream: Stream) -> list[ReplyBatch]:

@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from queue import SimpleQueue
 
+import pytest
+
 from harvest.teachers.base import Reply, Request
 from harvest.teachers.pool.messages import Answered, Batch, FromReplica, Room, ToReplica
 from harvest.teachers.pool.teacher import PoolTeacher
+from shared.errors import Error
 from shared.example import Example
 from shared.schema import Answer, Status
 from tests.harvest.scripted_teacher import ScriptedTeacher
@@ -67,3 +70,20 @@ def test_wrong_keys_and_second_answers_are_refused_and_each_row_has_its_own() ->
     replies = asyncio.run(answer())
     assert sorted(reply.request.key for reply in replies) == [f"{number:064x}" for number in range(COUNT)]
     assert all(reply.answer.reply == reply.request.example.text.upper() for reply in replies)
+
+
+class Garbler(Liar):
+    """A replica whose messages cannot be read: it has another version of the package."""
+
+    def receive(self) -> Sequence[FromReplica] | None:
+        raise AttributeError("there is no message of that name")
+
+
+def test_a_replica_that_cannot_be_read_ends_the_run() -> None:
+    async def answer() -> None:
+        pool = PoolTeacher(ScriptedTeacher(), 1, Garbler)
+        async for _ in pool.answer(give()):
+            pass
+
+    with pytest.raises(Error, match="there is no message of that name"):
+        asyncio.run(asyncio.wait_for(answer(), 20))
