@@ -7,15 +7,13 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
-import orjson
-from aiohttp import ClientResponse
 
 from harvest.chat.dialects import BEARER, Dialect
 from harvest.teachers.endpoint.bodies import MAX_BODY_BYTES, Body
 from harvest.teachers.endpoint.config import EndpointConfig
 from harvest.teachers.endpoint.faults import Fault, classify_exception, classify_response
 from harvest.teachers.endpoint.secret import Secret
-from harvest.teachers.endpoint.transport import Transport, read_chunks, take_whole
+from harvest.teachers.endpoint.transport import AiohttpTransport
 from shared.errors import UsageError
 from shared.secrets import hide_secrets
 
@@ -42,7 +40,7 @@ class HttpSession:
         self._base_url, self._config = base_url, config
         self._secret, self._dialect, self._key_header = secret, dialect, key_header
         self._beside = strip_version(base_url)
-        self._url = join_path(self._beside if dialect.beside_v1 else base_url, dialect.chat_path)
+        self._url = httpx.URL(join_path(self._beside if dialect.beside_v1 else base_url, dialect.chat_path))
 
     async def __aenter__(self) -> "HttpSession":
         headers = {
@@ -53,27 +51,26 @@ class HttpSession:
         if self._secret.value:
             bearer = self._key_header == BEARER
             headers[self._key_header] = f"Bearer {self._secret.value}" if bearer else self._secret.value
-        self._transport = Transport(headers, find_proxy(self._base_url))
+        self._transport = AiohttpTransport(find_proxy(self._base_url))
+        self._http = httpx.AsyncClient(transport=self._transport, headers=headers, trust_env=False)
+        self._headers = httpx.Headers(headers)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._transport.aclose()
+        await self._http.aclose()
 
     async def post(self, body: bytes, key: str, read_timeout: float, path: str | None = None) -> Received:
         """Ask the route once. `key` is that of idempotency; the reply is waited for `read_timeout` seconds.
 
         `path` is another route, beside the chat's "/v1".
         """
-        url = self._url if path is None else join_path(self._beside, path)
-        headers = {"Idempotency-Key": key}
+        url = self._url if path is None else httpx.URL(join_path(self._beside, path))
         try:
-            response = await self._transport.send(
-                "POST", url, body, self._config.connect_timeout, read_timeout, headers
-            )
+            response = await self._transport.handle_async_request(self._build_request(url, body, key, read_timeout))
             raw, problem = await self._read(response)
-            if 200 <= response.status < 300:
+            if response.is_success:
                 return Received(raw, problem)
-            fault = classify_response(response.status, response.headers, raw, self._dialect.signs)
+            fault = classify_response(response.status_code, response.headers, raw, self._dialect.signs)
         except Exception as error:
             fault = classify_exception(error)
         return Received(fault=self._clean(fault))
@@ -88,30 +85,41 @@ class HttpSession:
 
     async def fetch(self, path: str, body: Any = None, read_timeout: float | None = None) -> Received:
         """What is at `path`, a free route beside the chat's "/v1". One attempt."""
-        config = self._config
-        method, sent = ("GET", None) if body is None else ("POST", orjson.dumps(body))
-        seconds = read_timeout or config.read_timeout
+        url = join_path(self._beside, path)
+        timeout = httpx.Timeout(read_timeout or self._config.read_timeout, connect=self._config.connect_timeout)
         try:
-            response = await self._transport.send(
-                method, join_path(self._beside, path), sent, config.connect_timeout, seconds
-            )
+            request = self._http.build_request("GET" if body is None else "POST", url, json=body, timeout=timeout)
+            response = await self._http.send(request, stream=True)
             raw, problem = await self._read(response)
-            if response.status == 200:
+            if response.status_code == 200:
                 return Received(raw, problem)
-            fault = classify_response(response.status, response.headers, raw, self._dialect.signs)
+            fault = classify_response(response.status_code, response.headers, raw, self._dialect.signs)
         except (httpx.HTTPError, ValueError) as error:
             fault = classify_exception(error)
         return Received(fault=self._clean(fault))
 
-    async def _read(self, response: ClientResponse) -> tuple[bytes, str | None]:
+    def _build_request(self, url: httpx.URL, body: bytes, key: str, read_timeout: float) -> httpx.Request:
+        # Built and sent without httpx.AsyncClient.send: its cookies, redirects and authentication flows, none of which
+        # are wanted here, would cost more than all else that is done for a row.
+        headers = httpx.Headers(self._headers)
+        headers["Idempotency-Key"] = key
+        timeout = {"connect": self._config.connect_timeout, "read": read_timeout}
+        stream = httpx.ByteStream(body)
+        return httpx.Request("POST", url, headers=headers, stream=stream, extensions={"timeout": timeout})
+
+    async def _read(self, response: httpx.Response) -> tuple[bytes, str | None]:
         """The body, inflated and without the API key; and, where it is not whole, why. Bounded: see bodies."""
-        whole = take_whole(response, MAX_BODY_BYTES)
-        if whole is not None:  # it came with its headers, and needs no clock
-            return self._secret.clean_bytes(whole), None
+        if isinstance(response.stream, httpx.ByteStream):  # it came with its headers, as it is, and needs no clock
+            whole = b"".join(response.stream)
+            if len(whole) <= MAX_BODY_BYTES:
+                return self._secret.clean_bytes(whole), None
+            body = Body("")
+            body.add(whole)
+            return self._secret.clean_bytes(bytes(body.data), cut=True), body.problem
         body = Body(response.headers.get("Content-Encoding", ""))
         try:
             async with asyncio.timeout(self._config.body_timeout):
-                async for chunk in read_chunks(response):
+                async for chunk in response.aiter_raw():
                     if not body.add(chunk):
                         break
                 else:
@@ -119,7 +127,7 @@ class HttpSession:
         except Exception as error:
             body.problem = f"the body broke off after {len(body.data)} bytes ({type(error).__name__})"
         finally:
-            response.close()
+            await response.aclose()
         return self._secret.clean_bytes(bytes(body.data), cut=body.problem is not None), body.problem
 
     def _clean(self, fault: Fault) -> Fault:

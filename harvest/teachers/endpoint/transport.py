@@ -1,4 +1,4 @@
-"""HTTP over aiohttp's connections: hundreds in flight, and every lost connection told by what it may have cost.
+"""httpx over aiohttp's connections: hundreds in flight, and every lost connection told by what it may have cost.
 
 httpx's own pool searches all its connections for every request, which at hundreds in flight costs more than all else;
 aiohttp's does not. The exceptions are httpx's, and exact, because a bill depends on them:
@@ -9,7 +9,7 @@ aiohttp's does not. The exceptions are httpx's, and exact, because a bill depend
 Source: python-httpx.org/exceptions and docs.aiohttp.org, "Client exception hierarchy".
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from functools import lru_cache
 
 import aiohttp
@@ -35,70 +35,69 @@ _EXCEPTIONS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
 )
 
 
-class Transport:
+class AiohttpTransport(httpx.AsyncBaseTransport):
     """Sends requests through one aiohttp session, without a limit of connections. Made inside its event loop.
 
-    Every request has `headers`; `proxy` is a URL, with its credentials if it needs some. Bodies come as they are:
-    neither redirects nor compression are followed.
+    `proxy` is a URL, with its credentials if it needs some. The timeouts `connect` and `read` of a request count, and
+    their sum bounds all until the headers are whole; a request waits for no connection of a pool, and a write is waited
+    for as a part of reading.
     """
 
-    def __init__(self, headers: Mapping[str, str], proxy: str | None = None) -> None:
+    def __init__(self, proxy: str | None = None) -> None:
         self._watch = Watch()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=headers,
             proxy=proxy,
             auto_decompress=False,  # bodies does, in bounded steps
         )
 
-    async def send(
-        self,
-        method: str,
-        url: str,
-        body: bytes | None,
-        connect: float,
-        read: float,
-        headers: Mapping[str, str] | None = None,
-    ) -> aiohttp.ClientResponse:
-        """Send one request; the response comes as soon as its headers do, and is read to its end or closed.
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request, whose stream is an httpx.ByteStream; the response comes as soon as its headers do.
 
-        `connect` and `read` are seconds to wait for a connection and for the next bytes, and their sum is waited for
-        altogether. Raises httpx.TransportError.
+        A body that came along with them, and is not compressed, is an httpx.ByteStream too: a short reply is not waited
+        for. Raises httpx.TransportError.
         """
-        request = self._session.request(
-            method,
-            url,
-            headers=headers,
-            data=body,
+        timeout = request.extensions["timeout"]
+        assert isinstance(request.stream, httpx.ByteStream)
+        asked = self._session.request(
+            request.method,
+            str(request.url),
+            headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
+            data=b"".join(request.stream) or None,
             allow_redirects=False,
-            timeout=_make_timeout(connect, read),
+            timeout=_make_timeout(timeout["connect"], timeout["read"]),
         )
         try:
-            return await self._watch.wait(request, connect + read)  # a timeout of aiohttp begins anew with every byte
+            # A timeout of aiohttp begins anew with every byte.
+            response = await self._watch.wait(asked, timeout["connect"] + timeout["read"])
+            stream: httpx.AsyncByteStream = _ResponseStream(response)
+            if response.content.is_eof() and "Content-Encoding" not in response.headers:
+                stream = httpx.ByteStream(response.content.read_nowait())
         except (aiohttp.ClientError, OSError) as error:
             raise _map_exception(error) from error
+        return httpx.Response(response.status, headers=list(response.raw_headers), stream=stream)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._session.close()
 
 
-def take_whole(response: aiohttp.ClientResponse, most: int) -> bytes | None:
-    """The body that came along with its headers, whole, not compressed and no longer than `most`; None of another."""
-    content = response.content
-    if content.is_eof() and content.total_bytes <= most and "Content-Encoding" not in response.headers:
-        return content.read_nowait()
-    return None
+class _ResponseStream(httpx.AsyncByteStream):
+    """The body of a response as it comes. Closing it before its end drops the connection."""
 
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
 
-async def read_chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises httpx.TransportError."""
-    try:
-        async for chunk in response.content.iter_any():
-            yield chunk
-    except (aiohttp.ClientError, OSError) as error:
-        raise _map_exception(error) from error
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+        except (aiohttp.ClientError, OSError) as error:
+            raise _map_exception(error) from error
+
+    async def aclose(self) -> None:
+        self._response.close()
 
 
 @lru_cache

@@ -12,7 +12,7 @@ _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAIL
 
 
 def explain_unconnected(error: httpx.TransportError) -> str:
-    """Say why `error` (of a Transport) is no connection, and what to look at; its own words where unknown."""
+    """Say why `error` (of an AiohttpTransport) is no connection, and what to look at; its own words where unknown."""
     cause = error.__cause__
     if isinstance(cause, aiohttp.ClientHttpProxyError):
         return f"the proxy answers {cause.status}: look at HTTPS_PROXY and HTTP_PROXY, name and password included"

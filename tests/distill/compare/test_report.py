@@ -182,15 +182,15 @@ def test_the_chart_of_confidences_says_what_is_right_of_several_labels() -> None
 
 
 def test_calibration_restated() -> None:
-    logits = np.log(np.array([[[0.9, 0.1], [0.8, 0.2], [0.45, 0.55]], [[0.9, 0.1], [0.3, 0.7], [0.45, 0.55]]]))
+    logits = np.log(np.array([[[0.93, 0.07], [0.82, 0.18], [0.45, 0.55]], [[0.93, 0.07], [0.36, 0.64], [0.45, 0.55]]]))
     found = measure_calibration(logits, np.array([0, 0, 1]))
     assert sum(found.share) == pytest.approx(1)
-    # By confidence: .9 and .9 right; .8 right; .7 wrong; .55 and .55 right.
-    assert len(found.share) in (4, 5)
+    # By confidence: .93 and .93 right; .82 right; .64 wrong; .55 and .55 right: none near the edge of a bin.
+    assert len(found.share) == 4
     by_bin = [s * abs(r - c) for s, r, c in zip(found.share, found.right, found.confidence, strict=True)]
     assert found.error == pytest.approx(sum(by_bin))
-    assert found.error == pytest.approx((2 * 0.45 + 0.7 + 0.2 + 2 * 0.1) / 6)
-    of_labels = np.array([0.9, 0.8, 0.55, 0.9, 0.3, 0.55])
+    assert found.error == pytest.approx((2 * 0.45 + 0.64 + 0.18 + 2 * 0.07) / 6)
+    of_labels = np.array([0.93, 0.82, 0.55, 0.93, 0.36, 0.55])
     assert found.nll == pytest.approx(-np.log(of_labels).mean())
     assert found.brier == pytest.approx((2 * (1 - of_labels) ** 2).mean())
 
