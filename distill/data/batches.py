@@ -7,7 +7,7 @@ entered at any batch.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise, zip_longest
+from itertools import chain, pairwise, zip_longest
 from typing import Any
 
 import numpy as np
@@ -117,15 +117,15 @@ class Batch:
 class HeldRows:
     """Rows that are in memory, in parts as they were read: none is copied before it is taken.
 
-    They are in the order of the parts, or with `order` in that.
+    They are in the order of the parts, or with `order` those that it names, in that.
     """
 
     def __init__(self, parts: Sequence[Rows], order: Array | None = None) -> None:
-        self._parts, self._order = parts, order
+        self._parts, self._order = tuple(parts), order
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self._starts[-1]) if self._order is None else len(self._order)
 
     def take(self, start: int, end: int) -> Rows:
         """Copy the rows from place `start` up to `end`."""
@@ -184,6 +184,7 @@ class RowSource:
         self._groups = cut_groups(split, wanted, list(columns.values()), min(PIECE_BYTES, buffer_bytes // 4))
         self._bytes = sum(piece.bytes for pieces in self._groups for piece in pieces)
         self._kept: list[Rows] = []
+        self._kept_starts: set[int] = set()  # of the pieces that were read, where all rows are to be kept
 
     @property
     def row_bytes(self) -> int:
@@ -202,16 +203,16 @@ class RowSource:
         to begin `at_once`.
         """
         if self._fits and not (at_once and self._bytes > PIECE_BYTES):
-            yield Block(self.rows, self._read_once, None if rng is None else rng.permutation(self.rows))
+            read = partial(self._load, list(chain.from_iterable(self._groups)), GroupReader())
+            yield Block(self.rows, read, None if rng is None else rng.permutation(self.rows))
             return
-        self._kept = []
         order = range(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
         reader = GroupReader()
         first = self.buffer_bytes // 2 if rng is None else PIECE_BYTES
         blocks = list(self._fill((piece for index in order for piece in self._groups[index]), first))
         for pieces, following in zip_longest(blocks, blocks[1:], fillvalue=()):
             rows = sum(len(piece.rows) for piece in pieces)
-            read = partial(self._read_block, pieces, reader, following)
+            read = partial(self._load, pieces, reader, following)
             yield Block(rows, read, None if rng is None else rng.permutation(rows))
 
     def _fill(self, pieces: Iterable[Piece], most_bytes: int) -> Iterator[list[Piece]]:
@@ -229,19 +230,20 @@ class RowSource:
             filled += piece.bytes
         yield block
 
-    def _read_once(self) -> HeldRows:
-        """Read all rows, unless they are kept, and give them in the order of the shards."""
-        if sum(map(len, self._kept)) != self.rows:
-            self._kept = self._read([piece for pieces in self._groups for piece in pieces], GroupReader())
-        numbers = np.concatenate([part.number for part in self._kept])
-        return HeldRows(self._kept, np.argsort(numbers) if (np.diff(numbers) < 0).any() else None)
-
-    def _read_block(self, pieces: Sequence[Piece], reader: GroupReader, following: Sequence[Piece]) -> HeldRows:
-        """Read the pieces of a block; they are kept where all rows are to be."""
-        parts = self._read(pieces, reader, following)
-        if self._fits:
-            self._kept += parts
-        return HeldRows(parts)
+    def _load(self, pieces: Sequence[Piece], reader: GroupReader, following: Sequence[Piece] = ()) -> HeldRows:
+        """Give the rows of some pieces. Where all rows fit, each piece is read once, whichever block it is in."""
+        if not self._fits:
+            return HeldRows(self._read(pieces, reader, following))
+        missing = [piece for piece in pieces if piece.start not in self._kept_starts]
+        if missing:
+            self._kept += self._read(missing, reader, following)
+            self._kept_starts.update(piece.start for piece in missing)
+        kept = np.concatenate([part.number for part in self._kept])
+        wanted = np.concatenate([piece.rows + piece.start for piece in pieces])
+        if np.array_equal(kept, wanted):
+            return HeldRows(self._kept)
+        by_number = np.argsort(kept)
+        return HeldRows(self._kept, by_number[np.searchsorted(kept, wanted, sorter=by_number)])
 
     def _read(self, pieces: Sequence[Piece], reader: GroupReader, following: Sequence[Piece] = ()) -> list[Rows]:
         """Read some pieces; small ones become one part. Those that follow begin to come, where they are in a store."""

@@ -294,3 +294,22 @@ def test_training_begins_before_rows_that_fit_are_all_read_and_reads_each_once(
     assert column.rows == 1000
     assert again == numbers(every(split), 0, 2)  # a run that was stopped reads them all at once there
     assert numbers(source, 0, 1) == numbers(choose(split, split.answered, split.labelled, vectors=column), 0, 1)
+
+
+def test_rows_that_fit_are_read_once_whatever_an_epoch_leaves_and_whichever_begins_at_once(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill.data.batches.PIECE_BYTES", 4_000)
+    column = Counted()
+    source = choose(split, split.answered, split.labelled, vectors=column)
+    resumed = iterate_batches([BatchPart(source, 32, once=True)], 32, 0, 1, start=16)
+    rest = [batch.number.tolist() for batch in resumed]
+    assert 0 < column.rows < 1000
+    assert numbers(source, 0, 2) == numbers(every(split), 0, 2)
+    assert column.rows == 1000
+    first = numbers(source, 0, 1)  # as of a second phase, which finds all rows in memory
+    assert first == numbers(choose(split, split.answered, split.labelled, vectors=Counted()), 0, 1)
+    assert first[16:] == rest
+    assert column.rows == 1000
+    assert sum(len(block.read().join()) for block in source.blocks(np.random.default_rng(0), at_once=True)) == 1000
+    assert column.rows == 1000
