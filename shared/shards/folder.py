@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -213,8 +214,7 @@ class TeacherFolder:
         """
         if self._lease is not None:
             with self._lock():  # nobody publishes meanwhile
-                self._lease.confirm()
-                check_place(self.path)
+                self._lease.confirm(partial(check_place, self.path))
 
     def assume_place(self) -> None:
         """Take it to be this one's for a while, where the store does not say whether it is."""
@@ -353,7 +353,7 @@ class TeacherFolder:
         """Upload what is sealed, where the folder is written for a store: while its place there is this one's."""
         if self._lease is not None and self._lease.is_doubtful:
             with suppress(StoreError):  # then publishing fails too, and says what that means
-                self._lease.confirm()
+                self._lease.confirm(partial(check_place, self.path))
         publish(self.path, manifest)
 
     def _close_journals(self) -> None:

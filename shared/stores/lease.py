@@ -50,7 +50,10 @@ class Lease:
         self._owner = _name_owner(folder)
         self._bucket, self._key = open_bucket(address), (address / NAME).path
         self._lock = Lock()
-        self._looked_at = 0.0  # wall clock: it goes on while a machine sleeps, which others do not
+        # Wall clock: it goes on while a machine sleeps, which others do not.
+        self._renewed_at = self._looked_at = 0.0
+        self._was_there = False  # when it was renewed last: else another one may have come and gone
+        self._is_unsettled = False  # whether another one has published
         self._lost: str | None = None
 
     def take(self) -> None:
@@ -66,30 +69,46 @@ class Lease:
     @property
     def is_doubtful(self) -> bool:
         """Whether somebody else may be the writer by now: nothing may be asked or published until `confirm` returns."""
-        return self._lost is not None or not 0 <= time.time() - self._looked_at < LEASE_SECONDS - _RENEW_SECONDS
+        if self._lost is not None or self._is_unsettled:
+            return True
+        return not 0 <= time.time() - self._looked_at < LEASE_SECONDS - _RENEW_SECONDS
 
-    def confirm(self) -> None:
-        """Renew it where it is doubtful. Raises LockedError where somebody else is the writer, and StoreError."""
+    def confirm(self, check_place: Callable[[], None]) -> None:
+        """Renew it where it is doubtful, and see by `check_place` that nobody has published meanwhile.
+
+        Raises LockedError where somebody else is the writer, StoreError, and what `check_place` does: it is as doubtful
+        then as before.
+        """
         with self._lock:
             if self._lost is None and self.is_doubtful:
+                self._is_unsettled = True
                 self._renew()
+                if self._lost is None:
+                    check_place()
+                    self._is_unsettled = False
             if self._lost is not None:
                 raise LockedError(self._lost)
 
     def assume(self) -> None:
         """Take it to be this one's for a while, though the store does not say."""
-        self._looked_at = time.time()
+        self._looked_at, self._is_unsettled = time.time(), False
 
     def renew_until(self, ended: Event) -> None:
-        """Renew it twice a minute until then, or until somebody else is the writer."""
+        """Renew it twice a minute until then, or until somebody else is the writer.
+
+        That settles no doubt: only `confirm` sees whether another one has come, published and gone.
+        """
         while self._lost is None and not ended.wait(_RENEW_SECONDS):
             with self._lock:
+                was_doubtful = self.is_doubtful
                 try:
                     self._renew()
                 except StoreError as error:
                     log.info("the lease was not renewed: %s", error)
-                    if not self.is_doubtful:  # the store fails; this machine was awake, and did not lose sight of it
+                    if not was_doubtful:  # the store fails; this machine was awake, and did not lose sight of it
                         self.assume()
+                else:
+                    self._is_unsettled = was_doubtful or not self._was_there
 
     def give_up(self) -> None:
         """Remove it where it is still this one's."""
@@ -101,7 +120,7 @@ class Lease:
     def _renew(self) -> None:
         other = self._write()
         if other is not None:
-            minutes = (time.time() - self._looked_at) / 60
+            minutes = (time.time() - self._renewed_at) / 60
             self._lost = (
                 f"{self._address} is being written by another run ({other.name}), for this one had not renewed its "
                 f"lease for {minutes:.0f} minutes: this machine slept, or had lost the store. Nothing more is asked. "
@@ -120,7 +139,8 @@ class Lease:
                     return _Writer(_find_name(read[0]), max(0.0, age))
             with suppress(ConflictError):  # somebody was first: another worker of this mirror, perhaps
                 self._bucket.write(self._key, _describe(self._owner), "nothing" if read is None else read[1].version)
-                self._looked_at = began
+                self._renewed_at = self._looked_at = began
+                self._was_there = read is not None and _find_owner(read[0]) == self._owner
                 return None
 
 

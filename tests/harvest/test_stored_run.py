@@ -200,12 +200,21 @@ def test_a_machine_that_slept_past_its_lease_asks_nothing_more_where_another_one
     assert len(rows) == len(set(rows)) == ROWS
 
 
+@pytest.mark.parametrize("renews", [False, True])
 @pytest.mark.parametrize("published", [False, True])
 def test_a_machine_that_slept_goes_on_where_nobody_took_its_place(
-    store: StoreServer, tmp_path: Path, clock: WallClock, published: bool
+    store: StoreServer,
+    tmp_path: Path,
+    clock: WallClock,
+    monkeypatch: pytest.MonkeyPatch,
+    published: bool,
+    renews: bool,
 ) -> None:
+    """`renews` is whether the lease is renewed, as it is now and then, before the next request is to leave."""
     texts = write_texts(tmp_path)
     asked: Counter[str] = Counter()
+    if renews:
+        monkeypatch.setattr("shared.stores.lease._RENEW_SECONDS", 0.02)
 
     def answer(each: Asked) -> dict[str, object]:
         asked[find_text(each)] += 1
@@ -214,6 +223,7 @@ def test_a_machine_that_slept_goes_on_where_nobody_took_its_place(
             if published:  # by one that has ended by now
                 store.put(MANIFEST, store.get(MANIFEST).replace(b'"accuracy"', b'"f1"'))
             clock.slept = 3600
+            time.sleep(0.5 if renews else 0)
         time.sleep(0.01)
         logprobs = spread_logprobs(0.9)
         return make_reply("good", {"good": logprobs.pop("positive"), "bad": logprobs.pop("negative")})
