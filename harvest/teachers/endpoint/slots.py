@@ -63,7 +63,7 @@ class Slots:
     async def acquire(self, limiter: Limiter | None = None) -> Slot:
         """Wait for the right to send one request: of `limiter`, where one is named and open."""
         now = self._clock()
-        if limiter is None or len(self._open) == 1 or limiter not in self._open:
+        if limiter is None or len(self._limiters) == 1 or limiter not in self._open:
             if not self._line and (chosen := self._choose(now)) is not None:
                 return chosen.start(now)
             line = self._line

@@ -99,6 +99,20 @@ async def who_waits_for_one_gets_that_one_until_it_is_closed() -> None:
     assert (await asyncio.wait_for(left, 1)).limiter is two
 
 
+async def who_waits_for_the_only_open_one_gets_that_one_when_another_comes_back() -> None:
+    one, two = Limiter(1), Limiter(1)
+    slots = Slots([one, two])
+    slots.close(two)
+    held = await slots.acquire(one)
+    patient = asyncio.create_task(slots.acquire(one))
+    await asyncio.sleep(0)
+    slots.reopen(two)
+    await asyncio.sleep(0)
+    assert not patient.done(), "two does not know the key of its request"
+    slots.release(held)
+    assert (await asyncio.wait_for(patient, 1)).limiter is one
+
+
 async def one_that_is_left_does_not_come_back() -> None:
     one, two = Limiter(1), Limiter(1)
     slots = Slots([one, two])
@@ -119,6 +133,7 @@ async def one_that_is_left_does_not_come_back() -> None:
         a_wait_at_one_holds_nobody_up_at_the_other,
         a_closed_one_gives_none_while_another_is_open,
         who_waits_for_one_gets_that_one_until_it_is_closed,
+        who_waits_for_the_only_open_one_gets_that_one_when_another_comes_back,
         one_that_is_left_does_not_come_back,
     ],
     ids=lambda check: check.__name__,
