@@ -250,7 +250,7 @@ class Client:
                     return exchange
                 self._faults[fault.cause] += 1
                 if fault.kind is Kind.BUSY:
-                    pause = server.limiter.count_refusal(slot, fault.retry_after)
+                    pause = self._servers.count_refusal(server, slot, fault)
                     self._check_patience(fault)
                 elif fault.kind is not Kind.SHORT:  # before the slot is given back, for the next would go there, too
                     elsewhere = self._servers.count_fault(server, fault)

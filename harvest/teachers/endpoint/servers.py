@@ -2,8 +2,9 @@
 
 A request goes to the server with the fewest in flight, so a slower one gets fewer. One that may have been accepted is
 asked again of the same server, which alone may know its Idempotency-Key, unless that one is set aside by then. A server
-that cannot be connected to, or only fails, is set aside, and looked at by a free request until it is there again; one
-that can answer nothing (another model, a wrong key) is left. With one server nothing of this ever happens.
+that cannot be connected to, only fails, or asks for a wait beyond --patience, is set aside, and looked at by a free
+request until it is there again; one that can answer nothing (another model, a wrong key) is left. With one server nothing
+of this ever happens.
 """
 
 import asyncio
@@ -51,11 +52,12 @@ class Servers:
     """Chooses among servers of one model, each with its connections. A context manager, bound to one event loop.
 
     `model` is what each must serve, by its list of models where `has_lists`: a provider may serve more than it lists.
-    `sessions` are the connections, by server.
+    `sessions` are the connections, by server; `patience` is in seconds.
     """
 
-    def __init__(self, model: str, sessions: Mapping[Server, HttpSession], *, has_lists: bool) -> None:
+    def __init__(self, model: str, sessions: Mapping[Server, HttpSession], patience: float, *, has_lists: bool) -> None:
         self._model, self._sessions, self._has_lists = model, sessions, has_lists
+        self._patience = patience
         self._by_limiter = {server.limiter: server for server in sessions}
         self._slots = Slots([server.limiter for server in sessions])
         self._looking: set[asyncio.Task[None]] = set()
@@ -130,6 +132,16 @@ class Servers:
         server.failures = 0
         server.limiter.count_reply()
 
+    def count_refusal(self, server: Server, slot: Slot, fault: Fault) -> float:
+        """Note a 429; give the seconds that its request alone should wait: see Limiter.count_refusal.
+
+        Where it asks all for more than `patience`, another server is asked what waits for this one.
+        """
+        pause = server.limiter.count_refusal(slot, fault.retry_after)
+        if server.limiter.cooldown() > self._patience and self._has_other(server):
+            self._set_aside(server, fault.message)
+        return pause
+
     def count_fault(self, server: Server, fault: Fault) -> bool:
         """Note that a request brought no reply, nor a 429; true where it is at once to be asked of another server.
 
@@ -144,7 +156,10 @@ class Servers:
         unconnected = fault.cause == NO_CONNECTION
         if unconnected or server.failures >= FAILURES:
             self._set_aside(server, fault.message)
-        return unconnected and any(other is not server for other in self._list_open())
+        return unconnected and self._has_other(server)
+
+    def _has_other(self, server: Server) -> bool:
+        return any(other is not server for other in self._list_open())
 
     def _list_open(self) -> Sequence[Server]:
         return [server for server in self._sessions if not (server.is_aside or server.is_left)]
@@ -179,9 +194,10 @@ class Servers:
         task.add_done_callback(self._looking.discard)
 
     async def _bring_back(self, server: Server) -> None:
-        """Look at a server until it is there again, less and less often."""
+        """Look at a server until it is there again, less and less often; not before it wants to be asked."""
         while True:
-            await asyncio.sleep(min(FIRST_LOOK_SECONDS * 2.0 ** min(server.looks - 1, 10), LONGEST_LOOK_SECONDS))
+            seconds = min(FIRST_LOOK_SECONDS * 2.0 ** min(server.looks - 1, 10), LONGEST_LOOK_SECONDS)
+            await asyncio.sleep(max(seconds, server.limiter.cooldown()))
             seen = await self._look(server)
             if seen.fault is None:
                 break

@@ -431,7 +431,7 @@ class EndpointTeacher:
         secret = read_secret(self._key_variable)
         dialect = known or named or host or COMPATIBLE
         sessions = {one: HttpSession(one.url, config, secret, dialect, key_header) for one in self._servers}
-        servers = Servers(config.model, sessions, has_lists=host is None)
+        servers = Servers(config.model, sessions, config.patience, has_lists=host is None)
         async with Client(config, secret, servers, self._budget, self._faults, dialect, self._confirm) as client:
             if host is None and (len(self._servers) > 1 or self._begun_at != config.base_url):
                 wanted = AUTO if known in (None, COMPATIBLE) else known.name

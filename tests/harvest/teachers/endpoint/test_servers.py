@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from harvest.cli import app
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import Report, run_harvest
-from harvest.teachers.base import Probe
+from harvest.teachers.base import Probe, Reply
 from harvest.teachers.endpoint import servers as servers_module
 from harvest.teachers.endpoint.servers import FAILURES
 from harvest.teachers.endpoint.teacher import EndpointTeacher
@@ -27,6 +27,7 @@ from shared.shards import load_manifest
 from tests.harvest.fault_server import WORDS, Asked, ErrorReply, FaultServer, make_reply, spread_logprobs
 from tests.harvest.teachers.endpoint.endpoint_runs import (
     CANARY,
+    ask_all,
     check_no_file_shows,
     make_examples,
     make_teacher,
@@ -108,6 +109,23 @@ def test_what_one_refuses_slows_no_other_down() -> None:
         assert {reply.answer.status for reply in replies} == {Status.OK}
         assert count_asked([other])[0] >= 195
         assert len(limited.count.refused_at) <= 4
+
+
+def test_what_waits_for_one_that_asks_for_hours_is_asked_of_another(capsys: pytest.CaptureFixture[str]) -> None:
+    refusing = iter([500, 500, *[429] * 1000])
+
+    def refuse(asked: Asked) -> ErrorReply:
+        status = next(refusing)
+        return ErrorReply(status, {"error": {"message": "no"}}, {"Retry-After": "3600"} if status == 429 else {})
+
+    async def ask(teacher: EndpointTeacher) -> list[Reply]:
+        return await asyncio.wait_for(ask_all(teacher, make_examples(60)), 20)
+
+    with FaultServer(answer=refuse, latency=0.01) as used_up, FaultServer(latency=0.01) as other:
+        replies = asyncio.run(ask(make_teacher([used_up, other], concurrency=4, patience=5.0)))
+        assert {reply.answer.status for reply in replies} == {Status.OK}
+        assert count_asked([used_up])[0] <= 8
+    assert f"{used_up.url} is set aside until it is there again (HTTP 429" in " ".join(capsys.readouterr().err.split())
 
 
 def test_where_all_refuse_for_too_long_the_run_ends() -> None:
