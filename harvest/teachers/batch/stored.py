@@ -73,7 +73,7 @@ class StoredJobs:
                 rows = bucket.read((place / ROWS).path)
                 if rows is not None:
                     (add_job(self._folder, place.name, rows[0], content).path / _TOLD).touch()
-            elif state.remote is not None and job.state.step is Step.CREATING and job.take():
+            elif _is_found(state, job.state) and job.take():
                 job.move(state.step, remote=state.remote, is_guess=state.is_guess)
                 job.let_go()
         for job in here.values():
@@ -94,6 +94,12 @@ def list_stored_jobs(folder: Path) -> Iterator[JobState]:
     if mirror is not None and find_written_address(folder) is None:
         for _, state, _, _ in _list_states(mirror.address):
             yield state
+
+
+def _is_found(stored: JobState, here: JobState) -> bool:
+    """Whether another machine has found at the provider a job whose making came to nothing, as far as is known here."""
+    is_unmade = here.step in (Step.WRITTEN, Step.CREATING)
+    return is_unmade and stored.remote is not None and stored.remote not in here.excluded
 
 
 def _list_states(teacher: StoreAddress) -> Iterator[tuple[StoreAddress, JobState, bytes, Version]]:

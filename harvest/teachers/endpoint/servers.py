@@ -3,8 +3,8 @@
 A request goes to the server with the fewest in flight, so a slower one gets fewer. One that may have been accepted is
 asked again of the same server, which alone may know its Idempotency-Key, unless that one is set aside by then. A server
 that cannot be connected to, only fails, or asks for a wait beyond --patience, is set aside, and looked at by a free
-request until it is there again; one that can answer nothing (another model, a wrong key) is left. With one server nothing
-of this ever happens.
+request until it is there again; one that can answer nothing (another model, a wrong key) is left. Of one server nothing
+of this is true.
 """
 
 import asyncio

@@ -13,9 +13,11 @@ from harvest.asking.interrupt import Interrupt
 from harvest.config import HarvestConfig, TaskChoice, TeacherChoice
 from harvest.job import Report, plan_harvest, run_harvest
 from harvest.looking.status import read_status
-from harvest.teachers.batch.ledger import JOB
+from harvest.teachers.batch.ledger import FOLDER, JOB, JobRow, JobWriter, Step, read_jobs
+from harvest.teachers.batch.stored import StoredJobs
 from shared.errors import LockedError, StoreError
 from shared.shards import verify_shards
+from shared.shards.publish import open_written_folder
 from tests.harvest.batch_server import BatchServer
 from tests.shared.store_server import Fault, StoreServer, move_elsewhere
 from tests.shared.store_server import own_places as own_places
@@ -174,3 +176,23 @@ def test_no_job_is_made_by_a_machine_that_slept_where_another_one_writes(
         assert not server.count.doubled
     rows = [row.example.text for row in harvest.stream_rows(ADDRESS)]
     assert len(rows) == len(set(rows)) == ROWS
+
+
+def test_a_job_that_another_machine_has_found_at_the_provider_is_not_made_again(store: StoreServer) -> None:
+    """As where this machine looked for it too early, took it for not made, and was lost before it made it again."""
+    folder = open_written_folder(ADDRESS) / "teacher=fault"
+    writer = JobWriter(folder / FOLDER)
+    writer.add(JobRow("k", "k-0", 0, 1, 1, 1), b"{}", 1)
+    job = writer.close()
+    job.move(Step.CREATING)
+    StoredJobs(folder).write(job)
+    job.move(Step.WRITTEN)
+    job.let_go()
+    key = f"{TEACHER}/jobs/{job.name}/{JOB}"
+    store.put(key, json.dumps({**json.loads(store.get(key)), "step": "created", "remote": "batch-1"}).encode())
+    StoredJobs(folder).fetch()
+    (found,) = read_jobs(folder)
+    assert (found.state.step, found.state.remote) == (Step.CREATED, "batch-1")
+    found.move(Step.CREATING, remote=None, excluded=["batch-1"])
+    StoredJobs(folder).fetch()
+    assert [one.state.remote for one in read_jobs(folder)] == [None], "it was seen to be another's"
