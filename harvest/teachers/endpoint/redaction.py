@@ -13,6 +13,7 @@ import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,8 @@ LEAST_TAIL = 4  # of the secret's beginning, at the end of a body that broke off
 MAX_LAYERS = 4  # of escapes on top of each other
 
 # What an escape begins with, and one escaped ASCII character: its number in hexadecimal, or in decimal (group 2).
-_ESCAPES = (
+_Escapes: TypeAlias = tuple[tuple[bytes, re.Pattern[bytes]], ...]
+_ESCAPES: _Escapes = (
     (b"\\", re.compile(rb"\\+(?:u00|x)([2-7][0-9a-f])", re.IGNORECASE)),
     (b"%", re.compile(rb"%(?:25)*([2-7][0-9a-f])", re.IGNORECASE)),
     (b"&", re.compile(rb"&(?:amp;)*#(?:x0*([2-7][0-9a-f])|0*([3-9][0-9]|1[01][0-9]|12[0-6]));", re.IGNORECASE)),
@@ -76,24 +78,27 @@ class Redaction:
         characters = spelled | {ord("\\"), ord("%"), ord("&")}
         # What a quote is to JSON stays what it is.
         self._undone = {n: bytes((n,)) for n in range(128) if bytes((n,)).lower()[0] in characters - {ord('"')}}
+        # "=" and digits of a secret may look like an escape themselves: it is looked for with those left alone, too.
+        others = tuple(escape for escape in _ESCAPES if escape[0] != b"=")
+        self._escapes = (others, _ESCAPES) if "=" in secret else (_ESCAPES,)
 
     def clean(self, data: bytes, *, cut: bool = False) -> bytes:
         """`data` without the secret; with `cut`, where it broke off, without the secret's beginning at its end."""
         if len(data) < self._least and not cut:  # no piece fits, and escapes are longer
             return data
         data = self._cut_out(data, cut)
-        plain = self._undo_escapes(data)
-        if plain == data:
-            return data
-        cleaned = self._cut_out(plain, cut)
-        return data if cleaned == plain else cleaned
-
-    def _undo_escapes(self, data: bytes) -> bytes:
         if not any(begin in data for begin in _BEGINS):
             return data
+        for escapes in self._escapes:
+            plain = self._undo_escapes(data, escapes)
+            if plain != data and (cleaned := self._cut_out(plain, cut)) != plain:
+                data = cleaned
+        return data
+
+    def _undo_escapes(self, data: bytes, escapes: _Escapes) -> bytes:
         for _ in range(MAX_LAYERS):
             before = data
-            for begin, pattern in _ESCAPES:
+            for begin, pattern in escapes:
                 if begin in data:
                     data = pattern.sub(self._undo, data)
             if data == before:

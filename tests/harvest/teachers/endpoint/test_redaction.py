@@ -25,6 +25,13 @@ def test_the_key_is_found_however_it_is_spelled(spelling: str) -> None:
     assert cleaned.endswith('", "é": "\\n"}')
 
 
+@pytest.mark.parametrize("spelling", ["as it is", "JSON escapes", "some JSON escapes", "percent twice", "HTML"])
+def test_a_key_that_looks_like_an_escape_itself_is_found_too(spelling: str) -> None:
+    key = "ab7=41cd9=42ef0=43gh"
+    cleaned = Secret(key).clean(f'{{"a": "Bearer {SPELLINGS[spelling](key)}", "b": "\\u0041"}}')
+    assert cleaned.startswith('{"a": "Bearer [redacted]", "b": "')
+
+
 @pytest.mark.parametrize("spelling", ["as it is", "JSON escapes", "percent", "HTML", "quoted-printable", "hexadecimal"])
 def test_a_body_that_breaks_off_in_the_key_shows_none_of_it(spelling: str) -> None:
     spelled = SPELLINGS[spelling](CANARY)
