@@ -269,7 +269,10 @@ class Client:
                 continue
             if fault.kind in (Kind.NOT_ACCEPTED, Kind.MAYBE_ACCEPTED):
                 request.unsettled |= fault.kind is Kind.MAYBE_ACCEPTED
-                request.server = server if fault.kind is Kind.MAYBE_ACCEPTED else None
+                if fault.kind is Kind.MAYBE_ACCEPTED:
+                    request.server = server
+                elif not request.unsettled:  # else an earlier attempt may still be worked on there
+                    request.server = None
                 raise _RetryError(exchange, fault.retry_after or 0.0)
             return exchange
 

@@ -233,6 +233,26 @@ def test_what_may_have_been_accepted_is_asked_again_of_the_same_server_under_its
         assert asked_at == Counter({reply.request.key: 1 for reply in replies})
 
 
+def test_what_may_have_been_accepted_is_asked_of_no_other_server_after_a_refusal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such as 409, of a server that is still at a request of that Idempotency-Key."""
+    monkeypatch.setattr(servers_module, "FAILURES", 1000)
+    seen: Counter[str] = Counter()
+
+    def answer(asked: Asked) -> dict[str, Any] | ErrorReply:
+        seen[asked.key] += 1
+        if seen[asked.key] < 3:
+            return ErrorReply((500, 409)[seen[asked.key] - 1], {"error": {"message": "no"}})
+        return make_reply("positive", spread_logprobs(0.5))
+
+    with serve(3, answer=answer) as servers:
+        replies = run_all(make_teacher(servers, concurrency=4), make_examples(30))
+        assert {reply.answer.status for reply in replies} == {Status.OK}
+        asked_at = Counter(key for server in servers for key in server.count.attempts)
+        assert asked_at == Counter({reply.request.key: 1 for reply in replies})
+
+
 # --- before anything is asked ---
 
 
