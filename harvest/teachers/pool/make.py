@@ -12,6 +12,7 @@ from harvest.teachers.pool.ray import RayHost
 from harvest.teachers.pool.teacher import PoolTeacher
 from harvest.teachers.registry import TeacherChoice, choose_entry, is_registered_here
 from shared.errors import UsageError, require_extra
+from shared.schema import answer_schema
 from shared.tasks import Task
 
 
@@ -43,7 +44,7 @@ def make_pool(teacher: Teacher, choice: TeacherChoice, task: Task, config: PoolC
 
 def _make_host(teacher: Teacher, choice: TeacherChoice, task: Task, config: PoolConfig) -> Host:
     assert config.replicas is not None
-    settings = Settings(choice, task, teacher.name, teacher.recipe(), os.getcwd())
+    settings = Settings(choice, task, teacher.name, teacher.recipe(), os.getcwd(), str(answer_schema()))
     amounts = config.per_replica or {}
     if config.cluster is None:
         return ProcessHost(settings, config.replicas, amounts)

@@ -27,7 +27,7 @@ class Settings:
     """The teacher of all replicas.
 
     `recipe` is what it has to be by: a replica whose packages, files or devices would make another one answers
-    nothing. `folder` is where relative paths begin.
+    nothing. `folder` is where relative paths begin. `columns` are those of answers, as text: their bytes do not tell.
     """
 
     choice: TeacherChoice
@@ -35,6 +35,7 @@ class Settings:
     name: str
     recipe: Mapping[str, Any]
     folder: str
+    columns: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from shared.errors import RecipeMismatchError, TeacherError
 from shared.events import listened
 from shared.failures import explain
 from shared.keys import canonical_json
+from shared.schema import answer_schema
 
 LEAST_AHEAD, MOST_AHEAD = 8, 512  # requests that lie ready beside those that the teacher has taken
 GATHERED = 256  # replies that go together
@@ -158,8 +159,13 @@ def build_teacher(settings: Settings, means: Means) -> Teacher:
     """Build the teacher, with the cores and devices that the replica has.
 
     Raises RecipeMismatchError where its answers would not be those of the run: it has another version of a package,
-    another file under the same path, or another kind of device.
+    another file under the same path, or another kind of device; or where it would send other columns.
     """
+    if settings.columns != str(answer_schema()):
+        raise RecipeMismatchError(
+            f"{socket.gethostname()} has another version of this package, whose answers have other columns: install "
+            "the one that `harvest run` has there, too"
+        )
     os.environ.update(means.environment or {})
     if means.cores is not None:
         use_cores(means.cores)

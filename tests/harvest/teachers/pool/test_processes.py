@@ -15,7 +15,8 @@ import pytest
 
 from harvest.config import HarvestConfig, PoolConfig, TeacherChoice
 from harvest.job import plan_harvest, run_harvest
-from shared.errors import TeacherError
+from shared.errors import RecipeMismatchError, TeacherError
+from shared.schema import answer_schema
 from shared.shards import verify_shards
 from tests.harvest.children import list_children
 from tests.harvest.teachers.pool.conftest import choose_task
@@ -102,6 +103,14 @@ def test_replicas_that_cannot_begin_end_the_run_with_one_message(tmp_path: Path)
     with pytest.raises(TeacherError, match=r"the teacher's answer to row \S+ cannot be kept .*_thread.lock"):
         run_harvest(choose(tmp_path, ["unsendable"] * 2, 1))
     assert list_children() == before
+
+
+def test_a_replica_of_a_version_with_other_columns_answers_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harvest.teachers.pool.make.answer_schema", lambda: answer_schema().remove(0))
+    with pytest.raises(RecipeMismatchError, match="has another version of this package"):
+        run_harvest(choose(tmp_path, name_texts(4), 1))
 
 
 def test_a_replica_that_hangs_is_replaced_and_one_that_is_slow_is_not(
