@@ -19,6 +19,7 @@ from shared.suggestions import suggest
 RAY = "ray"
 RESOURCES = ("cpus", "gpus")
 REACHED_SECONDS = 10.0
+_HEAD_LOOKS = 3
 _ADDRESS = "RAY_ADDRESS"
 _STATISTICS = "RAY_USAGE_STATS_ENABLED"  # Ray sends its makers none, unless the user's own environment says so
 
@@ -103,15 +104,39 @@ def check_reachable(address: str) -> None:
             raise make_unreachable(f"{address}, {named}" if address == RAY else address, why) from None
 
 
-def find_head() -> str | None:
-    """HOST:PORT of the head of the cluster that this process is part of; None where it is joined from outside."""
-    import ray
+class Head:
+    """The head of the cluster that this process has joined: a minute after it is gone Ray would end the process.
 
-    return None if ray.util.client.ray.is_connected() else str(ray.get_runtime_context().gcs_address)
+    One that is joined from outside (ray://) is not looked at. Looks should be some seconds apart.
+    """
+
+    def __init__(self) -> None:
+        import ray
+
+        outside = ray.util.client.ray.is_connected()
+        self._address = None if outside else str(ray.get_runtime_context().gcs_address)
+        self._failures = 0  # in a row
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it was there when it was last looked at."""
+        return not self._failures
+
+    def look(self) -> None:
+        """Look whether something listens where it is."""
+        is_there = self._address is None or _is_listened_at(self._address)
+        self._failures = 0 if is_there else self._failures + 1
+
+    def check(self, kept: str) -> None:
+        """Raise ClusterError once several looks in a row have not found it; `kept` says what is safe."""
+        if self._failures >= _HEAD_LOOKS:
+            raise ClusterError(
+                f"the head of the Ray cluster ({self._address}) cannot be reached any more. {kept}; start the cluster "
+                "again, and the same command goes on"
+            )
 
 
-def answers(address: str) -> bool:
-    """Tell whether something listens at HOST:PORT."""
+def _is_listened_at(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), REACHED_SECONDS).close()

@@ -14,9 +14,10 @@ import math
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any, cast
 
@@ -24,8 +25,8 @@ from distill.compare.hosts import ENDED, Job
 from distill.compare.places import ANY_GPU, VISIBLE, Place
 from distill.compare.placing import Placing
 from distill.compare.processes import ProcessHost
-from distill.compare.sight import Sight, shown
-from shared.cluster import join_cluster
+from distill.compare.sight import Sight, list_tokens, shown
+from shared.cluster import Head, join_cluster
 from shared.console import say
 from shared.errors import ClusterError, Error, StoppedError
 
@@ -33,11 +34,12 @@ LEASE_SECONDS = 30.0
 BEAT_SECONDS = 5.0
 HANDING_ON_SECONDS = LEASE_SECONDS + BEAT_SECONDS
 WAITING_SECONDS = 30.0  # for a place, before that is said
-LOOK_SECONDS = 0.3  # between looks whether an actor has come up
+LOOK_SECONDS = 0.3  # between looks whether an actor has come up, or its cell has ended
 ANSWER_SECONDS = 120.0  # for every machine to say what it sees
 MOST_LOSSES = 3  # of the actors of one cell, before it is taken to be what kills them
 CALLS = 4  # of one actor at a time: a training, and what is said to it meanwhile
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while a machine sleeps
+_KEPT = "Its last checkpoint is kept"
 _NAMES = {"cpus": "CPU", "gpus": "GPU"}  # of what a cell has, as Ray has them
 
 
@@ -51,12 +53,15 @@ class RayHost:
     def __init__(self, jobs: Sequence[Job], placing: Placing) -> None:
         assert placing.cluster is not None
         self._held, self._lock = ExitStack(), Lock()
-        self._told, self._closed, self._has_waited = Event(), Event(), Event()
+        self._ending = Event()  # no cell is begun any more
+        self._closed, self._has_waited = Event(), Event()
         self._coming: list[RayWorker] = []  # that Ray has no place for yet, or starts
         self._workers: list[RayWorker] = []
         self._idle: list[RayWorker] = []  # of the workers
-        if join_cluster(placing.cluster):
-            self._held.callback(_leave_cluster)
+        is_own = join_cluster(placing.cluster)
+        self._head = Head()
+        if is_own:
+            self._held.callback(_leave_cluster, self._head)
         try:
             self._amounts = choose_amounts(jobs, placing, find_resources())
             rooms = {name: room for name, each in find_resources().items() if (room := count_room(each, self._amounts))}
@@ -76,7 +81,7 @@ class RayHost:
     def stop(self) -> None:
         """See Host. Actors that wait for a place have nothing to keep."""
         with self._lock:
-            self._told.set()
+            self._ending.set()
             workers, coming = list(self._workers), list(self._coming)
         for worker in workers:
             worker.stop()
@@ -84,7 +89,8 @@ class RayHost:
             worker.kill()
 
     def close(self) -> None:
-        """See Host. Interrupted meanwhile, it leaves no actor behind either."""
+        """See Host. Interrupted meanwhile, it leaves no actor behind either. What waits for a place is not begun."""
+        self._ending.set()
         with self._held:
             try:
                 self._threads.shutdown(wait=True, cancel_futures=True)
@@ -98,14 +104,14 @@ class RayHost:
         """Train a cell, in a thread of its own: again where its actor is lost."""
         for losses in range(1, MOST_LOSSES + 1):
             worker = self._take()
-            why = worker.train(job)
+            why = worker.train(job, self._head)
             if why is None:
                 with self._lock:
                     self._idle.append(worker)
                 return
             with self._lock:
                 self._workers.remove(worker)
-            if self._told.is_set() or self._closed.is_set():
+            if self._ending.is_set():
                 raise StoppedError(f"{job.cell.name} was stopped")
             if losses < MOST_LOSSES:
                 say(
@@ -127,18 +133,22 @@ class RayHost:
     def _find_worker(self) -> "RayWorker | None":
         """Find an actor for a cell, or see to it that one more comes."""
         with self._lock:
-            if self._told.is_set() or self._closed.is_set():
+            if self._ending.is_set():
                 raise StoppedError("the comparison was stopped")
+            self._head.check(_KEPT)
+            self._welcome()
             if self._idle:
                 return self._idle.pop()
             if len(self._workers) + len(self._coming) < self.count:
                 self._coming.append(RayWorker(self._amounts, self._sight))
-            for worker in self._coming:
-                if worker.has_come():
-                    self._coming.remove(worker)
-                    self._workers.append(worker)
-                    return worker
             return None
+
+    def _welcome(self) -> None:
+        """Count those that have come up among the workers: from then on they must hear of this process."""
+        come = [worker for worker in self._coming if worker.has_come()]
+        self._coming = [worker for worker in self._coming if worker not in come]
+        self._workers += come
+        self._idle += come
 
     def _say_waits(self) -> None:
         if not self._has_waited.is_set():
@@ -152,22 +162,38 @@ class RayHost:
     def _wait(self, seconds: float) -> None:
         """Wait, but no longer than until the comparison is stopped."""
         ends = time.monotonic() + seconds
-        while time.monotonic() < ends and not (self._told.is_set() or self._closed.is_set()):
-            time.sleep(0.2)
+        while time.monotonic() < ends and not self._ending.wait(LOOK_SECONDS):
+            self._head.check(_KEPT)
 
     def _beat(self) -> None:
-        """Let the actors know that this process lives."""
+        """Let the actors know that this process lives, and look whether the cluster does."""
         while not self._closed.wait(BEAT_SECONDS):
             with self._lock:
+                self._welcome()
                 workers = list(self._workers)
             for worker in workers:
                 worker.hear()
+            self._head.look()
 
 
-def _leave_cluster() -> None:
+def wait_for_killed(folders: Iterable[Path]) -> None:
+    """Wait until nothing is left of a command that was killed while it trained in one of these folders on a cluster."""
+    for folder in folders:
+        if tokens := list_tokens(folder):
+            say(
+                f"{folder}: a command that trained it on a cluster was killed. It goes on in {HANDING_ON_SECONDS:g} s, "
+                "when nothing of that can be left"
+            )
+            time.sleep(HANDING_ON_SECONDS)
+            for token in tokens:
+                token.unlink(missing_ok=True)
+
+
+def _leave_cluster(head: Head) -> None:
     import ray
 
-    ray.shutdown()
+    if head.is_there:  # of one without a head nothing is left
+        ray.shutdown()
 
 
 def find_resources() -> dict[str, Mapping[str, float]]:
@@ -246,15 +272,23 @@ class RayWorker:
         except Exception:  # the cluster is gone
             return True
 
-    def train(self, job: Job) -> str | None:
-        """Train a cell; give None once it is trained, or why the actor was lost. Raises what was raised there."""
+    def train(self, job: Job, head: Head) -> str | None:
+        """Train a cell; give None once it is trained, or why the actor was lost. Raises what was raised there.
+
+        Raises ClusterError once the cluster has lost its head.
+        """
         from ray.exceptions import RayTaskError
 
         try:
             self._ray.get(self._begun)
-            self._ray.get(self._actor.train.remote(job))
+            training = self._actor.train.remote(job)
+            while not self._ray.wait([training], timeout=LOOK_SECONDS)[0]:
+                head.check(_KEPT)
+            self._ray.get(training)
         except RayTaskError as error:
             raise _name_cause(error) from None
+        except ClusterError:
+            raise
         except Exception as error:  # it died, or its machine is gone, or the cluster is
             self.kill()
             return _join(error)
@@ -306,6 +340,8 @@ class CellActor:
         error = training.exception()
         if isinstance(error, ENDED) and self._told:
             raise StoppedError(f"{job.cell.name} was stopped")
+        if isinstance(error, StoppedError | KeyboardInterrupt):  # by whoever drains the machine, say
+            os._exit(1)  # and so the cell goes on elsewhere
         if isinstance(error, ENDED):
             raise Error(
                 f"its process on {platform.node()} ended, perhaps for want of memory: --per-cell with more cpus leaves "

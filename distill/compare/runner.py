@@ -12,7 +12,7 @@ from distill.compare.placing import Placing
 from distill.compare.plan import Cell, Comparison
 from distill.compare.pool import train_cells
 from distill.compare.processes import ProcessHost
-from distill.compare.ray import RayHost
+from distill.compare.ray import RayHost, wait_for_killed
 from distill.config import make_distill_config
 from distill.runs.folder import read_metrics
 from distill.runs.names import CELLS
@@ -43,7 +43,8 @@ def run_cells(comparison: Comparison, folder: Path, overwrite: bool = False) -> 
 def list_jobs(comparison: Comparison, folder: Path, overwrite: bool = False) -> list[Job]:
     """List the cells that are not finished in `folder`/cells/; finished ones that cannot be used go if `overwrite`.
 
-    Raises UsageError that names the first of those, unless `overwrite`.
+    Raises UsageError that names the first of those, unless `overwrite`; with it LockedError where another process
+    trains cells of the comparison, and then nothing is removed.
     """
     cells, kept = comparison.list_cells(), folder / CELLS
     finished = find_finished(comparison, cells, folder)
@@ -54,7 +55,10 @@ def list_jobs(comparison: Comparison, folder: Path, overwrite: bool = False) -> 
                 f"{kept / name} cannot be used: {difference}. Give this comparison another name, or --overwrite to "
                 "train such cells again"
             )
-        shutil.rmtree(kept / name)
+    if different:
+        with hold_comparison(folder):
+            for name in different:
+                shutil.rmtree(kept / name)
     missing = [cell for cell in cells if cell.name not in finished or cell.name in different]
     if len(missing) < len(cells):
         say(f"{folder}: {len(cells) - len(missing):,} of {len(cells):,} cells are finished already")
@@ -77,6 +81,7 @@ def train_jobs(
     with ExitStack() as held:
         for folder in folders:
             held.enter_context(hold_comparison(folder))
+        wait_for_killed(folders)
         train_cells(jobs, make_host(jobs, placing), on_finished)
         for folder in folders:
             shutil.rmtree(folder / FROZEN, ignore_errors=True)

@@ -16,6 +16,8 @@ from shared.shards.manifest import choose_teacher, hash_manifest, load_manifest
 
 SEEN_SECONDS = 10.0  # a file of another machine may be late where a network's file system keeps what it has looked up
 
+_TOKEN = ".seen-"  # begins the name of one, which no other has: what is looked up may be kept
+
 ShardsName = tuple[Path, str | None]  # a folder or an address, and the teacher that is chosen of it
 
 
@@ -70,10 +72,15 @@ def explain_difference(here: str, name: ShardsName, digest: str) -> str | None:
     return None if found == digest else "others are there"
 
 
+def list_tokens(folder: Path) -> list[Path]:
+    """List the tokens that are in a comparison's folder."""
+    return list(folder.glob(f"{_TOKEN}*"))
+
+
 @contextmanager
 def shown(jobs: Sequence[Job]) -> Iterator[Sight]:
     """Put a token into the folders of the jobs' comparisons while the block runs; give what there is to be seen."""
-    tokens = {job.folder / f".seen-{uuid4().hex}": uuid4().hex for job in {job.folder: job for job in jobs}.values()}
+    tokens = {job.folder / f"{_TOKEN}{uuid4().hex}": uuid4().hex for job in {job.folder: job for job in jobs}.values()}
     names = dict.fromkeys(name for job in jobs for name in job.cell.shards)
     shards = {name: hash_manifest(load_manifest(choose_teacher(*name))) for name in names}
     try:

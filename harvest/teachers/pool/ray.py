@@ -23,14 +23,13 @@ from harvest.teachers.pool.messages import (
     ToReplica,
 )
 from harvest.teachers.pool.replica import Replica
-from shared.cluster import answers, find_head, join_cluster
+from shared.cluster import Head, join_cluster
 from shared.console import say
-from shared.errors import ClusterError, DataError
+from shared.errors import DataError
 from shared.example import RowPicture
 
 CLOSING_SECONDS = 20.0  # an engine of a replica's own may take 15 of them
 WAITING_SECONDS = 30.0  # for a place, before that is said
-HEAD_LOOKS = 3  # ten seconds lie between two
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}  # Ray shows all that a machine has to whoever asked for none
 
 
@@ -45,7 +44,7 @@ class RayHost:
 
         self._settings, self._amounts = settings, amounts
         self._is_own = join_cluster(address)
-        self._head, self._failures = find_head(), 0
+        self._head = Head()
         found = ray.cluster_resources().get("GPU", 0)
         if found and not amounts["gpus"]:
             say(f"the cluster has {found:g} GPUs, and replicas have none: --per-replica gpus=1 gives each one")
@@ -55,21 +54,15 @@ class RayHost:
         return RayLink(self._settings, self._amounts)
 
     def check(self) -> None:
-        """Raise ClusterError once the cluster's head was out of reach HEAD_LOOKS times in a row: after a minute Ray
-        itself would end this process.
-        """
-        self._failures = 0 if self._head is None or answers(self._head) else self._failures + 1
-        if self._failures >= HEAD_LOOKS:
-            raise ClusterError(
-                f"the head of the Ray cluster ({self._head}) cannot be reached any more. What was answered is kept; "
-                "start the cluster again, and the same command goes on"
-            )
+        """Raise ClusterError once the cluster has lost its head."""
+        self._head.look()
+        self._head.check("What was answered is kept")
 
     def close(self) -> None:
         """Leave the cluster, which ends where it was started for this; of one without a head nothing is left."""
         import ray
 
-        if self._is_own and not self._failures:
+        if self._is_own and self._head.is_there:
             ray.shutdown()
 
 

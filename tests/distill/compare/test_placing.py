@@ -9,15 +9,20 @@ import pytest
 from distill.compare.hosts import Job
 from distill.compare.placing import Placing
 from distill.compare.plan import Cell, make_comparison
-from distill.compare.ray import choose_amounts, count_room
+from distill.compare.ray import HANDING_ON_SECONDS, choose_amounts, count_room, wait_for_killed
 from distill.compare.run import run_comparison
-from distill.compare.runner import LOCK, count_workers, hold_comparison
-from distill.compare.sight import shown
+from distill.compare.runner import LOCK, count_workers, hold_comparison, list_jobs
+from distill.compare.sight import list_tokens, shown
 from distill.config import make_distill_config
+from distill.runs.names import CELLS
 from shared.errors import ClusterError, LockedError, MissingExtraError, UsageError
 from tests.distill.distill_rows import WriteFolder, make_rows
 
 CELL = Cell("plain", None, 0, make_distill_config(shards="x"))
+VARIANTS = {
+    "undistilled": {"preset": "armada", "loss": "none", "alpha": 0.0, "gamma": 0.0},
+    "armada": {"preset": "armada"},
+}
 ON_CPU = Cell("plain", None, 0, make_distill_config(shards="x", device="cpu"))
 
 
@@ -117,6 +122,32 @@ def test_a_comparison_that_is_being_trained_is_not_trained_a_second_time(tmp_pat
     with hold_comparison(tmp_path):
         pass
     assert not (tmp_path / LOCK).exists()
+
+
+def test_cells_that_another_process_trains_are_not_removed(write_folder: WriteFolder, tmp_path: Path) -> None:
+    shards = str(write_folder({"train": [make_rows(8)]}))
+    comparison = make_comparison({"shards": shards, "seeds": [0], "variants": VARIANTS}, "x")
+    cell, other = comparison.list_cells()
+    (finished := tmp_path / CELLS / cell.name).mkdir(parents=True)  # of other settings
+    with hold_comparison(tmp_path), pytest.raises(LockedError):
+        list_jobs(comparison, tmp_path, overwrite=True)
+    assert finished.exists()
+    assert [job.cell for job in list_jobs(comparison, tmp_path, overwrite=True)] == [cell, other]
+    assert not finished.exists()
+
+
+def test_what_a_killed_command_left_on_a_cluster_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("distill.compare.ray.time.sleep", waited.append)
+    wait_for_killed([tmp_path])
+    assert not waited
+    (tmp_path / ".seen-1").touch()
+    wait_for_killed([tmp_path])
+    assert waited == [HANDING_ON_SECONDS]
+    assert "a command that trained it on a cluster was killed" in capfd.readouterr().err
+    assert not list_tokens(tmp_path)
 
 
 def test_a_process_that_hears_nothing_of_its_driver_ends() -> None:

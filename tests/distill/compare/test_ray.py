@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,60 @@ def test_stopped_and_with_a_node_lost_cells_come_to_the_scores_of_this_machine(p
         cell.rename(cell.parent.parent / cell.name)
     plan.finish(plan.start(None, "--workers", str(NODES)))
     assert plan.read_scores() == on_cluster
+
+
+def find_training() -> list[int]:
+    """The processes of cells that train on the nodes."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+            if (
+                b"spawn_main" in (process / "cmdline").read_bytes()
+                and b"CellActor" in Path("/proc", parent, "cmdline").read_bytes()
+            ):
+                found.append(int(process.name))
+    return found
+
+
+def test_a_cell_whose_process_is_told_to_end_goes_on_elsewhere(plan: Plan, cluster: Any) -> None:
+    run = plan.start(cluster.address)
+    plan.wait_for_training(run)
+    os.kill(find_training()[0], signal.SIGTERM)  # as all processes of a machine that is drained
+    assert "its process on the cluster was lost" in plan.finish(run)
+    assert len(plan.read_scores()) == 4
+
+
+def test_a_cell_that_fails_ends_the_comparison_while_others_wait_for_a_place(plan: Plan, cluster: Any) -> None:
+    content = json.loads((plan.folder / "toy.yaml").read_text())
+    content["common"]["student_lr"] = 1e30
+    (plan.folder / "toy.yaml").write_text(json.dumps(content))
+    run = plan.start(cluster.address, "--workers", "4")
+    _, said = run.communicate(timeout=SECONDS)
+    assert run.returncode == 1, said
+    assert "the loss is not finite any more" in said
+    assert not plan.read_scores()
+
+
+def test_a_comparison_whose_cluster_loses_its_head_says_so_and_goes_on(plan: Plan) -> None:
+    from ray.cluster_utils import Cluster
+
+    own: Any = Cluster(True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(NODES):
+            own.add_node(wait=True, **NODE)
+        run = plan.start(own.address)
+        plan.wait_for_training(run)
+        own.head_node.kill_gcs_server()
+        _, said = run.communicate(timeout=SECONDS)
+    finally:
+        run.kill()
+        own.shutdown()
+    assert run.returncode == 1, said
+    assert "the head of the Ray cluster" in said
+    assert "Its last checkpoint is kept" in said
+    plan.finish(plan.start(None, "--workers", str(NODES)))
+    assert len(plan.read_scores()) == 4
 
 
 @pytest.mark.parametrize(
