@@ -356,7 +356,7 @@ def choose_teacher(path: Path, teacher: str | None = None) -> Path:
     if len(found) > 1:
         names = ", ".join(_teacher_of(p) for p in found)
         raise ShardError(
-            f"{path} holds the answers of several teachers ({names}); name one of them, as the teacher or by its "
+            f"{path} holds the answers of several teachers ({names}); name one of them, with --teacher or by its "
             f"folder: {found[0]}"
         )
     return found[0]

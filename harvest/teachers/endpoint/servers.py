@@ -186,7 +186,9 @@ class Servers:
 
     def _describe_others(self) -> str:
         left = len(self._list_open())
-        return f"its requests go to the other {left}" if left else "no other is there"
+        if left == 0:
+            return "no other is there"
+        return "its requests go to the other" if left == 1 else f"its requests go to the other {left}"
 
     def _start(self, looking: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(looking)
