@@ -25,7 +25,7 @@ from distill.compare.hosts import ENDED, Job
 from distill.compare.places import ANY_GPU, VISIBLE, Place
 from distill.compare.placing import Placing
 from distill.compare.processes import ProcessHost
-from distill.compare.sight import Sight, list_tokens, shown
+from distill.compare.sight import Sight, list_tokens, show
 from shared.cluster import Head, join_cluster
 from shared.console import say
 from shared.errors import ClusterError, Error, StoppedError
@@ -61,12 +61,13 @@ class RayHost:
         is_own = join_cluster(placing.cluster)
         self._head = Head()
         if is_own:
-            self._held.callback(_leave_cluster, self._head)
+            self._held.callback(_leave_cluster)
         try:
             self._amounts = choose_amounts(jobs, placing, find_resources())
             rooms = {name: room for name, each in find_resources().items() if (room := count_room(each, self._amounts))}
             self.count = min(placing.workers or sum(rooms.values()) or 1, len(jobs))
-            self._sight = self._held.enter_context(shown(jobs))
+            self._sight = show(jobs)
+            self._held.callback(self._sight.hide)
             check_nodes(self._sight, list(rooms))
         except BaseException:
             self._held.close()
@@ -99,6 +100,8 @@ class RayHost:
                 with self._lock:
                     for worker in (*self._workers, *self._coming):
                         worker.kill()
+                if not self._head.is_there:  # what is left there ends by itself: see wait_for_killed
+                    self._held.pop_all()
 
     def _train(self, job: Job) -> None:
         """Train a cell, in a thread of its own: again where its actor is lost."""
@@ -177,23 +180,23 @@ class RayHost:
 
 
 def wait_for_killed(folders: Iterable[Path]) -> None:
-    """Wait until nothing is left of a command that was killed while it trained in one of these folders on a cluster."""
-    for folder in folders:
-        if tokens := list_tokens(folder):
-            say(
-                f"{folder}: a command that trained it on a cluster was killed. It goes on in {HANDING_ON_SECONDS:g} s, "
-                "when nothing of that can be left"
-            )
-            time.sleep(HANDING_ON_SECONDS)
-            for token in tokens:
-                token.unlink(missing_ok=True)
+    """Wait until nothing is left of a command that trained in one of these folders on a cluster, and was killed, or
+    whose cluster was gone: it left its tokens.
+    """
+    if tokens := [token for folder in folders for token in list_tokens(folder)]:
+        say(
+            f"{tokens[0].parent}: a command that trained it on a cluster could not end its processes there. It goes on "
+            f"in {HANDING_ON_SECONDS:g} s, when none of them can be left"
+        )
+        time.sleep(HANDING_ON_SECONDS)
+        for token in tokens:
+            token.unlink(missing_ok=True)
 
 
-def _leave_cluster(head: Head) -> None:
+def _leave_cluster() -> None:
     import ray
 
-    if head.is_there:  # of one without a head nothing is left
-        ray.shutdown()
+    ray.shutdown()
 
 
 def find_resources() -> dict[str, Mapping[str, float]]:

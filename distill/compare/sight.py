@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -28,6 +28,12 @@ class Sight:
     here: str
     tokens: Mapping[Path, str]
     shards: Mapping[ShardsName, str]
+
+    def hide(self) -> None:
+        """Remove the tokens."""
+        for token in self.tokens:
+            with suppress(OSError):
+                token.unlink(missing_ok=True)
 
     def find_missing(self) -> str | None:
         """Say what this machine lacks of it, and what to do; None where a cell can be trained here."""
@@ -77,18 +83,16 @@ def list_tokens(folder: Path) -> list[Path]:
     return list(folder.glob(f"{_TOKEN}*"))
 
 
-@contextmanager
-def shown(jobs: Sequence[Job]) -> Iterator[Sight]:
-    """Put a token into the folders of the jobs' comparisons while the block runs; give what there is to be seen."""
+def show(jobs: Sequence[Job]) -> Sight:
+    """Put a token into the folders of the jobs' comparisons, and give what there is to be seen."""
     tokens = {job.folder / f"{_TOKEN}{uuid4().hex}": uuid4().hex for job in {job.folder: job for job in jobs}.values()}
     names = dict.fromkeys(name for job in jobs for name in job.cell.shards)
-    shards = {name: hash_manifest(load_manifest(choose_teacher(*name))) for name in names}
+    sight = Sight(os.getcwd(), tokens, {name: hash_manifest(load_manifest(choose_teacher(*name))) for name in names})
     try:
         for token, text in tokens.items():
             with explain_disk_errors(token.parent):
                 replace_file(token, text.encode())
-        yield Sight(os.getcwd(), tokens, shards)
-    finally:
-        for token in tokens:
-            with suppress(OSError):
-                token.unlink(missing_ok=True)
+    except BaseException:
+        sight.hide()
+        raise
+    return sight

@@ -12,7 +12,7 @@ from distill.compare.plan import Cell, make_comparison
 from distill.compare.ray import HANDING_ON_SECONDS, choose_amounts, count_room, wait_for_killed
 from distill.compare.run import run_comparison
 from distill.compare.runner import LOCK, count_workers, hold_comparison, list_jobs
-from distill.compare.sight import list_tokens, shown
+from distill.compare.sight import list_tokens, show
 from distill.config import make_distill_config
 from distill.runs.names import CELLS
 from shared.errors import ClusterError, LockedError, MissingExtraError, UsageError
@@ -95,20 +95,21 @@ def test_what_another_machine_does_not_see_is_named(
     folder = tmp_path / "runs" / "toy"
     folder.mkdir(parents=True)
     cell = Cell("plain", None, 0, make_distill_config(shards=str(shards)))
-    with shown([Job(cell, Path("runs/toy"), False)]) as sight:
-        assert sight.find_missing() is None
-        (token,) = folder.iterdir()
-        text = token.read_text()
-        token.write_text("of a folder of the same name on another disk")
-        assert f"does not see {folder}, or sees another folder" in (sight.find_missing() or "")
-        token.write_text(text)
-        shards.rename(tmp_path / "elsewhere")
-        missing = sight.find_missing() or ""
-        assert f"does not see the shards {shards} as they are here (" in missing
-        (tmp_path / "elsewhere").rename(shards)
-        (manifest,) = shards.glob("**/manifest.json")
-        manifest.write_text(manifest.read_text().replace('"made by', '"remade by'))
-        assert "others are there" in (sight.find_missing() or "")
+    sight = show([Job(cell, Path("runs/toy"), False)])
+    assert sight.find_missing() is None
+    (token,) = folder.iterdir()
+    text = token.read_text()
+    token.write_text("of a folder of the same name on another disk")
+    assert f"does not see {folder}, or sees another folder" in (sight.find_missing() or "")
+    token.write_text(text)
+    shards.rename(tmp_path / "elsewhere")
+    missing = sight.find_missing() or ""
+    assert f"does not see the shards {shards} as they are here (" in missing
+    (tmp_path / "elsewhere").rename(shards)
+    (manifest,) = shards.glob("**/manifest.json")
+    manifest.write_text(manifest.read_text().replace('"made by', '"remade by'))
+    assert "others are there" in (sight.find_missing() or "")
+    sight.hide()
     assert not list(folder.iterdir())
 
 
@@ -146,7 +147,7 @@ def test_what_a_killed_command_left_on_a_cluster_is_waited_for(
     (tmp_path / ".seen-1").touch()
     wait_for_killed([tmp_path])
     assert waited == [HANDING_ON_SECONDS]
-    assert "a command that trained it on a cluster was killed" in capfd.readouterr().err
+    assert "a command that trained it on a cluster could not end its processes" in capfd.readouterr().err
     assert not list_tokens(tmp_path)
 
 

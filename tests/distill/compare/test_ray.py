@@ -181,7 +181,7 @@ def test_a_comparison_whose_cluster_loses_its_head_says_so_and_goes_on(plan: Pla
     assert run.returncode == 1, said
     assert "the head of the Ray cluster" in said
     assert "Its last checkpoint is kept" in said
-    plan.finish(plan.start(None, "--workers", str(NODES)))
+    assert "could not end its processes there" in plan.finish(plan.start(None, "--workers", str(NODES)))
     assert len(plan.read_scores()) == 4
 
 
