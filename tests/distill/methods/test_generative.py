@@ -26,6 +26,7 @@ def train(shards: Path, writer: Path, out: Path, **options: Any) -> tuple[Path, 
     template = out / "plain.yaml"
     template.write_text('prompt: "{{ text }}"\n')
     given = {"epochs": 2, "batch_size": 8, "student_lr": 1e-2, "device": "cpu", "template": str(template), **options}
+    given.setdefault("precision", "float32")  # a CPU that has bfloat16 would take that
     return run_distillation(make_distill_config(shards=shards, student=str(writer), **given), out)
 
 

@@ -80,7 +80,7 @@ def check_same(one: tuple[dict[str, Tensor], list[Tensor]], other: tuple[dict[st
         assert term.item() == pytest.approx(other[0][name].item(), abs=1e-6), name
     assert len(one[1]) == len(other[1])
     for ours, theirs in zip(one[1], other[1], strict=True):
-        assert (ours - theirs).abs().max() <= 1e-6 * (1 + theirs.norm())
+        assert (ours - theirs).abs().max() <= 5e-6 * (1 + theirs.norm())  # sums in another order, by another CPU
 
 
 @pytest.mark.parametrize("options", [BY_ROW, COMPARING], ids=["by row", "comparing rows"])
