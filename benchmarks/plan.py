@@ -223,7 +223,8 @@ def train() -> None:
     from distill.cli import app
     from distill.methods.students import StudentPhase
 
-    sys.argv = ["distill", "run", "--shards", KEPT[1], "--student", STUDENT, "--device", "cpu", "--out", "runs"]
+    places = ["--shards", KEPT[1], "--student", STUDENT, "--out", "runs", "--overwrite"]  # of an earlier start
+    sys.argv = ["distill", "run", *places, "--device", "cpu"]
     with patch.object(StudentPhase, "step", stop):
         app()
 
@@ -266,6 +267,7 @@ def compare(folder: Path, rows: int, cases: list[str], rounds: int) -> dict[str,
         for name in cases:
             found, printed = measure(CASES[name], folder)
             measured[name].append(found)
+            print(f"{rows:,} rows, {name}: {found}", file=sys.stderr)
             if name in ("plan", "new", "resume"):
                 check_report(name, json.loads(printed), rows)
     seconds_of = {name: statistics.median(each.seconds for each in values) for name, values in measured.items()}
