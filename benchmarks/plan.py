@@ -15,7 +15,7 @@ Then, in turn, each in a process of its own:
 
 Medians of the rounds count. `core` is seconds of a core, of all threads together: what else the machine does changes it
 less than the clock's. `peak_mb` is the most memory that the process has had (ru_maxrss). Prints one JSON line.
-With --folder the files are kept, and used again when they are there: about 450 bytes a row.
+With --folder the files are kept, and used again when they are there: about 400 bytes a row.
 """
 
 import argparse
