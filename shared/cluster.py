@@ -96,12 +96,8 @@ def check_reachable(address: str) -> None:
     """Raise ClusterError where nothing listens at the address of the cluster: Ray itself would try for many minutes."""
     named = (os.environ.get(_ADDRESS) or read_last_address()) if address == RAY else address
     host, _, port = named.removeprefix(f"{RAY}://").rpartition(":")
-    if host and port.isdecimal():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), REACHED_SECONDS).close()
-        except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise make_unreachable(f"{address}, {named}" if address == RAY else address, why) from None
+    if host and port.isdecimal() and (why := _find_silence(host, int(port))) is not None:
+        raise make_unreachable(f"{address}, {named}" if address == RAY else address, why)
 
 
 class Head:
@@ -124,8 +120,9 @@ class Head:
 
     def look(self) -> None:
         """Look whether something listens where it is."""
-        is_there = self._address is None or _is_listened_at(self._address)
-        self._failures = 0 if is_there else self._failures + 1
+        if self._address is not None:
+            host, _, port = self._address.rpartition(":")
+            self._failures = 0 if _find_silence(host, int(port)) is None else self._failures + 1
 
     def check(self, kept: str) -> None:
         """Raise ClusterError once several looks in a row have not found it; `kept` says what is safe."""
@@ -136,13 +133,13 @@ class Head:
             )
 
 
-def _is_listened_at(address: str) -> bool:
-    host, _, port = address.rpartition(":")
+def _find_silence(host: str, port: int) -> str | None:
+    """Say why nothing can be reached there; None where something listens."""
     try:
-        socket.create_connection((host.strip("[]"), int(port)), REACHED_SECONDS).close()
-    except (OSError, OverflowError):
-        return False
-    return True
+        socket.create_connection((host.strip("[]"), port), REACHED_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return None
 
 
 def read_last_address() -> str:

@@ -61,6 +61,12 @@ def find_text(asked: Asked) -> str:
     return found
 
 
+def make_good_reply() -> dict[str, object]:
+    """A reply whose label is "good", by a probability of .9."""
+    logprobs = spread_logprobs(0.9)
+    return make_reply("good", {"good": logprobs.pop("positive"), "bad": logprobs.pop("negative")})
+
+
 def test_a_harvest_that_was_killed_goes_on_from_another_machine(
     store: StoreServer, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,8 +76,7 @@ def test_a_harvest_that_was_killed_goes_on_from_another_machine(
     def answer(each: Asked) -> dict[str, object]:
         asked[find_text(each)] += 1
         time.sleep(0.01)
-        logprobs = spread_logprobs(0.9)
-        return make_reply("good", {"good": logprobs.pop("positive"), "bad": logprobs.pop("negative")})
+        return make_good_reply()
 
     with FaultServer(answer=answer) as server:
         command = make_command(texts, server.url)
@@ -129,8 +134,7 @@ def test_a_run_whose_place_is_taken_asks_no_more_and_keeps_what_was_in_flight(
         if asked.total() == 30:
             store.put(MANIFEST, store.get(MANIFEST).replace(b'"accuracy"', b'"f1"'))
         time.sleep(0.02)
-        logprobs = spread_logprobs(0.9)
-        return make_reply("good", {"good": logprobs.pop("positive"), "bad": logprobs.pop("negative")})
+        return make_good_reply()
 
     with FaultServer(answer=answer) as server:
         command = make_command(texts, server.url)
@@ -178,8 +182,7 @@ def test_a_machine_that_slept_past_its_lease_asks_nothing_more_where_another_one
         time.sleep(0.02)
         if fails and clock.slept:  # what was in flight broke off, and would be asked again
             return ErrorReply(503, {"error": {"message": "busy"}})
-        logprobs = spread_logprobs(0.9)
-        return make_reply("good", {"good": logprobs.pop("positive"), "bad": logprobs.pop("negative")})
+        return make_good_reply()
 
     with FaultServer(answer=answer) as server:
         command = make_command(texts, server.url)
@@ -225,8 +228,7 @@ def test_a_machine_that_slept_goes_on_where_nobody_took_its_place(
             clock.slept = 3600
             time.sleep(0.5 if renews else 0)
         time.sleep(0.01)
-        logprobs = spread_logprobs(0.9)
-        return make_reply("good", {"good": logprobs.pop("positive"), "bad": logprobs.pop("negative")})
+        return make_good_reply()
 
     with FaultServer(answer=answer) as server:
         done = CliRunner().invoke(harvest.cli.app, make_command(texts, server.url))
@@ -250,8 +252,7 @@ def test_a_machine_that_wakes_without_its_store_goes_on_after_a_while(
         asked[find_text(each)] += 1
         if asked.total() == 30:
             clock.slept = 3600
-        logprobs = spread_logprobs(0.9)
-        return make_reply("good", {"good": logprobs.pop("positive"), "bad": logprobs.pop("negative")})
+        return make_good_reply()
 
     store.fail = fail
     with FaultServer(answer=answer) as server:

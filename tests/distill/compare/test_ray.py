@@ -18,28 +18,19 @@ import pytest
 from distill.runs.names import CELLS, CHECKPOINT, EPOCHS, LOG
 from distill.runs.record import ROW_SCORES
 from tests.distill.distill_rows import WriteFolder, make_rows
+from tests.shared.simulated_cluster import NODE, simulate_cluster
 
 pytestmark = pytest.mark.real
 
 NODES = 2
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 EPOCH_COUNT = 200  # so that a cell is still being trained when it is looked for
 SECONDS = 600
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    from ray.cluster_utils import Cluster
-
-    os.environ.update(RAY_worker_niceness="0")  # else whatever runs beside the test goes before it
-    made = Cluster(True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
-    try:
-        for _ in range(NODES):
-            made.add_node(wait=False, **NODE)
-        made.wait_for_nodes()
+    with simulate_cluster(NODES) as made:
         yield made
-    finally:
-        made.shutdown()
 
 
 @dataclass(frozen=True)
@@ -165,19 +156,13 @@ def test_a_cell_that_fails_ends_the_comparison_while_others_wait_for_a_place(pla
 
 
 def test_a_comparison_whose_cluster_loses_its_head_says_so_and_goes_on(plan: Plan) -> None:
-    from ray.cluster_utils import Cluster
-
-    own: Any = Cluster(True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
-    try:
-        for _ in range(NODES):
-            own.add_node(wait=True, **NODE)
-        run = plan.start(own.address)
-        plan.wait_for_training(run)
-        own.head_node.kill_gcs_server()
-        _, said = run.communicate(timeout=SECONDS)
-    finally:
-        run.kill()
-        own.shutdown()
+    with simulate_cluster(NODES) as own, plan.start(own.address) as run:
+        try:
+            plan.wait_for_training(run)
+            own.head_node.kill_gcs_server()
+            _, said = run.communicate(timeout=SECONDS)
+        finally:
+            run.kill()
     assert run.returncode == 1, said
     assert "the head of the Ray cluster" in said
     assert "Its last checkpoint is kept" in said

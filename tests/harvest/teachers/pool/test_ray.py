@@ -20,28 +20,19 @@ import pytest
 from shared.shards import verify_shards
 from shared.sources import MINILM
 from tests.harvest.teachers.pool.rows import read_rows
+from tests.shared.simulated_cluster import NODE, simulate_cluster
 
 pytestmark = pytest.mark.real
 
 RUNS, ROWS = int(os.environ.get("RAY_RUNS", "1")), int(os.environ.get("RAY_ROWS", "240"))
 NODES, KILLS = 3, 2
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 SECONDS = 600
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    from ray.cluster_utils import Cluster
-
-    os.environ.update(RAY_worker_niceness="0")  # else whatever runs beside the test goes before it
-    made = Cluster(True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
-    try:
-        for _ in range(NODES):
-            made.add_node(wait=False, **NODE)
-        made.wait_for_nodes()
+    with simulate_cluster(NODES) as made:
         yield made
-    finally:
-        made.shutdown()
 
 
 def start(folder: Path, address: str | None, *options: str) -> "subprocess.Popen[str]":
@@ -102,29 +93,27 @@ def test_nodes_die_and_each_row_is_kept_once_as_one_process_has_it(
 
 
 def test_a_run_whose_cluster_loses_its_head_says_so_and_keeps_what_was_answered(tmp_path: Path, asked: Path) -> None:
-    from ray.cluster_utils import Cluster
-
-    own: Any = Cluster(True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
-    try:
-        own.add_node(wait=True, **NODE)
-        folder = write_films(tmp_path / "run")
-        task = ("--task", "films.csv", "--text-column", "text", "--label-column", "label")
-        slow = ("--teacher", "echo", "--seconds", "1", "--asked", str(asked))
-        run = subprocess.Popen(
+    folder = write_films(tmp_path / "run")
+    task = ("--task", "films.csv", "--text-column", "text", "--label-column", "label")
+    slow = ("--teacher", "echo", "--seconds", "1", "--asked", str(asked))
+    with (
+        simulate_cluster(1) as own,
+        subprocess.Popen(
             [sys.executable, "-m", "harvest.cli", "run", *slow, *task, "--on", "ray", "--replicas", "1"],
             cwd=folder,
             env={**os.environ, "RAY_ADDRESS": own.address},
             stderr=subprocess.PIPE,
             text=True,
-        )
-        while not list(asked.glob("asked-*")) and run.poll() is None:
-            time.sleep(0.1)
-        address = own.address
-        own.head_node.kill_gcs_server()
-        _, said = run.communicate(timeout=SECONDS)
-    finally:
-        run.kill()
-        own.shutdown()
+        ) as run,
+    ):
+        try:
+            while not list(asked.glob("asked-*")) and run.poll() is None:
+                time.sleep(0.1)
+            address = own.address
+            own.head_node.kill_gcs_server()
+            _, said = run.communicate(timeout=SECONDS)
+        finally:
+            run.kill()
     assert run.returncode == 1, said
     assert f"the head of the Ray cluster ({address}) cannot be reached any more. What was answered is kept" in said
     assert read_rows(folder / "data/films/teacher=echo")
